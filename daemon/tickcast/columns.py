@@ -1,0 +1,197 @@
+"""Frozen groups of equally long numpy columns: how ticks, bars and forecasts travel. Never one object per row."""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+class Columns:
+    """What every group can do: count its rows, pick some, and be joined."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+
+    def take(self, rows: I64 | slice | npt.NDArray[np.bool_]) -> Self:
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))  # type: ignore[arg-type]
+
+    @classmethod
+    def concat(cls, parts: "list[Self]") -> Self:
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Undecoded messages of one partition: `data[starts[i]:ends[i]]` is message i. What every source yields."""
+
+    topic: str
+    partition: int
+    data: U8
+    starts: I64
+    ends: I64
+    offsets: I64
+    stamps_ns: I64  # the broker's timestamps; -1 where the source has none
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def message(self, row: int) -> bytes:
+        return self.data[self.starts[row] : self.ends[row]].tobytes()
+
+    def part(self, first: int, last: int) -> "RawBatch":
+        return RawBatch(
+            self.topic, self.partition, self.data, self.starts[first:last], self.ends[first:last],
+            self.offsets[first:last], self.stamps_ns[first:last],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TickBatch(Columns):
+    """Decoded ticks in arrival order. A quote has bid and ask and its mid as price; a trade has NaN there."""
+
+    symbol: I32
+    ts: I64  # event time, ns
+    price: F64
+    size: F64  # 0 where the feed gives none
+    bid: F64
+    ask: F64
+    sequence: I64  # -1 where no sequence field is mapped
+    row: I32  # the message of the RawBatch that it came in (one message may hold many ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejects(Columns):
+    """Messages or ticks that were refused."""
+
+    row: I32
+    reason: U8  # errors.Reason
+
+
+@dataclass(frozen=True, slots=True)
+class BarBatch(Columns):
+    """Closed bars in the order in which they closed."""
+
+    symbol: I32
+    ordinal: I64  # counts the symbol's bars, carried ones too
+    as_of: I64  # ns; for time bars the end of the interval
+    tie: I32  # ordinal among the symbol's bars of the same as_of
+    open: F64
+    high: F64
+    low: F64
+    close: F64
+    volume: F64
+    ticks: I64
+    mask: U8  # 1 = real, 0 = carried over a gap
+    gap: U8  # 1 = a gap lies between this bar and the one before
+    partition: I32
+    offset: I64  # the record that closed it
+    mark: I64  # the adaptation mark of its partition that settles it
+
+
+class Bars(NamedTuple):
+    """Bars by symbol in flat columns: bar k of symbol s lies at `start[s] + (k & wrap)`.
+
+    The live rings and a training file on disk are both of this shape, so kernels and features run over either.
+    """
+
+    open: F64
+    high: F64
+    low: F64
+    close: F64
+    volume: F64
+    mask: U8
+    as_of: I64
+    start: I64
+    wrap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs(Columns):
+    """What a model is asked: named arrays, one row per question. DESIGN section 5."""
+
+    past: F32  # [B, L, F]; channel 0 is the target's own channel
+    mask: F32  # [B, L]; 1 = real bar
+    future: F32  # [B, H, K]; calendar of the target bars
+    static: F32  # [B, S]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions(Columns):
+    """Forecasts that are due, with what is needed to answer, publish and score them."""
+
+    symbol: I32
+    ordinal: I64
+    as_of: I64
+    tie: I32
+    partition: I32
+    offset: I64
+    mark: I64
+    anchor: F64  # last close
+    scale: F64  # RMS one-bar move of the window, in the transform's unit
+    rung: U8  # index into the deployment's ladder of models
+    id_high: U64
+    id_low: U64
+    input_hash: U64
+    target_ns: I64  # [B, H]; -1 for tick and volume bars
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts(Columns):
+    """Answered questions. Quantiles are in the series' own unit (prices)."""
+
+    symbol: I32
+    ordinal: I64
+    as_of: I64
+    tie: I32
+    partition: I32
+    offset: I64
+    anchor: F64
+    scale: F64
+    rung: U8
+    model: I32  # index into the engine's list of model cards
+    flags: U8  # Quality bits
+    id_high: U64
+    id_low: U64
+    input_hash: U64
+    target_ns: I64  # [B, H]
+    quantiles: F64  # [B, H, Q]
+    confidence: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Scores(Columns):
+    """Forecasts whose last scored horizon has been settled. All per scored horizon: [N, J]."""
+
+    symbol: I32
+    as_of: I64
+    model: I32
+    partition: I32
+    id_high: U64
+    id_low: U64
+    settled_ns: I64  # event time at which the last horizon was settled
+    anchor: F64
+    scale: F64
+    actual: F64  # NaN = void: the target was carried or lies across a gap
+    point: F64
+    pinball: F64  # mean over levels, in the series' unit
+    covered: U8  # actual within the outermost pair of quantiles
+    in_sample: U8
+
+
+class Encoded(NamedTuple):
+    """Finished messages in one buffer: value i is `data[starts[i]:ends[i]]`, its key the name of `symbol[i]`."""
+
+    data: U8
+    starts: I64
+    ends: I64
+    symbol: I32

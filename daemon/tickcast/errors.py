@@ -1,0 +1,118 @@
+"""What can go wrong, drawn as one tree; each class has one fate and one stable code. It never handles anything.
+
+TickcastError
+├── Refusal            fate: refuse to start, exit 78
+│   ├── BadSettings        a setting is unknown, malformed or contradicts another
+│   ├── BadModel           a model folder is missing, damaged, or does not fit this deployment
+│   ├── BadStore           the store is held elsewhere, damaged, or from a newer schema
+│   └── BadData            a data file is missing, empty, truncated or lacks a column
+├── Skipped            fate: count it, answer or dead-letter it, go on
+│   ├── BadRequest         a command or query that cannot be carried out
+│   └── BadOutput          a model or plugin gave something unusable
+├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
+│   └── StoreStalled       the store does not take what is given to it (disk full, I/O error)
+└── Fatal              fate: die; systemd restarts, and start-up is recovery
+    └── EngineFailed       the engine thread raised: its state can no longer be trusted
+"""
+
+from enum import IntEnum
+
+EXIT_OK, EXIT_DIED, EXIT_FENCED, EXIT_REFUSED, EXIT_SECOND_SIGNAL = 0, 1, 75, 78, 130
+
+
+class TickcastError(Exception):
+    """`code` is stable and machine-readable; `remedy` says what the reader can do about it."""
+
+    code = "error"
+    exit_code = EXIT_DIED
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.remedy})" if self.remedy else message
+
+
+class Refusal(TickcastError):
+    code = "refused"
+    exit_code = EXIT_REFUSED
+
+
+class BadSettings(Refusal):
+    code = "invalid_config"
+
+
+class BadModel(Refusal):
+    code = "bad_model"
+
+
+class BadStore(Refusal):
+    code = "bad_store"
+
+
+class BadData(Refusal):
+    code = "bad_data"
+
+
+class Skipped(TickcastError):
+    code = "skipped"
+
+
+class BadRequest(Skipped):
+    code = "bad_request"
+
+
+class BadOutput(Skipped):
+    code = "bad_output"
+
+
+class Waiting(TickcastError):
+    code = "waiting"
+
+
+class StoreStalled(Waiting):
+    code = "store_stalled"
+
+
+class Fatal(TickcastError):
+    code = "fatal"
+
+
+class EngineFailed(Fatal):
+    code = "engine_failed"
+
+
+class Reason(IntEnum):
+    """Why a message or tick did not enter a window. Kernels use the number, everything else the name."""
+
+    ACCEPTED = 0
+    # the codec's
+    EMPTY = 1
+    MALFORMED = 2
+    MISSING_FIELD = 3
+    BAD_NUMBER = 4
+    BAD_TIME = 5
+    BAD_SYMBOL = 6
+    SYMBOL_LIMIT = 7
+    TOO_LARGE = 8
+    OTHER_EVENT = 9  # a well-formed message of the feed that is no tick: counted, never a dead letter
+    # quality's
+    LATE = 20
+    HELD = 21
+    NON_FINITE = 22
+    NON_POSITIVE = 23
+    NEGATIVE_SIZE = 24
+    WRONG_UNIT = 25
+    FUTURE = 26
+    ANCIENT = 27
+    JUMP = 28
+    OUTLIER = 29
+    CROSSED = 30
+    DUPLICATE = 31
+    MARKET_CLOSED = 32
+    SYMBOL_IN_TWO_PARTITIONS = 33
+
+
+REASON_COUNT = 64  # size of the arrays that kernels count reasons in

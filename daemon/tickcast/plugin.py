@@ -1,0 +1,78 @@
+"""What a plugin must offer, and how it is found: by entry point, built-in ones by the same door as foreign ones."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
+from tickcast.errors import BadSettings
+from tickcast.records import ModelCard
+
+GROUPS = ("features", "models", "codecs", "sinks")
+
+
+class Feature(Protocol):
+    """One or more numbers per closed bar. Built once per `[[features.set]]` entry with its parameters."""
+
+    names: tuple[str, ...]  # the channels it gives, unique within a deployment
+    version: int  # raised whenever a value changes
+    lookback: int  # bars it reads, the newest included
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        """Fill out[i, :] for the bar `ordinal[i]` of `symbol[i]`, from it and the lookback - 1 bars before it.
+
+        Called once per batch of closed bars and only for rows whose lookback is there; the same function computes
+        history for training. It may read no bar after `ordinal[i]`: the ring may already hold some.
+        """
+
+
+class Runner(Protocol):
+    """A loaded model that answers."""
+
+    card: ModelCard
+    device: str
+
+    def predict(self, inputs: Inputs) -> F32:
+        """Quantiles [B, H, Q] of the move from the anchor: log(P[t+h]/P[t]) for log_return, else P[t+h]-P[t]."""
+
+
+class Report(Protocol):
+    """How a fit tells of its progress; returns False when it should stop early."""
+
+    def __call__(self, *, step: int, steps: int, **figures: float) -> bool: ...
+
+
+class Model(Protocol):
+    """A kind of model: how it is fitted, saved, and opened for serving."""
+
+    kind: str
+
+    def fit(self, dataset: Any, report: Report) -> None:
+        """Learn from the dataset's training part; early stopping may look at its validation part only."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors or ONNX) and JSON; never pickle."""
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+
+    def predict(self, inputs: Inputs) -> F32:
+        """As Runner.predict, in the training process."""
+
+
+def names(group: str) -> list[str]:
+    return sorted({point.name for point in entry_points(group=f"tickcast.{group}")})
+
+
+def find(group: str, name: str) -> Callable[..., Any]:
+    """The class registered under `name`; a plugin that fails to import is a refusal that names it."""
+    points = [p for p in entry_points(group=f"tickcast.{group}") if p.name == name]
+    if not points:
+        known = ", ".join(names(group)) or "none"
+        raise BadSettings(f"no {group[:-1]} named '{name}'", remedy=f"known: {known}")
+    try:
+        loaded: Callable[..., Any] = points[0].load()
+    except Exception as error:  # a foreign module may raise anything at import
+        raise BadSettings(f"the {group[:-1]} plugin '{name}' cannot be imported: {error!r}") from error
+    return loaded

@@ -1,0 +1,138 @@
+"""What crosses a boundary one at a time: commands, replies, alarms, health, model cards. Frozen; they do nothing."""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Every record that leaves the process carries the version of its schema."""
+
+
+class Command(Record):
+    """An order that enters the stream of ticks as a barrier: all that came before is answered first."""
+
+    id: str
+    command: str
+    args: dict[str, Any] = {}
+
+
+class Reply(Record):
+    id: str
+    command: str
+    ok: bool
+    result: dict[str, Any] = {}
+    error_code: str = ""
+    error: str = ""
+    elapsed_ms: float = 0.0
+    schema: int = 1
+
+
+class Alarm(Record):
+    """Something a person should know; `kind` is stable."""
+
+    kind: str
+    subject: str
+    detail: str
+    at_ns: int
+    schema: int = 1
+
+
+class FeatureSpec(Record):
+    """One feature channel: which plugin made it, with which parameters, and how the model scales it."""
+
+    name: str
+    kind: str
+    version: int
+    params: dict[str, Any] = {}
+    normalization: Literal["none", "zscore", "minmax", "robust", "log"] = "none"
+
+
+class ModelCard(Record):
+    """All that a deployment must know of a model before it may serve. `digest` covers card and artefacts."""
+
+    name: str
+    kind: str
+    version: str
+    digest: str
+    framework: str
+    bars: dict[str, Any]
+    transform: str
+    lookback: int
+    horizon: int
+    levels: list[float]
+    features: list[FeatureSpec]
+    future: list[str] = []
+    need_bars: int = 0  # bars a symbol must have before this model may answer for it
+    parameters: int = 0
+    model_params: dict[str, Any] = {}
+    trained_from_ns: int = 0
+    trained_to_ns: int = 0
+    dataset_hash: str = ""
+    seed: int = 0
+    cost_us: float = 0.0  # measured cost per forecast
+    metrics: dict[str, Any] = {}
+    artefacts: dict[str, str] = {}  # file name -> SHA-256
+    created_ns: int = 0
+    tags: list[str] = []
+    description: str = ""
+    schema: int = 1
+
+
+class Accuracy(Record):
+    """Rolling and whole-run figures of one (model, group, horizon); naive stands beside each."""
+
+    model: str
+    version: str
+    group: str
+    horizon: int
+    window: Literal["rolling", "all"]
+    n: int
+    void: int
+    pending: int
+    mae: float
+    mae_naive: float
+    mae_pct: float
+    rmse: float
+    rmse_pct: float
+    mape: float
+    smape: float
+    r2: float
+    r2_returns: float
+    pinball: float
+    crps: float
+    coverage: dict[str, float]
+    width: float
+    directional: float
+    directional_base: float
+    calibration: float
+    skill: float
+    as_of_ns: int
+    schema: int = 1
+
+
+class Health(Record):
+    """A snapshot of the daemon, published on `health` and shown by `status`."""
+
+    instance: str
+    state: str
+    uptime_s: float
+    consumed: int
+    accepted: int
+    late: int
+    rejected: int
+    held: int
+    reasons: dict[str, int]
+    bars: int
+    forecasts: int
+    scored: int
+    symbols: int
+    cold: int
+    turns: int
+    batch_mean: float
+    loop_lag_ms: dict[str, float]
+    latency_ms: dict[str, float]
+    store_units_behind: int
+    rss_bytes: int
+    produced_ns: int
+    schema: int = 1
