@@ -1,0 +1,255 @@
+"""The engine: events in, what happened out. One bare `turn`; no I/O, no logging, no clock of its own.
+
+A turn folds ticks into bars, opens the questions that are due with their windows copied, asks each model once for
+all of them, and then works through the closed bars in order: settle, adapt at marks, answer. See ARCHITECTURE.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from tickcast.columns import (
+    F64, I32, I64, U8, BarBatch, FeatureRows, Forecasts, Inputs, RawBatch, Rejects, Scores, TickBatch,
+)  # fmt: skip
+from tickcast.core import scoring, windows
+from tickcast.core.features import FeatureSet
+from tickcast.core.fold import Adjustments, ClosedBars, Folder, ring_length
+from tickcast.core.ladder import Ladder, Raw
+from tickcast.core.questions import NOBODY, due, make_ids
+from tickcast.core.schedule import target_times
+from tickcast.core.scorekeeper import Scorekeeper, rows_of
+from tickcast.errors import Quality, Reason
+from tickcast.records import Command
+from tickcast.settings import Settings
+from tickcast.symbols import SymbolTable
+
+
+class Decoder(Protocol):
+    def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Tells a silent partition that event time has moved on, after the record of `offset`."""
+
+    topic: str
+    partition: int
+    ts: int
+    offset: int
+
+
+Event = RawBatch | Heartbeat | Command
+
+
+class Letters(NamedTuple):
+    """Messages that were refused, with why; the bytes stay in their batch."""
+
+    raw: RawBatch
+    rejects: Rejects
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one turn did, in columns."""
+
+    bars: list[BarBatch] = field(default_factory=list)
+    forecasts: list[Forecasts] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
+    vectors: list[FeatureRows] = field(default_factory=list)
+    letters: list[Letters] = field(default_factory=list)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    questions: int = 0
+    unasked: int = 0  # conflated or skipped
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Bars closed in this turn, and the questions that they opened, not yet answered."""
+
+    closed: ClosedBars
+    rows: I64  # of `closed` that opened a question
+    inputs: Inputs
+    anchor: F64
+    scale: F64
+    model: I32
+
+
+class Engine:
+    def __init__(
+        self, settings: Settings, symbols: SymbolTable, decoder: Decoder, features: FeatureSet, ladder: Ladder | None,
+        *, adjustments: Adjustments | None = None,
+    ) -> None:  # fmt: skip
+        self.ladder = ladder
+        self.folder = Folder(settings, symbols, feature_lookback=features.lookback, adjustments=adjustments)
+        self.scorekeeper = Scorekeeper(settings, symbols, ladder.cards if ladder else [])
+        self._settings = settings
+        self._symbols = symbols
+        self._decoder = decoder
+        self._features = features
+        self._transform = windows.TRANSFORMS[settings.forecast.transform]
+        length = ring_length(settings, features.lookback)
+        self._values = np.zeros((settings.symbols.limit * length, len(features.names)))
+        self._pending: list[_Asked] = []
+        self._outcome = Outcome()
+
+    def turn(self, events: Sequence[Event], now_ns: int) -> Outcome:
+        """Take the events in order and return all that happened. A command waits until what came before is answered."""
+        self._outcome = outcome = Outcome()
+        for event in events:
+            if isinstance(event, RawBatch):
+                self._take(event)
+            elif isinstance(event, Heartbeat):
+                for closed in self.folder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
+                    self._open_questions(closed)
+            else:
+                self._answer(now_ns)
+                self._obey(event)
+        self._answer(now_ns)
+        return outcome
+
+    def _obey(self, command: Command) -> None:
+        """The barrier has been kept; `use_model` puts a model that is already loaded at the top of the ladder."""
+        if command.command == "use_model" and self.ladder is not None:
+            self.ladder.prefer(str(command.args.get("name", "")))
+
+    def _take(self, raw: RawBatch) -> None:
+        ticks, rejects = self._decoder.decode(raw)
+        if len(rejects):
+            self.folder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.folder.decode_rejects))
+            poison = rejects.take(rejects.reason != Reason.OTHER_EVENT)
+            if len(poison):
+                self._outcome.letters.append(Letters(raw, poison))
+        for item in self.folder.fold(raw, ticks):
+            if isinstance(item, ClosedBars):
+                self._open_questions(item)
+            else:
+                self._outcome.letters.append(Letters(*item))
+        if len(raw):
+            self._outcome.positions[raw.topic, raw.partition] = int(raw.offsets[-1]) + 1
+
+    def _open_questions(self, closed: ClosedBars) -> None:
+        """Compute the features of the bars just closed and copy the windows of the questions that are due."""
+        bars, first = closed.bars, closed.first
+        self._outcome.bars.append(bars)
+        if self.ladder is None and not self._settings.features.publish:
+            return
+        values = self._features.compute(self.folder.bars, bars.symbol, bars.ordinal, first)
+        ring = self.folder.bars
+        self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
+        is_due = due(self._settings, bars.as_of, bars.ordinal, bars.mask)
+        if self._settings.features.publish:
+            self._publish_vectors(bars, values, np.flatnonzero(is_due & np.isfinite(values).all(axis=1)))
+        if self.ladder is None:
+            return
+        model = self.ladder.choose(bars.ordinal - first + 1)
+        rows = np.flatnonzero(is_due & (model != NOBODY))
+        symbol, as_of = bars.symbol[rows], bars.as_of[rows]
+        names = self._settings.features.future
+        future = windows.calendar_channels(self._targets(as_of), list(names)) if names else np.empty((len(rows), self._settings.forecast.horizon, 0), np.float32)  # fmt: skip
+        inputs, anchor, scale = windows.gather_inputs(
+            ring, self._values, symbol, bars.ordinal[rows], first[rows],
+            lookback=self._settings.window.lookback, transform=self._transform, future=future,
+        )  # fmt: skip
+        self._pending.append(_Asked(closed, rows, inputs, anchor, scale, model[rows].astype(np.int32)))
+
+    def _publish_vectors(self, bars: BarBatch, values: F64, rows: I64) -> None:
+        if len(rows):
+            self._outcome.vectors.append(
+                FeatureRows(bars.symbol[rows], bars.as_of[rows], bars.tie[rows], bars.partition[rows], bars.offset[rows], values[rows])  # fmt: skip
+            )
+
+    def _targets(self, as_of: I64) -> I64:
+        steps = self._settings.forecast.horizon
+        if self._settings.bars.kind != "time":
+            return np.full((len(as_of), steps), -1, np.int64)
+        return target_times(self.folder.closed_time, as_of, steps=steps, every_ns=self.folder.rules.every_ns)
+
+    def _answer(self, now_ns: int) -> None:
+        """Ask the models once for all pending questions, then work through the closed bars of each partition."""
+        pending, self._pending = self._pending, []
+        if not pending or self.ladder is None:
+            return
+        asked = self._shed(_join(pending), now_ns)
+        bars = asked.closed.bars
+        raw = self.ladder.ask(asked.inputs, asked.model)
+        answers = self._answers(asked, raw)
+        question = np.full(len(bars), -1, np.int64)
+        question[asked.rows] = np.arange(len(asked.rows))
+        rows = rows_of(bars, asked.closed.void_before, question)
+        cold = np.zeros(len(asked.rows), np.bool_)
+        for p in np.unique(bars.partition):
+            of_p = slice(*np.searchsorted(bars.partition, [p, p + 1]))
+            mine = question[of_p][question[of_p] >= 0]
+            cold[mine] = self.scorekeeper.is_cold(p, raw.model[mine], bars.symbol[asked.rows[mine]])
+            part = scoring.Rows(*(column[of_p] for column in rows))
+            scores = self.scorekeeper.settle(int(p), part, answers, self.folder.newest_mark(int(p)))
+            if len(scores):
+                self._outcome.scores.append(scores)
+        if len(asked.rows):
+            self._outcome.questions += len(asked.rows)
+            flags = raw.flags | np.where(cold, Quality.ADAPTIVE_COLD, 0) | np.where(answers.in_sample, Quality.IN_SAMPLE, 0)  # fmt: skip
+            self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags.astype(np.uint8)))
+
+    def _shed(self, asked: _Asked, now_ns: int) -> _Asked:
+        """Under overload `conflate` or `skip`, take back questions that are not to be asked; they are counted."""
+        overload, rows = self._settings.forecast.overload, asked.rows
+        if overload == "process" or not len(rows):
+            return asked
+        if overload == "conflate":
+            symbol = asked.closed.bars.symbol[rows][::-1]
+            keep = np.sort(len(rows) - 1 - np.unique(symbol, return_index=True)[1])
+        else:
+            stamp = asked.closed.stamps_ns[rows]
+            keep = np.flatnonzero((stamp < 0) | (now_ns - stamp <= self._settings.forecast.deadline_ms * 10**6))
+        self._outcome.unasked += len(rows) - len(keep)
+        return _Asked(asked.closed, rows[keep], asked.inputs.take(keep), asked.anchor[keep], asked.scale[keep], asked.model[keep])  # fmt: skip
+
+    def _answers(self, asked: _Asked, raw: Raw) -> scoring.Answers:
+        """The raw answers in units of scale, named, with room for what is published."""
+        assert self.ladder is not None
+        bars, rows = asked.closed.bars, asked.rows
+        symbol, as_of = bars.symbol[rows], bars.as_of[rows]
+        high, low = make_ids(
+            self.ladder.seeds, raw.model, self._symbols.arrays, symbol=symbol, as_of=as_of, tie=bars.tie[rows]
+        )
+        in_sample = ((as_of >= self.ladder.trained_from[raw.model]) & (as_of <= self.ladder.trained_to[raw.model])).astype(np.uint8)  # fmt: skip
+        units = raw.moves / asked.scale[:, None, None]
+        return scoring.Answers(
+            units, asked.anchor, asked.scale, raw.model, in_sample, high, low, np.empty_like(units),
+            np.empty(len(rows), np.float32),
+        )  # fmt: skip
+
+    def _forecasts(self, asked: _Asked, raw: Raw, answers: scoring.Answers, flags: U8) -> Forecasts:
+        """What is published, in the series' own unit of today."""
+        bars, rows = asked.closed.bars.take(asked.rows), asked.rows
+        anchor, scale = asked.anchor, asked.scale
+        quantiles = windows.prices(self._transform, anchor, answers.wide * scale[:, None, None])
+        factor = self.folder.unit_factor(bars.symbol, bars.as_of)
+        if factor is not None:
+            quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
+            scale = scale if self._transform == windows.LOG_RETURN else scale * factor
+        assert len(rows) == len(bars)
+        return Forecasts(
+            bars.symbol, bars.ordinal, bars.as_of, bars.tie, bars.partition, bars.offset, anchor, scale, raw.rung,
+            raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
+            self._targets(bars.as_of), quantiles, answers.confidence,
+        )  # fmt: skip
+
+
+def _join(pending: list[_Asked]) -> _Asked:
+    """All of a turn's closed bars as one, partition by partition, each in the order in which they closed."""
+    if len(pending) == 1:
+        return pending[0]
+    pending = sorted(pending, key=lambda a: int(a.closed.bars.partition[0]))
+    starts = np.cumsum([0, *(len(a.closed.bars) for a in pending[:-1])])
+    closed = ClosedBars(
+        BarBatch.concat([a.closed.bars for a in pending]), np.concatenate([a.closed.first for a in pending]),
+        np.concatenate([a.closed.void_before for a in pending]), np.concatenate([a.closed.stamps_ns for a in pending]),
+    )  # fmt: skip
+    return _Asked(
+        closed, np.concatenate([a.rows + start for a, start in zip(pending, starts, strict=True)]),
+        Inputs.concat([a.inputs for a in pending]), np.concatenate([a.anchor for a in pending]),
+        np.concatenate([a.scale for a in pending]), np.concatenate([a.model for a in pending]),
+    )  # fmt: skip

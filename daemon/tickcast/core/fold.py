@@ -1,0 +1,200 @@
+"""The Folder: the folding kernel with its state, fed by one RawBatch of decoded ticks at a time."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import numpy as np
+
+from tickcast.columns import F64, I32, I64, BarBatch, RawBatch, Rejects, TickBatch
+from tickcast.core import bars as folding
+from tickcast.core.schedule import load_calendar
+from tickcast.core.windows import ring
+from tickcast.errors import BadSettings, Reason
+from tickcast.settings import Settings
+from tickcast.symbols import SymbolTable
+
+ROOM = 1 << 16  # bars that one call of the kernel may close
+PARTITIONS = 256
+LEAST_JUMP_MS, JUMP_BARS = 3_600_000, 100
+MS = 10**6
+QUIET = (Reason.ACCEPTED, Reason.LATE, Reason.HELD)  # outcomes of a tick that make no dead letter
+
+
+class Adjustments(NamedTuple):
+    """Splits, by symbol: from `ts` on, one old unit is `factor` new price units."""
+
+    symbol: list[str]
+    ts: I64
+    factor: F64
+
+
+class ClosedBars(NamedTuple):
+    """What one call of the kernel closed."""
+
+    bars: BarBatch
+    first: I64  # oldest bar of each symbol's window
+    void_before: I64
+    stamps_ns: I64  # broker timestamp of the record that closed it
+
+
+def rules_of(settings: Settings, feature_lookback: int) -> folding.Rules:
+    bars, quality = settings.bars, settings.quality
+    longest_fill = settings.window.lookback + settings.forecast.horizon
+    every_ms = bars.every_ms if bars.kind == "time" else 0
+    return folding.Rules(
+        kind=folding.KINDS[bars.kind], every_ns=bars.every_ms * MS, every_ticks=bars.every_ticks,
+        every_size=bars.every_size, lateness_ns=bars.lateness_ms * MS, on_gap=folding.GAPS[bars.on_gap],
+        longest_fill=longest_fill, future_ns=quality.future_ms * MS, ancient_ns=quality.ancient_ms * MS,
+        jump_ns=(quality.max_jump_ms or max(LEAST_JUMP_MS, JUMP_BARS * every_ms)) * MS,
+        positive=settings.forecast.transform == "log_return", reject_crossed=quality.crossed == "reject",
+        outlier_sigmas=quality.outlier_sigmas, adapt_every=settings.score.adapt_every_bars,
+        slack=ring_length(settings, feature_lookback) - settings.window.lookback - feature_lookback,
+        slots=bars.lateness_ms // bars.every_ms + 2 if bars.kind == "time" else 1,
+    )  # fmt: skip
+
+
+def ring_length(settings: Settings, feature_lookback: int) -> int:
+    """Bars kept of each symbol: the window, what its features read, and room for a whole gap's fill in one batch."""
+    window, fill = settings.window.lookback, settings.window.lookback + settings.forecast.horizon
+    return 1 << (window + feature_lookback + fill + 1).bit_length()
+
+
+class Folder:
+    def __init__(
+        self, settings: Settings, symbols: SymbolTable, *, feature_lookback: int, adjustments: Adjustments | None = None
+    ) -> None:
+        self.rules = rules_of(settings, feature_lookback)
+        self.closed_time = load_calendar(settings.bars.calendar, self.rules.every_ns)
+        self.bars = ring(settings.symbols.limit, ring_length(settings, feature_lookback))
+        self.partitions: dict[tuple[str, int], int] = {}
+        self.decode_rejects = np.zeros_like(folding.fresh_state(1, 1, 1).counts)
+        self._symbols = symbols
+        self._state = folding.fresh_state(settings.symbols.limit, PARTITIONS, self.rules.slots)
+        self._adjustments: dict[str, list[int]] = {}
+        if adjustments is not None:
+            self._state = self._state._replace(adjust_ns=adjustments.ts, adjust_factor=adjustments.factor)
+            for row, name in enumerate(adjustments.symbol):
+                self._adjustments.setdefault(name, []).append(row)
+        self._room = folding.room(ROOM)
+        self._known = 0
+        self._batch = 0
+        self._held: dict[int, tuple[RawBatch, int]] = {}
+
+    def partition(self, topic: str, partition: int) -> int:
+        """The engine's number of a partition."""
+        key = (topic, partition)
+        if key not in self.partitions:
+            if len(self.partitions) == PARTITIONS:
+                raise BadSettings(f"more than {PARTITIONS} partitions", remedy="run more slots")
+            self.partitions[key] = len(self.partitions)
+        return self.partitions[key]
+
+    def newest_mark(self, p: int) -> int:
+        return int(self._state.partition[p]["mark"])
+
+    def newest_ns(self, p: int) -> int:
+        return int(self._state.partition[p]["newest"])
+
+    def counts(self) -> I64:
+        """Ticks and messages by Reason."""
+        return self._state.counts + self.decode_rejects
+
+    @property
+    def crossed(self) -> int:
+        return int(self._state.crossed[0])
+
+    def bars_held(self) -> I64:
+        """Bars since each symbol was last cold."""
+        state = self._state.symbol[: len(self._symbols)]
+        held: I64 = state["next"] - state["first"]
+        return held
+
+    def fold(self, raw: RawBatch, ticks: TickBatch) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
+        """Yields closed bars, each batch to be worked off before the next is asked for, and at last what was refused."""
+        p = self.partition(raw.topic, raw.partition)
+        self._adopt_new_symbols()
+        columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
+        outcome = np.zeros(len(ticks), np.uint8)
+        held = np.array([0, -1], np.int64)
+        first = 0
+        while True:
+            self._batch += 1
+            self._room.count[0] = 0
+            first = folding.fold(
+                self.bars, self._state, self.rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first,
+                self._batch, outcome, held,
+            )  # fmt: skip
+            if self._room.count[0]:
+                yield self._closed(raw, p)
+            if first >= len(ticks):
+                break
+        yield from self._refused(raw, ticks, p, outcome, held)
+
+    def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
+        """A heartbeat as a batch of one row that is no tick."""
+        empty = np.zeros(0, np.uint8)
+        one = np.array([0], np.int64)
+        raw = RawBatch(topic, partition, empty, one, one, np.array([offset]), np.array([-1]))
+        row = TickBatch(
+            np.array([folding.HEARTBEAT], np.int32), np.array([ts]), *(np.zeros(1) for _ in range(4)),
+            np.array([-1]), np.zeros(1, np.int32),
+        )  # fmt: skip
+        for item in self.fold(raw, row):
+            if isinstance(item, ClosedBars):
+                yield item
+
+    def _refused(
+        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: "np.ndarray[tuple[int], np.dtype[np.uint8]]", held: I64
+    ) -> "Iterator[tuple[RawBatch, Rejects]]":
+        if held[0] == Reason.JUMP:
+            batch, row = self._held[p]
+            yield batch, Rejects(np.array([row], np.int32), np.array([Reason.JUMP], np.uint8))
+        if held[0]:
+            del self._held[p]
+        if held[1] >= 0:
+            row = int(ticks.row[held[1]])
+            self._held[p] = raw.part(row, row + 1), 0
+        bad = np.flatnonzero(~np.isin(outcome, QUIET))
+        if len(bad):
+            yield raw, Rejects(ticks.row[bad], outcome[bad])
+
+    def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
+        n, r = int(self._room.count[0]), self._room
+        row = r.row[:n]
+        bars = BarBatch(
+            r.symbol[:n].copy(), r.ordinal[:n].copy(), r.as_of[:n].copy(), r.tie[:n].copy(), r.open[:n].copy(),
+            r.high[:n].copy(), r.low[:n].copy(), r.close[:n].copy(), r.volume[:n].copy(), r.ticks[:n].copy(),
+            r.mask[:n].copy(), r.gap[:n].copy(), np.full(n, p, np.int32), raw.offsets[row], r.mark[:n].copy(),
+        )  # fmt: skip
+        return ClosedBars(bars, r.first[:n].copy(), r.void_before[:n].copy(), raw.stamps_ns[row])
+
+    def _adopt_new_symbols(self) -> None:
+        """Point new symbols at their adjustments."""
+        if self._adjustments and self._known < len(self._symbols):
+            for code in range(self._known, len(self._symbols)):
+                rows = self._adjustments.get(self._symbols.name(code), [])
+                if rows:
+                    state = self._state.symbol[code]
+                    state["adjust_from"], state["adjust_to"] = rows[0], rows[-1] + 1
+        self._known = len(self._symbols)
+
+    def unit_factor(self, symbol: I32, as_of: I64) -> F64 | None:
+        """What turns prices of a symbol's first day into those of `as_of`; None where no split is known."""
+        if not self._adjustments:
+            return None
+        factor = np.ones(len(symbol))
+        state = self._state
+        for i in np.flatnonzero(state.symbol["adjust_to"][symbol] > state.symbol["adjust_from"][symbol]):
+            one = state.symbol[symbol[i]]
+            rows = slice(one["adjust_from"], one["adjust_to"])
+            factor[i] = np.prod(state.adjust_factor[rows][state.adjust_ns[rows] <= as_of[i]])
+        return factor
+
+
+def match_group(groups: dict[str, list[str]], name: str) -> int:
+    """The number of the first group whose patterns fit; group 0 is `all` and takes the rest."""
+    for number, patterns in enumerate(groups.values(), start=1):
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            return number
+    return 0

@@ -1,0 +1,299 @@
+"""The book of open questions, their settlement when bars close, and the figures that come of it.
+
+Row by row, in the order in which bars closed: a bar first settles the forecasts whose target it is, then its own
+question is answered. Labels are therefore never used before they arrived, whatever the batch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from tickcast.columns import F32, F64, I32, I64, U8, U64
+from tickcast.core.uncertainty import adapt, confidence, note, widen
+
+HEADER = np.dtype(
+    [
+        ("ordinal", "i8"), ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"), ("anchor", "f8"), ("scale", "f8"),
+        ("cell", "i4"), ("model", "i4"), ("in_sample", "u1"), ("open", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+# Columns of the tallies: sums over settled labels.
+(N, VOID, AE, AE_NAIVE, APE, SE, SE_NAIVE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, SE_MOVE, MOVE, MOVE_2, PINBALL, WIDTH,
+ DIRECTED, HITS, UPS, COVERED) = range(22)  # fmt: skip
+NEAR_ZERO = 1e-9  # an actual this small relative to its anchor has no meaningful percentage error
+
+
+class Book(NamedTuple):
+    """Open questions by symbol, in a ring of `slots`; values in units of the window's scale."""
+
+    header: npt.NDArray[np.void]  # HEADER [symbols, slots]
+    raw: F32  # [symbols, slots, J, Q] the model's quantiles
+    wide: F32  # as published
+    actual: F64  # [symbols, slots, J]
+    pinball: F32
+    covered: U8
+    reference: F64  # [symbols] first price seen: levels are summed relative to it
+
+
+class Tally(NamedTuple):
+    """Figures of one partition; the first axis is the cell (model, group)."""
+
+    current: F64  # [cells, J, columns + Q] since the last mark
+    rolling: F64  # [cells, marks, J, columns + Q]
+    whole: F64  # [cells, J, columns + Q] since the start
+    marks: I64  # [cells] marks so far
+
+
+class Rows(NamedTuple):
+    """Closed bars and their questions, as the settlement kernel takes them."""
+
+    symbol: I32
+    ordinal: I64
+    close: F64
+    as_of: I64
+    mask: U8
+    void_before: I64
+    mark: I64
+    question: I64  # row of Answers, or -1
+
+
+class Answers(NamedTuple):
+    """The model's raw answers to the questions of a batch."""
+
+    raw: F64  # [B, H, Q] in units of scale
+    anchor: F64
+    scale: F64
+    model: I32
+    in_sample: U8
+    id_high: U64
+    id_low: U64
+    wide: F64  # [B, H, Q] out: what is published
+    confidence: F32  # out
+
+
+class Settled(NamedTuple):
+    """Room for the forecasts that were settled wholly; columns as in Scores."""
+
+    symbol: I32
+    as_of: I64
+    model: I32
+    id_high: U64
+    id_low: U64
+    settled_ns: I64
+    anchor: F64
+    scale: F64
+    actual: F64  # [N, J]
+    point: F64
+    pinball: F64
+    covered: U8
+    in_sample: U8
+    count: I64  # [1]
+
+
+def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
+    slots = 1 << max(horizons).bit_length()
+    shape = (symbols, slots, len(horizons))
+    return Book(
+        np.zeros((symbols, slots), HEADER), np.zeros((*shape, levels), np.float32),
+        np.zeros((*shape, levels), np.float32), np.zeros(shape), np.zeros(shape, np.float32),
+        np.zeros(shape, np.uint8), np.zeros(symbols),
+    )  # fmt: skip
+
+
+def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
+    width = COVERED + levels
+    return Tally(
+        np.zeros((cells, horizons, width)), np.zeros((cells, marks, horizons, width)),
+        np.zeros((cells, horizons, width)), np.zeros(cells, np.int64),
+    )  # fmt: skip
+
+
+def settled_room(rows: int, horizons: int) -> Settled:
+    wide = (rows, horizons)
+    return Settled(
+        np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint64),
+        np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows), np.empty(wide),
+        np.empty(wide), np.empty(wide), np.empty(wide, np.uint8), np.empty(rows, np.uint8), np.zeros(1, np.int64),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, inline="always")
+def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
+    return anchor * np.exp(move) if transform == 0 else anchor + move
+
+
+@njit(cache=True, nogil=True)
+def _tally_label(tally, levels, wide, y, point, anchor, scale, truth, reference, pinball):  # type: ignore[no-untyped-def]
+    """Add one label to the sums [columns + Q]; `wide` and `truth` are in units of scale, the rest are prices."""
+    error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
+    tally[N] += 1.0
+    tally[AE] += abs(error)
+    tally[AE_NAIVE] += abs(naive)
+    tally[APE] += abs(error) / size
+    tally[SE] += error * error
+    tally[SE_NAIVE] += naive * naive
+    tally[SE_PCT] += (error / size) ** 2
+    if abs(y) > NEAR_ZERO * size:
+        tally[MAPE_N] += 1.0
+        tally[MAPE] += abs(error / y)
+    both = abs(y) + abs(point)
+    if both > 0.0:
+        tally[SMAPE] += 2.0 * abs(error) / both
+    level = y - reference
+    tally[Y] += level
+    tally[YY] += level * level
+    median_move = (point - anchor) / size
+    move = naive / size
+    tally[SE_MOVE] += (move - median_move) ** 2
+    tally[MOVE] += move
+    tally[MOVE_2] += move * move
+    tally[PINBALL] += pinball
+    tally[WIDTH] += (wide[len(levels) - 1] - wide[0]) * scale
+    if naive != 0.0:
+        tally[UPS] += 1.0 if naive > 0.0 else 0.0
+        tally[DIRECTED] += 1.0
+        if (point - anchor) * naive > 0.0:
+            tally[HITS] += 1.0
+    for q in range(len(levels)):
+        if truth <= wide[q]:
+            tally[COVERED + q] += 1.0
+
+
+@njit(cache=True, nogil=True)
+def _settle_one(book, tally, conformal, levels, median, transform, s, slot, j, y):  # type: ignore[no-untyped-def]
+    """The truth for scored horizon j of one open question."""
+    b = book.header[s, slot]
+    wide = book.wide[s, slot, j]
+    move = np.log(y / b.anchor) if transform == 0 else y - b.anchor
+    truth = move / b.scale
+    point = price_of(transform, b.anchor, wide[median] * b.scale)
+    loss = 0.0
+    for q in range(len(levels)):
+        beyond = y - price_of(transform, b.anchor, wide[q] * b.scale)
+        loss += max(levels[q] * beyond, (levels[q] - 1.0) * beyond)
+    loss /= len(levels)
+    book.actual[s, slot, j] = y
+    book.pinball[s, slot, j] = loss
+    book.covered[s, slot, j] = wide[0] <= truth <= wide[len(levels) - 1]
+    if b.in_sample:
+        return
+    unit = b.scale * abs(b.anchor) if transform == 0 else b.scale
+    _tally_label(tally.current[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s], loss)
+    note(conformal, b.cell, j, levels, book.raw[s, slot, j], wide, truth)
+
+
+@njit(cache=True, nogil=True)
+def _settle_bar(book, tally, conformal, out, levels, median, horizons, transform, rows, r):  # type: ignore[no-untyped-def]
+    """Bar r answers up to one scored horizon of each of the questions before it."""
+    s, n, y = rows.symbol[r], rows.ordinal[r], rows.close[r]
+    slots = book.header.shape[1]
+    if book.reference[s] == 0.0:
+        book.reference[s] = y
+    for j in range(len(horizons)):
+        k = n - horizons[j]
+        slot = k & (slots - 1)
+        b = book.header[s, slot]
+        if k < 0 or not b.open or b.ordinal != k:
+            continue
+        if rows.mask[r] == 0 or k < rows.void_before[r]:
+            book.actual[s, slot, j] = np.nan
+            book.pinball[s, slot, j] = np.nan
+            book.covered[s, slot, j] = 0
+            tally.current[b.cell, j, VOID] += 1.0
+        else:
+            _settle_one(book, tally, conformal, levels, median, transform, s, slot, j, y)
+        if j == len(horizons) - 1:
+            _finish(book, out, median, transform, s, slot, rows.as_of[r])
+
+
+@njit(cache=True, nogil=True)
+def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[no-untyped-def]
+    """The last horizon has been settled: the question leaves the book as one row of Scores."""
+    b = book.header[s, slot]
+    n = out.count[0]
+    out.count[0] = n + 1
+    out.symbol[n], out.as_of[n], out.model[n] = s, b.as_of, b.model
+    out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
+    out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
+    for j in range(out.actual.shape[1]):
+        out.actual[n, j] = book.actual[s, slot, j]
+        out.point[n, j] = price_of(transform, b.anchor, book.wide[s, slot, j, median] * b.scale)
+        out.pinball[n, j] = book.pinball[s, slot, j]
+        out.covered[n, j] = book.covered[s, slot, j]
+    b.open = 0
+
+
+@njit(cache=True, nogil=True)
+def _open(book, answers, horizons, rows, r, cell):  # type: ignore[no-untyped-def]
+    """Enter an answered question into the book."""
+    i, s = rows.question[r], rows.symbol[r]
+    slot = rows.ordinal[r] & (book.header.shape[1] - 1)
+    b = book.header[s, slot]
+    b.ordinal, b.as_of, b.id_high, b.id_low = rows.ordinal[r], rows.as_of[r], answers.id_high[i], answers.id_low[i]
+    b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
+    b.in_sample, b.open = answers.in_sample[i], 1
+    for j in range(len(horizons)):
+        for q in range(answers.raw.shape[2]):
+            book.raw[s, slot, j, q] = answers.raw[i, horizons[j] - 1, q]
+            book.wide[s, slot, j, q] = answers.wide[i, horizons[j] - 1, q]
+
+
+@njit(cache=True, nogil=True)
+def _close_mark(tally):  # type: ignore[no-untyped-def]
+    """What gathered since the last mark becomes one entry of the rolling figures."""
+    for cell in range(tally.current.shape[0]):
+        current = tally.current[cell]
+        if current[:, N].sum() + current[:, VOID].sum() == 0.0:
+            continue
+        slot = tally.marks[cell] % tally.rolling.shape[1]
+        tally.marks[cell] += 1
+        for j in range(current.shape[0]):
+            for c in range(current.shape[1]):
+                tally.rolling[cell, slot, j, c] = current[j, c]
+                tally.whole[cell, j, c] += current[j, c]
+                current[j, c] = 0.0
+
+
+class Frame(NamedTuple):
+    """What settlement must know of the deployment."""
+
+    levels: F64
+    horizons: I64
+    median: int
+    transform: int
+    groups: int
+    widening: bool
+    gamma: float
+    memory: float
+    bound: float
+    per_bar: bool  # labels of one mark are of one time bar
+
+
+@njit(cache=True, nogil=True)
+def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # type: ignore[no-untyped-def]
+    """Work through the closed bars of one partition; `mark[0]` is the mark that is open, `mark[1]` the newest one."""
+    for r in range(len(rows.symbol)):
+        if rows.mark[r] != mark[0]:
+            _pass_mark(tally, conformal, frame)
+            mark[0] = rows.mark[r]
+        _settle_bar(book, tally, conformal, out, frame.levels, frame.median, frame.horizons, frame.transform, rows, r)
+        i = rows.question[r]
+        if i >= 0:
+            cell = answers.model[i] * frame.groups + group[rows.symbol[r]]
+            widen(conformal, cell, frame.levels, frame.horizons, frame.median, answers.raw[i], answers.wide[i])
+            answers.confidence[i] = confidence(frame.levels, answers.wide[i, answers.wide.shape[1] - 1])
+            _open(book, answers, frame.horizons, rows, r, cell)
+    if mark[0] < mark[1]:
+        _pass_mark(tally, conformal, frame)
+        mark[0] = mark[1]
+
+
+@njit(cache=True, nogil=True)
+def _pass_mark(tally, conformal, frame):  # type: ignore[no-untyped-def]
+    if frame.widening:
+        adapt(conformal, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar)
+    _close_mark(tally)

@@ -1,0 +1,170 @@
+"""Honest quantiles: conformal scores with an adaptive miss rate, kept per cell, scored horizon and level.
+
+A cell is (model, group) of one partition. Everything is in units of the window's scale, so every symbol weighs
+alike. State changes only in `adapt`, at an adaptation mark; between marks labels gather in `pending`.
+
+Scores live in a histogram over asinh-spaced bins with exponential forgetting: constant memory, no sort, and each
+score is shared between its two nearest bins, so results move continuously with the data (a run with other batches,
+whose model outputs differ in the seventh digit, stays within that distance).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from tickcast.columns import F64
+
+BINS = 256
+CORE = 0.05  # below this the bins are linear, above logarithmic
+REACH = 60.0  # scores beyond are counted in the outermost bins
+SPAN = float(np.arcsinh(REACH / CORE))
+SOFT_EDGE = 1e-3  # a truth this close to a quantile is partly a miss
+WARM_LABELS = 30.0  # label bars before the quantiles are moved
+ALPHA_MIN, ALPHA_MAX = 0.001, 0.5
+LONGEST_STEP = 10.0  # label bars that one mark may count for in the miss rate (tick and volume bars)
+
+
+class Conformal(NamedTuple):
+    """State of one partition; the first axis is the cell."""
+
+    histogram: F64  # [cells, J, Q, BINS], of (truth - quantile) outward
+    labels: F64  # [cells, J] label bars remembered
+    alpha: F64  # [cells, J, Q] current miss rate asked of the histogram
+    move: F64  # [cells, J, Q] how far outward each quantile is moved now
+    pending: F64  # [cells, J, Q, BINS] since the last mark
+    missed: F64  # [cells, J, Q] since the last mark
+    arrived: F64  # [cells, J] labels since the last mark
+
+
+def fresh(cells: int, horizons: int, levels: list[float]) -> Conformal:
+    q = len(levels)
+    target = np.minimum(np.array(levels), 1 - np.array(levels))
+    shape = (cells, horizons, q)
+    return Conformal(
+        np.zeros((*shape, BINS)), np.zeros(shape[:2]), np.broadcast_to(target, shape).copy(), np.zeros(shape),
+        np.zeros((*shape, BINS)), np.zeros(shape), np.zeros(shape[:2]),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _position(score):  # type: ignore[no-untyped-def]
+    x = min(max(score / CORE, -REACH / CORE), REACH / CORE)
+    return (np.arcsinh(x) / SPAN + 1.0) * 0.5 * (BINS - 1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _score_at(position):  # type: ignore[no-untyped-def]
+    return CORE * np.sinh((position / (BINS - 1) * 2.0 - 1.0) * SPAN)
+
+
+@njit(cache=True, nogil=True)
+def note(conformal, cell, j, levels, raw, wide, truth):  # type: ignore[no-untyped-def]
+    """A label has arrived: how far outside each raw quantile it lay, and whether it missed the published one."""
+    conformal.arrived[cell, j] += 1.0
+    for q in range(len(levels)):
+        if levels[q] == 0.5:
+            continue
+        outward = -1.0 if levels[q] < 0.5 else 1.0
+        position = _position(outward * (truth - raw[q]))
+        low = min(int(position), BINS - 2)
+        part = position - low
+        conformal.pending[cell, j, q, low] += 1.0 - part
+        conformal.pending[cell, j, q, low + 1] += part
+        beyond = outward * (truth - wide[q])
+        conformal.missed[cell, j, q] += min(max(beyond / SOFT_EDGE + 0.5, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _quantile(histogram, share):  # type: ignore[no-untyped-def]
+    """The score that `share` of the histogram's weight lies below, interpolated between bins."""
+    total = histogram.sum()
+    below, wanted = 0.0, share * total
+    for b in range(BINS):
+        if below + histogram[b] >= wanted:
+            part = (wanted - below) / histogram[b] if histogram[b] > 0.0 else 0.0
+            return _score_at(max(b - 0.5 + part, 0.0))
+        below += histogram[b]
+    return _score_at(BINS - 1.0)
+
+
+@njit(cache=True, nogil=True)
+def adapt(conformal, levels, horizons, gamma, memory, bound, per_bar):  # type: ignore[no-untyped-def]
+    """A mark: fold in the labels since the last one, step the miss rates, and move the quantiles.
+
+    Labels of one time bar count as one label bar together (`per_bar`); each tick or volume bar is its own.
+    """
+    cells, steps = conformal.labels.shape
+    for cell in range(cells):
+        for j in range(steps):
+            n = conformal.arrived[cell, j]
+            if n == 0.0:
+                continue
+            weight = 1.0 if per_bar else n
+            keep = (1.0 - 1.0 / memory) ** weight
+            conformal.labels[cell, j] = conformal.labels[cell, j] * keep + weight
+            for q in range(len(levels)):
+                if levels[q] == 0.5:
+                    continue
+                target = min(levels[q], 1.0 - levels[q])
+                histogram, pending = conformal.histogram[cell, j, q], conformal.pending[cell, j, q]
+                for b in range(BINS):
+                    histogram[b] = histogram[b] * keep + pending[b] * (weight / n)
+                    pending[b] = 0.0
+                step = gamma * min(weight, LONGEST_STEP)
+                alpha = conformal.alpha[cell, j, q] + step * (target - conformal.missed[cell, j, q] / n)
+                alpha = min(max(alpha, ALPHA_MIN), ALPHA_MAX)
+                conformal.alpha[cell, j, q] = alpha
+                conformal.missed[cell, j, q] = 0.0
+                if conformal.labels[cell, j] >= WARM_LABELS:
+                    limit = bound * np.sqrt(horizons[j])
+                    moved = _quantile(histogram, 1.0 - alpha)
+                    conformal.move[cell, j, q] = min(max(moved, -limit), limit)
+            conformal.arrived[cell, j] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def widen(conformal, cell, levels, horizons, median, raw, out):  # type: ignore[no-untyped-def]
+    """raw [H, Q] -> out [H, Q], moved outward and sorted. Between scored horizons the move is interpolated."""
+    j = 0
+    for h in range(raw.shape[0]):
+        step = h + 1
+        while j + 1 < len(horizons) and horizons[j + 1] <= step:
+            j += 1
+        nearest_after = min(j + 1, len(horizons) - 1)
+        gap = horizons[nearest_after] - horizons[j]
+        part = min(max((step - horizons[j]) / gap, 0.0), 1.0) if gap > 0 else 0.0
+        for q in range(len(levels)):
+            before, after = conformal.move[cell, j, q], conformal.move[cell, nearest_after, q]
+            move = before + part * (after - before)
+            out[h, q] = raw[h, q] + (-move if levels[q] < 0.5 else move)
+        for q in range(len(levels)):  # no quantile crosses the median, which is the point and never moves
+            out[h, q] = min(out[h, q], raw[h, median]) if q < median else max(out[h, q], raw[h, median])
+        _sort(out[h])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _sort(row):  # type: ignore[no-untyped-def]
+    for i in range(1, len(row)):
+        x = row[i]
+        k = i - 1
+        while k >= 0 and row[k] > x:
+            row[k + 1] = row[k]
+            k -= 1
+        row[k + 1] = x
+
+
+@njit(cache=True, nogil=True)
+def confidence(levels, row):  # type: ignore[no-untyped-def]
+    """The forecast probability that the truth lies on the point's side of the anchor (zero): 0.5 .. 1."""
+    q = len(levels)
+    if row[0] >= 0.0 or row[q - 1] <= 0.0:
+        below = levels[0] if row[0] >= 0.0 else levels[q - 1]
+        return max(below, 1.0 - below) if row[0] != row[q - 1] else 0.5
+    for i in range(1, q):
+        if row[i] >= 0.0:
+            width = row[i] - row[i - 1]
+            part = -row[i - 1] / width if width > 0.0 else 0.5
+            below = levels[i - 1] + part * (levels[i] - levels[i - 1])
+            return max(below, 1.0 - below)
+    return 0.5
