@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tickcast.columns import F64, I32, I64, U8, BarBatch, Bars, TickBatch
-from tickcast.core.schedule import ClosedTime, is_closed, trading_time
+from tickcast.columns import F64, I32, I64
+from tickcast.core.schedule import is_closed, trading_time
 from tickcast.errors import Reason
 
 KINDS = {"time": 0, "tick": 1, "volume": 2}
 GAPS = {"carry": 0, "join": 1, "cold": 2}
 NEVER = -(1 << 62)
+NEVER_JUMPS = 1 << 62
+FREE, HOLDS, CONFIRMED = 0, 1, 2
 HEARTBEAT = -1  # as a symbol: the row moves the watermark and is no tick
 EARLIEST_NS = 50 * 86_400 * 10**9  # positive times before 1970-02-20 are seconds, ms or us taken for ns
 LATEST_NS = 7_258_118_400 * 10**9  # the year 2200
@@ -36,6 +38,7 @@ SYMBOL = np.dtype(
         ("price", "f8"), ("move", "f8"),  # last accepted price, running |one-tick log move|
         ("doubted", "i4"),  # the tick before was refused as an outlier
         ("tie", "i4"), ("as_of", "i8"),  # of the last closed bar
+        ("close", "f8"),
         ("next", "i8"),  # ordinal of the next bar
         ("first", "i8"),  # ordinal of the oldest bar since the symbol was last cold
         ("void_before", "i8"),  # questions opened before this ordinal may not be scored at or after it
@@ -57,7 +60,8 @@ OPEN = np.dtype(
 PARTITION = np.dtype(
     [
         ("newest", "i8"), ("closed_to", "i8"), ("mark", "i8"), ("marked", "i8"),  # bars since the last mark
-        ("held", "i4"), ("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8"),
+        ("held", "i4"),  # FREE, HOLDS a tick that is too far ahead to believe alone, or that one is CONFIRMED
+        ("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8"),
     ],
     align=True,
 )  # fmt: skip
@@ -82,6 +86,7 @@ class Rules(NamedTuple):
     adapt_every: int
     slack: int  # bars that one symbol may close in one batch
     slots: int  # time bars that one symbol may have open
+    has_calendar: bool
 
 
 class State(NamedTuple):
@@ -98,31 +103,26 @@ class State(NamedTuple):
     adjust_factor: F64
 
 
-class Closed(NamedTuple):
-    """Room for the bars that one call closes; columns as in BarBatch, with the closing message instead of its offset."""
+CLOSED = np.dtype(
+    [
+        ("ordinal", "i8"), ("as_of", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"),
+        ("volume", "f8"), ("ticks", "i8"), ("first", "i8"), ("void_before", "i8"), ("mark", "i8"),
+        ("symbol", "i4"), ("tie", "i4"), ("row", "i4"),  # the message that closed it
+        ("mask", "u1"), ("gap", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
 
-    symbol: I32
-    ordinal: I64
-    as_of: I64
-    tie: I32
-    open: F64
-    high: F64
-    low: F64
-    close: F64
-    volume: F64
-    ticks: I64
-    mask: U8
-    gap: U8
-    first: I64  # the symbol's oldest bar, for the window
-    void_before: I64
-    mark: I64
-    row: I32
+
+class Room(NamedTuple):
+    """Where one call puts the bars that it closes."""
+
+    bars: npt.NDArray[np.void]  # CLOSED
     count: I64  # [1]
 
 
-def room(rows: int) -> Closed:
-    dtypes = "i4 i8 i8 i4 f8 f8 f8 f8 f8 i8 u1 u1 i8 i8 i8 i4".split()
-    return Closed(*(np.empty(rows, dtype) for dtype in dtypes), np.zeros(1, np.int64))
+def room(rows: int) -> Room:
+    return Room(np.zeros(rows, CLOSED), np.zeros(1, np.int64))
 
 
 def fresh_state(symbols: int, partitions: int, slots: int) -> State:
@@ -177,45 +177,46 @@ def _adjusted(state, s, ts, price, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _emit(bars, out, s, code, o, as_of, mask, gap, mark, row):  # type: ignore[no-untyped-def]
-    """Write one closed bar into the ring and the output; `o` is its open bar, or the last close if carried."""
-    k = s.next
-    s.next = k + 1
-    s.closed += 1
-    s.tie = s.tie + 1 if as_of == s.as_of and k > 0 else 0
-    s.as_of = as_of
-    if gap:
-        s.void_before = k
-    at = bars.start[code] + (k & bars.wrap)
-    n = out.count[0]
-    out.count[0] = n + 1
-    if mask:
-        bars.open[at], bars.high[at], bars.low[at], bars.close[at], bars.volume[at] = o.open, o.high, o.low, o.close, o.volume  # fmt: skip
-        out.ticks[n] = o.ticks
-    else:
-        last = bars.close[bars.start[code] + ((k - 1) & bars.wrap)]
-        bars.open[at] = bars.high[at] = bars.low[at] = bars.close[at] = last
-        bars.volume[at] = 0.0
-        out.ticks[n] = 0
-    bars.mask[at] = mask
-    bars.as_of[at] = as_of
-    out.symbol[n], out.ordinal[n], out.as_of[n], out.tie[n] = code, k, as_of, s.tie
-    out.open[n], out.high[n], out.low[n], out.close[n], out.volume[n] = bars.open[at], bars.high[at], bars.low[at], bars.close[at], bars.volume[at]  # fmt: skip
-    out.mask[n], out.gap[n], out.mark[n], out.row[n] = mask, gap, mark, row
-    out.first[n], out.void_before[n] = s.first, s.void_before
+def store(bars, closed):  # type: ignore[no-untyped-def]
+    """Put closed bars into the rings."""
+    for c in closed:
+        at = bars.start[c.symbol] + (c.ordinal & bars.wrap)
+        bars.open[at], bars.high[at], bars.low[at], bars.close[at] = c.open, c.high, c.low, c.close
+        bars.volume[at], bars.mask[at], bars.as_of[at] = c.volume, c.mask, c.as_of
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _has_room(s, rules, out, rows, batch):  # type: ignore[no-untyped-def]
+def _emit(closed, s, code, o, as_of, mask, gap, mark, row):  # type: ignore[no-untyped-def]
+    """Write the open bar `o` as a closed one; with mask 0 the last close is carried instead."""
+    s.tie = s.tie + 1 if as_of == s.as_of and s.next > 0 else 0
+    s.as_of = as_of
+    if gap:
+        s.void_before = s.next
+    if mask:
+        closed.open, closed.high, closed.low, closed.close = o.open, o.high, o.low, o.close
+        closed.volume, closed.ticks = o.volume, o.ticks
+        s.close = o.close
+    else:
+        closed.open, closed.high, closed.low, closed.close = s.close, s.close, s.close, s.close
+        closed.volume, closed.ticks = 0.0, 0
+    closed.symbol, closed.ordinal, closed.as_of, closed.tie = code, s.next, as_of, s.tie
+    closed.mask, closed.gap, closed.mark, closed.row = mask, gap, mark, row
+    closed.first, closed.void_before = s.first, s.void_before
+    s.next += 1
+    s.closed += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _room_for(rows, s, rules, capacity, used, batch):  # type: ignore[no-untyped-def]
     """Whether the symbol may close so many bars more before the caller has worked off what was closed."""
     if s.batch != batch:
         s.batch = batch
         s.closed = 0
-    return s.closed + rows <= rules.slack and out.count[0] + rows <= len(out.symbol)
+    return s.closed + rows <= rules.slack and used + rows <= capacity
 
 
 @njit(cache=True, nogil=True)
-def _close_time_bar(bars, state, rules, closed_time, out, code, slot, mark, row, batch):  # type: ignore[no-untyped-def]
+def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch):  # type: ignore[no-untyped-def]
     """Close one symbol's open interval, filling the gap before it. False = no room in this batch."""
     s = state.symbol[code]
     o = state.open[code, slot]
@@ -224,66 +225,72 @@ def _close_time_bar(bars, state, rules, closed_time, out, code, slot, mark, row,
         span = trading_time(closed_time, o.interval) - trading_time(closed_time, s.interval)
         missing = span // rules.every_ns - 1
     fill = missing if rules.on_gap == 0 and missing <= rules.longest_fill else 0
-    if not _has_room(s, rules, out, fill + 1, batch):
+    n = out.count[0]
+    if not _room_for(fill + 1, s, rules, len(out.bars), n, batch):
         return False
     end = s.interval + rules.every_ns
-    for _ in range(fill):
+    for k in range(fill):
         end += rules.every_ns
         while is_closed(closed_time, end - 1):
-            k = np.searchsorted(closed_time.start, end - 1, side="right") - 1
-            end = closed_time.end[k] + rules.every_ns
-        _emit(bars, out, s, code, o, end, 0, False, mark, row)
+            end = closed_time.end[np.searchsorted(closed_time.start, end - 1, side="right") - 1] + rules.every_ns
+        _emit(out.bars[n + k], s, code, o, end, 0, False, mark, row)
     gap = missing > 0 and fill == 0
     if s.next == 0 or (gap and rules.on_gap != 1):
         s.first = s.next
     s.interval = o.interval
-    _emit(bars, out, s, code, o, o.interval + rules.every_ns, 1, gap, mark, row)
+    _emit(out.bars[n + fill], s, code, o, o.interval + rules.every_ns, 1, gap, mark, row)
+    out.count[0] = n + fill + 1
     o.ticks = 0
     return True
 
 
 @njit(cache=True, nogil=True)
-def _close_until(bars, state, rules, closed_time, out, p, watermark, row, batch):  # type: ignore[no-untyped-def]
+def _close_until(state, rules, closed_time, out, p, watermark, row, batch):  # type: ignore[no-untyped-def]
     """Close every interval of the partition that ends at or before the watermark. False = no room; call again."""
     part = state.partition[p]
-    if part.closed_to == NEVER:
-        return True
     target = (watermark // rules.every_ns) * rules.every_ns
-    start = part.closed_to
     for _ in range(rules.slots):  # ticks lie in at most so many intervals
-        if start >= target:
+        if part.closed_to >= target:
             break
-        slot = (start // rules.every_ns) % rules.slots
+        slot = (part.closed_to // rules.every_ns) % rules.slots
         code = state.head[p, slot]
         some = code >= 0
         while code >= 0:
             following = state.open[code, slot].next
-            if not _close_time_bar(bars, state, rules, closed_time, out, code, slot, part.mark, row, batch):
+            if not _close_time_bar(state, rules, closed_time, out, code, slot, part.mark, row, batch):
                 return False
             state.head[p, slot] = following
             code = following
         if some:
             state.tail[p, slot] = -1
             part.mark += 1
-        start += rules.every_ns
-        part.closed_to = start
-    if target > part.closed_to:
-        part.closed_to = target
+        part.closed_to += rules.every_ns
+    part.closed_to = max(part.closed_to, target)
     return True
+
+
+@njit(cache=True, nogil=True)
+def _join_interval(state, p, code, slot):  # type: ignore[no-untyped-def]
+    """A bar has opened: the symbol joins the partition's list of the interval, in order of appearance."""
+    state.open[code, slot].next = -1
+    last = state.tail[p, slot]
+    if last < 0:
+        state.head[p, slot] = code
+    else:
+        state.open[last, slot].next = code
+    state.tail[p, slot] = code
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _add(o, ts, price, size):  # type: ignore[no-untyped-def]
     """Fold a tick into an open bar; the close is the tick of the largest (event time, offset)."""
     if o.ticks == 0:
-        o.open = o.high = o.low = o.close = price
-        o.open_ts = o.close_ts = ts
+        o.open, o.high, o.low, o.close = price, price, price, price
+        o.open_ts, o.close_ts = ts, ts
         o.volume = 0.0
     else:
-        if price > o.high:
-            o.high = price
-        if price < o.low:
-            o.low = price
+        o.high = max(o.high, price)
+        o.low = min(o.low, price)
         if ts >= o.close_ts:
             o.close = price
             o.close_ts = ts
@@ -294,74 +301,23 @@ def _add(o, ts, price, size):  # type: ignore[no-untyped-def]
     o.ticks += 1
 
 
-@njit(cache=True, nogil=True)
-def _remember(state, rules, p, code, ts, price, sequence):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, inline="always")
+def _remember(rules, s, p, ts, price, sequence):  # type: ignore[no-untyped-def]
     """What later ticks of the symbol are judged by."""
-    s = state.symbol[code]
     if rules.outlier_sigmas > 0.0 and s.price > 0.0 and price > 0.0:
         s.move = OUTLIER_MEMORY * s.move + (1.0 - OUTLIER_MEMORY) * abs(np.log(price / s.price))
     s.newest = max(s.newest, ts) if s.ticks > 0 else ts
-    s.price, s.doubted, s.partition = price, 0, p
+    s.price = price
+    s.doubted = 0
+    s.partition = p
     s.ticks += 1
     if sequence >= 0:
         s.sequence = sequence + 1  # zero = none seen
 
 
-@njit(cache=True, nogil=True)
-def _open_interval(state, rules, p, code, interval):  # type: ignore[no-untyped-def]
-    """The slot of the symbol's bar of this interval; a new one joins the partition's list, in order of appearance."""
-    slot = (interval // rules.every_ns) % rules.slots
-    o = state.open[code, slot]
-    if o.ticks == 0:
-        o.interval = interval
-        o.next = -1
-        last = state.tail[p, slot]
-        if last < 0:
-            state.head[p, slot] = code
-        else:
-            state.open[last, slot].next = code
-        state.tail[p, slot] = code
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def _enter(bars, state, rules, closed_time, out, p, code, ts, price, size, sequence, row, batch):  # type: ignore[no-untyped-def]
-    """Let an accepted tick into its bar. False = no room: then a second call with the same tick goes on."""
-    s = state.symbol[code]
-    part = state.partition[p]
-    newest = max(part.newest, ts)
-    if rules.kind == 0:
-        if not _close_until(bars, state, rules, closed_time, out, p, newest - rules.lateness_ns, row, batch):
-            return False
-        if part.closed_to == NEVER:
-            part.closed_to = ((ts - rules.lateness_ns) // rules.every_ns) * rules.every_ns
-    elif not _has_room(s, rules, out, 1, batch):
-        return False
-    part.newest = newest
-    if s.adjust_to > s.adjust_from:
-        price, size = _adjusted(state, s, ts, price, size)
-    _remember(state, rules, p, code, ts, price, sequence)
-    if rules.kind == 0:
-        slot = _open_interval(state, rules, p, code, (ts // rules.every_ns) * rules.every_ns)
-        _add(state.open[code, slot], ts, price, size)
-        return True
-    o = state.open[code, 0]
-    _add(o, ts, price, size)
-    if o.ticks >= rules.every_ticks if rules.kind == 1 else o.volume >= rules.every_size:
-        _emit(bars, out, s, code, o, s.newest, 1, False, part.mark, row)
-        o.ticks = 0
-        part.marked += 1
-        if part.marked >= rules.adapt_every:
-            part.mark += 1
-            part.marked = 0
-    return True
-
-
 @njit(cache=True, nogil=True, inline="always")
-def _judge(state, rules, closed_time, p, code, ts, price, sequence):  # type: ignore[no-untyped-def]
+def _judge(rules, p, part, s, ts, price, sequence):  # type: ignore[no-untyped-def]
     """What is wrong with a tick in the light of what came before; R_HELD = too far ahead to believe alone."""
-    s = state.symbol[code]
-    part = state.partition[p]
     if s.partition >= 0 and s.partition != p:
         return R_MOVED
     if sequence >= 0 and sequence < s.sequence:
@@ -369,8 +325,6 @@ def _judge(state, rules, closed_time, p, code, ts, price, sequence):  # type: ig
     if rules.kind == 0:
         if ts < part.closed_to:
             return R_LATE
-        if len(closed_time.start) and is_closed(closed_time, ts):
-            return R_CLOSED
     elif s.ticks > 0 and ts < s.newest - rules.lateness_ns:
         return R_LATE
     if part.newest != NEVER and ts - (part.newest - rules.lateness_ns) > rules.jump_ns:
@@ -381,69 +335,93 @@ def _judge(state, rules, closed_time, p, code, ts, price, sequence):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _beat(bars, state, rules, closed_time, out, p, ts, row, batch):  # type: ignore[no-untyped-def]
-    """A heartbeat moves the watermark of a silent partition. False = no room."""
+def _advance(state, rules, closed_time, out, p, ts, row, batch):  # type: ignore[no-untyped-def]
+    """Event time has moved on to ts: close what it passes. False = no room."""
     part = state.partition[p]
-    if part.newest == NEVER or rules.kind != 0:
-        return True
-    newest = max(part.newest, ts)
-    if not _close_until(bars, state, rules, closed_time, out, p, newest - rules.lateness_ns, row, batch):
-        return False
-    part.newest = newest
-    return True
+    if part.closed_to == NEVER:
+        part.closed_to = ((ts - rules.lateness_ns) // rules.every_ns) * rules.every_ns
+    return _close_until(state, rules, closed_time, out, p, max(part.newest, ts) - rules.lateness_ns, row, batch)
 
 
 @njit(cache=True, nogil=True)
-def _resolve_held(bars, state, rules, closed_time, out, p, ts, row, batch, outcome, held):  # type: ignore[no-untyped-def]
-    """The tick after a held one confirms it or has it refused. False = no room."""
-    part = state.partition[p]
-    verdict = R_JUMP
-    if ts >= part.ts - rules.jump_ns:
-        verdict = R_ACCEPTED
-        if not _enter(bars, state, rules, closed_time, out, p, part.symbol, part.ts, part.price, part.size, part.sequence, row, batch):  # fmt: skip
-            return False
-    state.counts[verdict] += 1
-    state.counts[R_HELD] -= 1
-    part.held = 0
-    if held[1] >= 0:
-        outcome[held[1]] = verdict
-    else:
-        held[0] = verdict
-    held[1] = -1
-    return True
+def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome, held):  # type: ignore[no-untyped-def]
+    """Fold ticks[first:] of partition p; returns the first tick that was not taken, for want of room or because it
+    confirms a held one, which the caller then folds by itself.
 
-
-@njit(cache=True, nogil=True)
-def fold(bars, state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome, held):  # type: ignore[no-untyped-def]
-    """Fold ticks[first:] of partition p; returns the first tick that found no room.
-
-    `outcome[i]` becomes the Reason of tick i. `held[0]` becomes that of the tick held since an earlier batch,
-    `held[1]` is the tick of this batch that is held now; -1 = none.
+    `outcome[i]` becomes the Reason of tick i. `held[0]` becomes that of a tick held since an earlier batch once it is
+    refused, `held[1]` is the tick of this batch that is held now; -1 = none. What looks like one function is spread
+    out here on purpose: handing groups of arrays to a callee costs more than folding the tick.
     """
     symbol, tss, prices, sizes, bids, asks, sequences, rows = ticks
+    symbols, opens, counts, crossed = state.symbol, state.open, state.counts, state.crossed
+    closed, used = out.bars, out.count
     part = state.partition[p]
     for i in range(first, len(symbol)):
-        code, ts, price, row = symbol[i], tss[i], prices[i], rows[i]
+        code, ts, price, size, row = symbol[i], tss[i], prices[i], sizes[i], rows[i]
         if code == HEARTBEAT:
-            if not _beat(bars, state, rules, closed_time, out, p, ts, row, batch):
-                return i
+            if part.newest != NEVER and rules.kind == 0:
+                if not _advance(state, rules, closed_time, out, p, ts, row, batch):
+                    return i
+                part.newest = max(part.newest, ts)
             continue
-        verdict = _static_fault(rules, price, sizes[i], bids[i], asks[i], ts, stamps[row])
+        s = symbols[code]
+        verdict = _static_fault(rules, price, size, bids[i], asks[i], ts, stamps[row])
         if verdict == R_ACCEPTED:
-            if part.held and not _resolve_held(bars, state, rules, closed_time, out, p, ts, row, batch, outcome, held):
-                return i
-            verdict = _judge(state, rules, closed_time, p, code, ts, price, sequences[i])
+            if part.held == HOLDS:
+                if ts >= part.ts - rules.jump_ns:
+                    part.held = CONFIRMED
+                    return i
+                _refuse_held(part, counts, outcome, held)
+            verdict = _judge(rules, p, part, s, ts, price, sequences[i])
+            if verdict == R_ACCEPTED and rules.has_calendar and is_closed(closed_time, ts):
+                verdict = R_CLOSED
         if verdict == R_ACCEPTED:
-            if not _enter(bars, state, rules, closed_time, out, p, code, ts, price, sizes[i], sequences[i], row, batch):
+            slot = 0
+            if rules.kind == 0:
+                if part.closed_to == NEVER or ts - rules.lateness_ns >= part.closed_to + rules.every_ns:
+                    if not _advance(state, rules, closed_time, out, p, ts, row, batch):
+                        return i
+                slot = (ts // rules.every_ns) % rules.slots
+            elif not _room_for(1, s, rules, len(closed), used[0], batch):
                 return i
+            part.newest = max(part.newest, ts)
+            if s.adjust_to > s.adjust_from:
+                price, size = _adjusted(state, s, ts, price, size)
+            _remember(rules, s, p, ts, price, sequences[i])
+            o = opens[code, slot]
+            if rules.kind == 0 and o.ticks == 0:
+                o.interval = (ts // rules.every_ns) * rules.every_ns
+                _join_interval(state, p, code, slot)
+            _add(o, ts, price, size)
+            if (rules.kind == 1 and o.ticks >= rules.every_ticks) or (rules.kind == 2 and o.volume >= rules.every_size):
+                _emit(closed[used[0]], s, code, o, s.newest, 1, False, part.mark, row)
+                used[0] += 1
+                o.ticks = 0
+                part.marked += 1
+                if part.marked >= rules.adapt_every:
+                    part.mark += 1
+                    part.marked = 0
         elif verdict == R_HELD:
-            part.held = 1
-            part.symbol, part.ts, part.price, part.size, part.sequence = code, ts, price, sizes[i], sequences[i]
+            part.held = HOLDS
+            part.symbol, part.ts, part.price, part.size, part.sequence = code, ts, price, size, sequences[i]
             held[1] = i
         elif verdict == R_OUTLIER:
-            state.symbol[code].doubted = 1
+            s.doubted = 1
         outcome[i] = verdict
-        state.counts[verdict] += 1
+        counts[verdict] += 1
         if bids[i] > asks[i]:
-            state.crossed[0] += 1
+            crossed[0] += 1
     return len(symbol)
+
+
+@njit(cache=True, nogil=True)
+def _refuse_held(part, counts, outcome, held):  # type: ignore[no-untyped-def]
+    """The tick after a held one lies far before it: the held one was a false jump."""
+    part.held = FREE
+    counts[R_HELD] -= 1
+    counts[R_JUMP] += 1
+    if held[1] >= 0:
+        outcome[held[1]] = R_JUMP
+    else:
+        held[0] = R_JUMP
+    held[1] = -1

@@ -109,6 +109,19 @@ class Engine:
         self._answer(now_ns)
         return outcome
 
+    def newest_ns(self) -> int:
+        return self.folder.newest_ns()
+
+    def bars_needed(self) -> int:
+        """Bars of history with which every model of the ladder can answer at once."""
+        return self._settings.window.lookback + self._features.lookback
+
+    def restore(self, bars: BarBatch) -> None:
+        """Fill the windows with stored bars, sorted by symbol and ordinal, before the first turn."""
+        self.folder.restore(bars)
+        _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
+        self._remember(bars, bars.ordinal[start][inverse])
+
     def _obey(self, command: Command) -> None:
         """The barrier has been kept; `use_model` puts a model that is already loaded at the top of the ladder."""
         if command.command == "use_model" and self.ladder is not None:
@@ -135,9 +148,7 @@ class Engine:
         self._outcome.bars.append(bars)
         if self.ladder is None and not self._settings.features.publish:
             return
-        values = self._features.compute(self.folder.bars, bars.symbol, bars.ordinal, first)
-        ring = self.folder.bars
-        self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
+        values = self._remember(bars, first)
         is_due = due(self._settings, bars.as_of, bars.ordinal, bars.mask)
         if self._settings.features.publish:
             self._publish_vectors(bars, values, np.flatnonzero(is_due & np.isfinite(values).all(axis=1)))
@@ -149,10 +160,17 @@ class Engine:
         names = self._settings.features.future
         future = windows.calendar_channels(self._targets(as_of), list(names)) if names else np.empty((len(rows), self._settings.forecast.horizon, 0), np.float32)  # fmt: skip
         inputs, anchor, scale = windows.gather_inputs(
-            ring, self._values, symbol, bars.ordinal[rows], first[rows],
+            self.folder.bars, self._values, symbol, bars.ordinal[rows], first[rows],
             lookback=self._settings.window.lookback, transform=self._transform, future=future,
         )  # fmt: skip
         self._pending.append(_Asked(closed, rows, inputs, anchor, scale, model[rows].astype(np.int32)))
+
+    def _remember(self, bars: BarBatch, first: I64) -> F64:
+        """Compute the features of bars that are in the rings, and keep them beside the bars."""
+        ring = self.folder.bars
+        values = self._features.compute(ring, bars.symbol, bars.ordinal, first)
+        self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
+        return values
 
     def _publish_vectors(self, bars: BarBatch, values: F64, rows: I64) -> None:
         if len(rows):
@@ -230,11 +248,10 @@ class Engine:
         if factor is not None:
             quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
             scale = scale if self._transform == windows.LOG_RETURN else scale * factor
-        assert len(rows) == len(bars)
         return Forecasts(
             bars.symbol, bars.ordinal, bars.as_of, bars.tie, bars.partition, bars.offset, anchor, scale, raw.rung,
             raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
-            self._targets(bars.as_of), quantiles, answers.confidence,
+            self._targets(bars.as_of), quantiles, answers.confidence, asked.closed.stamps_ns[rows],
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tickcast.columns import F64, I32, I64, BarBatch, RawBatch, Rejects, TickBatch
+from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.core import bars as folding
 from tickcast.core.schedule import load_calendar
 from tickcast.core.windows import ring
@@ -51,6 +51,7 @@ def rules_of(settings: Settings, feature_lookback: int) -> folding.Rules:
         outlier_sigmas=quality.outlier_sigmas, adapt_every=settings.score.adapt_every_bars,
         slack=ring_length(settings, feature_lookback) - settings.window.lookback - feature_lookback,
         slots=bars.lateness_ms // bars.every_ms + 2 if bars.kind == "time" else 1,
+        has_calendar=bars.calendar != "24x7",
     )  # fmt: skip
 
 
@@ -81,6 +82,10 @@ class Folder:
         self._batch = 0
         self._held: dict[int, tuple[RawBatch, int]] = {}
 
+    def sources(self) -> list[tuple[str, int]]:
+        """(topic, partition) by the engine's number."""
+        return list(self.partitions)
+
     def partition(self, topic: str, partition: int) -> int:
         """The engine's number of a partition."""
         key = (topic, partition)
@@ -93,8 +98,9 @@ class Folder:
     def newest_mark(self, p: int) -> int:
         return int(self._state.partition[p]["mark"])
 
-    def newest_ns(self, p: int) -> int:
-        return int(self._state.partition[p]["newest"])
+    def newest_ns(self) -> int:
+        """The largest event time that was accepted anywhere; 0 before the first."""
+        return max([0, *(int(self._state.partition[p]["newest"]) for p in range(len(self.partitions)))])
 
     def counts(self) -> I64:
         """Ticks and messages by Reason."""
@@ -114,38 +120,77 @@ class Folder:
         """Yields closed bars, each batch to be worked off before the next is asked for, and at last what was refused."""
         p = self.partition(raw.topic, raw.partition)
         self._adopt_new_symbols()
-        columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
         outcome = np.zeros(len(ticks), np.uint8)
         held = np.array([0, -1], np.int64)
         first = 0
         while True:
-            self._batch += 1
-            self._room.count[0] = 0
-            first = folding.fold(
-                self.bars, self._state, self.rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first,
-                self._batch, outcome, held,
-            )  # fmt: skip
+            first = self._run(self.rules, p, raw, ticks, first, outcome, held)
             if self._room.count[0]:
                 yield self._closed(raw, p)
-            if first >= len(ticks):
+            if self._state.partition[p]["held"] == folding.CONFIRMED:
+                yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, held)
+            elif first >= len(ticks):
                 break
         yield from self._refused(raw, ticks, p, outcome, held)
+
+    def _run(self, rules: folding.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64) -> int:  # fmt: skip
+        """One call of the kernel; what it closed is then in `_room` and in the rings."""
+        self._batch += 1
+        self._room.count[0] = 0
+        columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
+        taken = folding.fold(
+            self._state, rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first, self._batch, outcome, held
+        )
+        folding.store(self.bars, self._room.bars[: self._room.count[0]])
+        return int(taken)
+
+    def _enter_held(self, raw: RawBatch, p: int, row: int, outcome: U8, held: I64) -> Iterator[ClosedBars]:
+        """The tick at `row` has confirmed the held one, which now enters before it, without being asked again."""
+        part = self._state.partition[p]
+        part["held"] = folding.FREE
+        self._state.counts[Reason.HELD] -= 1
+        one = _one_tick(int(part["symbol"]), int(part["ts"]), float(part["price"]), float(part["size"]), int(part["sequence"]), row)  # fmt: skip
+        verdict, nothing = np.zeros(1, np.uint8), np.array([0, -1], np.int64)
+        trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS)
+        while not self._run(trusting, p, raw, one, 0, verdict, nothing):
+            yield self._closed(raw, p)
+        if self._room.count[0]:
+            yield self._closed(raw, p)
+        if held[1] >= 0:
+            outcome[held[1]] = verdict[0]
+        else:
+            self._held.pop(p, None)
+        held[1] = -1
 
     def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
         """A heartbeat as a batch of one row that is no tick."""
         empty = np.zeros(0, np.uint8)
         one = np.array([0], np.int64)
         raw = RawBatch(topic, partition, empty, one, one, np.array([offset]), np.array([-1]))
-        row = TickBatch(
-            np.array([folding.HEARTBEAT], np.int32), np.array([ts]), *(np.zeros(1) for _ in range(4)),
-            np.array([-1]), np.zeros(1, np.int32),
-        )  # fmt: skip
+        row = _one_tick(folding.HEARTBEAT, ts, 0.0, 0.0, -1, 0)
         for item in self.fold(raw, row):
             if isinstance(item, ClosedBars):
                 yield item
 
+    def restore(self, bars: BarBatch) -> None:
+        """Put stored bars, sorted by symbol and ordinal, into the rings, as if they had just closed."""
+        at = self.bars.start[bars.symbol] + (bars.ordinal & self.bars.wrap)
+        for name in ("open", "high", "low", "close", "volume", "mask", "as_of"):
+            getattr(self.bars, name)[at] = getattr(bars, name)
+        starts = np.flatnonzero(np.diff(bars.symbol, prepend=-1))
+        fresh = bars.gap.astype(bool) & (self.rules.on_gap != folding.GAPS["join"])
+        for first, end in zip(starts, [*starts[1:], len(bars)], strict=True):
+            breaks = np.flatnonzero(fresh[first:end])
+            state, last = self._state.symbol[bars.symbol[first]], end - 1
+            state["close"] = bars.close[last]
+            state["first"] = bars.ordinal[first + (breaks[-1] if len(breaks) else 0)]
+            state["next"], state["as_of"], state["tie"] = bars.ordinal[last] + 1, bars.as_of[last], bars.tie[last]
+            state["interval"], state["void_before"] = bars.as_of[last] - self.rules.every_ns, bars.ordinal[last] + 1
+            if self.rules.kind != folding.KINDS["time"]:
+                state["newest"], state["ticks"] = bars.as_of[last], 1
+
     def _refused(
-        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: "np.ndarray[tuple[int], np.dtype[np.uint8]]", held: I64
+        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, held: I64
     ) -> "Iterator[tuple[RawBatch, Rejects]]":
         if held[0] == Reason.JUMP:
             batch, row = self._held[p]
@@ -160,14 +205,11 @@ class Folder:
             yield raw, Rejects(ticks.row[bad], outcome[bad])
 
     def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
-        n, r = int(self._room.count[0]), self._room
-        row = r.row[:n]
-        bars = BarBatch(
-            r.symbol[:n].copy(), r.ordinal[:n].copy(), r.as_of[:n].copy(), r.tie[:n].copy(), r.open[:n].copy(),
-            r.high[:n].copy(), r.low[:n].copy(), r.close[:n].copy(), r.volume[:n].copy(), r.ticks[:n].copy(),
-            r.mask[:n].copy(), r.gap[:n].copy(), np.full(n, p, np.int32), raw.offsets[row], r.mark[:n].copy(),
-        )  # fmt: skip
-        return ClosedBars(bars, r.first[:n].copy(), r.void_before[:n].copy(), raw.stamps_ns[row])
+        n = int(self._room.count[0])
+        column = {name: self._room.bars[name][:n].copy() for name in folding.CLOSED.names or ()}
+        row, first, void_before = (column.pop(name) for name in ("row", "first", "void_before"))
+        bars = BarBatch(**column, partition=np.full(n, p, np.int32), offset=raw.offsets[row])
+        return ClosedBars(bars, first, void_before, raw.stamps_ns[row])
 
     def _adopt_new_symbols(self) -> None:
         """Point new symbols at their adjustments."""
@@ -190,6 +232,14 @@ class Folder:
             rows = slice(one["adjust_from"], one["adjust_to"])
             factor[i] = np.prod(state.adjust_factor[rows][state.adjust_ns[rows] <= as_of[i]])
         return factor
+
+
+def _one_tick(symbol: int, ts: int, price: float, size: float, sequence: int, row: int) -> TickBatch:
+    nothing = np.array([np.nan])
+    return TickBatch(
+        np.array([symbol], np.int32), np.array([ts], np.int64), np.array([price]), np.array([size]), nothing, nothing,
+        np.array([sequence], np.int64), np.array([row], np.int32),
+    )  # fmt: skip
 
 
 def match_group(groups: dict[str, list[str]], name: str) -> int:

@@ -61,7 +61,7 @@ class Ladder:
     def ask(self, inputs: Inputs, model: I32) -> Raw:
         """One call per model for all of its questions."""
         moves = np.empty((len(inputs), *self._shape))
-        model = model.copy()
+        answered = model.copy()
         rung, flags = self._rungs[model], np.zeros(len(inputs), np.uint8)
         for code in np.unique(model):
             rows = np.flatnonzero(model == code)
@@ -72,9 +72,9 @@ class Ladder:
                 moves[rows] = said
             if len(bad):
                 moves[bad] = self._predict(self.runners[self._last], inputs.take(bad))
-                model[bad], rung[bad] = self._last, RUNGS.index("fallback")
-                flags[bad] |= Quality.FALLBACK
-        return Raw(moves, model, rung, flags)
+                answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
+                flags[bad] = Quality.FALLBACK
+        return Raw(moves, answered, rung, flags)
 
     def _predict(self, runner: Runner, inputs: Inputs) -> F64 | None:
         """None where the model raised: any plugin may, and serving goes on."""
@@ -102,7 +102,7 @@ def _padded(inputs: Inputs, rows: int) -> Inputs:
 def _unusable(moves: F64) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Rows that are not finite, or whose quantiles cross."""
     finite = np.isfinite(moves).all(axis=(1, 2))
-    ordered = (np.diff(moves, axis=2) >= 0).all(axis=(1, 2))
+    ordered = (moves[:, :, 1:] >= moves[:, :, :-1]).all(axis=(1, 2))
     bad: np.ndarray[tuple[int], np.dtype[np.bool_]] = ~(finite & ordered)
     return bad
 

@@ -1,0 +1,143 @@
+"""The live daemon: start-up is recovery, then the pump, then a drain. It wires and supervises; it computes nothing."""
+
+import asyncio
+import os
+import resource
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+import structlog
+
+from tickcast.app.bus_edges import BusSink, BusSource
+from tickcast.app.engine_thread import EngineThread
+from tickcast.app.pump import Pump
+from tickcast.app.restore import restore
+from tickcast.app.units import CommitUnits
+from tickcast.app.wiring import Serving, build
+from tickcast.clock import Clock, SystemClock
+from tickcast.core.questions import NOBODY
+from tickcast.edges.memory_bus import MemoryBus
+from tickcast.edges.query_socket import QueryServer
+from tickcast.edges.telemetry import LoopLag
+from tickcast.errors import Reason
+from tickcast.records import Accuracy, Health
+from tickcast.registry.store import Store
+from tickcast.settings import Settings
+
+ROLL_OFF_EVERY_S = 3600.0
+JSON = msgspec.json.Encoder()
+
+
+class Daemon:
+    """`async with` is not needed: `run` does all, and `drain` ends it. The bus is handed in; production has a broker."""
+
+    def __init__(self, settings: Settings, bus: MemoryBus, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.state = "starting"
+        self.live = asyncio.Event()
+        self.serving: Serving = build(settings)
+        self._bus = bus
+        self._clock = clock or SystemClock()
+        self._started_ns = self._clock.monotonic_ns()
+        self._lag = LoopLag(self._clock)
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Until drained, or until something fatal is raised."""
+        async with AsyncExitStack() as stack:
+            self.store = Store.open(self.settings, symbols=self.serving.symbols, cards=self.serving.cards, at_ns=self._clock.now_ns())  # fmt: skip
+            stack.push_async_callback(self.store.close)
+            self.state = "recovering"
+            await restore(self.serving, self.store, self._clock)
+            thread = EngineThread()
+            stack.callback(thread.stop, float(self.settings.runtime.drain_s))
+            self._thread = thread
+            self.units = CommitUnits(self.store, self.settings, self._clock)
+            self.source = BusSource(self._bus, self.settings, self._clock)
+            stack.callback(self.source.close)
+            self.pump = Pump(
+                self.serving, self.source, BusSink(self._bus, self.serving), thread=thread, units=self.units,
+                clock=self._clock,
+            )  # fmt: skip
+            await stack.enter_async_context(_background(
+                self.units.write_all(), self._lag.watch(), self._report_for_ever(), self._roll_off_for_ever(),
+                QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(),
+            ))  # fmt: skip
+            self.state = "live"
+            self.live.set()
+            self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
+            await self.pump.run()
+            self.state = "draining"
+            async with asyncio.timeout(self.settings.runtime.drain_s):
+                await self._report()
+                await self.units.flush()
+        self.state = "stopped"
+        self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    def drain(self) -> None:
+        """Stop fetching, answer what came, store it, and end."""
+        self.pump.stop()
+
+    async def accuracy(self, *, window: str = "rolling") -> list[Accuracy]:
+        engine = self.serving.engine
+        return await self._thread.call(lambda: engine.scorekeeper.accuracy(engine.newest_ns(), window=window))
+
+    def health(self) -> Health:
+        """A snapshot; counters are read while the engine works, each is right by itself."""
+        folder, meter = self.serving.engine.folder, self.pump.meter
+        counts = folder.counts()
+        accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
+        consumed = int(counts.sum())
+        ladder = self.serving.ladder
+        cold = int((ladder.choose(folder.bars_held()) == NOBODY).sum()) if ladder else 0
+        return Health(
+            instance=f"{self.settings.topics.prefix}{os.getpid()}", state="store_stalled" if self.units.stalled else self.state,
+            uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, consumed=consumed, accepted=accepted,
+            late=late, rejected=consumed - accepted - late - held, held=held,
+            reasons={Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n},
+            bars=meter.bars, forecasts=meter.forecasts, scored=meter.scores, symbols=len(self.serving.symbols),
+            cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
+            loop_lag_ms=self._lag.latency.summary_ms(), latency_ms=meter.latency.summary_ms(),
+            store_units_behind=self.units.behind, rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
+        )  # fmt: skip
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.score.publish_every_s)
+            await self._report()
+
+    async def _report(self) -> None:
+        accuracy = await self.accuracy()
+        self.units.add_accuracy(accuracy)
+        await self._publish("accuracy", accuracy)
+        await self._publish("health", [self.health()])
+
+    async def _publish(self, name: str, records: "list[Accuracy] | list[Health]") -> None:
+        if records:
+            await self._bus.produce(self.settings.topics.prefix + name, [JSON.encode(record) for record in records])
+
+    async def _roll_off_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(ROLL_OFF_EVERY_S)
+            rolled = await self.store.roll_off(self.serving.engine.newest_ns())
+            self._log.info("days_rolled_off", rows=rolled.rows, files=len(rolled.files))
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; where the system does not tell, the most it ever was."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@asynccontextmanager
+async def _background(*jobs: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
+    """Run jobs beside the body; if one fails the body is cancelled with its error, when the body ends so do they."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job) for job in jobs]
+        yield
+        for task in tasks:
+            task.cancel()

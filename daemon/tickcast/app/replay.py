@@ -1,0 +1,144 @@
+"""Replay: history through the live engine, pump and store, with a tape for a source and files for a sink."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tickcast.app.engine_thread import EngineThread
+from tickcast.app.frames import TableFile, bar_table, forecast_table, score_table
+from tickcast.app.pump import Pump
+from tickcast.app.units import CommitUnits
+from tickcast.app.view import Progress
+from tickcast.app.wiring import Serving, build
+from tickcast.clock import SetClock
+from tickcast.columns import RawBatch
+from tickcast.core.engine import Event, Outcome
+from tickcast.edges.tape import Tape
+from tickcast.errors import Reason
+from tickcast.registry.store import Store
+from tickcast.settings import Settings
+
+NS_PER_S = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to replay and where to leave the results."""
+
+    data: Path
+    out: Path
+    chunk: int = 50_000
+    speed: float = 0.0  # event seconds per second; 0 = as fast as it goes
+    from_ns: int | None = None
+    to_ns: int | None = None
+    symbols: list[str] | None = None
+
+
+class TapeSource:
+    """The tape as events, paced by event time where a speed is asked for."""
+
+    def __init__(self, batches: Iterator[RawBatch], serving: Serving, clock: SetClock, *, speed: float, progress: Progress) -> None:  # fmt: skip
+        self._batches = batches
+        self._engine = serving.engine
+        self._clock = clock
+        self._speed = speed
+        self._progress = progress
+        self._began: tuple[int, int] | None = None  # event time and monotonic time of the first paced batch
+
+    async def next_events(self, max_wait_s: float) -> list[Event] | None:
+        newest = self._engine.newest_ns()
+        self._clock.advance_to(newest)
+        if self._speed:
+            wait_s = self._ahead_s(newest)
+            if wait_s > 0:
+                await asyncio.sleep(min(wait_s, max_wait_s))
+                return []
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        self._progress.advance(len(batch))
+        return [batch]
+
+    def _ahead_s(self, newest: int) -> float:
+        """How far event time has run ahead of the pace."""
+        now = self._clock.monotonic_ns()
+        if self._began is None:
+            if newest:
+                self._began = newest, now
+            return 0.0
+        event, began = self._began
+        return (newest - event) / self._speed / NS_PER_S - (now - began) / NS_PER_S
+
+
+class FileSink:
+    """Forecasts, scores and bars into Parquet, and a digest over all that was forecast and scored."""
+
+    def __init__(self, folder: Path, serving: Serving, stack: ExitStack) -> None:
+        self.digest = hashlib.blake2b(digest_size=16)
+        self._serving = serving
+        self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in ("forecasts", "scores", "bars")}  # fmt: skip
+
+    def encode(self, outcome: Outcome, produced_ns: int) -> None:
+        for forecasts in outcome.forecasts:
+            self._files["forecasts"].write(forecast_table(forecasts, self._serving))
+            for column in (forecasts.id_high, forecasts.id_low, forecasts.quantiles):
+                self.digest.update(np.ascontiguousarray(column).tobytes())
+        for scores in outcome.scores:
+            self._files["scores"].write(score_table(scores, self._serving))
+            self.digest.update(np.ascontiguousarray(scores.pinball).tobytes())
+        for bars in outcome.bars:
+            self._files["bars"].write(bar_table(bars, self._serving))
+
+    def publish(self, encoded: None) -> None:
+        """All was done on the engine thread."""
+
+
+async def replay(settings: Settings, order: Order) -> dict[str, Any]:
+    """Run the tape to its end; returns the summary, with files left in `order.out`."""
+    order.out.mkdir(parents=True, exist_ok=True)
+    tape = Tape(order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols)  # fmt: skip
+    serving, clock = build(settings), SetClock()
+    thread = EngineThread()
+    began = clock.monotonic_ns()
+    with ExitStack() as stack:
+        stack.callback(thread.stop, float(settings.runtime.drain_s))
+        store = Store.open(settings, symbols=serving.symbols, cards=serving.cards, at_ns=0)
+        progress = stack.enter_context(Progress(tape.rows, "replay"))
+        sink = FileSink(order.out, serving, stack)
+        try:
+            units = CommitUnits(store, settings, clock)
+            source = TapeSource(iter(tape), serving, clock, speed=order.speed, progress=progress)
+            pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(units.write_all())
+                await pump.run()
+                await units.flush()
+                writing.cancel()
+        finally:
+            await store.close()
+    seconds = (clock.monotonic_ns() - began) / NS_PER_S
+    return summary(serving, pump, digest=sink.digest.hexdigest(), seconds=seconds, order=order)
+
+
+def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: Order) -> dict[str, Any]:
+    counts = serving.engine.folder.counts()
+    accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
+    consumed = int(counts.sum())
+    return {
+        "data": str(order.data), "seconds": round(seconds, 3), "ticks_per_s": round(consumed / seconds) if seconds else 0,
+        "counts": {
+            "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
+            "held": held, "crossed": serving.engine.folder.crossed,
+        },
+        "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
+        "symbols": len(serving.symbols), "bars": pump.meter.bars, "forecasts": pump.meter.forecasts,
+        "scored": pump.meter.scores, "pending": serving.engine.scorekeeper.pending(), "unasked": pump.meter.unasked,
+        "turn_ms": pump.turn_time.summary_ms(), "digest": digest,
+        "models": [{"name": c.name, "version": c.version, "kind": c.kind, "digest": c.digest} for c in serving.cards],
+    }  # fmt: skip

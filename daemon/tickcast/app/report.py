@@ -1,0 +1,120 @@
+"""What a run leaves behind for people: report.json, report.html and a table on the terminal. It changes nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from tickcast.app import report_figures as figures
+from tickcast.app import report_page, report_plots
+from tickcast.app.report_figures import Figures
+from tickcast.app.svg import legend
+
+Frame = pl.DataFrame | pl.LazyFrame
+ON_TERMINAL = ("horizon", "n", "mae", "mae_naive", "skill", "coverage", "directional")  # fits 80 columns
+
+
+def write_report(
+    folder: Path, *, summary: Figures, forecasts: Frame, scores: Frame, bars: Frame | None = None
+) -> Figures:
+    """Write report.json and report.html into `folder`; returns what report.json holds.
+
+    Frames may be lazy: of the forecasts only what is drawn is read. `summary` is carried over as it is; known to the
+    page are: title, data, models [{name, version}], from_ns, to_ns, counts {consumed, ...}, reasons {name: count},
+    latency_ms and turn_ms {p50, ...}, latency_histogram {edges_ms, counts}, ticks_per_s, seconds, digest.
+    """
+    made = forecasts.lazy()
+    first = made.head(1).collect()
+    settled = scores.lazy().collect()
+    log_return = not first.height or first["transform"][0] == "log_return"
+    labels = figures.labels(settled, log_return=log_return)
+    levels = first["levels"][0].to_list() if first.height else []
+    report = {**summary, **_computed(labels, settled, levels)}
+    report["forecasts"] = made.select(pl.len()).collect().item()
+    report["reliability"] = figures.reliability(settled, made)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    plots = _plots(report, labels, made, None if bars is None else bars.lazy())
+    (folder / "report.html").write_text(report_page.page(report, plots), encoding="utf-8")
+    return report
+
+
+def _computed(labels: figures.Labels, scores: pl.DataFrame, levels: list[float]) -> Figures:
+    return {
+        "scored": scores.height,
+        "void": labels.void,
+        "levels": levels,
+        "nominal_coverage": round(levels[-1] - levels[0], 9) if levels else None,
+        "headline": figures.overall(labels.settled),
+        "by_horizon": figures.by(labels.settled, "horizon"),
+        "by_model": figures.by(labels.settled, "model"),
+        "by_symbol": figures.by(labels.settled, "symbol"),
+        "over_time": figures.over_time(labels.settled),
+        "in_sample": figures.spans(labels.in_sample),
+    }
+
+
+def _plots(report: Figures, labels: figures.Labels, forecasts: pl.LazyFrame, bars: pl.LazyFrame | None) -> Figures:
+    plots: Figures = {"fans": [], "fan_legend": "", "fan_note": ""}
+    if report.get("latency_histogram"):
+        plots["latency_ms"] = report_plots.latency(report["latency_histogram"])
+    if report["headline"]:
+        plots["error"] = report_plots.error_by_horizon(report["by_horizon"])
+        plots["over_time"] = report_plots.ratio_over_time(report["over_time"], report["in_sample"])
+    if report["reliability"]:
+        plots["reliability"] = report_plots.reliability(report["reliability"])
+    if report["forecasts"]:
+        plots["fans"] = report_plots.fans(forecasts, bars, _most_scored(labels, forecasts))
+        plots["fan_legend"] = legend(_fan_keys(report["levels"]))
+        plots["fan_note"] = "What happened, and what was forecast at every horizon's start."
+    return plots
+
+
+def _most_scored(labels: figures.Labels, forecasts: pl.LazyFrame) -> list[str]:
+    rows = labels.settled.lazy() if labels.settled.height else forecasts
+    counted = rows.group_by("symbol").len().sort(["len", "symbol"], descending=[True, False])
+    return counted.head(report_plots.FAN_SYMBOLS).collect()["symbol"].to_list()
+
+
+def _fan_keys(levels: list[float]) -> list[tuple[str, str]]:
+    keys = [("actual", "actual"), ("model", "median"), ("outer", f"{levels[0]:.0%} to {levels[-1]:.0%}")]
+    if len(levels) >= 5:
+        keys.append(("inner", f"{levels[1]:.0%} to {levels[-2]:.0%}"))
+    return keys
+
+
+def print_summary(console: Console, summary: Figures) -> None:
+    """The headline of a report, as returned by `write_report`, on the terminal."""
+    lines = [" · ".join(f"{name} {count:,}" for name, count in (summary.get("counts") or {}).items())]
+    if summary.get("reasons"):
+        lines.append("reasons: " + ", ".join(f"{name} {count:,}" for name, count in sorted(summary["reasons"].items())))
+    if not summary["headline"]:
+        lines.append(f"{summary['forecasts']:,} forecasts, none scored outside a training span")
+    if summary["in_sample"]["labels"]:
+        lines.append(f"{summary['in_sample']['labels']:,} scores lie in the training span and are left out")
+    console.print("\n".join(lines), highlight=False)
+    if summary["headline"]:
+        console.print(_horizons(summary))
+
+
+def _horizons(summary: Figures) -> Table:
+    nominal = summary["nominal_coverage"]
+    title = f"{summary['forecasts']:,} forecasts, nominal coverage {nominal:.0%}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    columns = [column for column in report_page.HORIZON_COLUMNS if column.key in ON_TERMINAL]
+    for column in columns:
+        table.add_column(column.heading, justify="right")
+    for row in summary["by_horizon"]:
+        table.add_row(*(_written(row[column.key], column) for column in columns))
+    return table
+
+
+def _written(value: Any, column: report_page.Column) -> str:
+    text = report_page.form(value, column.form)
+    if column.signed and isinstance(value, float):
+        return f"[{'green' if value > 0 else 'red'}]{text}[/]"
+    return text

@@ -1,0 +1,145 @@
+"""Figures of a report -> its plots. It draws only; numbers come from report_figures."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tickcast.app import svg
+from tickcast.app.report_figures import Figures, stacked
+from tickcast.columns import F64
+
+FAN_SYMBOLS = 4
+FAN_COLUMNS = ("as_of_ns", "tie", "anchor", "levels", "target_ns", "quantiles")
+MOST_ROWS = 20_000  # newest forecasts of a symbol among which its last stretch lies
+DAY_NS = 86_400 * 10**9
+LEAST_FANS, MOST_FANS = 4, 10  # lengths of the horizon that the stretch of a fan plot shows
+
+
+def error_by_horizon(rows: list[Figures]) -> str:
+    """Mean absolute error of the forecasts and of repeating the last value, side by side."""
+    mae, naive = (np.array([row[name] for row in rows], np.float64) for name in ("mae", "mae_naive"))
+    x = svg.named_axis([str(row["horizon"]) for row in rows], "bars ahead")
+    y = svg.number_axis(np.concatenate([mae, naive]), "mean absolute error", include=[0.0])
+    plot = svg.Plot(x, y, title="Error by horizon against the last value")
+    places = np.arange(len(rows), dtype=np.float64)
+    plot.columns(places, naive, "naive", width=0.36, shift=-0.19)
+    plot.columns(places, mae, "model", width=0.36, shift=0.19)
+    return svg.legend([("naive", "last value"), ("model", "forecast")]) + plot.svg()
+
+
+def reliability(rows: list[Figures]) -> str:
+    """Observed share below each quantile against its level; the diagonal is perfect."""
+    level, share = (np.array([row[name] for row in rows], np.float64) for name in ("level", "share"))
+    ends = np.array([0.0, 1.0])
+    x = svg.number_axis(ends, "level of the quantile", include=[0.0, 1.0])
+    y = svg.number_axis(ends, "share of actuals at or below", include=[0.0, 1.0])
+    plot = svg.Plot(x, y, title="Coverage by level")
+    plot.line(ends, ends, "ideal")
+    plot.line(level, share, "model")
+    plot.dots(level, share, "model")
+    return svg.legend([("ideal", "nominal"), ("model", "observed")]) + plot.svg()
+
+
+def ratio_over_time(rows: list[Figures], trained: Figures) -> str:
+    """Error relative to the last value along the tape; below 1 the forecasts are better."""
+    x, y = (np.array([row[name] for row in rows], np.float64) for name in ("as_of_ns", "ratio"))
+    low, high = x.min(), max(x.max(), x.min() + 1e9)
+    if trained["labels"]:
+        low = min(low, trained["from_ns"])
+    plot = svg.Plot(
+        svg.time_axis(low, high), svg.number_axis(y, "error / last value's error", include=[1.0], margin=0.1),
+        title="Error relative to the last value over time", width=1300,
+    )  # fmt: skip
+    keys = [("model", "forecast"), ("ideal", "last value")]
+    if trained["labels"]:
+        plot.span(trained["from_ns"], trained["to_ns"], "trained")
+        keys.append(("trained", "trained on: not in the headline"))
+    plot.line(np.array([low, high]), np.ones(2), "ideal")
+    plot.line(x, y, "model")
+    return svg.legend(keys) + plot.svg()
+
+
+def latency(histogram: dict[str, Any]) -> str:
+    """Tick-to-forecast latency: `edges_ms` are the borders of the bins that `counts` were counted in."""
+    edges, counts = np.asarray(histogram["edges_ms"], np.float64), np.asarray(histogram["counts"], np.float64)
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return ""
+    part = slice(int(used[0]), int(used[-1]) + 1)
+    names = [f"{edge:.3g}" for edge in edges[1:][part]]
+    every = max(1, len(names) // 8)
+    x = svg.named_axis([name if i % every == 0 else "" for i, name in enumerate(names)], "latency up to, ms")
+    plot = svg.Plot(x, svg.number_axis(counts, "forecasts", include=[0.0]), title="Latency")
+    plot.columns(np.arange(len(names), dtype=np.float64), counts[part], "model", width=0.9)
+    return plot.svg()
+
+
+def fans(forecasts: pl.LazyFrame, bars: pl.LazyFrame | None, symbols: list[str]) -> list[tuple[str, str]]:
+    """For each symbol its last stretch: what happened, and what was forecast at every H-th bar."""
+    found = []
+    for symbol in symbols[:FAN_SYMBOLS]:
+        asked = forecasts.filter((pl.col("symbol") == symbol) & pl.col("quantiles").is_not_null())
+        rows = asked.select(FAN_COLUMNS).sort("as_of_ns", "tie").tail(MOST_ROWS).collect()
+        if rows.height:
+            closes = None if bars is None else _closes(bars, symbol, rows)
+            found.append((symbol, _fan(rows, closes, symbol)))
+    return found
+
+
+def _closes(bars: pl.LazyFrame, symbol: str, rows: pl.DataFrame) -> pl.DataFrame:
+    shown = (pl.col("symbol") == symbol) & pl.col("as_of_ns").is_between(rows["as_of_ns"][0], rows["as_of_ns"][-1])
+    return bars.filter(shown).select("as_of_ns", "close").sort("as_of_ns").collect()
+
+
+def _fan(rows: pl.DataFrame, closes: pl.DataFrame | None, symbol: str) -> str:
+    timed = bool((rows["target_ns"].explode().drop_nulls() > 0).any())  # tick and volume bars have no known time
+    levels = list(rows["levels"][0])
+    horizon = len(rows["quantiles"][0])
+    rows = rows.tail(_stretch(rows, horizon))
+    chosen = rows[_fan_rows(rows.height, horizon)]
+    x, seen = _actual(rows, closes, timed=timed)
+    starts = chosen["as_of_ns"].to_numpy().astype(np.float64) if timed else _fan_rows(rows.height, horizon) * 1.0
+    targets = _targets(chosen, starts, horizon, timed=timed)
+    bands = stacked(chosen["quantiles"], len(levels))
+    everything = np.concatenate([seen, bands.ravel()])
+    across = svg.time_axis(x[0], targets.max()) if timed else svg.number_axis(np.append(x, targets), "bar", margin=0.0)
+    plot = svg.Plot(across, svg.number_axis(everything, "price"), title=f"Forecasts of {symbol}", height=300)
+    for start, target, band, anchor in zip(starts, targets, bands, chosen["anchor"], strict=True):
+        _draw_fan(plot, np.append(start, target), np.vstack([np.full(len(levels), anchor), band]), levels)
+    plot.line(x, seen, "actual")
+    return plot.svg()
+
+
+def _stretch(rows: pl.DataFrame, horizon: int) -> int:
+    """Bars of the last day, but at least and at most so many horizons of them."""
+    last_day = int((rows["as_of_ns"] > rows["as_of_ns"][-1] - DAY_NS).sum())
+    return min(max(last_day, LEAST_FANS * horizon), MOST_FANS * horizon)
+
+
+def _fan_rows(height: int, horizon: int) -> Any:
+    """Every H-th row, the newest among them: fans follow each other without overlap."""
+    return np.arange(height - 1, -1, -horizon)[::-1]
+
+
+def _actual(rows: pl.DataFrame, closes: pl.DataFrame | None, *, timed: bool) -> tuple[F64, F64]:
+    """Closes over the stretch: from the stored bars where there are some, else the anchors of the forecasts."""
+    if closes is not None and timed:
+        shown = closes.filter(pl.col("as_of_ns").is_between(rows["as_of_ns"][0], rows["as_of_ns"][-1]))
+        if shown.height:
+            return shown["as_of_ns"].to_numpy().astype(np.float64), shown["close"].to_numpy()
+    at = rows["as_of_ns"].to_numpy() if timed else np.arange(rows.height)
+    return at.astype(np.float64), rows["anchor"].to_numpy()
+
+
+def _targets(chosen: pl.DataFrame, starts: F64, horizon: int, *, timed: bool) -> F64:
+    if timed:
+        return np.array(chosen["target_ns"].to_list(), np.float64)
+    return starts[:, None] + np.arange(1, horizon + 1)[None, :]
+
+
+def _draw_fan(plot: svg.Plot, x: F64, fan: F64, levels: list[float]) -> None:
+    plot.band(x, fan[:, 0], fan[:, -1], "outer")
+    if len(levels) >= 5:
+        plot.band(x, fan[:, 1], fan[:, -2], "inner")
+    plot.line(x, fan[:, levels.index(0.5)], "model")

@@ -1,0 +1,39 @@
+"""Loading history into the store, and filling windows from it before the first live tick."""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from tickcast.app.history import closed_bars
+from tickcast.app.units import dead_letters
+from tickcast.app.wiring import Serving
+from tickcast.clock import Clock
+from tickcast.errors import BadSettings
+from tickcast.registry.store import Store, Unit
+from tickcast.settings import Settings
+
+
+async def load(settings: Settings, path: Path, store: Store) -> int:
+    """Every bar that a data file closes goes to the store; returns how many."""
+    if settings.store.bars != "all":
+        raise BadSettings("history is loaded into the store, but store.bars is 'none'", remedy="set store.bars = all")
+    loaded = 0
+    for serving, outcome in closed_bars(settings, path):
+        unit = Unit(bars=outcome.bars, dead_letters=[d for letters in outcome.letters for d in dead_letters(letters)])
+        await store.write(unit, symbols=serving.symbols)
+        loaded += sum(map(len, outcome.bars))
+    return loaded
+
+
+async def restore(serving: Serving, store: Store, clock: Clock) -> None:
+    """Windows from stored bars; `bars.history` is loaded first where the store has none."""
+    history = serving.settings.bars.history
+    tail = await asyncio.to_thread(store.bars_tail, serving.symbols, serving.engine.bars_needed())
+    if history is not None and not len(tail):
+        loaded = await load(serving.settings, history, store)
+        structlog.get_logger().info("history_loaded", path=str(history), bars=loaded)
+        tail = await asyncio.to_thread(store.bars_tail, serving.symbols, serving.engine.bars_needed())
+    if len(tail):
+        serving.engine.restore(tail)
+    structlog.get_logger().info("windows_filled", symbols=len(serving.symbols), bars=len(tail))

@@ -1,0 +1,105 @@
+"""Settings -> the parts that serve: symbols, codec, features, models, engine. Live and replay are built by this alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tickcast import plugin
+from tickcast.codec.decode import Decoder
+from tickcast.core.engine import Engine
+from tickcast.core.features import FeatureSet
+from tickcast.core.fold import Adjustments
+from tickcast.core.ladder import Ladder
+from tickcast.core.questions import bar_identity
+from tickcast.errors import BadData, BadModel
+from tickcast.inference.load import open_model
+from tickcast.plugin import Runner
+from tickcast.records import ModelCard
+from tickcast.settings import Settings
+from tickcast.symbols import SymbolTable
+
+RUNGS = ("naive", "seasonal", "holt")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    settings: Settings
+    symbols: SymbolTable
+    features: FeatureSet
+    ladder: Ladder | None
+    engine: Engine
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        return self.ladder.cards if self.ladder else []
+
+
+def build(settings: Settings) -> Serving:
+    symbols = SymbolTable(settings.symbols.limit)
+    features = FeatureSet(settings.features.set, settings.forecast.transform)
+    ladder = _ladder(settings, features)
+    engine = Engine(
+        settings, symbols, Decoder(settings.codec, symbols), features, ladder, adjustments=_adjustments(settings)
+    )
+    return Serving(settings, symbols, features, ladder, engine)
+
+
+def _ladder(settings: Settings, features: FeatureSet) -> Ladder | None:
+    """The default model, then the rungs that stand in for it while a symbol has few bars."""
+    default = settings.model.default
+    if default == "none":
+        return None
+    names = list(dict.fromkeys([*([default] if default in RUNGS else []), *settings.model.ladder]))
+    runners = [_rung(name, settings) for name in names]
+    if default not in RUNGS:
+        runners.insert(0, _net(Path(default), settings, features))
+    return Ladder(runners, _rung("naive", settings), settings)
+
+
+def _rung(name: str, settings: Settings) -> Runner:
+    runner: Runner = plugin.find("models", name)(
+        transform=settings.forecast.transform, horizon=settings.forecast.horizon,
+        levels=settings.forecast.quantiles, season_bars=settings.model.season_bars,
+    )  # fmt: skip
+    return runner
+
+
+def _net(folder: Path, settings: Settings, features: FeatureSet) -> Runner:
+    runner = open_model(folder, tile=settings.inference.tile)
+    card = runner.card
+    for what, theirs, ours in (
+        ("bars", card.bars, bar_identity(settings)),
+        ("forecast.transform", card.transform, settings.forecast.transform),
+        ("window.lookback", card.lookback, settings.window.lookback),
+        ("features.set", [(f.name, f.version) for f in card.features], [(f.name, f.version) for f in features.specs]),
+        ("features.future", card.future, list(settings.features.future)),
+    ):
+        if theirs != ours:
+            raise BadModel(
+                f"the model in {folder} was made for {what} = {theirs}, this deployment has {ours}",
+                remedy="fit a model with these settings: tickcast fit",
+            )
+    return runner
+
+
+def _adjustments(settings: Settings) -> Adjustments | None:
+    """The file of splits, by symbol and time."""
+    path = settings.bars.adjustments
+    if path is None:
+        return None
+    import polars as pl  # a daemon without splits does not load it
+
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
+        frame = frame.select("symbol", pl.col("ts"), pl.col("factor").cast(pl.Float64)).sort("symbol", "ts")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise BadData(
+            f"bars.adjustments {path} cannot be read: {error}", remedy="it needs the columns symbol, ts and factor"
+        ) from None
+    ts = frame["ts"]
+    ns = ts.to_numpy() if ts.dtype.is_integer() else ts.cast(pl.Datetime("ns")).to_physical().to_numpy()
+    factor = frame["factor"].to_numpy()
+    if not (np.isfinite(factor) & (factor > 0)).all():
+        raise BadData(f"bars.adjustments {path}: every factor must be a positive number")
+    return Adjustments(frame["symbol"].to_list(), ns.astype(np.int64), factor)

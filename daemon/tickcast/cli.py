@@ -1,0 +1,219 @@
+"""The command line. It parses, calls the app, and turns errors into a message and an exit code."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tickcast import __version__
+from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
+from tickcast.settings import Origins, Settings, load
+
+T = TypeVar("T")
+Handler = Callable[[argparse.Namespace, Settings, Origins], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        settings, origins = load([Path(f) for f in args.config], _overrides(args.set))
+        handler: Handler = args.handler
+        return handler(args, settings, origins)
+    except TickcastError as error:
+        print(f"tickcast: {error.code}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SECOND_SIGNAL
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="tickcast", description="Forecasts market ticks as they stream, and keeps score.")
+    top.add_argument("--version", action="version", version=f"tickcast {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", action="append", default=[], metavar="FILE", help="settings file; later ones win")
+    common.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting")
+
+    def add(name: str, handler: Handler, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[common], help=help, description=help)
+        command.set_defaults(handler=handler)
+        return command
+
+    add("check", _check, "print every setting with its origin, and what the deployment will need")
+    demo = add("demo", _demo, "a synthetic market, a model fitted on it, and the live daemon, in a minute")
+    demo.add_argument("--headless", action="store_true", help="plain lines instead of the live view")
+    demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
+    replay = add("replay", _replay, "run history through the same engine and report how it did")
+    replay.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    replay.add_argument("--out", type=Path, default=Path("out/replay"), help="folder for the report and its data")
+    replay.add_argument("--from", dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339")
+    replay.add_argument("--to", dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
+    replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
+    replay.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
+    replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
+    replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
+    fit = add("fit", _fit, "train a model on history, in a child process")
+    fit.add_argument("--model", default="nhits", help="kind of model")
+    fit.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    fit.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the finished model")
+    fit.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
+    fit.add_argument("--name", help="name of the model; default: its kind")
+    fit.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of model or training")
+    fit.add_argument("--split", choices=["default", "paper"], default="default", help="how history is cut")
+    load_data = add("load", _load, "put history into the store, so that windows are warm at start")
+    load_data.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
+    query.add_argument("sql")
+    add("run", _run, "the daemon")
+    synth = add("synth", _synth, "write a seeded synthetic market to a file")
+    synth.add_argument("--out", type=Path, required=True, help=".parquet, .csv or .jsonl, also .gz")
+    synth.add_argument("--symbols", type=_positive, default=50)
+    synth.add_argument("--seconds", type=_positive, default=3600)
+    synth.add_argument("--seed", type=int, default=1)
+    add("reference", _reference, "print the reference page of the documentation")
+    add("warm", _warm, "compile all kernels into the cache")
+    return top
+
+
+def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.check import print_check
+
+    print_check(settings, origins)
+    return EXIT_OK
+
+
+def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.daemon import Daemon
+    from tickcast.clock import SystemClock
+    from tickcast.edges.memory_bus import MemoryBus
+    from tickcast.edges.telemetry import set_up_logging
+
+    async def serve() -> None:
+        clock = SystemClock()
+        set_up_logging(settings.log, clock=clock)
+        daemon = Daemon(settings, MemoryBus(clock), clock=clock)
+        drain_on_signals(daemon.drain)
+        await daemon.run()
+
+    _run_loop(serve)
+    return EXIT_OK
+
+
+def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.demo import demo
+
+    _run_loop(lambda: demo(settings, args.out, seconds=args.seconds, headless=args.headless))
+    return EXIT_OK
+
+
+def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.replay import Order, replay_and_report
+
+    if args.model:
+        settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
+    order = Order(args.data, args.out, args.chunk, args.speed, args.start, args.end, args.symbols)
+    _run_loop(lambda: replay_and_report(settings, order))
+    return EXIT_OK
+
+
+def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.fit import fit
+
+    params = _overrides(args.param)
+    folder = fit(settings, args.data, args.out, kind=args.model, name=args.name or args.model, params=params, split=args.split, symbols=args.symbols)  # fmt: skip
+    print(f"the model is in {folder}: use it with --set model.default={folder}")
+    return EXIT_OK
+
+
+def _load(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.restore import load_into_store
+
+    print(f"{_run_loop(lambda: load_into_store(settings, args.data)):,} bars stored in {settings.store.path}")
+    return EXIT_OK
+
+
+def _query(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.query import print_query
+
+    print_query(settings, args.sql)
+    return EXIT_OK
+
+
+def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.synth import write
+
+    ticks = write(args.out, symbols=args.symbols, seconds=args.seconds, seed=args.seed)
+    print(f"{ticks:,} ticks in {args.out}")
+    return EXIT_OK
+
+
+def _reference(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.reference import render
+
+    sys.stdout.write(render())
+    return EXIT_OK
+
+
+def _warm(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.warm import warm
+
+    warm()
+    return EXIT_OK
+
+
+def drain_on_signals(drain: Callable[[], None]) -> None:
+    """The first SIGINT or SIGTERM drains, the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+    seen = []
+
+    def on_signal() -> None:
+        if seen:
+            os._exit(EXIT_SECOND_SIGNAL)
+        seen.append(True)
+        drain()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+
+
+def _run_loop(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    import uvloop
+
+    return uvloop.run(body())
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise BadSettings(f"'{pair}' is not of the form section.key=value")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _comma_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be positive")
+    return value
+
+
+def _speed(text: str) -> float:
+    return 0.0 if text == "max" else float(_positive(text))
+
+
+def _time_ns(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time like 2026-01-31T09:30:00Z") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000

@@ -1,0 +1,132 @@
+"""Logs, latency histograms and the lag of the event loop. It observes; nothing may depend on what it saw.
+
+Events are named <Noun><PastVerb> and counted per batch, never per tick.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+import numpy as np
+import structlog
+
+from tickcast.clock import Clock
+from tickcast.columns import I64
+from tickcast.settings import Log
+
+Event = MutableMapping[str, Any]
+
+BUCKETS_PER_OCTAVE = 16  # a percentile is right within 2.2 %
+OCTAVES = 48  # 2^48 ns = 78 hours
+NS_PER_MS = 1e6
+
+
+def set_up_logging(log: Log, *, clock: Clock, stream: TextIO | None = None) -> None:
+    """Send structlog's events and the standard library's records to one stream, in one format."""
+    out = sys.stderr if stream is None else stream
+    console = log.format == "console" or (log.format == "auto" and out.isatty())
+    level = logging.getLevelNamesMapping()[log.level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _stamper(clock),
+            *([] if console else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else _as_json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+def _stamper(clock: Clock) -> structlog.typing.Processor:
+    def stamp(logger: Any, name: str, event: Event) -> Event:
+        event["at"] = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC).isoformat(timespec="milliseconds")
+        return event
+
+    return stamp
+
+
+def _as_json(logger: Any, name: str, event: Event) -> str:
+    """One line; a value that JSON does not know is written as its text rather than lost."""
+    return msgspec.json.encode(dict(event), enc_hook=str).decode()
+
+
+class _ToStructlog(logging.Handler):
+    """Gives the records of libraries (asyncio, the clients) to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+class Latency:
+    """A histogram of durations in logarithmic buckets: constant memory, cheap to fill a batch at a time."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(OCTAVES * BUCKETS_PER_OCTAVE, np.int64)
+        self.max_ns = 0
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def record(self, duration_ns: int) -> None:
+        self.record_many(np.array([duration_ns], np.int64))
+
+    def record_many(self, durations_ns: I64) -> None:
+        """Add a batch; a negative duration (two clocks that disagree) counts as zero."""
+        if not len(durations_ns):
+            return
+        clipped = np.clip(durations_ns, 1, (1 << OCTAVES) - 1)
+        buckets = (np.log2(clipped) * BUCKETS_PER_OCTAVE).astype(np.int64)
+        self.counts += np.bincount(np.minimum(buckets, len(self.counts) - 1), minlength=len(self.counts))
+        self.max_ns = max(self.max_ns, int(durations_ns.max()))
+
+    def percentile_ns(self, percent: float) -> float:
+        """The middle of the bucket that holds it, never above the largest duration seen; 0 when empty."""
+        total = len(self)
+        if not total:
+            return 0.0
+        bucket = int(np.searchsorted(self.counts.cumsum(), percent / 100 * total))
+        return float(min(2 ** ((bucket + 0.5) / BUCKETS_PER_OCTAVE), self.max_ns))
+
+    def summary_ms(self) -> dict[str, float]:
+        """As `Health.latency_ms` and `Health.loop_lag_ms` want it."""
+        return {
+            "p50": self.percentile_ns(50) / NS_PER_MS,
+            "p99": self.percentile_ns(99) / NS_PER_MS,
+            "max": self.max_ns / NS_PER_MS,
+        }
+
+    def clear(self) -> None:
+        self.counts[:] = 0
+        self.max_ns = 0
+
+
+class LoopLag:
+    """How late the event loop wakes a sleeper. Run `watch` as a task; `latency` fills as it goes.
+
+    A block of the loop hides the wake-ups that it swallowed; they are counted too, each as late as it would have
+    been, so that a percentile is one of time and not of wake-ups. Timers of uvloop are rounded to 1 ms.
+    """
+
+    def __init__(self, clock: Clock, *, every_ms: float = 5.0) -> None:
+        self.latency = Latency()
+        self._clock = clock
+        self._every_ns = int(every_ms * NS_PER_MS)
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            before = self._clock.monotonic_ns()
+            await asyncio.sleep(self._every_ns / 1e9)
+            self.record(self._clock.monotonic_ns() - before - self._every_ns)
+
+    def record(self, late_ns: int) -> None:
+        self.latency.record_many(np.arange(max(late_ns, 0), -1, -self._every_ns))

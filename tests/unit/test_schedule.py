@@ -1,0 +1,80 @@
+"""Trading calendars: which intervals exist."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from kit import Folding, settings
+
+from tickcast.core.schedule import is_closed, load_calendar, target_times, trading_time
+from tickcast.errors import BadSettings, Reason
+
+MINUTE = 60 * 10**9
+CALENDAR = """
+zone = "America/New_York"
+holidays = ["2024-07-04"]
+[hours]
+mon = ["09:30-16:00"]
+tue = ["09:30-16:00"]
+wed = ["09:30-16:00"]
+thu = ["09:30-16:00"]
+fri = ["09:30-16:00"]
+"""
+
+
+def utc(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 10**9
+
+
+@pytest.fixture(scope="module")
+def calendar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calendar") / "nyse.toml"
+    path.write_text(CALENDAR)
+    return path
+
+
+def test_nights_weekends_holidays_and_daylight_saving_are_closed_time(calendar: Path) -> None:
+    closed = load_calendar(str(calendar), MINUTE)
+    for moment, expected in (
+        ("2024-07-03T13:29", True), ("2024-07-03T13:30", False), ("2024-07-03T19:59", False),
+        ("2024-07-03T20:00", True), ("2024-07-04T15:00", True), ("2024-07-06T15:00", True),
+        ("2024-01-03T14:29", True), ("2024-01-03T14:30", False),  # winter: an hour later in UTC
+    ):  # fmt: skip
+        assert is_closed(closed, utc(moment)) is expected, moment
+
+
+def test_trading_time_counts_open_time_only(calendar: Path) -> None:
+    closed = load_calendar(str(calendar), MINUTE)
+    span = trading_time(closed, utc("2024-07-05T13:31")) - trading_time(closed, utc("2024-07-03T19:59"))
+    assert span == 2 * MINUTE
+
+
+def test_targets_skip_closed_time(calendar: Path) -> None:
+    import numpy as np
+
+    closed = load_calendar(str(calendar), MINUTE)
+    targets = target_times(closed, np.array([utc("2024-07-03T19:59")]), steps=3, every_ns=MINUTE)
+    assert [*targets[0]] == [utc("2024-07-03T20:00"), utc("2024-07-05T13:31"), utc("2024-07-05T13:32")]
+
+
+def test_a_night_is_no_gap_and_a_tick_at_night_is_refused(calendar: Path) -> None:
+    s = settings(bars__every_ms=60_000, bars__calendar=f'"{calendar}"', quality__max_jump_ms=10**9)
+    times = ["2024-07-03T19:58", "2024-07-03T19:59", "2024-07-03T21:00", "2024-07-05T13:30", "2024-07-05T13:32"]
+    folding = Folding(s).feed([("A", utc(t), 1.0, 1.0) for t in times])
+    assert folding.count(Reason.MARKET_CLOSED) == 1
+    assert [*folding.bars.mask] == [1, 1, 1]
+    assert [*folding.bars.gap] == [0, 0, 0]
+    assert folding.feed([("A", utc("2024-07-05T13:34"), 1.0, 1.0)]).bars.mask[-2:].tolist() == [0, 1]
+
+
+def test_a_calendar_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="nowhere.toml"):
+        load_calendar(str(tmp_path / "nowhere.toml"), MINUTE)
+    crooked = tmp_path / "crooked.toml"
+    crooked.write_text(CALENDAR.replace("16:00", "09:00"))
+    with pytest.raises(BadSettings, match="no span of a day"):
+        load_calendar(str(crooked), MINUTE)
+    with pytest.raises(BadSettings, match="multiple of bars.every_ms"):
+        ok = tmp_path / "ok.toml"
+        ok.write_text(CALENDAR)
+        load_calendar(str(ok), 7 * MINUTE)

@@ -1,0 +1,91 @@
+"""Quantiles that are moved until their coverage is true, and never wildly."""
+
+import numpy as np
+import pytest
+
+from tickcast.core import uncertainty as u
+
+LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+HORIZONS = np.array([1, 4], np.int64)
+MEDIAN = 2
+
+
+def run(raw_width: float, *, bars: int, labels: int = 5, seed: int = 0) -> tuple[u.Conformal, np.ndarray]:
+    """Standard normal truths against raw quantiles of another width; returns state and coverage of the second half."""
+    rng = np.random.default_rng(seed)
+    state = u.fresh(1, 2, list(LEVELS))
+    raw = np.outer(np.ones(4), raw_width * np.array([-1.64, -0.67, 0.0, 0.67, 1.64]))
+    wide = np.empty_like(raw)
+    below = np.zeros(5)
+    for bar in range(bars):
+        u.widen(state, 0, LEVELS, HORIZONS, MEDIAN, raw, wide)
+        for truth in rng.standard_normal(labels):
+            for j, h in enumerate(HORIZONS):
+                u.note(state, 0, j, LEVELS, raw[h - 1], wide[h - 1], truth)
+            if bar >= bars // 2:
+                below += truth <= wide[0]
+        u.adapt(state, LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
+    return state, below / (labels * (bars - bars // 2))
+
+
+@pytest.mark.parametrize("raw_width", [0.2, 1.0, 5.0])
+def test_coverage_becomes_nominal_whether_the_model_is_over_or_under_confident(raw_width: float) -> None:
+    _, covered = run(raw_width, bars=2000)
+    np.testing.assert_allclose(covered, LEVELS, atol=0.02)
+
+
+def test_nothing_moves_before_enough_labels_and_the_median_never_does() -> None:
+    state, _ = run(0.2, bars=20)
+    assert not state.move.any()
+    state, _ = run(0.2, bars=200)
+    assert state.move[0, 0, 0] > 0.5
+    assert not state.move[:, :, MEDIAN].any()
+
+
+def test_quantiles_stay_sorted_and_do_not_cross_the_median_when_the_model_is_far_too_wide() -> None:
+    state, _ = run(30.0, bars=500)
+    raw = np.outer(np.ones(4), np.array([-0.1, -0.05, 0.0, 0.05, 0.1]))
+    out = np.empty_like(raw)
+    u.widen(state, 0, LEVELS, HORIZONS, MEDIAN, raw, out)
+    assert (np.diff(out, axis=1) >= 0).all()
+    assert (out[:, MEDIAN] == raw[:, MEDIAN]).all()
+
+
+def test_widths_and_miss_rates_are_bounded_when_every_truth_is_absurd() -> None:
+    state = u.fresh(1, 2, list(LEVELS))
+    raw = np.zeros((4, 5))
+    for _ in range(400):
+        u.note(state, 0, 0, LEVELS, raw[0], raw[0], 1e9)
+        u.adapt(state, LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
+    assert np.abs(state.move[0, 0]).max() <= 20.0
+    assert state.alpha.min() >= u.ALPHA_MIN
+    assert state.alpha.max() <= u.ALPHA_MAX
+
+
+def test_state_is_untouched_between_marks() -> None:
+    state, _ = run(1.0, bars=100)
+    before = [column.copy() for column in (state.histogram, state.alpha, state.move)]
+    u.note(state, 0, 0, LEVELS, np.zeros(5), np.zeros(5), 3.0)
+    for was, now in zip(before, (state.histogram, state.alpha, state.move), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_the_histogram_gives_the_quantile_of_what_went_in_within_its_bins(share: float) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.standard_normal(20_000)
+    state = u.fresh(1, 1, list(LEVELS))
+    for score in scores:
+        u.note(state, 0, 0, LEVELS, np.zeros(5), np.zeros(5), score)
+    u.adapt(state, LEVELS, np.array([1], np.int64), 0.01, 500.0, 20.0, True)
+    found = u._quantile(state.histogram[0, 0, 4], share)
+    assert found == pytest.approx(np.quantile(scores, share), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [([-2.0, -1.0, 0.0, 1.0, 2.0], 0.5), ([1.0, 2.0, 3.0, 4.0, 5.0], 0.95), ([-5.0, -4.0, -3.0, -2.0, -1.0], 0.95),
+     ([0.0] * 5, 0.5), ([-1.0, 1.0, 2.0, 3.0, 4.0], 0.85)],
+)  # fmt: skip
+def test_confidence_is_the_probability_on_the_points_side_of_the_anchor(row: list[float], expected: float) -> None:
+    assert u.confidence(LEVELS, np.array(row)) == pytest.approx(expected)
