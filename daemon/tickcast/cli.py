@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tickcast import __version__
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
-from tickcast.settings import Origins, Settings, load
+from tickcast.settings import Origins, Settings, load, parse
 
 T = TypeVar("T")
 Handler = Callable[[argparse.Namespace, Settings, Origins], int]
@@ -123,11 +123,13 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
 
 
 def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.fit import fit
+    from tickcast.app.fit import fit, make_order
 
-    params = _overrides(args.param)
-    folder = fit(settings, args.data, args.out, kind=args.model, name=args.name or args.model, params=params, split=args.split, symbols=args.symbols)  # fmt: skip
-    print(f"the model is in {folder}: use it with --set model.default={folder}")
+    params = {key: parse(text) for key, text in _overrides(args.param).items()}
+    order = make_order(settings, kind=args.model, name=args.name or args.model, split=args.split, params=params)
+    result = fit(settings, args.data, args.out, order=order, symbols=args.symbols)
+    print(f"{result.status}: {result.metrics}")
+    print(f"the model is in {args.out}; serve it with --set model.default={args.out}")
     return EXIT_OK
 
 

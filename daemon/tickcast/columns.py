@@ -126,26 +126,6 @@ class Inputs(Columns):
 
 
 @dataclass(frozen=True, slots=True)
-class Questions(Columns):
-    """Forecasts that are due, with what is needed to answer, publish and score them."""
-
-    symbol: I32
-    ordinal: I64
-    as_of: I64
-    tie: I32
-    partition: I32
-    offset: I64
-    mark: I64
-    anchor: F64  # last close
-    scale: F64  # RMS one-bar move of the window, in the transform's unit
-    rung: U8  # index into the deployment's ladder of models
-    id_high: U64
-    id_low: U64
-    input_hash: U64
-    target_ns: I64  # [B, H]; -1 for tick and volume bars
-
-
-@dataclass(frozen=True, slots=True)
 class Forecasts(Columns):
     """Answered questions. Quantiles are in the series' own unit (prices)."""
 
@@ -166,6 +146,7 @@ class Forecasts(Columns):
     target_ns: I64  # [B, H]
     quantiles: F64  # [B, H, Q]
     confidence: F32
+    stamp_ns: I64  # broker's timestamp of the record that closed the bar; -1 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +169,18 @@ class Scores(Columns):
     in_sample: U8
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureRows(Columns):
+    """Feature vectors, published when asked for."""
+
+    symbol: I32
+    as_of: I64
+    tie: I32
+    partition: I32
+    offset: I64
+    values: F64  # [N, F]
+
+
 class Encoded(NamedTuple):
     """Finished messages in one buffer: value i is `data[starts[i]:ends[i]]`, its key the name of `symbol[i]`."""
 
@@ -195,3 +188,12 @@ class Encoded(NamedTuple):
     starts: I64
     ends: I64
     symbol: I32
+
+
+NO_TIME = -(1 << 63)  # the event time of a row that has none: the codec rejects it
+
+PACKED = np.dtype(
+    [("ts", "<i8"), ("price", "<f8"), ("size", "<f8"), ("bid", "<f8"), ("ask", "<f8"), ("sequence", "<i8"),
+     ("symbol", "S48")]
+)  # fmt: skip
+"""One tick as a fixed-width record: what a packed message is made of, and what data files are replayed as."""

@@ -15,7 +15,7 @@ TickcastError
     └── EngineFailed       the engine thread raised: its state can no longer be trusted
 """
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 EXIT_OK, EXIT_DIED, EXIT_FENCED, EXIT_REFUSED, EXIT_SECOND_SIGNAL = 0, 1, 75, 78, 130
 
@@ -116,3 +116,12 @@ class Reason(IntEnum):
 
 
 REASON_COUNT = 64  # size of the arrays that kernels count reasons in
+
+
+class Quality(IntFlag):
+    """What a reader of a forecast should know about it."""
+
+    FALLBACK = 1  # the model's output was unusable: last value answered
+    ADAPTIVE_COLD = 2  # too few labels yet to move the quantiles
+    WIDENING_BOUNDED = 4  # uncertainty.max_widening held a quantile back
+    IN_SAMPLE = 8  # the model was trained on this span

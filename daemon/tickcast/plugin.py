@@ -44,15 +44,41 @@ class Report(Protocol):
 
 
 class Model(Protocol):
-    """A kind of model: how it is fitted, saved, and opened for serving."""
+    """A kind of model that fits itself. Built as `Kind(card)`; the card's parameters are checked there."""
 
     kind: str
+    card: ModelCard
 
     def fit(self, dataset: Any, report: Report) -> None:
         """Learn from the dataset's training part; early stopping may look at its validation part only."""
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors or ONNX) and JSON; never pickle."""
+        """Write `model.onnx`, and whatever else `load` needs (safetensors, JSON); never pickle."""
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+
+    def predict(self, inputs: Inputs) -> F32:
+        """As Runner.predict, in the training process."""
+
+
+class Net(Protocol):
+    """A torch model. It only gives the module: tickcast.training fits it and exports it. Built as `Kind(card)`."""
+
+    kind: str
+    card: ModelCard
+
+    def module(self) -> Any:
+        """The torch.nn.Module; called with (past, mask, future, static) it returns what Runner.predict does."""
+
+    def set_channels(self, center: F64, spread: F64) -> None:
+        """Statistics [F - 1] of the channels after the first, from the training part; called once, before the fit."""
+
+    def set_gaps(self, gaps: F64) -> None:
+        """Distances [H, Q - 1] between quantiles in one-bar moves; called after a fit that trained the point only."""
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors`."""
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote."""

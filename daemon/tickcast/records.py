@@ -1,5 +1,6 @@
 """What crosses a boundary one at a time: commands, replies, alarms, health, model cards. Frozen; they do nothing."""
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -79,6 +80,12 @@ class ModelCard(Record):
     schema: int = 1
 
 
+def digest(card: ModelCard) -> str:
+    """SHA-256 over all of the card but the digest itself; the card's artefact hashes tie the weights to it."""
+    bare = msgspec.structs.replace(card, digest="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+
+
 class Accuracy(Record):
     """Rolling and whole-run figures of one (model, group, horizon); naive stands beside each."""
 
@@ -109,6 +116,18 @@ class Accuracy(Record):
     skill: float
     as_of_ns: int
     schema: int = 1
+
+
+class DeadLetter(Record):
+    """A message that was refused, with its original bytes. `stage` is what refused it: codec or quality."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+    reason: str
+    stage: str
+    key: bytes | None = None
 
 
 class Health(Record):

@@ -116,6 +116,8 @@ class BarSettings(Section):
     """Traded size that closes a volume bar."""
     lateness_ms: Natural = 0
     """How long a time bar waits for stragglers; for tick and volume bars, how old a tick may be."""
+    idle_ms: Natural = 0
+    """A partition silent for this long gets a heartbeat that closes its time bars; 0 = off."""
     on_gap: Literal["carry", "join", "cold"] = "carry"
     """What missing time bars become: carried closes, nothing (the next bar is flagged), or a fresh start."""
     calendar: str = "24x7"
@@ -158,9 +160,12 @@ class ModelSettings(Section):
 
 
 class FeatureEntry(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
     kind: str
+    """Name of the feature plugin; the entry's other keys are its parameters."""
     normalization: Literal["none", "zscore", "minmax", "robust", "log"] = "none"
+    """How the model scales the channel."""
 
 
 class Features(Section):
@@ -330,7 +335,7 @@ def load(
     environment = dict(os.environ if environ is None else environ)
     _merge(merged, _from_environment(environment), origins, "environment")
     for dotted, text in (overrides or {}).items():
-        _merge(merged, _nested(dotted.split("."), _parse(text)), origins, "command line")
+        _merge(merged, _nested(dotted.split("."), parse(text)), origins, "command line")
     try:
         return Settings(**merged), origins
     except ValidationError as error:
@@ -351,11 +356,11 @@ def _from_environment(environ: dict[str, str]) -> dict[str, Any]:
     for name, text in environ.items():
         if name.upper().startswith("TICKCAST_") and "__" in name:
             path = name[len("TICKCAST_") :].lower().split("__")
-            _merge(found, _nested(path, _parse(text)), {}, "")
+            _merge(found, _nested(path, parse(text)), {}, "")
     return found
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
     """A TOML value where it is one, else the text itself: `--set bars.kind=tick` needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -18,7 +18,7 @@ def run(raw_width: float, *, bars: int, labels: int = 5, seed: int = 0) -> tuple
     wide = np.empty_like(raw)
     below = np.zeros(5)
     for bar in range(bars):
-        u.widen(state, 0, LEVELS, HORIZONS, MEDIAN, raw, wide)
+        u.widen(state.move, 0, LEVELS, HORIZONS, MEDIAN, raw[None], wide[None], 0)
         for truth in rng.standard_normal(labels):
             for j, h in enumerate(HORIZONS):
                 u.note(state, 0, j, LEVELS, raw[h - 1], wide[h - 1], truth)
@@ -46,7 +46,7 @@ def test_quantiles_stay_sorted_and_do_not_cross_the_median_when_the_model_is_far
     state, _ = run(30.0, bars=500)
     raw = np.outer(np.ones(4), np.array([-0.1, -0.05, 0.0, 0.05, 0.1]))
     out = np.empty_like(raw)
-    u.widen(state, 0, LEVELS, HORIZONS, MEDIAN, raw, out)
+    u.widen(state.move, 0, LEVELS, HORIZONS, MEDIAN, raw[None], out[None], 0)
     assert (np.diff(out, axis=1) >= 0).all()
     assert (out[:, MEDIAN] == raw[:, MEDIAN]).all()
 

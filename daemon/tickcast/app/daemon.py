@@ -53,7 +53,7 @@ class Daemon:
             thread = EngineThread()
             stack.callback(thread.stop, float(self.settings.runtime.drain_s))
             self._thread = thread
-            self.units = CommitUnits(self.store, self.settings, self._clock)
+            self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock)
             self.source = BusSource(self._bus, self.settings, self._clock)
             stack.callback(self.source.close)
             self.pump = Pump(

@@ -22,9 +22,10 @@ def bars_only(settings: Settings) -> Settings:
 
 def closed_bars(settings: Settings, path: Path, *, symbols: list[str] | None = None) -> "Iterator[tuple[Serving, Outcome]]":  # fmt: skip
     """One outcome per chunk of the file or folder; the serving names the symbols and counts what was refused."""
-    serving = build(bars_only(settings))
+    tape = Tape(path, settings, symbols=symbols)
+    serving = build(bars_only(tape.settings))
     found = False
-    for raw in Tape(path, settings, symbols=symbols):
+    for raw in tape:
         outcome = serving.engine.turn([raw], 0)
         found |= bool(outcome.bars)
         yield serving, outcome

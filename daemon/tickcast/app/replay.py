@@ -1,12 +1,14 @@
 """Replay: history through the live engine, pump and store, with a tape for a source and files for a sink."""
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +26,10 @@ from tickcast.errors import Reason
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
+if TYPE_CHECKING:
+    import polars as pl
+
+FILES = ("forecasts", "scores", "bars")
 NS_PER_S = 10**9
 
 
@@ -82,7 +88,7 @@ class FileSink:
     def __init__(self, folder: Path, serving: Serving, stack: ExitStack) -> None:
         self.digest = hashlib.blake2b(digest_size=16)
         self._serving = serving
-        self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in ("forecasts", "scores", "bars")}  # fmt: skip
+        self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in FILES}
 
     def encode(self, outcome: Outcome, produced_ns: int) -> None:
         for forecasts in outcome.forecasts:
@@ -103,16 +109,19 @@ async def replay(settings: Settings, order: Order) -> dict[str, Any]:
     """Run the tape to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
     tape = Tape(order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols)  # fmt: skip
+    settings = tape.settings
     serving, clock = build(settings), SetClock()
     thread = EngineThread()
     began = clock.monotonic_ns()
     with ExitStack() as stack:
         stack.callback(thread.stop, float(settings.runtime.drain_s))
+        for name in FILES:
+            (order.out / f"{name}.parquet").unlink(missing_ok=True)
         store = Store.open(settings, symbols=serving.symbols, cards=serving.cards, at_ns=0)
         progress = stack.enter_context(Progress(tape.rows, "replay"))
         sink = FileSink(order.out, serving, stack)
         try:
-            units = CommitUnits(store, settings, clock)
+            units = CommitUnits(store, serving.engine, settings, clock)
             source = TapeSource(iter(tape), serving, clock, speed=order.speed, progress=progress)
             pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
             async with asyncio.TaskGroup() as group:
@@ -127,18 +136,46 @@ async def replay(settings: Settings, order: Order) -> dict[str, Any]:
 
 
 def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: Order) -> dict[str, Any]:
-    counts = serving.engine.folder.counts()
+    """What report.json holds beside the figures that are computed from the scores."""
+    folder = serving.engine.folder
+    counts = folder.counts()
     accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
     consumed = int(counts.sum())
     return {
-        "data": str(order.data), "seconds": round(seconds, 3), "ticks_per_s": round(consumed / seconds) if seconds else 0,
-        "counts": {
-            "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
-            "held": held, "crossed": serving.engine.folder.crossed,
-        },
-        "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
-        "symbols": len(serving.symbols), "bars": pump.meter.bars, "forecasts": pump.meter.forecasts,
-        "scored": pump.meter.scores, "pending": serving.engine.scorekeeper.pending(), "unasked": pump.meter.unasked,
-        "turn_ms": pump.turn_time.summary_ms(), "digest": digest,
+        "title": f"Replay of {order.data.name}", "data": str(order.data), "model": serving.settings.model.default,
         "models": [{"name": c.name, "version": c.version, "kind": c.kind, "digest": c.digest} for c in serving.cards],
+        "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
+        "held": held, "crossed": folder.crossed,
+        "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
+        "symbols": len(serving.symbols), "bars": pump.meter.bars, "unasked": pump.meter.unasked,
+        "pending": serving.engine.scorekeeper.pending(), "to_ns": serving.engine.newest_ns(), "wall_s": round(seconds, 3),
+        "ticks_per_s": round(consumed / seconds) if seconds else 0, "turn_ms": pump.turn_time.summary_ms(),
+        "digest": digest,
     }  # fmt: skip
+
+
+async def replay_and_report(settings: Settings, order: Order) -> dict[str, Any]:
+    """The command: replay into `order.out`, then write and print the report."""
+    from rich.console import Console
+
+    from tickcast.app.report import print_summary, write_report
+
+    found = await replay(in_folder(settings, order.out), order)
+    frames = {name: _frame(order.out / f"{name}.parquet") for name in FILES}
+    report = write_report(order.out, summary=found, **frames)
+    print_summary(Console(), report)
+    return report
+
+
+def in_folder(settings: Settings, out: Path) -> Settings:
+    """Settings whose store is a fresh file beside the report: what an earlier replay left there is removed."""
+    path = out / "replay.duckdb"
+    for leftover in (path, path.with_name(path.name + ".wal")):
+        leftover.unlink(missing_ok=True)
+    return settings.model_copy(update={"store": settings.store.model_copy(update={"path": path})})
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_parquet(path) if path.exists() else pl.DataFrame()

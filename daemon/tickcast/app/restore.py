@@ -5,7 +5,6 @@ from pathlib import Path
 
 import structlog
 
-from tickcast.app.history import closed_bars
 from tickcast.app.units import dead_letters
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
@@ -18,9 +17,12 @@ async def load(settings: Settings, path: Path, store: Store) -> int:
     """Every bar that a data file closes goes to the store; returns how many."""
     if settings.store.bars != "all":
         raise BadSettings("history is loaded into the store, but store.bars is 'none'", remedy="set store.bars = all")
+    from tickcast.app.history import closed_bars  # polars: a daemon without history to load does without it
+
     loaded = 0
     for serving, outcome in closed_bars(settings, path):
-        unit = Unit(bars=outcome.bars, dead_letters=[d for letters in outcome.letters for d in dead_letters(letters)])
+        letters = [letter for refused in outcome.letters for letter in dead_letters(refused)]
+        unit = Unit(bars=outcome.bars, dead_letters=letters)
         await store.write(unit, symbols=serving.symbols)
         loaded += sum(map(len, outcome.bars))
     return loaded
@@ -37,3 +39,15 @@ async def restore(serving: Serving, store: Store, clock: Clock) -> None:
     if len(tail):
         serving.engine.restore(tail)
     structlog.get_logger().info("windows_filled", symbols=len(serving.symbols), bars=len(tail))
+
+
+async def load_into_store(settings: Settings, path: Path) -> int:
+    """The command: open the store, load, close it."""
+    from tickcast.clock import SystemClock
+    from tickcast.symbols import SymbolTable
+
+    store = Store.open(settings, symbols=SymbolTable(1), cards=[], at_ns=SystemClock().now_ns())
+    try:
+        return await load(settings, path, store)
+    finally:
+        await store.close()

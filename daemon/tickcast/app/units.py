@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.core.engine import Letters, Outcome
+from tickcast.core.engine import Engine, Letters, Outcome
 from tickcast.errors import Reason, StoreStalled
 from tickcast.records import Accuracy, DeadLetter
 from tickcast.registry.store import Store, Unit
@@ -19,9 +19,10 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 
 
 class CommitUnits:
-    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+    def __init__(self, store: Store, engine: Engine, settings: Settings, clock: Clock) -> None:
         self.stalled = False
         self._store = store
+        self._engine = engine
         self._settings = settings
         self._clock = clock
         self._unit = Unit()
@@ -60,6 +61,8 @@ class CommitUnits:
         if not (now or age_ms >= self._settings.store.unit_ms or self._unit_bytes >= self._settings.store.unit_bytes):
             return
         unit, self._unit, self._unit_bytes = self._unit, Unit(), 0
+        unit.sources = self._engine.folder.sources()
+        unit.watermarks = {source: self._engine.folder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
         if not unit.offsets and not unit.accuracy:
             return

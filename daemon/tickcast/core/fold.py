@@ -102,6 +102,10 @@ class Folder:
         """The largest event time that was accepted anywhere; 0 before the first."""
         return max([0, *(int(self._state.partition[p]["newest"]) for p in range(len(self.partitions)))])
 
+    def newest_of(self, source: tuple[str, int]) -> int:
+        """The largest event time accepted from a partition."""
+        return int(self._state.partition[self.partitions[source]]["newest"])
+
     def counts(self) -> I64:
         """Ticks and messages by Reason."""
         return self._state.counts + self.decode_rejects

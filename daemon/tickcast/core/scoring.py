@@ -127,70 +127,56 @@ def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _tally_label(tally, levels, wide, y, point, anchor, scale, truth, reference, pinball):  # type: ignore[no-untyped-def]
-    """Add one label to the sums [columns + Q]; `wide` and `truth` are in units of scale, the rest are prices."""
+def _tally(sums, levels, wide, s, slot, j, cell, y, point, anchor, unit, truth, reference, loss):  # type: ignore[no-untyped-def]
+    """Add one label to sums[cell, j]; `wide` and `truth` are in units of scale, the rest are prices."""
     error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
-    tally[N] += 1.0
-    tally[AE] += abs(error)
-    tally[AE_NAIVE] += abs(naive)
-    tally[APE] += abs(error) / size
-    tally[SE] += error * error
-    tally[SE_NAIVE] += naive * naive
-    tally[SE_PCT] += (error / size) ** 2
+    move, level = naive / size, y - reference
+    sums[cell, j, N] += 1.0
+    sums[cell, j, AE] += abs(error)
+    sums[cell, j, AE_NAIVE] += abs(naive)
+    sums[cell, j, APE] += abs(error) / size
+    sums[cell, j, SE] += error * error
+    sums[cell, j, SE_NAIVE] += naive * naive
+    sums[cell, j, SE_PCT] += (error / size) ** 2
+    sums[cell, j, Y] += level
+    sums[cell, j, YY] += level * level
+    sums[cell, j, SE_MOVE] += (error / size) ** 2
+    sums[cell, j, MOVE] += move
+    sums[cell, j, MOVE_2] += move * move
+    sums[cell, j, PINBALL] += loss
+    sums[cell, j, WIDTH] += (wide[s, slot, j, len(levels) - 1] - wide[s, slot, j, 0]) * unit
     if abs(y) > NEAR_ZERO * size:
-        tally[MAPE_N] += 1.0
-        tally[MAPE] += abs(error / y)
+        sums[cell, j, MAPE_N] += 1.0
+        sums[cell, j, MAPE] += abs(error / y)
     both = abs(y) + abs(point)
     if both > 0.0:
-        tally[SMAPE] += 2.0 * abs(error) / both
-    level = y - reference
-    tally[Y] += level
-    tally[YY] += level * level
-    median_move = (point - anchor) / size
-    move = naive / size
-    tally[SE_MOVE] += (move - median_move) ** 2
-    tally[MOVE] += move
-    tally[MOVE_2] += move * move
-    tally[PINBALL] += pinball
-    tally[WIDTH] += (wide[len(levels) - 1] - wide[0]) * scale
+        sums[cell, j, SMAPE] += 2.0 * abs(error) / both
     if naive != 0.0:
-        tally[UPS] += 1.0 if naive > 0.0 else 0.0
-        tally[DIRECTED] += 1.0
-        if (point - anchor) * naive > 0.0:
-            tally[HITS] += 1.0
+        sums[cell, j, DIRECTED] += 1.0
+        sums[cell, j, UPS] += naive > 0.0
+        sums[cell, j, HITS] += (point - anchor) * naive > 0.0
     for q in range(len(levels)):
-        if truth <= wide[q]:
-            tally[COVERED + q] += 1.0
+        sums[cell, j, COVERED + q] += truth <= wide[s, slot, j, q]
 
 
 @njit(cache=True, nogil=True)
-def _settle_one(book, tally, conformal, levels, median, transform, s, slot, j, y):  # type: ignore[no-untyped-def]
-    """The truth for scored horizon j of one open question."""
-    b = book.header[s, slot]
-    wide = book.wide[s, slot, j]
-    move = np.log(y / b.anchor) if transform == 0 else y - b.anchor
-    truth = move / b.scale
-    point = price_of(transform, b.anchor, wide[median] * b.scale)
-    loss = 0.0
+def _settle_label(b, wide, levels, median, transform, s, slot, j, y):  # type: ignore[no-untyped-def]
+    """The truth for scored horizon j of an open question: (truth in units of scale, point, mean pinball loss)."""
+    truth = (np.log(y / b.anchor) if transform == 0 else y - b.anchor) / b.scale
+    loss, point = 0.0, b.anchor
     for q in range(len(levels)):
-        beyond = y - price_of(transform, b.anchor, wide[q] * b.scale)
+        quantile = price_of(transform, b.anchor, wide[s, slot, j, q] * b.scale)
+        if q == median:
+            point = quantile
+        beyond = y - quantile
         loss += max(levels[q] * beyond, (levels[q] - 1.0) * beyond)
-    loss /= len(levels)
-    book.actual[s, slot, j] = y
-    book.pinball[s, slot, j] = loss
-    book.covered[s, slot, j] = wide[0] <= truth <= wide[len(levels) - 1]
-    if b.in_sample:
-        return
-    unit = b.scale * abs(b.anchor) if transform == 0 else b.scale
-    _tally_label(tally.current[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s], loss)
-    note(conformal, b.cell, j, levels, book.raw[s, slot, j], wide, truth)
+    return truth, point, loss / len(levels)
 
 
 @njit(cache=True, nogil=True)
-def _settle_bar(book, tally, conformal, out, levels, median, horizons, transform, rows, r):  # type: ignore[no-untyped-def]
-    """Bar r answers up to one scored horizon of each of the questions before it."""
-    s, n, y = rows.symbol[r], rows.ordinal[r], rows.close[r]
-    slots = book.header.shape[1]
+def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
+    """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
+    slots, last = book.header.shape[1], len(levels) - 1
     if book.reference[s] == 0.0:
         book.reference[s] = y
     for j in range(len(horizons)):
@@ -199,15 +185,22 @@ def _settle_bar(book, tally, conformal, out, levels, median, horizons, transform
         b = book.header[s, slot]
         if k < 0 or not b.open or b.ordinal != k:
             continue
-        if rows.mask[r] == 0 or k < rows.void_before[r]:
+        if mask == 0 or k < void_before:
             book.actual[s, slot, j] = np.nan
             book.pinball[s, slot, j] = np.nan
             book.covered[s, slot, j] = 0
-            tally.current[b.cell, j, VOID] += 1.0
+            sums[b.cell, j, VOID] += 1.0
         else:
-            _settle_one(book, tally, conformal, levels, median, transform, s, slot, j, y)
+            truth, point, loss = _settle_label(b, book.wide, levels, median, transform, s, slot, j, y)
+            book.actual[s, slot, j] = y
+            book.pinball[s, slot, j] = loss
+            book.covered[s, slot, j] = book.wide[s, slot, j, 0] <= truth <= book.wide[s, slot, j, last]
+            if not b.in_sample:
+                unit = b.scale * abs(b.anchor) if transform == 0 else b.scale
+                _tally(sums, levels, book.wide, s, slot, j, b.cell, y, point, b.anchor, unit, truth, book.reference[s], loss)  # fmt: skip
+                note(conformal, b.cell, j, levels, book.raw[s, slot, j], book.wide[s, slot, j], truth)
         if j == len(horizons) - 1:
-            _finish(book, out, median, transform, s, slot, rows.as_of[r])
+            _finish(book, out, median, transform, s, slot, as_of)
 
 
 @njit(cache=True, nogil=True)
@@ -228,12 +221,11 @@ def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def _open(book, answers, horizons, rows, r, cell):  # type: ignore[no-untyped-def]
-    """Enter an answered question into the book."""
-    i, s = rows.question[r], rows.symbol[r]
-    slot = rows.ordinal[r] & (book.header.shape[1] - 1)
+def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[no-untyped-def]
+    """Enter answered question i into the book."""
+    slot = ordinal & (book.header.shape[1] - 1)
     b = book.header[s, slot]
-    b.ordinal, b.as_of, b.id_high, b.id_low = rows.ordinal[r], rows.as_of[r], answers.id_high[i], answers.id_low[i]
+    b.ordinal, b.as_of, b.id_high, b.id_low = ordinal, as_of, answers.id_high[i], answers.id_low[i]
     b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
     b.in_sample, b.open = answers.in_sample[i], 1
     for j in range(len(horizons)):
@@ -276,17 +268,21 @@ class Frame(NamedTuple):
 @njit(cache=True, nogil=True)
 def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # type: ignore[no-untyped-def]
     """Work through the closed bars of one partition; `mark[0]` is the mark that is open, `mark[1]` the newest one."""
+    levels, horizons, median, transform = frame.levels, frame.horizons, frame.median, frame.transform
     for r in range(len(rows.symbol)):
         if rows.mark[r] != mark[0]:
             _pass_mark(tally, conformal, frame)
             mark[0] = rows.mark[r]
-        _settle_bar(book, tally, conformal, out, frame.levels, frame.median, frame.horizons, frame.transform, rows, r)
-        i = rows.question[r]
+        s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
+        _settle_bar(
+            book, tally.current, conformal, out, levels, median, horizons, transform, s, n, rows.close[r],
+            rows.mask[r], rows.void_before[r], as_of,
+        )  # fmt: skip
         if i >= 0:
-            cell = answers.model[i] * frame.groups + group[rows.symbol[r]]
-            widen(conformal, cell, frame.levels, frame.horizons, frame.median, answers.raw[i], answers.wide[i])
-            answers.confidence[i] = confidence(frame.levels, answers.wide[i, answers.wide.shape[1] - 1])
-            _open(book, answers, frame.horizons, rows, r, cell)
+            cell = answers.model[i] * frame.groups + group[s]
+            widen(conformal.move, cell, levels, horizons, median, answers.raw, answers.wide, i)
+            answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
+            _open(book, answers, horizons, i, s, n, as_of, cell)
     if mark[0] < mark[1]:
         _pass_mark(tally, conformal, frame)
         mark[0] = mark[1]

@@ -124,34 +124,33 @@ def adapt(conformal, levels, horizons, gamma, memory, bound, per_bar):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def widen(conformal, cell, levels, horizons, median, raw, out):  # type: ignore[no-untyped-def]
-    """raw [H, Q] -> out [H, Q], moved outward and sorted. Between scored horizons the move is interpolated."""
-    j = 0
-    for h in range(raw.shape[0]):
-        step = h + 1
-        while j + 1 < len(horizons) and horizons[j + 1] <= step:
+def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no-untyped-def]
+    """raw[i] [H, Q] -> out[i], moved outward and sorted. Between scored horizons the move is interpolated.
+
+    No quantile crosses the median, which is the point and never moves.
+    """
+    j, last = 0, len(horizons) - 1
+    for h in range(raw.shape[1]):
+        while j < last and horizons[j + 1] <= h + 1:
             j += 1
-        nearest_after = min(j + 1, len(horizons) - 1)
-        gap = horizons[nearest_after] - horizons[j]
-        part = min(max((step - horizons[j]) / gap, 0.0), 1.0) if gap > 0 else 0.0
-        for q in range(len(levels)):
-            before, after = conformal.move[cell, j, q], conformal.move[cell, nearest_after, q]
-            move = before + part * (after - before)
-            out[h, q] = raw[h, q] + (-move if levels[q] < 0.5 else move)
-        for q in range(len(levels)):  # no quantile crosses the median, which is the point and never moves
-            out[h, q] = min(out[h, q], raw[h, median]) if q < median else max(out[h, q], raw[h, median])
-        _sort(out[h])
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _sort(row):  # type: ignore[no-untyped-def]
-    for i in range(1, len(row)):
-        x = row[i]
-        k = i - 1
-        while k >= 0 and row[k] > x:
-            row[k + 1] = row[k]
-            k -= 1
-        row[k + 1] = x
+        after = min(j + 1, last)
+        gap = horizons[after] - horizons[j]
+        part = min(max((h + 1 - horizons[j]) / gap, 0.0), 1.0) if gap > 0 else 0.0
+        point = raw[i, h, median]
+        for q in range(median):
+            outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
+            out[i, h, q] = min(raw[i, h, q] - outward, point)
+        out[i, h, median] = point
+        for q in range(median + 1, len(levels)):
+            outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
+            out[i, h, q] = max(raw[i, h, q] + outward, point)
+        for k in range(1, len(levels)):  # insertion sort: five numbers, nearly always in order
+            x = out[i, h, k]
+            at = k
+            while at > 0 and out[i, h, at - 1] > x:
+                out[i, h, at] = out[i, h, at - 1]
+                at -= 1
+            out[i, h, at] = x
 
 
 @njit(cache=True, nogil=True)

@@ -1,0 +1,62 @@
+# Every target does the set-up it needs by itself, on a machine that has just Python 3.11.
+SHELL := bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+SET_UP := .venv/.set-up
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
+.PHONY: help setup demo test check bench accuracy golden replay soak docs lock release
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(SET_UP) ## .venv with pinned packages, tickcast and its compiled kernels
+
+$(SET_UP): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+
+demo: $(SET_UP) ## a synthetic market, a fitted model, the live daemon, a summary (ARGS=--headless without the view)
+	@$(BIN)/tickcast demo $(ARGS)
+
+test: $(SET_UP) ## all tests, coverage measured and gated (ARGS="tests/unit -k symbols" runs some, without the gates)
+ifdef ARGS
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/coverage report --skip-covered --fail-under=85
+	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/core/*'
+endif
+
+check: $(SET_UP) ## format, lint, types, layers
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/meta/test_layers.py tests/meta/test_style.py
+
+bench: $(SET_UP) ## every figure that the README states, with machine and versions
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+accuracy: $(SET_UP) ## the accuracy tables; writes benchmarks/results/accuracy.json
+	@$(BIN)/python benchmarks/run.py accuracy
+
+soak: $(SET_UP) ## ten minutes of load; memory must stay flat
+	@$(BIN)/python benchmarks/run.py soak
+
+golden: $(SET_UP) ## write the golden files anew, after a change that is meant to change forecasts; review the diff
+	@GOLDEN=write $(BIN)/python -m pytest -q tests/golden
+
+replay: $(SET_UP) ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
+	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
+
+docs: $(SET_UP) ## write docs/reference.md and config/default.toml from the code
+	@$(BIN)/python -m tickcast.app.reference
+
+lock: ## pin every dependency by version and hash (needs uv); edit pyproject.toml first
+	@$(LOCK) pyproject.toml --output-file requirements/base.txt
+	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+	@echo uv | $(LOCK) - --output-file requirements/uv.txt
+
+release: check test ## checked and tested wheel and source archive in dist/, with their SHA-256
+	@rm -rf dist
+	@$(BIN)/hatchling build
+	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS

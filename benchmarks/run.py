@@ -1,0 +1,134 @@
+"""Runs the benchmark scripts and prints every figure with the machine and the versions it was measured on.
+
+    python benchmarks/run.py             all of them, but for the long ones; writes benchmarks/results/bench.json
+    python benchmarks/run.py NAME...     these; each writes benchmarks/results/NAME.json
+
+A script is a file of this folder with a `main()` that returns a list of `stats.Figure`. Each runs in a process of
+its own, so that none warms or disturbs another. Exit 1 if a script failed or a figure lies beyond its bar.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+NOT_SCRIPTS = {"run", "stats"}
+LONG = {"accuracy", "soak"}  # run by name; `make bench` prints their last committed result
+TIMEOUT_S = 3600
+PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "duckdb", "polars", "msgspec", "aiokafka")
+CHILD = """
+import importlib, json, sys
+figures = importlib.import_module(sys.argv[1]).main() or []
+with open(sys.argv[2], "w") as file:
+    json.dump([figure.as_json() for figure in figures], file)
+"""
+
+Result = dict[str, Any]
+
+
+def scripts() -> list[str]:
+    return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NOT_SCRIPTS and has_main(path))
+
+
+def has_main(path: Path) -> bool:
+    return "\ndef main(" in path.read_text(encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load_before": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "tickcast": version("tickcast"),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def measure(name: str) -> Result:
+    """Run one script in its own process; what it prints is shown as it comes."""
+    out = RESULTS / f".{name}.part"
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CHILD, name, str(out)]
+    try:
+        done = subprocess.run(command, env=environment, cwd=HERE.parent, timeout=TIMEOUT_S)
+        failed = f"exit {done.returncode}" if done.returncode else ""
+        figures = [] if failed else json.loads(out.read_text())
+    except subprocess.TimeoutExpired:
+        failed, figures = f"no end after {TIMEOUT_S} s", []
+    finally:
+        out.unlink(missing_ok=True)
+    return {"script": name, "failed": failed, "figures": figures}
+
+
+def lines(result: Result) -> Iterable[str]:
+    yield f"\n{result['script']}" + (f"  FAILED: {result['failed']}" if result["failed"] else "")
+    for figure in result["figures"]:
+        value = f"{figure['value']:,.4g} {figure['unit']}"
+        if figure["low"] is not None and figure["high"] is not None:
+            value += f" [{figure['low']:,.4g}, {figure['high']:,.4g}]"
+        sign = "<=" if figure["better"] == "lower" else ">="
+        bar = "" if figure["bar"] is None else f"  {sign} {figure['bar']:,.4g}: {'yes' if figure['holds'] else 'NO'}"
+        note = f"  ({figure['note']})" if figure["note"] else ""
+        yield f"  {figure['name']:<58} {value:>24}{bar}{note}"
+
+
+def last_result(name: str) -> Result | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["results"][0] if path.exists() else None
+
+
+def holds(result: Result) -> bool:
+    return not result["failed"] and all(figure["holds"] is not False for figure in result["figures"])
+
+
+def save(name: str, where: dict[str, Any], results: list[Result]) -> None:
+    text = json.dumps({"machine": where, "results": results}, indent=1, ensure_ascii=False)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run the benchmark scripts.")
+    parser.add_argument("names", nargs="*", help="scripts to run; none = all but the long ones")
+    names: list[str] = parser.parse_args(arguments).names
+    if unknown := set(names) - set(scripts()):
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(scripts()) or 'none'}")
+    RESULTS.mkdir(exist_ok=True)
+    where = machine()
+    print("\n".join(f"{key:>12}: {value}" for key, value in where.items()), flush=True)
+    results = []
+    for name in names or [script for script in scripts() if script not in LONG]:
+        result = measure(name)
+        results.append(result)
+        print("\n".join(lines(result)), flush=True)
+        if names:
+            save(name, where, [result])
+    if not names:
+        save("bench", where, results)
+        for name in sorted(LONG):
+            if (last := last_result(name)) is not None:
+                print("\n".join(lines({**last, "script": f"{name} (last committed result)"})))
+    return 0 if all(map(holds, results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Packed fixed-width records <-> tick columns. It does no I/O and trusts no length.
+
+A message holds one or more records of `columns.PACKED` back to back; bid and ask are NaN and sequence -1 when absent.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tickcast.codec.compiled import inlined_njit, lean_njit
+
+from tickcast.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
+from tickcast.codec.words import word_at
+from tickcast.columns import F64, I64, NO_TIME, PACKED, RawBatch, Rejects, TickBatch
+from tickcast.errors import Reason
+from tickcast.symbols import FULL, SymbolTable
+
+RECORD_BYTES = PACKED.itemsize
+SYMBOL_AT, SYMBOL_BYTES = PACKED.fields["symbol"][1], PACKED["symbol"].itemsize  # type: ignore[index]
+TS_AT, SEQUENCE_AT = PACKED.fields["ts"][1], PACKED.fields["sequence"][1]  # type: ignore[index]
+PRICE_AT, SIZE_AT = PACKED.fields["price"][1], PACKED.fields["size"][1]  # type: ignore[index]
+BID_AT, ASK_AT = PACKED.fields["bid"][1], PACKED.fields["ask"][1]  # type: ignore[index]
+
+
+def pack(
+    symbol: list[bytes] | npt.NDArray[np.bytes_], ts: I64, *, price: F64 | float, size: F64 | float = 0.0,
+    bid: F64 | float = np.nan, ask: F64 | float = np.nan, sequence: I64 | int = -1,
+) -> npt.NDArray[Any]:  # fmt: skip
+    """One record per tick."""
+    records = np.empty(len(ts), PACKED)
+    records["symbol"], records["ts"], records["price"], records["size"] = symbol, ts, price, size
+    records["bid"], records["ask"], records["sequence"] = bid, ask, sequence
+    return records
+
+
+def raw_of_packed(
+    topic: str, partition: int, records: npt.NDArray[Any], first_offset: int, stamps_ns: I64 | None = None
+) -> RawBatch:
+    """A batch of one record per message, over the records' own memory."""
+    starts = np.arange(len(records), dtype=np.int64) * RECORD_BYTES
+    stamps = np.full(len(records), -1, np.int64) if stamps_ns is None else stamps_ns
+    offsets = np.arange(first_offset, first_offset + len(records), dtype=np.int64)
+    data = np.ascontiguousarray(records).view(np.uint8)
+    return RawBatch(topic, partition, data, starts, starts + RECORD_BYTES, offsets, stamps)
+
+
+class PackedDecoder:
+    def __init__(self, symbols: SymbolTable, *, symbol_prefix: str, max_message_bytes: int) -> None:
+        self._table, self._naming, self._max_bytes = symbols.arrays, naming(symbol_prefix), max_message_bytes
+
+    def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
+        length = raw.ends - raw.starts
+        bad = np.zeros(len(raw), np.uint8)
+        bad[length % RECORD_BYTES != 0] = Reason.MALFORMED
+        bad[length > self._max_bytes] = Reason.TOO_LARGE
+        bad[length <= 0] = Reason.EMPTY
+        count = np.where(bad == 0, length // RECORD_BYTES, 1)
+        message = np.repeat(np.arange(len(raw), dtype=np.int32), count)
+        filled = rows(len(message))
+        read_packed(raw.data, raw.starts, bad, count, self._naming, self._table, filled, _bits(filled))
+        return collect(filled, message)
+
+
+def _bits(filled: Rows) -> tuple[npt.NDArray[np.uint64], ...]:
+    """The 64-bit columns in the order of a record, as bare bits."""
+    columns = filled.ts, filled.price, filled.size, filled.bid, filled.ask, filled.sequence
+    return tuple(column.view(np.uint64) for column in columns)
+
+
+@lean_njit
+def read_packed(data, starts, bad, count, naming, table, rows, bits):  # type: ignore[no-untyped-def]
+    """Fill a row per record, or one with the reason where the whole message is bad."""
+    i = 0
+    for m in range(len(starts)):
+        for k in range(count[m]):
+            rows.reason[i] = bad[m]
+            if bad[m] == 0:
+                _read_record(data, starts[m] + k * RECORD_BYTES, naming, table, rows, bits, i)
+            i += 1
+
+
+@inlined_njit
+def _read_record(data, p, naming, table, rows, bits, i):  # type: ignore[no-untyped-def]
+    ts, price, size, bid, ask, sequence = bits
+    ts[i] = word_at(data, p + TS_AT)
+    if rows.ts[i] == NO_TIME:
+        rows.reason[i] = BAD_TIME
+        return
+    price[i], size[i], sequence[i] = word_at(data, p + PRICE_AT), word_at(data, p + SIZE_AT), word_at(data, p + SEQUENCE_AT)
+    bid[i], ask[i] = word_at(data, p + BID_AT), word_at(data, p + ASK_AT)
+    first = p + SYMBOL_AT
+    last = first + SYMBOL_BYTES
+    while last > first and word_at(data, last - 8) == 0:
+        last -= 8
+    while last > first and data[last - 1] == 0:
+        last -= 1
+    code = name_code(naming, data, first, last, table)
+    if code < 0:
+        rows.reason[i] = SYMBOL_LIMIT if code == FULL else BAD_SYMBOL
+        return
+    rows.symbol[i] = code
+    if np.isnan(rows.price[i]):  # a quote without a trade; stays NaN where a side is absent
+        rows.price[i] = 0.5 * (rows.bid[i] + rows.ask[i])

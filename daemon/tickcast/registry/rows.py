@@ -1,0 +1,172 @@
+"""Columns as Arrow tables in the shape of the store's tables. It opens nothing and writes nothing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores
+from tickcast.records import Accuracy, DeadLetter
+from tickcast.symbols import SymbolTable
+
+Array = npt.NDArray[Any]
+Source = tuple[str, int]  # topic, partition
+
+
+class Names:
+    """Symbol names as an Arrow array by code. Reads the table's bytes: the engine thread may be adding to it."""
+
+    def __init__(self, symbols: SymbolTable) -> None:
+        self._arrays = symbols.arrays
+        self._names = pa.array([], pa.string())
+
+    def of(self, codes: I32) -> pa.Array:
+        if len(codes) and (highest := int(codes.max())) >= len(self._names):
+            names, lengths = self._arrays.names, self._arrays.lengths
+            new = [
+                names[code, : lengths[code]].tobytes().decode("utf-8", "replace")
+                for code in range(len(self._names), highest + 1)
+            ]
+            self._names = pa.concat_arrays([self._names, pa.array(new, pa.string())])
+        return self._names.take(pa.array(codes))
+
+
+class Origin:
+    """Where rows came from: the number in their column `partition` as topic and partition; unlisted = no source."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._topics = pa.array([topic for topic, _ in sources], pa.string())
+        self._partitions = pa.array([partition for _, partition in sources], pa.int32())
+
+    def columns(self, number: I32, offset: I64) -> dict[str, Any]:
+        at = pa.array(number, mask=number >= len(self._topics))
+        return {
+            "source_topic": self._topics.take(at), "source_partition": self._partitions.take(at),
+            "source_offset": offset,
+        }  # fmt: skip
+
+
+def bar_rows(bars: BarBatch, names: Names, origin: Origin) -> pa.Table:
+    plain = ("ordinal", "tie", "open", "high", "low", "close", "volume", "ticks")
+    return pa.table(
+        {
+            "symbol": names.of(bars.symbol), "as_of_ns": bars.as_of, **{name: getattr(bars, name) for name in plain},
+            "mask": bars.mask.astype(bool), "gap": bars.gap.astype(bool),
+            **origin.columns(bars.partition, bars.offset),
+        }
+    )  # fmt: skip
+
+
+def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I32) -> pa.Table:
+    """`models` gives the store's number of each model of the engine's list."""
+    f = forecasts
+    distance = (f.quantiles - f.anchor[:, None, None]).astype(np.float32)
+    step_ns, target_ns = _targets(f.as_of, f.target_ns)
+    return pa.table(
+        {
+            "id": ids(f.id_high, f.id_low), "symbol": names.of(f.symbol), "as_of_ns": f.as_of, "tie": f.tie,
+            "ordinal": f.ordinal, "model": models[f.model], "rung": f.rung, "flags": f.flags, "anchor": f.anchor,
+            "scale": f.scale, "quantiles_from_anchor": _lists(distance), "step_ns": step_ns,
+            "target_ns": target_ns, "confidence": f.confidence, "input_hash": f.input_hash,
+            **origin.columns(f.partition, f.offset),
+        }
+    )  # fmt: skip
+
+
+def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) -> pa.Table:
+    """A void step (no truth: the target was carried or lies across a gap) is NULL in actual, pinball and covered."""
+    s, anchor = scores, scores.anchor[:, None]
+    void = np.isnan(s.actual)
+    return pa.table(
+        {
+            "id": ids(s.id_high, s.id_low), "symbol": names.of(s.symbol), "as_of_ns": s.as_of,
+            "model": models[s.model], "settled_ns": s.settled_ns, "anchor": s.anchor, "scale": s.scale,
+            "steps": _lists(np.broadcast_to(np.array(steps, np.int32), (len(s), len(steps)))),
+            "actual_from_anchor": _lists((s.actual - anchor).astype(np.float32), void),
+            "point_from_anchor": _lists((s.point - anchor).astype(np.float32)),
+            "pinball": _lists(s.pinball.astype(np.float32), void), "covered": _lists(s.covered.astype(bool), void),
+            "in_sample": s.in_sample.astype(bool),
+        }
+    )  # fmt: skip
+
+
+def accuracy_rows(records: list[Accuracy]) -> pa.Table:
+    """NaN, the figure of nothing, becomes NULL."""
+    renamed = {"group": "symbol_group", "window": "span"}
+    columns: dict[str, Any] = {}
+    for name in Accuracy.__struct_fields__:
+        values = [getattr(record, name) for record in records]
+        if name == "coverage":
+            values = [msgspec.json.encode(value).decode() for value in values]
+        if name != "schema":
+            columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
+    return pa.table(columns)
+
+
+def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> pa.Table:
+    return pa.table(
+        {
+            "source_topic": [d.topic for d in letters], "source_partition": [d.partition for d in letters],
+            "source_offset": [d.offset for d in letters], "key": pa.array([d.key for d in letters], pa.binary()),
+            "value": pa.array([d.value for d in letters], pa.binary()), "reason": [d.reason for d in letters],
+            "stage": [d.stage for d in letters],
+            "watermark_ns": pa.array([watermarks.get((d.topic, d.partition)) for d in letters], pa.int64()),
+        }
+    )  # fmt: skip
+
+
+def offset_rows(offsets: Mapping[Source, int], watermarks: Mapping[Source, int]) -> pa.Table:
+    return pa.table(
+        {
+            "source_topic": pa.array([topic for topic, _ in offsets], pa.string()),
+            "source_partition": pa.array([partition for _, partition in offsets], pa.int32()),
+            "next_offset": pa.array(list(offsets.values()), pa.int64()),
+            "watermark_ns": pa.array([watermarks.get(source) for source in offsets], pa.int64()),
+        }
+    )
+
+
+def ids(high: U64, low: U64) -> pa.Array:
+    """128-bit ids as UUIDs whose 32 hex digits are those of the published record."""
+    raw = np.column_stack([high, low]).astype(">u8").tobytes()
+    storage = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(high), [None, pa.py_buffer(raw)])
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
+def _targets(as_of: I64, target_ns: I64) -> tuple[pa.Array, pa.Array]:
+    """Evenly spaced targets are one number; only those that jump over closed time are kept as a list."""
+    n, steps = target_ns.shape
+    step = target_ns[:, 0] - as_of
+    timeless = target_ns[:, 0] < 0
+    even = (target_ns == as_of[:, None] + step[:, None] * np.arange(1, steps + 1)).all(axis=1)
+    step_ns = pa.array(step, mask=timeless | ~even)
+    if bool((even | timeless).all()):
+        return step_ns, pa.nulls(n, pa.list_(pa.int64()))
+    lists = _lists(target_ns)
+    return step_ns, pa.ListArray.from_arrays(lists.offsets, lists.values, mask=pa.array(even | timeless))
+
+
+def _lists(values: Array, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """[N, ...] as N flat lists."""
+    n, width = len(values), math.prod(values.shape[1:])
+    offsets = np.arange(n + 1, dtype=np.int32) * width
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), mask=None if missing is None else missing.reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def keeps(id_low: U64, one_in: int) -> npt.NDArray[np.bool_]:
+    """The sample: by id, so that a forecast and its scores are kept or left together."""
+    kept: npt.NDArray[np.bool_] = id_low % np.uint64(one_in) == 0
+    return kept
+
+
+def seen_before(number: I32, place: I64, positions: I64) -> npt.NDArray[np.bool_]:
+    """Rows that may be in the store already: below its position in their source, or from no known source."""
+    known = number < len(positions)
+    seen: npt.NDArray[np.bool_] = ~known
+    seen[known] = place[known] < positions[number[known]]
+    return seen

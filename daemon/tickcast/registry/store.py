@@ -1,0 +1,162 @@
+"""The store: one DuckDB file, one thread that writes, one that reads. Nobody else may open the file meanwhile.
+
+The event loop only ever awaits; all work on the file happens on the two threads.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from tickcast.columns import BarBatch
+from tickcast.errors import BadStore, StoreStalled
+from tickcast.records import ModelCard
+from tickcast.registry import history, rolloff, schema
+from tickcast.registry.database import archive_folder, open_database
+from tickcast.registry.lock import StoreLock
+from tickcast.registry.query import Answer, select
+from tickcast.registry.rolloff import RollOff
+from tickcast.registry.rows import Names, Source
+from tickcast.registry.writer import Unit, Writer
+from tickcast.settings import Settings
+from tickcast.symbols import SymbolTable
+
+__all__ = ["RollOff", "Store", "Unit"]
+
+T = TypeVar("T")
+
+
+class Store:
+    """Made by `open`."""
+
+    def __init__(self, settings: Settings, writer: Writer, lock: StoreLock, symbols: SymbolTable) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._lock = lock
+        self._names = Names(symbols)
+        self._writing = ThreadPoolExecutor(1, "store-writer")
+        self._reading = ThreadPoolExecutor(1, "store-reader")
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._closed = threading.Event()
+
+    @classmethod
+    def open(cls, settings: Settings, *, symbols: SymbolTable, cards: list[ModelCard], at_ns: int) -> Self:
+        """Lock, open, migrate. `cards` is the engine's own list: models that are added to it later are stored, too."""
+        path = settings.store.path
+        _make_folder(path)
+        with ExitStack() as undo:
+            lock = StoreLock(path)
+            undo.callback(lock.release)
+            connection = schema.migrate(lambda: open_database(settings), path, at_ns=at_ns)
+            undo.callback(connection.close)
+            try:
+                _refuse_other_bars(connection, settings)
+                writer = Writer(settings, connection, cards=cards, at_ns=at_ns)
+            except duckdb.Error as error:
+                raise BadStore(f"{path} cannot be used: {error}", remedy="see docs/store.md") from None
+            undo.pop_all()
+        return cls(settings, writer, lock, symbols)
+
+    async def write(self, unit: Unit, *, symbols: SymbolTable | None = None) -> None:
+        """One unit, one transaction. StoreStalled: nothing was stored, give the same unit again.
+
+        `symbols` names the codes of a unit that does not come from the daemon's own engine.
+        """
+        names = self._names if symbols is None else Names(symbols)
+        await self._on_writer(lambda: self._writer.write(unit, names))
+
+    async def query(self, sql: str) -> Answer:
+        """One SELECT by somebody else; BadRequest for anything more. One query runs at a time."""
+        store = self._settings.store
+        return await self._on_reader(
+            lambda cursor: select(cursor, sql, max_rows=store.query_rows, timeout_s=store.query_timeout_s)
+        )
+
+    async def roll_off(self, now_event_ns: int) -> RollOff:
+        """Move the days that are older than `store.keep_days` to the archive."""
+        archive = archive_folder(self._settings)
+        before_ns = rolloff.midnight_before(now_event_ns, self._settings.store.keep_days)
+        rows, files = 0, list[Path]()
+        try:
+            for what in await self._on_reader(lambda cursor: rolloff.due(cursor, before_ns)):
+                moved = await self._on_reader(partial(rolloff.export, archive=archive, what=what))
+                if moved is not None and await self._on_writer(partial(self._writer.forget, moved)):
+                    rows, files = rows + moved.rows, [*files, moved.file]
+        except (duckdb.Error, OSError, BadStore, StoreStalled) as error:
+            return RollOff(rows, tuple(files), str(error))
+        return RollOff(rows, tuple(files))
+
+    def positions(self) -> dict[Source, int]:
+        """The next offset of each partition, as it was when the store was opened."""
+        return dict(self._writer.at_open)
+
+    def bars_tail(self, symbols: SymbolTable, count: int) -> BarBatch:
+        """The newest stored bars of each symbol, to fill windows with; see history.bars_tail. Blocks."""
+        return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count))
+
+    def bars_between(self, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> pa.Table:
+        """Stored bars of a span of event time, for training and checks. Blocks."""
+        return self._with_cursor(lambda cursor: history.bars_between(cursor, from_ns, to_ns, symbols))
+
+    async def close(self) -> None:
+        """Waits for what is being written, breaks off what is being read, and lets the file go."""
+        if not self._closed.is_set():
+            self._closed.set()
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.interrupt()
+        self._reading.shutdown(wait=True, cancel_futures=True)
+        self._writing.submit(self._writer.close).result()
+        self._writing.shutdown()
+        self._lock.release()
+
+    async def _on_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
+
+    async def _on_reader(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._with_cursor, work)
+
+    def _with_cursor(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        with self._writer.reading:
+            self._cursor = self._writer.cursor()
+            try:
+                return work(self._cursor)
+            finally:
+                self._cursor.close()
+                self._cursor = None
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadStore(f"cannot make the folder {path.parent}: {error.strerror}", remedy="see store.path") from None
+
+
+def _refuse_other_bars(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """A store holds bars of one kind: windows filled from others would be wrong without anybody noticing."""
+    if settings.store.bars == "none":
+        return
+    bars = settings.bars
+    size = {"time": bars.every_ms, "tick": bars.every_ticks, "volume": bars.every_size}[bars.kind]
+    ours = json.dumps({"kind": bars.kind, "size": size})
+    connection.execute("INSERT INTO deployment VALUES ('bars', ?) ON CONFLICT DO NOTHING", [ours]).fetchall()
+    ((theirs,),) = connection.execute("SELECT value FROM deployment WHERE name = 'bars'").fetchall()
+    if theirs == ours:
+        return
+    if connection.execute("SELECT 1 FROM bars LIMIT 1").fetchall():
+        raise BadStore(
+            f"{settings.store.path} holds bars of {theirs}, the settings say {ours}",
+            remedy="give these settings another store.path",
+        )
+    connection.execute("UPDATE deployment SET value = ? WHERE name = 'bars'", [ours]).fetchall()

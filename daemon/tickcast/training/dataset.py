@@ -1,0 +1,127 @@
+"""Windows as an index over columns of bars: gathered per batch by the kernel that serves, never materialised."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from tickcast.columns import F32, F64, I64, Inputs
+from tickcast.core import windows
+from tickcast.records import FeatureSpec
+from tickcast.training.history import History, read_history
+from tickcast.training.order import FitOrder
+from tickcast.training.splits import Parts, split
+
+
+class Batch(NamedTuple):
+    """Questions with their answers."""
+
+    inputs: Inputs
+    target: F32  # [B, H]: the move from the anchor, as a Runner gives it
+    scale: F64  # [B]: RMS one-bar move of the window
+
+
+class Channels(NamedTuple):
+    """What a model sees of every bar: feature values, laid out as the bars, and what they are."""
+
+    values: F64  # [rows, F]; NaN where a feature's lookback is not there
+    specs: list[FeatureSpec]  # of the channels after the first
+    lookback: int  # bars that the longest-sighted channel reads
+
+
+class Dataset:
+    """The history of one order, with its feature values and its parts."""
+
+    def __init__(self, history: History, channels: "Channels", parts: Parts, order: FitOrder) -> None:
+        self.history, self.parts = history, parts
+        self.values, self.specs = channels.values, channels.specs
+        self.need_bars = need_bars(order, channels.lookback)
+        self.lookback, self.horizon = order.lookback, order.horizon
+        self.transform = windows.TRANSFORMS[order.transform]
+        self.future_names = order.future
+        self._ordinal = history.ordinal
+
+    def batch(self, rows: I64) -> Batch:
+        """The windows whose anchors are `rows`, just as live windows are gathered."""
+        history = self.history
+        target = np.empty((len(rows), self.horizon))
+        _targets(history.bars.close, rows, self.transform, target)
+        steps = rows[:, None] + np.arange(1, self.horizon + 1)
+        inputs, _, scale = windows.gather_inputs(
+            history.bars, self.values, history.symbol[rows], self._ordinal[rows], history.first[rows],
+            lookback=self.lookback, transform=self.transform,
+            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names),
+        )  # fmt: skip
+        return Batch(inputs, target.astype(np.float32), scale)
+
+    def channel_statistics(self) -> tuple[F64, F64]:
+        """Centre and spread [F - 1] of the channels after the first, over real bars of the training part."""
+        usable = self.parts.is_train(self.history) & (self.history.bars.mask == 1)
+        found = [_statistics(self.values[usable, 1 + i], spec.normalization) for i, spec in enumerate(self.specs)]
+        both = np.array(found, np.float64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+
+    def span_used(self) -> tuple[int, int]:
+        """First and last event time of the bars that steered the fit: all parts before the hold-out."""
+        as_of = self.history.bars.as_of
+        used = np.arange(len(as_of)) < self.parts.edges[self.history.symbol, 3]
+        return int(as_of.min()), int(as_of[used].max())
+
+
+def need_bars(order: FitOrder, lookback: int) -> int:
+    """Bars a symbol must have for a window whose every channel has its own lookback."""
+    return order.lookback + lookback - 1
+
+
+@njit(cache=True, nogil=True)
+def _targets(close, rows, transform, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        anchor = close[rows[i]]
+        for h in range(out.shape[1]):
+            price = close[rows[i] + 1 + h]
+            out[i, h] = np.log(price / anchor) if transform == 0 else price - anchor
+
+
+def _statistics(values: F64, normalization: str) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if normalization == "none" or not len(values):
+        return 0.0, 1.0
+    if normalization == "minmax":
+        center, spread = values.min(), np.ptp(values)
+    elif normalization == "robust":
+        low, center, high = np.quantile(values, [0.25, 0.5, 0.75])
+        spread = high - low
+    else:
+        values = np.sign(values) * np.log1p(np.abs(values)) if normalization == "log" else values
+        center, spread = values.mean(), values.std()
+    return float(center), float(spread) if spread > 0 else 1.0
+
+
+def load_dataset(folder: Path, order: FitOrder) -> Dataset:
+    """Read the bars of a job folder, cut them into parts, and compute the features over them."""
+    history = read_history(folder, on_gap=str(order.bars.get("on_gap", "carry")))
+    transform = windows.TRANSFORMS[order.transform]
+    lookback = windows.target_lookback(transform)
+    parts = split(history, kind=order.split, need_bars=need_bars(order, lookback), horizon=order.horizon)
+    if order.split == "paper":
+        history = standardised(history, parts)
+    return Dataset(history, target_only(history, transform, lookback), parts, order)
+
+
+def target_only(history: History, transform: int, lookback: int) -> Channels:
+    values = np.full((len(history), 1), np.nan)
+    rows = np.flatnonzero(history.ordinal - history.first + 1 >= lookback)
+    out = np.empty(len(rows))
+    windows.target_channel(history.bars, history.symbol[rows], history.ordinal[rows], transform, out)
+    values[rows, 0] = out
+    return Channels(values, [], lookback)
+
+
+def standardised(history: History, parts: Parts) -> History:
+    """Each series by mean and standard deviation of its training part, as the literature's figures are given."""
+    close, begins, ends = history.bars.close, parts.edges[:, 0], parts.edges[:, 1]
+    mean = np.array([close[a:b].mean() for a, b in zip(begins, ends, strict=True)])
+    deviation = np.array([close[a:b].std() for a, b in zip(begins, ends, strict=True)])
+    return history.with_prices(mean, np.where(deviation > 0, deviation, 1.0))

@@ -1,0 +1,104 @@
+"""A fitted torch module -> `model.onnx`, checked: no random operator, and ONNX Runtime answers as the fit did."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from tickcast.columns import Inputs
+from tickcast.errors import BadModel
+from tickcast.inference.load import PROBE
+from tickcast.inference.onnx import MODEL, OnnxRunner
+from tickcast.plugin import Model, Net
+from tickcast.records import ModelCard
+
+PARTS = ("past", "mask", "future", "static")
+BATCHES = (1, 7, 256)
+TOLERANCE = 1e-4  # of the window's one-bar move: the bound on published quantiles
+RANDOM = {
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout",
+}  # fmt: skip
+
+
+def export(net: Net, folder: Path) -> None:
+    """Write `model.onnx` with a dynamic batch; inputs that this model does not have are left out of it."""
+    example = probe_inputs(net.card, 2, seed=0)
+    given = {name: torch.from_numpy(getattr(example, name)) for name in PARTS if getattr(example, name).size}
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every library that is not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about parts of itself
+        program = torch.onnx.export(
+            _Given(net.module().eval(), list(given), net.card.horizon), tuple(given.values()), dynamo=True,
+            verbose=False, input_names=list(given), output_names=["quantiles"],
+            dynamic_shapes=(tuple({0: batch} for _ in given),),
+        )  # fmt: skip
+    assert program is not None
+    model = _bare(program.model_proto)
+    found = {node.op_type for node in model.graph.node} & RANDOM
+    if found:
+        raise BadModel(f"the exported graph draws random numbers: {', '.join(sorted(found))}")
+    onnx.save(model, folder / MODEL)
+
+
+def check_parity(model: Net | Model, folder: Path) -> float:
+    """Largest difference between a fitted model and its graph, in one-bar moves; beyond the tolerance it is refused."""
+    runner = OnnxRunner(folder, model.card)
+    worst = 0.0
+    for rows in BATCHES:
+        inputs = probe_inputs(model.card, rows, seed=rows)
+        worst = max(worst, float(np.abs(model.predict(inputs) - runner.predict(inputs)).max()))
+    if not worst <= TOLERANCE:
+        raise BadModel(f"{folder / MODEL}: ONNX Runtime differs from the fit by {worst:.2g} one-bar moves")
+    return worst
+
+
+def write_probe(model: Net | Model, folder: Path) -> None:
+    """Some inputs with their answers, which loading repeats."""
+    inputs = probe_inputs(model.card, 4, seed=0)
+    arrays = {name: getattr(inputs, name) for name in PARTS}
+    save_file({**arrays, "quantiles": model.predict(inputs), "scale": np.ones(4, np.float32)}, folder / PROBE)
+
+
+def probe_inputs(card: ModelCard, rows: int, *, seed: int) -> Inputs:
+    """Windows of random walks whose one-bar move is 1, with some bars masked."""
+    rng = np.random.default_rng(seed)
+    past = rng.standard_normal((rows, card.lookback, 1 + len(card.features)))
+    if card.transform == "level":
+        walk = np.cumsum(past[:, :, 0], axis=1)
+        past[:, :, 0] = walk - walk[:, -1:]
+    mask = (rng.random((rows, card.lookback)) > 0.1).astype(np.float32)
+    mask[:, -1] = 1
+    future = rng.uniform(-1, 1, (rows, card.horizon, 2 * len(card.future))).astype(np.float32)
+    return Inputs(past.astype(np.float32), mask, future, np.empty((rows, 0), np.float32))
+
+
+class _Given(torch.nn.Module):
+    """The module with only those inputs that have elements; the others enter as empty constants."""
+
+    def __init__(self, module: torch.nn.Module, names: list[str], horizon: int) -> None:
+        super().__init__()
+        self.module, self.names, self.horizon = module, names, horizon
+
+    def forward(self, *given: Tensor) -> Tensor:
+        parts = dict(zip(self.names, given, strict=True))
+        rows = given[0].shape[0]
+        empty = {"future": given[0].new_zeros((rows, self.horizon, 0)), "static": given[0].new_zeros((rows, 0))}
+        answer: Tensor = self.module(*({**empty, **parts}[name] for name in PARTS))
+        return answer
+
+
+def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes: they hold paths of the machine that trained, and differ from run to run."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    for item in [graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+    return model

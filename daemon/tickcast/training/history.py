@@ -1,0 +1,89 @@
+"""Closed bars of a job folder as flat columns, in the shape that kernels and features read. It changes no value."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tickcast.columns import F64, I32, I64, U8, Bars
+from tickcast.core.windows import UNWRAPPED
+from tickcast.errors import BadData
+from tickcast.training.order import BARS
+
+PRICES = ("open", "high", "low", "close")
+COLUMNS = ("symbol", "as_of_ns", "tie", *PRICES, "volume", "mask", "gap")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Bars by symbol, one after the other. A row is a bar's place in the flat columns."""
+
+    names: list[str]  # of the symbols, by code
+    bars: Bars
+    gap: U8
+    symbol: I32  # of each row
+    first: I64  # per row: ordinal of the symbol's oldest bar since it was last cold
+    ends: I64  # per symbol: the row after its last
+    digest: str  # SHA-256 of the file
+
+    def __len__(self) -> int:
+        return len(self.symbol)
+
+    @property
+    def ordinal(self) -> I64:
+        """Per row: its place among its symbol's bars."""
+        return np.arange(len(self), dtype=np.int64) - self.bars.start[self.symbol]
+
+    def with_prices(self, shift: F64, factor: F64) -> "History":
+        """Every price p of symbol s as (p - shift[s]) / factor[s]."""
+        moved = {name: (getattr(self.bars, name) - shift[self.symbol]) / factor[self.symbol] for name in PRICES}
+        return replace(self, bars=self.bars._replace(**moved))
+
+
+def read_history(folder: Path, *, on_gap: str) -> History:
+    """`bars.parquet`: sorted by symbol, then in the order in which the bars closed."""
+    path = folder / BARS
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS), memory_map=True)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, pa.ArrowException) as error:
+        raise BadData(f"cannot read {path}: {error}") from None
+    if not table.num_rows:
+        raise BadData(f"{path} holds no bars")
+    names, symbol = _symbols(table.column("symbol"), path)
+    start = np.searchsorted(symbol, np.arange(len(names))).astype(np.int64)
+    columns = {name: _column(table, name, np.float64) for name in (*PRICES, "volume")}
+    gap = _column(table, "gap", np.uint8)
+    bars = Bars(
+        **columns, mask=_column(table, "mask", np.uint8), as_of=_column(table, "as_of_ns", np.int64), start=start,
+        wrap=UNWRAPPED,
+    )  # fmt: skip
+    ends = np.append(start[1:], len(symbol))
+    return History(names, bars, gap, symbol, _first(symbol, start, gap, on_gap), ends, digest)
+
+
+def _column(table: pa.Table, name: str, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    return np.ascontiguousarray(table.column(name).to_numpy(), dtype=dtype)
+
+
+def _symbols(column: pa.ChunkedArray, path: Path) -> tuple[list[str], I32]:
+    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    symbol = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int32)
+    if (np.diff(symbol) < 0).any():
+        raise BadData(f"{path} is not sorted by symbol")
+    return encoded.dictionary.to_pylist(), symbol
+
+
+def _first(symbol: I32, start: I64, gap: U8, on_gap: str) -> I64:
+    """As the live windows have it: a gap makes the symbol cold, unless trading days are joined."""
+    rows = np.arange(len(symbol), dtype=np.int64)
+    begins = rows == start[symbol]
+    if on_gap != "join":
+        begins |= gap == 1
+    return np.maximum.accumulate(np.where(begins, rows, 0)) - start[symbol]

@@ -1,0 +1,31 @@
+"""What a fit minimises: errors in one-bar moves of their window, so that every symbol weighs alike."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (quantiles [B, H, Q], target [B, H]), both in units of scale -> scalar
+POINT_LOSSES = ("mae", "mse", "huber")  # they train the median only
+
+
+def make_loss(name: str, levels: Sequence[float]) -> Loss:
+    if name == "quantile":
+        return _pinball(levels)
+    point = list(levels).index(0.5)
+    function = {
+        "mae": torch.nn.functional.l1_loss,
+        "mse": torch.nn.functional.mse_loss,
+        "huber": torch.nn.functional.huber_loss,
+    }[name]
+    return lambda quantiles, target: function(quantiles[:, :, point], target)
+
+
+def _pinball(levels: Sequence[float]) -> Loss:
+    level = torch.tensor(levels, dtype=torch.float32)
+
+    def loss(quantiles: Tensor, target: Tensor) -> Tensor:
+        error = target.unsqueeze(-1) - quantiles
+        return torch.maximum(level * error, (level - 1) * error).mean()
+
+    return loss

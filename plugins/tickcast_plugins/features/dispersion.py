@@ -1,0 +1,114 @@
+"""Features of how widely the window is spread: standard deviation, z-score, Bollinger position, realised volatility.
+
+Sums are taken anew for every bar and relative to the newest value: nothing drifts, and large prices do not cancel.
+"""
+
+import numpy as np
+from numba import njit
+
+from tickcast.columns import F64, I32, I64, Bars
+from tickcast_plugins.features import parameters
+from tickcast_plugins.features.series import CLOSE, LOG_RETURN, lookback_of, values_of
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def deviation(values, degrees):  # type: ignore[no-untyped-def]
+    """How far the newest value lies from the mean, and the standard deviation with so many degrees of freedom lost."""
+    length = len(values)
+    anchor = values[length - 1]
+    total = 0.0
+    for j in range(length):
+        total += values[j] - anchor
+    mean = total / length
+    squares = 0.0
+    for j in range(length):
+        distance = values[j] - anchor - mean
+        squares += distance * distance
+    return -mean, np.sqrt(squares / (length - degrees))
+
+
+@njit(cache=True, nogil=True)
+def spreads(bars, symbol, ordinal, length, series, out):  # type: ignore[no-untyped-def]
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        out[i, 0] = deviation(values_of(series, bars, symbol[i], ordinal[i], length, scratch), 1)[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def positions(bars, symbol, ordinal, length, series, degrees, out):  # type: ignore[no-untyped-def]
+    """The newest value's distance from the mean in standard deviations; 0 in a window that never moved."""
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
+        distance, spread = deviation(values, degrees)
+        out[i, 0] = distance / spread if spread > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def volatilities(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped-def]
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
+        squares = 0.0
+        for j in range(length):
+            squares += moves[j] * moves[j]
+        out[i, 0] = np.sqrt(squares)
+
+
+class RollingStd:
+    """The sample standard deviation of the window."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 24, of: str = "close") -> None:
+        self._series = parameters.series(of)
+        self._window = parameters.bars("window", window, least=2)
+        self.names = (f"rolling_std_{window}{parameters.suffix(of, 'close')}",)
+        self.lookback = lookback_of(self._series, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        spreads(bars, symbol, ordinal, self._window, self._series, out)
+
+
+class ZScore:
+    """(newest - mean) / sample standard deviation of the window; 0 where that is 0."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 24, of: str = "close") -> None:
+        self._series = parameters.series(of)
+        self._window = parameters.bars("window", window, least=2)
+        self.names = (f"zscore_{window}{parameters.suffix(of, 'close')}",)
+        self.lookback = lookback_of(self._series, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        positions(bars, symbol, ordinal, self._window, self._series, 1, out)
+
+
+class Bollinger:
+    """Where the close lies between the bands at mean -+ k standard deviations: 0 = lower, 1 = upper, beyond allowed."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 20, k: float = 2.0) -> None:
+        self.lookback = parameters.bars("window", window, least=2)
+        self._k = parameters.positive("k", k)
+        self.names = (f"bollinger_{window}_{k:g}",)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        positions(bars, symbol, ordinal, self.lookback, CLOSE, 0, out)
+        out[:, 0] = 0.5 + out[:, 0] / (2 * self._k)
+
+
+class RealisedVolatility:
+    """The root of the sum of the window's squared log returns."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 24) -> None:
+        self._window = parameters.bars("window", window)
+        self.names = (f"realised_volatility_{window}",)
+        self.lookback = lookback_of(LOG_RETURN, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        volatilities(bars, symbol, ordinal, self._window, out)

@@ -1,0 +1,116 @@
+"""Features of rank in the window: robust scaling, and flags for moves that lie apart from the others."""
+
+import numpy as np
+from numba import njit
+
+from tickcast.columns import F64, I32, I64, Bars
+from tickcast_plugins.features import parameters
+from tickcast_plugins.features.series import LOG_RETURN, lookback_of, values_of
+
+NORMAL_MAD = 1.4826  # standard deviations of a normal distribution per median absolute deviation
+
+
+@njit(cache=True, nogil=True)
+def quantile(ascending, share):  # type: ignore[no-untyped-def]
+    """By linear interpolation between the two nearest ranks."""
+    place = share * (len(ascending) - 1)
+    below = int(place)
+    above = min(below + 1, len(ascending) - 1)
+    return ascending[below] + (place - below) * (ascending[above] - ascending[below])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def robust_positions(bars, symbol, ordinal, length, series, out):  # type: ignore[no-untyped-def]
+    """(newest - median) / interquartile range; 0 where that is 0."""
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
+        ascending = np.sort(values)
+        spread = quantile(ascending, 0.75) - quantile(ascending, 0.25)
+        out[i, 0] = (values[length - 1] - quantile(ascending, 0.5)) / spread if spread > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def iqr_flags(bars, symbol, ordinal, length, k, out):  # type: ignore[no-untyped-def]
+    """1 where the newest log return lies beyond Tukey's fences, k interquartile ranges outside the quartiles."""
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
+        ascending = np.sort(moves)
+        low, high = quantile(ascending, 0.25), quantile(ascending, 0.75)
+        reach = k * (high - low)
+        out[i, 0] = moves[length - 1] < low - reach or moves[length - 1] > high + reach
+
+
+@njit(cache=True, nogil=True)
+def is_noise(ascending, newest, radius, least):  # type: ignore[no-untyped-def]
+    """DBSCAN in one dimension: noise has fewer than `least` values within `radius`, and none of these has as many."""
+    first = np.searchsorted(ascending, newest - radius)
+    last = np.searchsorted(ascending, newest + radius, side="right")
+    if last - first >= least:
+        return False
+    for j in range(first, last):
+        around = np.searchsorted(ascending, ascending[j] + radius, side="right") - np.searchsorted(
+            ascending, ascending[j] - radius
+        )
+        if around >= least:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def density_flags(bars, symbol, ordinal, length, eps, least, out):  # type: ignore[no-untyped-def]
+    """1 where the newest log return is noise; the radius is `eps` robust standard deviations of the window."""
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
+        ascending = np.sort(moves)
+        deviations = np.sort(np.abs(ascending - quantile(ascending, 0.5)))
+        radius = eps * NORMAL_MAD * quantile(deviations, 0.5)
+        out[i, 0] = is_noise(ascending, moves[length - 1], radius, least)
+
+
+class Robust:
+    """(newest - median) / interquartile range of the window; 0 where that is 0."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 24, of: str = "close") -> None:
+        self._series = parameters.series(of)
+        self._window = parameters.bars("window", window, least=4)
+        self.names = (f"robust_{window}{parameters.suffix(of, 'close')}",)
+        self.lookback = lookback_of(self._series, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        robust_positions(bars, symbol, ordinal, self._window, self._series, out)
+
+
+class IqrOutlier:
+    """1 where the newest log return lies more than k interquartile ranges outside the quartiles of the window."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 48, k: float = 1.5) -> None:
+        self._window = parameters.bars("window", window, least=4)
+        self._k = parameters.positive("k", k)
+        self.names = (f"iqr_outlier_{window}_{k:g}",)
+        self.lookback = lookback_of(LOG_RETURN, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        iqr_flags(bars, symbol, ordinal, self._window, self._k, out)
+
+
+class DensityOutlier:
+    """1 where the newest log return is noise to DBSCAN over the window, `eps` in robust standard deviations."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 48, eps: float = 1.0, least: int = 5) -> None:
+        self._window = parameters.bars("window", window, least=4)
+        self._eps = parameters.positive("eps", eps)
+        self._least = parameters.bars("least", least, least=2, most=window)
+        self.names = (f"density_outlier_{window}_{eps:g}_{least}",)
+        self.lookback = lookback_of(LOG_RETURN, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        density_flags(bars, symbol, ordinal, self._window, self._eps, self._least, out)

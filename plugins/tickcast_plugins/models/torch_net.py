@@ -1,0 +1,149 @@
+"""What every torch model shares: the scale of a window, scaled channels, quantiles that cannot cross, and its files.
+
+All of it is part of the graph that is exported; nothing in it draws random numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tickcast.columns import F32, F64, Inputs
+from tickcast.errors import BadModel, BadSettings
+from tickcast.records import ModelCard
+
+SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
+WEIGHTS = "weights.safetensors"
+
+
+class QuantileHead(nn.Module):
+    """Median and positive gaps -> quantiles. Raw zeros give last value with the spread of a random walk."""
+
+    def __init__(self, horizon: int, levels: Sequence[float]) -> None:
+        super().__init__()
+        median = list(levels).index(0.5)
+        sums = np.zeros((len(levels), len(levels)), np.float32)  # (median, gaps) @ sums = quantiles
+        sums[0] = 1
+        for gap in range(len(levels) - 1):
+            if gap < median:
+                sums[1 + gap, : gap + 1] = -1
+            else:
+                sums[1 + gap, gap + 1 :] = 1
+        self.register_buffer("sums", torch.from_numpy(sums))
+        self.register_buffer("unit", torch.zeros(len(levels) - 1, horizon))
+        self.sums: Tensor
+        self.unit: Tensor
+        deviates = np.array([NormalDist().inv_cdf(level) for level in levels])
+        root = np.sqrt(np.arange(1, horizon + 1))
+        self.set_gaps(root[:, None] * np.diff(deviates)[None, :])
+
+    def set_gaps(self, gaps: F64) -> None:
+        """The gaps [H, Q - 1] that raw zeros give."""
+        self.unit.copy_(torch.from_numpy(np.maximum(gaps, 1e-6).T.astype(np.float32)))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """raw [B, Q, H]: the median, then the gaps."""
+        wide = raw[:, 1:]
+        gaps = (wide + (wide * wide + 4).sqrt()) * (0.5 * self.unit)  # positive like softplus, at a tenth of its cost
+        return torch.cat([raw[:, :1], gaps], dim=1).transpose(1, 2) @ self.sums
+
+
+class ScaledNet(nn.Module):
+    """Wraps a body that works in one-bar moves of its window: body(window [B, F, L], extra [B, E]) -> [B, Q, H]."""
+
+    def __init__(self, card: ModelCard, body: nn.Module) -> None:
+        super().__init__()
+        self.is_level = card.transform == "level"
+        self.logged = [i for i, spec in enumerate(card.features) if spec.normalization == "log"]
+        self.body = body
+        self.head = QuantileHead(card.horizon, card.levels)
+        self.register_buffer("center", torch.zeros(len(card.features)))
+        self.register_buffer("spread", torch.ones(len(card.features)))
+        self.center: Tensor
+        self.spread: Tensor
+
+    def forward(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> Tensor:
+        usable = mask > 0
+        window = past.transpose(1, 2)
+        window = torch.where(usable.unsqueeze(1), window, torch.zeros_like(window))
+        own = window[:, 0]
+        scale = self.scale(own, mask)
+        channels = [(own / scale).unsqueeze(1)]
+        if past.shape[2] > 1:
+            channels.append(self.scaled(window[:, 1:]) * mask.unsqueeze(1))
+        extra = torch.cat([future.flatten(1), static], dim=1)
+        raw = self.body(torch.cat(channels, dim=1), extra)
+        quantiles: Tensor = self.head(raw) * scale.unsqueeze(-1)
+        return quantiles
+
+    def scale(self, own: Tensor, mask: Tensor) -> Tensor:
+        """[B, 1]: RMS one-bar move of the usable bars; for levels, of the steps between neighbours that both are."""
+        if self.is_level:
+            own, mask = own[:, 1:] - own[:, :-1], mask[:, 1:] * mask[:, :-1]
+        squares = (own * own * mask).sum(dim=1, keepdim=True)
+        moves = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+        return (squares / moves).sqrt().clamp(min=SCALE_FLOOR)
+
+    def scaled(self, others: Tensor) -> Tensor:
+        if self.logged:
+            flag = torch.zeros(others.shape[1], 1)
+            flag[self.logged] = 1.0
+            others = others + flag * (others.sign() * others.abs().log1p() - others)
+        scaled: Tensor = (others - self.center.unsqueeze(-1)) / self.spread.unsqueeze(-1)
+        return scaled
+
+
+class TorchNet:
+    """The plugin.Net around a module; subclasses say how the body is built."""
+
+    kind = ""
+    device = "cpu"
+
+    def __init__(self, card: ModelCard) -> None:
+        if 0.5 not in card.levels or sorted(card.levels) != list(card.levels):
+            raise BadSettings(f"{self.kind}: levels must ascend and hold 0.5")
+        self.card = card
+        generator = torch.Generator().manual_seed(card.seed)
+        self._module = ScaledNet(card, self.body())
+        with torch.no_grad():
+            for parameter in self._module.parameters():
+                bound = 1 / math.sqrt(parameter.shape[1]) if parameter.dim() > 1 else 0.0
+                parameter.uniform_(-bound, bound, generator=generator)
+        self.settle()
+
+    def body(self) -> nn.Module:
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Set what must not start at random."""
+
+    def module(self) -> ScaledNet:
+        return self._module
+
+    def set_channels(self, center: F64, spread: F64) -> None:
+        self._module.center.copy_(torch.from_numpy(center))
+        self._module.spread.copy_(torch.from_numpy(spread))
+
+    def set_gaps(self, gaps: F64) -> None:
+        self._module.head.set_gaps(gaps)
+
+    def save(self, folder: Path) -> None:
+        save_file({name: tensor.contiguous() for name, tensor in self._module.state_dict().items()}, folder / WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        try:
+            self._module.load_state_dict(load_file(folder / WEIGHTS))
+        except Exception as error:  # safetensors and torch each raise their own for a file that does not fit
+            raise BadModel(f"{folder / WEIGHTS} does not fit its card: {error}", remedy="fit the model again") from error
+
+    def predict(self, inputs: Inputs) -> F32:
+        self._module.eval()
+        with torch.inference_mode():
+            parts = (inputs.past, inputs.mask, inputs.future, inputs.static)
+            answer: F32 = self._module(*(torch.from_numpy(part) for part in parts)).numpy()
+        return answer

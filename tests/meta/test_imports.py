@@ -1,0 +1,33 @@
+"""What starting a process costs in imports: torch alone takes seconds, so the serving path must not load it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TIMEOUT_S = 120
+HEAVY = {"torch", "polars", "optuna", "onnx", "matplotlib"}
+LIST_MODULES = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(list(sys.modules)))"
+
+
+def loaded_by(module):
+    """Top-level packages that are loaded after a fresh interpreter imported `module`."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES, module], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+@pytest.mark.parametrize("module", ["tickcast.app.daemon", "tickcast.app.pump", "tickcast.cli", "tickcast.core.engine"])
+def test_the_serving_path_imports_no_training_package(module):
+    assert not loaded_by(module) & HEAVY
+
+
+def test_the_settings_load_without_a_heavy_package():
+    loaded = loaded_by("tickcast.settings")
+    assert not loaded & (HEAVY | {"duckdb", "rich", "structlog", "numba"})
+
+
+def test_a_heavy_import_would_be_noticed():
+    assert "polars" in loaded_by("polars")

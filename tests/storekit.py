@@ -1,0 +1,112 @@
+"""What tests of the store share: units of made-up rows whose every value is known."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tickcast.columns import BarBatch, Forecasts, Scores
+from tickcast.records import Accuracy, DeadLetter, ModelCard
+from tickcast.registry.store import Store, Unit
+from tickcast.settings import Settings, load
+from tickcast.symbols import SymbolTable
+
+T0 = 1_700_000_000_000_000_000
+SECOND = 10**9
+SOURCE = ("ticks", 0)
+HORIZON, LEVELS = 3, [0.1, 0.5, 0.9]
+
+
+def store_settings(folder: Path, **overrides: object) -> Settings:
+    """A store in `folder`; `section__key=value` overrides."""
+    values = {
+        "store.path": folder / "s.duckdb", "runtime.folder": folder / "run", "forecast.horizon": HORIZON,
+        "forecast.quantiles": LEVELS, "store.memory_bytes": 256 << 20,
+    }  # fmt: skip
+    values |= {key.replace("__", "."): value for key, value in overrides.items()}
+    return load(overrides={key: str(value) for key, value in values.items()}, environ={})[0]
+
+
+def card(name: str = "naive", **fields: object) -> ModelCard:
+    plain: dict[str, object] = {
+        "name": name, "kind": name, "version": "1", "digest": f"digest of {name}", "framework": "numpy", "bars": {},
+        "transform": "log_return", "lookback": 2, "horizon": HORIZON, "levels": LEVELS, "features": [],
+    }  # fmt: skip
+    return ModelCard(**plain | fields)  # type: ignore[arg-type]
+
+
+def table(count: int = 4) -> SymbolTable:
+    symbols = SymbolTable(64)
+    for code in range(count):
+        symbols.code(f"SYM{code}")
+    return symbols
+
+
+def open_store(settings: Settings, *, symbols: SymbolTable | None = None, cards: list[ModelCard] | None = None) -> Store:
+    return Store.open(settings, symbols=symbols or table(), cards=[card()] if cards is None else cards, at_ns=T0)
+
+
+def forecasts(first: int, count: int, *, salt: int = 0, symbols: int = 4, horizon: int = HORIZON, levels: int = len(LEVELS)) -> Forecasts:  # fmt: skip
+    """Forecast n comes from the record of offset n and has as_of T0 + n seconds; prices are around 60,000."""
+    n = np.arange(first, first + count)
+    draw = np.random.default_rng([first, salt])
+    as_of = T0 + n * SECOND
+    anchor = 60_000 + n % 100 + 0.25
+    spread = np.sort(draw.normal(0, 20, (count, horizon, levels)), axis=2)
+    return Forecasts(
+        (n % symbols).astype(np.int32), n // symbols, as_of, np.zeros(count, np.int32), np.zeros(count, np.int32), n,
+        anchor, np.full(count, 1e-4), np.zeros(count, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.uint8),
+        np.full(count, salt + 7, np.uint64), n.astype(np.uint64), np.full(count, 2**63 + 5, np.uint64),
+        as_of[:, None] + SECOND * np.arange(1, horizon + 1), anchor[:, None, None] + spread,
+        np.full(count, 0.5, np.float32), as_of,
+    )  # fmt: skip
+
+
+def scores(of: Forecasts, steps: int = 3) -> Scores:
+    """The truth is two above the anchor; the first step of every third forecast is void."""
+    n = len(of)
+    actual = np.repeat(of.anchor[:, None] + 2.0, steps, axis=1)
+    actual[::3, 0] = np.nan
+    return Scores(
+        of.symbol, of.as_of, of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor, of.scale,
+        actual, np.repeat(of.anchor[:, None] + 0.5, steps, axis=1), np.where(np.isnan(actual), np.nan, 1.5),
+        np.ones((n, steps), np.uint8), np.zeros(n, np.uint8),
+    )  # fmt: skip
+
+
+def bars(first: int, count: int, *, symbols: int = 4) -> BarBatch:
+    """Bar n belongs to symbol n % symbols, and closes with the record of offset n at T0 + n seconds."""
+    n = np.arange(first, first + count)
+    price = 100.0 + n / 8
+    none = np.zeros(count, np.int64)
+    return BarBatch(
+        (n % symbols).astype(np.int32), n // symbols, T0 + n * SECOND, none.astype(np.int32), price, price + 1,
+        price - 1, price + 0.5, np.full(count, 3.0), np.full(count, 9), np.ones(count, np.uint8),
+        np.zeros(count, np.uint8), none.astype(np.int32), n, none,
+    )  # fmt: skip
+
+
+def letter(offset: int) -> DeadLetter:
+    return DeadLetter(topic="ticks", partition=0, offset=offset, value=b'{"price": \xff', reason="malformed", stage="codec")
+
+
+def accuracy(as_of_ns: int = T0) -> Accuracy:
+    plain = {name: 0.5 for name in Accuracy.__struct_fields__}
+    words = {"model": "naive", "version": "1", "group": "all", "window": "rolling", "coverage": {"0.9": 0.88}}
+    whole = {"horizon": 1, "n": 10, "void": 1, "pending": 2, "as_of_ns": as_of_ns, "schema": 1, "r2": float("nan")}
+    return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
+
+
+def unit(first: int, count: int, *, salt: int = 0) -> Unit:
+    """Everything that the records `first` to `first + count` bring, and the offset after them."""
+    asked = forecasts(first, count, salt=salt)
+    return Unit(
+        forecasts=[asked], scores=[scores(asked)], bars=[bars(first, count)], accuracy=[accuracy(T0 + first)],
+        dead_letters=[letter(first)], offsets={SOURCE: first + count}, watermarks={SOURCE: T0 + (first + count) * SECOND},
+        sources=[SOURCE],
+    )  # fmt: skip
+
+
+async def value(store: Store, sql: str) -> object:
+    """The one value that a query gives."""
+    _, ((one,),) = await store.query(sql)
+    return one

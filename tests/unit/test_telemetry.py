@@ -1,0 +1,161 @@
+"""Telemetry: percentiles close to the exact ones, lag that counts what a block swallowed, logs of one line each."""
+
+import asyncio
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tickcast.clock import SetClock, SystemClock
+from tickcast.edges.telemetry import Latency, LoopLag, set_up_logging
+from tickcast.settings import Log
+
+MS = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+@given(st.lists(st.integers(1, 10**13), min_size=1, max_size=300), st.sampled_from([1, 50, 90, 99, 100]))
+def test_a_percentile_is_within_the_width_of_a_bucket_of_the_exact_one(durations, percent):
+    latency = Latency()
+    latency.record_many(np.array(durations))
+    exact = np.percentile(durations, percent, method="inverted_cdf")
+    assert latency.percentile_ns(percent) == pytest.approx(exact, rel=0.023, abs=1)
+
+
+def test_the_largest_duration_is_exact():
+    latency = Latency()
+    latency.record_many(np.array([5, 123_456_789, 77]))
+    assert latency.summary_ms()["max"] == 123.456789
+    assert latency.percentile_ns(100) <= 123_456_789
+
+
+def test_an_empty_histogram_has_zero_everywhere():
+    latency = Latency()
+    latency.record_many(np.array([], np.int64))
+    assert len(latency) == 0
+    assert latency.summary_ms() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_batches_and_single_durations_add_up():
+    one, many = Latency(), Latency()
+    for duration in (3, 3000, 3_000_000):
+        one.record(duration)
+    many.record_many(np.array([3, 3000, 3_000_000]))
+    assert one.counts.tolist() == many.counts.tolist()
+    assert len(one) == 3
+
+
+@pytest.mark.parametrize("duration", [-5, 0, 1 << 60])
+def test_a_duration_beyond_the_scale_lands_in_an_outer_bucket(duration):
+    latency = Latency()
+    latency.record(duration)
+    assert len(latency) == 1
+    assert latency.counts[0] + latency.counts[-1] == 1
+
+
+def test_a_cleared_histogram_is_empty():
+    latency = Latency()
+    latency.record(MS)
+    latency.clear()
+    assert latency.summary_ms()["max"] == 0
+    assert len(latency) == 0
+
+
+def test_a_block_of_the_loop_counts_the_wake_ups_that_it_swallowed():
+    lag = LoopLag(SetClock(), every_ms=5)
+    lag.record(12 * MS)
+    assert len(lag.latency) == 3  # 12, 7 and 2 ms late
+    assert lag.latency.summary_ms()["p50"] == pytest.approx(7, rel=0.03)
+
+
+def test_a_wake_up_on_time_or_early_counts_as_not_late():
+    lag = LoopLag(SetClock(), every_ms=5)
+    lag.record(0)
+    lag.record(-MS)
+    assert len(lag.latency) == 2
+    assert lag.latency.max_ns == 0
+
+
+async def test_the_probe_sees_a_loop_that_was_blocked():
+    clock = SystemClock()
+    lag = LoopLag(clock, every_ms=2)
+    async with asyncio.timeout(20):
+        watching = asyncio.create_task(lag.watch())
+        await asyncio.sleep(0)
+        until = clock.monotonic_ns() + 60 * MS
+        while clock.monotonic_ns() < until:
+            pass
+        while not len(lag.latency):
+            await asyncio.sleep(0.005)
+        watching.cancel()
+    assert lag.latency.summary_ms()["max"] > 50
+
+
+def logged(log, write):
+    stream = io.StringIO()
+    set_up_logging(log, clock=SetClock(1_700_000_000_123_000_000), stream=stream)
+    write(structlog.get_logger())
+    return stream.getvalue().splitlines()
+
+
+def test_away_from_a_terminal_each_event_is_one_line_of_json_with_the_clock_s_time():
+    lines = logged(Log(), lambda log: log.info("UnitClosed", rows=3))
+    assert [json.loads(line) for line in lines] == [
+        {"event": "UnitClosed", "rows": 3, "level": "info", "at": "2023-11-14T22:13:20.123+00:00"}
+    ]
+
+
+def test_the_console_format_is_for_reading():
+    (line,) = logged(Log(format="console"), lambda log: log.warning("StoreStalled", behind=8))
+    assert "StoreStalled" in line
+    assert "behind=8" in line
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(line)
+
+
+def test_events_below_the_level_are_not_written():
+    assert not logged(Log(level="error"), lambda log: log.warning("StoreStalled"))
+
+
+def test_values_that_json_does_not_know_are_written_as_text():
+    (line,) = logged(Log(), lambda log: log.info("FileRead", where=io.BytesIO, count=np.int64(3)))
+    assert json.loads(line)["count"] == "3"
+
+
+def test_bound_context_is_on_every_event():
+    def write(log):
+        with structlog.contextvars.bound_contextvars(turn=7):
+            log.info("TurnEnded")
+
+    (line,) = logged(Log(), write)
+    assert json.loads(line)["turn"] == 7
+
+
+def test_an_exception_is_logged_with_its_traceback_on_the_same_line():
+    def write(log):
+        try:
+            raise ValueError("torn")
+        except ValueError:
+            log.exception("UnitFailed")
+
+    (line,) = logged(Log(), write)
+    assert "ValueError: torn" in json.loads(line)["exception"]
+
+
+def test_records_of_libraries_come_out_in_the_same_format():
+    (line,) = logged(Log(), lambda _: logging.getLogger("asyncio").warning("slow %s", "callback"))
+    event = json.loads(line)
+    assert (event["event"], event["logger"], event["level"]) == ("slow callback", "asyncio", "warning")

@@ -1,0 +1,103 @@
+"""The terminal view: what it shows of a snapshot, and that it degrades to plain lines."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from tickcast.app.view import LastForecast, LiveView, Progress, Snapshot, sparkline
+from tickcast.records import Accuracy, Health
+
+
+def health(uptime_s: float, consumed: int) -> Health:
+    return Health(
+        instance="t", state="running", uptime_s=uptime_s, consumed=consumed, accepted=consumed, late=3, rejected=6,
+        held=0, reasons={}, bars=1, forecasts=77, scored=66, symbols=50, cold=2, turns=9, batch_mean=43.2,
+        loop_lag_ms={"p50": 0.12, "p99": 1.1}, latency_ms={"p50": 0.8, "p99": 3.0}, store_units_behind=1,
+        rss_bytes=1, produced_ns=1,
+    )  # fmt: skip
+
+
+def accuracy(n: int = 100) -> Accuracy:
+    nan = float("nan")
+    return Accuracy(
+        model="nhits", version="1", group="all", horizon=12, window="all", n=n, void=0, pending=0, mae=0.5,
+        mae_naive=1.0, mae_pct=nan, rmse=nan, rmse_pct=nan, mape=nan, smape=nan, r2=nan, r2_returns=nan, pinball=nan,
+        crps=nan, coverage={"0.05": 0.06, "0.5": 0.5, "0.95": 0.93}, width=nan, directional=nan, directional_base=nan,
+        calibration=nan, skill=0.5 if n else nan, as_of_ns=0,
+    )  # fmt: skip
+
+
+FORECAST = LastForecast("[SYM]", [1.0, 2.0, 3.0], anchor=3.0, point=3.5, low=2.5, high=4.5, model="nhits")
+
+
+def test_a_terminal_gets_a_page_with_all_of_a_snapshot() -> None:
+    out = StringIO()
+    with LiveView(Console(file=out, force_terminal=True, width=120, height=50), title="demo") as view:
+        view.show(Snapshot(health(1.0, 1_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
+        view.show(Snapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
+    text = out.getvalue()
+    for part in (
+        "demo",
+        "20,000",
+        "41,000",
+        "+50.0%",
+        "87.0%",
+        "90%",
+        "[SYM]",
+        "▁▄█",
+        "3.5",
+        "p99 3.00",
+        "drift at 2 min",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize(("terminal", "headless"), [(False, False), (True, True)])
+def test_without_a_terminal_or_headless_it_prints_a_line_every_two_seconds(terminal: bool, headless: bool) -> None:
+    out = StringIO()
+    with LiveView(Console(file=out, force_terminal=terminal, width=60), headless=headless) as view:
+        for at in (1.0, 1.5, 2.9, 3.0, 4.0, 5.0):
+            view.show(Snapshot(health(at, int(at * 500)), [accuracy()], [FORECAST], lag=4))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all("500 ticks/s" in line and "lag 4" in line and "skill +50.0%" in line for line in lines)
+
+
+def test_figures_of_nothing_are_not_shown_as_numbers() -> None:
+    out = StringIO()
+    with LiveView(Console(file=out, width=200), headless=True) as view:
+        view.show(Snapshot(health(0.0, 0), [accuracy(n=0)]))
+    assert "nan" not in out.getvalue()
+    assert "skill" not in out.getvalue()
+
+
+def test_a_sparkline_shows_the_newest_values_between_its_extremes() -> None:
+    assert sparkline([9.0, 0.0, 1.0, 2.0], width=3) == "▁▄█"
+    assert sparkline([5.0, 5.0]) == "▁▁"
+    assert sparkline([]) == ""
+
+
+def test_progress_without_a_terminal_prints_each_tenth_once() -> None:
+    out = StringIO()
+    with Progress(1_000, "replay", Console(file=out, width=80)) as progress:
+        for _ in range(40):
+            progress.advance(25)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "replay: 10 % (100 of 1,000)"
+    assert lines[-1] == "replay: 100 % (1,000 of 1,000)"
+
+
+def test_progress_of_unknown_length_stays_quiet_without_a_terminal() -> None:
+    out = StringIO()
+    with Progress(None, "replay", Console(file=out)) as progress:
+        progress.advance(10)
+    assert out.getvalue() == ""
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    out = StringIO()
+    with Progress(10, "replay", Console(file=out, force_terminal=True, width=80)) as progress:
+        progress.advance(10)
+    assert "10/10" in out.getvalue()
