@@ -14,12 +14,13 @@ from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pump import Pump
 from tickcast.app.restore import restore
 from tickcast.app.units import CommitUnits
+from tickcast.app.warm import warm_up
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import Clock, SystemClock
 from tickcast.core.questions import NOBODY
 from tickcast.edges.memory_bus import MemoryBus
 from tickcast.edges.query_socket import QueryServer
-from tickcast.edges.telemetry import LoopLag
+from tickcast.edges.telemetry import Latency, LoopLag
 from tickcast.errors import Reason
 from tickcast.records import Accuracy, Health
 from tickcast.registry.store import Store
@@ -53,6 +54,8 @@ class Daemon:
             thread = EngineThread()
             stack.callback(thread.stop, float(self.settings.runtime.drain_s))
             self._thread = thread
+            self.state = "compiling"
+            await thread.call(lambda: warm_up(self.settings))
             self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock)
             self.source = BusSource(self._bus, self.settings, self._clock)
             stack.callback(self.source.close)
@@ -74,6 +77,11 @@ class Daemon:
                 await self.units.flush()
         self.state = "stopped"
         self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    @property
+    def lag(self) -> Latency:
+        """How late the event loop woke."""
+        return self._lag.latency
 
     def drain(self) -> None:
         """Stop fetching, answer what came, store it, and end."""
@@ -98,7 +106,7 @@ class Daemon:
             reasons={Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n},
             bars=meter.bars, forecasts=meter.forecasts, scored=meter.scores, symbols=len(self.serving.symbols),
             cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
-            loop_lag_ms=self._lag.latency.summary_ms(), latency_ms=meter.latency.summary_ms(),
+            loop_lag_ms=self.lag.summary_ms(), latency_ms=meter.latency.summary_ms(),
             store_units_behind=self.units.behind, rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
         )  # fmt: skip
 

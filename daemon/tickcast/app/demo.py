@@ -7,6 +7,7 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,8 +86,8 @@ async def _learn(settings: Settings, market: Market, out: Path, console: Console
     return settings.model_copy(update={"model": model})
 
 
-def _held_out(metrics: dict[str, object]) -> str:
-    return msgspec.json.encode(metrics.get("hold_out", metrics)).decode()
+def _held_out(metrics: dict[str, Any]) -> str:
+    return f"error {metrics['skill']:+.1%} against last value, {metrics['coverage']['0.9']:.1%} of truths in the 90 % band"
 
 
 async def _live(

@@ -8,8 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tickcast.edges.query_socket import run_query
+from tickcast.edges.query_socket import ask
+from tickcast.registry.query import query_direct
 from tickcast.settings import Settings
+
+SOCKET = "query.sock"  # in runtime.folder
+
+
+def run_query(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one SELECT."""
+    try:
+        return ask(settings.runtime.folder / SOCKET, sql, timeout_s=settings.store.query_timeout_s)
+    except ConnectionRefusedError:
+        return query_direct(settings, sql)
 
 
 def print_query(settings: Settings, sql: str) -> None:

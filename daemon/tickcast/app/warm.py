@@ -1,25 +1,62 @@
-"""Compiles every kernel into numba's cache by running a small market through the whole path."""
+"""Compiles (or loads from the cache) every kernel that serving needs, before the first real tick waits for one."""
 
-import tempfile
-from pathlib import Path
+import numpy as np
 
-import uvloop
+from tickcast.app.wiring import build
+from tickcast.codec.forecasts import ForecastWriter
+from tickcast.columns import PACKED, RawBatch
+from tickcast.core.ladder import RUNGS
+from tickcast.settings import CodecTopic, Settings, load
 
-from tickcast.app import synth
-from tickcast.app.replay import Order, in_folder, replay
-from tickcast.settings import load
-
-SYMBOLS, SECONDS = 5, 60
-PATHS = ({"bars.kind": "time"}, {"bars.kind": "tick"})
+T0 = 1_700_000_000 * 10**9
+TOPIC, SYMBOLS = "warm", 4
+KINDS = ("time", "tick", "volume")
 
 
 def warm() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        for suffix in (".parquet", ".jsonl"):
-            synth.write(out / f"ticks{suffix}", symbols=SYMBOLS, seconds=SECONDS, seed=1)
-        for number, path in enumerate(PATHS):
-            settings = load(overrides=path, environ={})[0]
-            for suffix in (".parquet", ".jsonl"):
-                order = Order(out / f"ticks{suffix}", out / f"{number}{suffix}")
-                uvloop.run(replay(in_folder(settings, order.out), order))
+    """The command: every kind of bar, so that whatever runs next finds the cache filled."""
+    for kind in KINDS:
+        settings = load(overrides={"bars.kind": kind, "features.publish": "true"}, environ={})[0]
+        warm_up(settings)
+
+
+def warm_up(settings: Settings) -> None:
+    """A few made-up bars through a small engine of the same deployment, to the published text; all is thrown away."""
+    small = settings.model_copy(
+        update={
+            "symbols": settings.symbols.model_copy(update={"limit": SYMBOLS}),
+            "codec": settings.codec.model_copy(update={"topics": {TOPIC: CodecTopic(kind="packed")}}),
+            "bars": settings.bars.model_copy(update={"calendar": "24x7", "history": None, "every_ticks": 1}),
+        }
+    )
+    serving = build(small)
+    writer = ForecastWriter(small, serving.cards, list(RUNGS))
+    engine = serving.engine
+    engine.turn([_messages(settings.topics.ticks[0], np.frombuffer(bytearray(b"{}"), np.uint8), 1)], T0)
+    bars = small.window.lookback + small.forecast.horizon + 4
+    outcome = engine.turn([_packed(bars, small)], T0)
+    sources = engine.folder.sources()
+    for forecasts in outcome.forecasts:
+        writer.encode(forecasts, serving.symbols, produced_ns=T0, sources=sources)
+    for vectors in outcome.vectors:
+        writer.encode_features(vectors, serving.symbols, names=serving.features.names, sources=sources)
+    engine.scorekeeper.accuracy(T0, window="rolling")
+
+
+def _packed(bars: int, settings: Settings) -> RawBatch:
+    """One tick per bar, walking up and down."""
+    records = np.zeros(bars, PACKED)
+    records["ts"] = T0 + np.arange(bars) * settings.bars.every_ms * 10**6
+    records["price"] = 100 + np.sin(np.arange(bars))
+    records["size"] = settings.bars.every_size
+    records["bid"] = records["ask"] = np.nan
+    records["sequence"] = -1
+    records["symbol"] = b"WARM"
+    return _messages(TOPIC, records.view(np.uint8), bars)
+
+
+def _messages(topic: str, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]", count: int) -> RawBatch:
+    size = len(data) // count
+    starts = np.arange(count, dtype=np.int64) * size
+    return RawBatch(topic, 0, data, starts, starts + size, np.arange(count), np.full(count, -1))
+

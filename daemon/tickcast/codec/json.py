@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tickcast.codec.numbers import UNIT_EXPONENT, read_time
+from tickcast.codec.parse import UNIT_EXPONENT, read_time
 from tickcast.codec.presets import Shape
 from tickcast.codec.scan import plan, scan_messages
 from tickcast.codec.ticks import (
@@ -99,15 +99,6 @@ class JsonDecoder:
 
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
         return self._decode_listed(raw) if self._shape.listed else self._decode_flat(raw)
-
-    def decode_carefully(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
-        """As `decode`, without the scanner: what it must agree with."""
-        if self._shape.listed:
-            return self._decode_listed(raw)
-        filled = rows(len(raw))
-        for i in range(len(raw)):
-            self._read(raw, i, filled)
-        return collect(filled, np.arange(len(raw), dtype=np.int32))
 
     def _decode_flat(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
         filled, i = rows(len(raw)), 0

@@ -45,15 +45,14 @@ def connect(settings: Settings, *, read_only: bool = False) -> duckdb.DuckDBPyCo
 
 
 def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
-    """Connect for writing; every way in which the file can be unfit is a BadStore that says how to go on."""
-    path = settings.store.path
-    refuse_unfit(path)
-    try:
-        return connect(settings)
-    except duckdb.Error as error:
-        if is_damage(error):
-            raise _quarantine(settings, error) from None
-        raise _unfit(path, error) from None
+    """Connect for writing. What is no database of DuckDB is refused; DuckDB's own errors are for `refusal`."""
+    refuse_unfit(settings.store.path)
+    return connect(settings)
+
+
+def refusal(settings: Settings, error: duckdb.Error) -> BadStore:
+    """Why the database cannot be used and how to go on; what is damaged has been moved aside. All must be closed."""
+    return _quarantine(settings, error) if is_damage(error) else _unfit(settings.store.path, error)
 
 
 def open_read_only(settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -93,18 +92,14 @@ def _unfit(path: Path, error: duckdb.Error) -> BadStore:
 
 
 def _quarantine(settings: Settings, error: duckdb.Error) -> BadStore:
-    """Move the damaged file aside: the log alone where the database opens without it, else both."""
+    """Move the damaged file aside: the log alone where it is to blame and the database opens without it, else both."""
     path = settings.store.path
     log = path.with_name(path.name + ".wal")
     aside = _free_name(path)
     log_aside = aside.with_name(aside.name + ".wal")
     if log.exists():
         os.rename(log, log_aside)
-        try:
-            connect(settings).close()
-        except duckdb.Error:
-            pass  # the database itself is damaged: it follows its log below
-        else:
+        if "WAL" in str(error) and _opens(settings):
             return BadStore(
                 f"the write-ahead log of {path} is damaged and was moved to {log_aside}: {_first_line(error)}",
                 remedy="start again: the store goes on from its last checkpoint, its offsets with it, "
@@ -115,6 +110,14 @@ def _quarantine(settings: Settings, error: duckdb.Error) -> BadStore:
         f"{path} is damaged and was moved to {aside}: {_first_line(error)}",
         remedy=f"start again with an empty store, or put a backup ({path.name}.before-*) in its place first",
     )
+
+
+def _opens(settings: Settings) -> bool:
+    try:
+        connect(settings).close()
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _free_name(path: Path) -> Path:

@@ -88,10 +88,7 @@ def migrate(
         connection.execute(HISTORY).fetchall()
         for migration in known[version:]:
             _apply(connection, migration, at_ns)
-    except duckdb.Error as error:
-        connection.close()
-        raise BadStore(f"{path} cannot be brought to the newest schema: {error}", remedy="see docs/store.md") from None
-    except BadStore:
+    except (duckdb.Error, BadStore):
         connection.close()
         raise
     return connection

@@ -20,7 +20,7 @@ from tickcast.columns import BarBatch
 from tickcast.errors import BadStore, StoreStalled
 from tickcast.records import ModelCard
 from tickcast.registry import history, rolloff, schema
-from tickcast.registry.database import archive_folder, open_database
+from tickcast.registry.database import archive_folder, open_database, refusal
 from tickcast.registry.lock import StoreLock
 from tickcast.registry.query import Answer, select
 from tickcast.registry.rolloff import RollOff
@@ -55,13 +55,10 @@ class Store:
         with ExitStack() as undo:
             lock = StoreLock(path)
             undo.callback(lock.release)
-            connection = schema.migrate(lambda: open_database(settings), path, at_ns=at_ns)
-            undo.callback(connection.close)
             try:
-                _refuse_other_bars(connection, settings)
-                writer = Writer(settings, connection, cards=cards, at_ns=at_ns)
+                writer = _open_writer(settings, cards, at_ns)
             except duckdb.Error as error:
-                raise BadStore(f"{path} cannot be used: {error}", remedy="see docs/store.md") from None
+                raise refusal(settings, error) from None
             undo.pop_all()
         return cls(settings, writer, lock, symbols)
 
@@ -134,6 +131,16 @@ class Store:
             finally:
                 self._cursor.close()
                 self._cursor = None
+
+
+def _open_writer(settings: Settings, cards: list[ModelCard], at_ns: int) -> Writer:
+    connection = schema.migrate(lambda: open_database(settings), settings.store.path, at_ns=at_ns)
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        _refuse_other_bars(connection, settings)
+        writer = Writer(settings, connection, cards=cards, at_ns=at_ns)
+        undo.pop_all()
+    return writer
 
 
 def _make_folder(path: Path) -> None:

@@ -99,12 +99,7 @@ class Writer:
                 if unit.offsets:
                     self._run(UPSERT_OFFSETS, rows.offset_rows(unit.offsets, unit.watermarks))
             self._doubtful = None
-        for source, offset in unit.offsets.items():
-            self._now[source] = max(offset, self._now.get(source, 0))
-        for batch in unit.scores:
-            for number in np.unique(batch.partition[batch.partition < len(unit.sources)]):
-                source, newest = unit.sources[number], int(batch.settled_ns[batch.partition == number].max())
-                self._settled[source] = max(newest, self._settled.get(source, self._settled_at_open))
+        self._note_positions(unit)
         self._checkpoint_when_due()
 
     def forget(self, moved: rolloff.Moved) -> bool:
@@ -142,6 +137,14 @@ class Writer:
             ends = np.array([self._now.get((d.topic, d.partition), 0) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])
             yield "dead_letters", rows.letter_rows(unit.dead_letters, unit.watermarks), offsets < ends
+
+    def _note_positions(self, unit: Unit) -> None:
+        for source, offset in unit.offsets.items():
+            self._now[source] = max(offset, self._now.get(source, 0))
+        for batch in unit.scores:
+            for number in np.unique(batch.partition[batch.partition < len(unit.sources)]):
+                source, newest = unit.sources[number], int(batch.settled_ns[batch.partition == number].max())
+                self._settled[source] = max(newest, self._settled.get(source, self._settled_at_open))
 
     def _sampled(self, batch: Batch) -> Batch:
         store = self._settings.store

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from pydantic import ValidationError
 
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.core import windows
+from tickcast.core.features import FeatureSet
+from tickcast.errors import BadData, BadSettings
 from tickcast.records import FeatureSpec
+from tickcast.settings import FeatureEntry
 from tickcast.training.history import History, read_history
 from tickcast.training.order import FitOrder
 from tickcast.training.splits import Parts, split
@@ -100,23 +104,30 @@ def _statistics(values: F64, normalization: str) -> tuple[float, float]:
 
 
 def load_dataset(folder: Path, order: FitOrder) -> Dataset:
-    """Read the bars of a job folder, cut them into parts, and compute the features over them."""
+    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them."""
     history = read_history(folder, on_gap=str(order.bars.get("on_gap", "carry")))
-    transform = windows.TRANSFORMS[order.transform]
-    lookback = windows.target_lookback(transform)
-    parts = split(history, kind=order.split, need_bars=need_bars(order, lookback), horizon=order.horizon)
+    _check_prices(history.bars.close, order.transform)
+    features = FeatureSet(_entries(order), order.transform)
+    need = need_bars(order, features.lookback)
+    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon)
     if order.split == "paper":
         history = standardised(history, parts)
-    return Dataset(history, target_only(history, transform, lookback), parts, order)
+    values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
+    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
 
 
-def target_only(history: History, transform: int, lookback: int) -> Channels:
-    values = np.full((len(history), 1), np.nan)
-    rows = np.flatnonzero(history.ordinal - history.first + 1 >= lookback)
-    out = np.empty(len(rows))
-    windows.target_channel(history.bars, history.symbol[rows], history.ordinal[rows], transform, out)
-    values[rows, 0] = out
-    return Channels(values, [], lookback)
+def _entries(order: FitOrder) -> list[FeatureEntry]:
+    try:
+        return [FeatureEntry.model_validate(entry) for entry in order.features]
+    except ValidationError as error:
+        raise BadSettings(f"the order's features are malformed: {error}") from None
+
+
+def _check_prices(close: F64, transform: str) -> None:
+    if not np.isfinite(close).all():
+        raise BadData("a close is not finite")
+    if transform == "log_return" and not (close > 0).all():
+        raise BadData("log_return needs positive prices", remedy="set forecast.transform = difference or level")
 
 
 def standardised(history: History, parts: Parts) -> History:

@@ -38,7 +38,7 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     patience: Positive = 5  # epochs without a better validation loss
     time_budget_s: Annotated[float, Meta(gt=0)] = 600.0
     threads: Positive = 1
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
     created_ns: int = 0
 
 

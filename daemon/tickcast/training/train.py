@@ -41,7 +41,7 @@ def train(module: torch.nn.Module, dataset: Dataset, order: FitOrder, report: Re
 def draw(dataset: Dataset, order: FitOrder, epoch: int) -> I64:
     """The epoch's windows: a function of seed and epoch alone. Symbols of n windows weigh n ** symbol_weight."""
     rows = dataset.parts.train
-    rng = np.random.Generator(np.random.Philox(key=[order.seed & 0xFFFF_FFFF_FFFF_FFFF, epoch]))
+    rng = np.random.Generator(np.random.Philox(key=np.array([order.seed, epoch], np.uint64)))
     count = min(order.windows_per_epoch, len(rows))
     _, start, windows = np.unique(dataset.history.symbol[rows], return_index=True, return_counts=True)
     if len(windows) == 1 or len(np.unique(windows)) == 1:

@@ -64,20 +64,21 @@ class ScaledNet(nn.Module):
         self.head = QuantileHead(card.horizon, card.levels)
         self.register_buffer("center", torch.zeros(len(card.features)))
         self.register_buffer("spread", torch.ones(len(card.features)))
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.center: Tensor
         self.spread: Tensor
+        self.zero: Tensor
 
     def forward(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> Tensor:
-        usable = mask > 0
-        window = past.transpose(1, 2)
-        window = torch.where(usable.unsqueeze(1), window, torch.zeros_like(window))
-        own = window[:, 0]
+        usable, zero = mask > 0, self.zero
+        own = torch.where(usable, past[:, :, 0], zero)
         scale = self.scale(own, mask)
-        channels = [(own / scale).unsqueeze(1)]
+        window = (own / scale).unsqueeze(1)
         if past.shape[2] > 1:
-            channels.append(self.scaled(window[:, 1:]) * mask.unsqueeze(1))
+            others = self.scaled(past[:, :, 1:].transpose(1, 2))
+            window = torch.cat([window, torch.where(usable.unsqueeze(1), others, zero)], dim=1)
         extra = torch.cat([future.flatten(1), static], dim=1)
-        raw = self.body(torch.cat(channels, dim=1), extra)
+        raw = self.body(window, extra)
         quantiles: Tensor = self.head(raw) * scale.unsqueeze(-1)
         return quantiles
 

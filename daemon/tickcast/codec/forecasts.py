@@ -1,0 +1,303 @@
+"""Forecasts and feature vectors as finished JSON messages, written by kernels. It judges and publishes nothing.
+
+Numbers are rounded so that what is read back is within 1e-7 of the window's one-bar move.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from tickcast.codec.compiled import lean_njit
+from tickcast.codec.digits import (
+    ESCAPED, ROOM, put_bytes, put_decimals, put_hex, put_name, put_null, put_significant, put_whole,
+)  # fmt: skip
+from tickcast.columns import F32, F64, I32, I64, U8, U64, Encoded, FeatureRows, Forecasts
+from tickcast.errors import Quality
+from tickcast.records import ModelCard
+from tickcast.settings import Settings
+from tickcast.symbols import NAME_BYTES, SymbolTable
+
+SCHEMA = 1
+MOVE_DIGITS = 7  # decimals reach this far below the one-bar move
+SCALE_DIGITS, CONFIDENCE_DIGITS, FEATURE_DIGITS = 10, 7, 10
+MOST_DECIMALS = 40  # more than any double has use for; put_decimals turns to exponents long before
+NUMBERS_PER_ROW = 14  # all but quantiles, point and target times
+FIXED = 18  # constant pieces of a forecast
+UNKNOWN_QUALITY = ~sum(Quality)
+QUALITIES = sum(Quality) + 1  # combinations of the flags
+FEATURE_FIXED = 7
+
+Source = tuple[str, int]  # topic and partition
+
+
+class Texts(NamedTuple):
+    """Constant pieces of a message in one buffer: piece k is data[starts[k]:starts[k + 1]]."""
+
+    data: U8
+    starts: I64
+
+
+class Sheet(NamedTuple):
+    """The columns of the forecasts as the kernel sees them."""
+
+    symbol: I32
+    as_of: I64
+    tie: I32
+    partition: I32
+    offset: I64
+    anchor: F64
+    scale: F64
+    rung: U8
+    model: I32
+    flags: U8
+    id_high: U64
+    id_low: U64
+    input_hash: U64
+    target_ns: I64
+    quantiles: F64
+    confidence: F32
+
+
+class Stamp(NamedTuple):
+    """What is the same for a whole call."""
+
+    produced_ns: int
+    expires_after_ns: int  # after as_of; -1 = unknown
+    median: int  # its column
+    relative: bool  # the scale is in log returns
+    models: int  # where the pieces of models, rungs, qualities and sources begin
+    rungs: int
+    qualities: int
+    sources: int
+
+
+class ForecastWriter:
+    """Built once per deployment; the pieces that depend on a horizon or a source are kept between calls."""
+
+    def __init__(self, settings: Settings, cards: list[ModelCard], rung_names: list[str], device: str = "cpu") -> None:
+        self._levels = settings.forecast.quantiles
+        self._transform = settings.forecast.transform
+        self._cards, self._rungs, self._device = cards, rung_names, device
+        every_ns = settings.bars.every_ms * 10**6
+        self._expires_after_ns = settings.forecast.expires_bars * every_ns if settings.bars.kind == "time" else -1
+        self._texts: dict[tuple[int, tuple[Source, ...]], Texts] = {}
+
+    def encode(
+        self, forecasts: Forecasts, symbols: SymbolTable, *, produced_ns: int, sources: Sequence[Source]
+    ) -> Encoded:
+        """One JSON object per forecast; `partition` of a forecast counts in `sources`."""
+        sheet = Sheet(*(np.ascontiguousarray(getattr(forecasts, name)) for name in Sheet._fields))
+        horizon, levels = forecasts.quantiles.shape[1:]
+        texts = self._pieces(horizon, tuple(sources))
+        rungs = FIXED + len(self._cards)
+        qualities = rungs + len(self._rungs)
+        stamp = Stamp(
+            produced_ns, self._expires_after_ns, self._levels.index(0.5), self._transform == "log_return",
+            FIXED, rungs, qualities, qualities + QUALITIES,
+        )  # fmt: skip
+        numbers = horizon * (levels + 2) + NUMBERS_PER_ROW
+        writing = _Writing(len(forecasts), _room(texts, numbers))
+        while writing.row < len(forecasts):
+            writing.step(write_forecasts(
+                sheet, stamp, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
+            ))  # fmt: skip
+        return writing.encoded(forecasts.symbol)
+
+    def encode_features(
+        self, rows: FeatureRows, symbols: SymbolTable, *, names: list[str], sources: Sequence[Source]
+    ) -> Encoded:
+        """One JSON object per feature vector; what is NaN becomes null."""
+        texts = _texts(_feature_pieces(names) + [_source(source) for source in sources])
+        writing = _Writing(len(rows), _room(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
+        while writing.row < len(rows):
+            writing.step(write_features(
+                rows.symbol, rows.as_of, rows.tie, rows.partition, rows.offset, np.ascontiguousarray(rows.values),
+                texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state(),
+            ))  # fmt: skip
+        return writing.encoded(rows.symbol)
+
+    def _pieces(self, horizon: int, sources: tuple[Source, ...]) -> Texts:
+        key = horizon, sources
+        if key not in self._texts:
+            self._texts.clear()  # a horizon never changes and sources only ever grow
+            pieces = _forecast_pieces(horizon, self._levels, self._transform, self._device)
+            pieces += [b'"model":%b,"version":%b,"rung":' % (_json(c.name), _json(c.version)) for c in self._cards]
+            pieces += [_json(name) for name in self._rungs]
+            pieces += [_json([str(flag.name).lower() for flag in Quality if flag & k]) for k in range(QUALITIES)]
+            self._texts[key] = _texts(pieces + [_source(source) for source in sources])
+        return self._texts[key]
+
+
+def _forecast_pieces(horizon: int, levels: list[float], transform: str, device: str) -> list[bytes]:
+    """The text between the values, in order."""
+    steps = _json(list(range(1, horizon + 1)))
+    pieces = [
+        b'{"id":"', b'","symbol":', b',"as_of_ns":', b',"tie":', b',"target_step":%b,"target_ns":' % steps,
+        b',"levels":%b,"quantiles":' % _json(levels), b',"point":', b',"anchor":',
+        b',"unit":"price","transform":%b,"scale":' % _json(transform), b",", b',"quality":', b',"age_ms":',
+        b',"expires_ns":', b',"source":', b',"produced_ns":', b',"kind":"quantile","probs":null,"input_hash":"',
+        b'","device":%b,"confidence":' % _json(device), b',"schema":%d}' % SCHEMA,
+    ]  # fmt: skip
+    assert len(pieces) == FIXED
+    return pieces
+
+
+def _feature_pieces(names: list[str]) -> list[bytes]:
+    pieces = [
+        b'{"symbol":', b',"as_of_ns":', b',"tie":', b',"names":%b,"values":[' % _json(names), b',', b'],"source":',
+        b',"schema":%d}' % SCHEMA,
+    ]  # fmt: skip
+    assert len(pieces) == FEATURE_FIXED
+    return pieces
+
+
+def _source(source: Source) -> bytes:
+    return b'{"topic":%b,"partition":%d,"offset":' % (_json(source[0]), source[1])
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _texts(pieces: list[bytes]) -> Texts:
+    starts = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+    return Texts(np.frombuffer(bytearray(b"".join(pieces)), np.uint8), starts)
+
+
+def _room(texts: Texts, numbers: int) -> int:
+    """More than any row can take."""
+    return len(texts.data) + ESCAPED * NAME_BYTES + ROOM * numbers
+
+
+class _Writing:
+    """An output buffer that grows while a kernel fills it row by row."""
+
+    def __init__(self, count: int, room: int) -> None:
+        self.row, self._at, self._room = 0, 0, room
+        self._out = np.empty(room + count * room // 3, np.uint8)
+        self._starts, self._ends = np.empty(count, np.int64), np.empty(count, np.int64)
+
+    def state(self) -> tuple[U8, I64, I64, int, int, int]:
+        return self._out, self._starts, self._ends, self.row, self._at, self._room
+
+    def step(self, reached: tuple[int, int]) -> None:
+        self.row, self._at = reached
+        if self.row < len(self._starts):
+            self._out = np.concatenate([self._out, np.empty(len(self._out), np.uint8)])
+
+    def encoded(self, symbol: I32) -> Encoded:
+        return Encoded(self._out[: self._at], self._starts, self._ends, symbol)
+
+
+@lean_njit
+def _put_piece(out, o, texts, k):  # type: ignore[no-untyped-def]
+    return put_bytes(out, o, texts.data, texts.starts[k], texts.starts[k + 1])
+
+
+@lean_njit
+def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]
+    """Write rows from `row` on while there is room for one more; returns the next row and position."""
+    while row < len(starts) and o + room <= len(out):
+        starts[row] = o
+        decimals = _decimals(sheet.anchor[row], sheet.scale[row], stamp.relative)
+        symbol = sheet.symbol[row]
+        o = _put_piece(out, o, texts, 0)
+        o = put_hex(out, put_hex(out, o, sheet.id_high[row]), sheet.id_low[row])
+        o = put_name(out, _put_piece(out, o, texts, 1), names[symbol], lengths[symbol])
+        o = put_whole(out, _put_piece(out, o, texts, 2), sheet.as_of[row])
+        o = put_whole(out, _put_piece(out, o, texts, 3), sheet.tie[row])
+        o = _put_times(out, _put_piece(out, o, texts, 4), sheet.target_ns, row)
+        o = _put_quantiles(out, _put_piece(out, o, texts, 5), sheet.quantiles, row, decimals)
+        o = _put_point(out, _put_piece(out, o, texts, 6), sheet.quantiles, row, stamp.median, decimals)
+        o = put_decimals(out, _put_piece(out, o, texts, 7), sheet.anchor[row], decimals)
+        o = put_significant(out, _put_piece(out, o, texts, 8), sheet.scale[row], SCALE_DIGITS)
+        o = _put_piece(out, _put_piece(out, o, texts, 9), texts, stamp.models + sheet.model[row])
+        o = _put_piece(out, o, texts, stamp.rungs + sheet.rung[row])
+        o = _put_piece(out, o, texts, 10)
+        o = _put_piece(out, o, texts, stamp.qualities + (sheet.flags[row] & (QUALITIES - 1)))
+        o = put_whole(out, _put_piece(out, o, texts, 11), (stamp.produced_ns - sheet.as_of[row]) // 1_000_000)
+        o = _put_piece(out, o, texts, 12)
+        if stamp.expires_after_ns < 0:
+            o = put_null(out, o)
+        else:
+            o = put_whole(out, o, sheet.as_of[row] + stamp.expires_after_ns)
+        o = _put_piece(out, _put_piece(out, o, texts, 13), texts, stamp.sources + sheet.partition[row])
+        o = put_whole(out, o, sheet.offset[row])
+        out[o] = 125
+        o = put_whole(out, _put_piece(out, o + 1, texts, 14), stamp.produced_ns)
+        o = put_hex(out, _put_piece(out, o, texts, 15), sheet.input_hash[row])
+        o = put_significant(out, _put_piece(out, o, texts, 16), sheet.confidence[row], CONFIDENCE_DIGITS)
+        o = _put_piece(out, o, texts, 17)
+        ends[row] = o
+        row += 1
+    return row, o
+
+
+@lean_njit
+def _decimals(anchor, scale, relative):  # type: ignore[no-untyped-def]
+    """Decimals that reach MOVE_DIGITS below the one-bar move."""
+    move = abs(scale * anchor) if relative else abs(scale)
+    if not 0 < move < np.inf:
+        return np.int64(MOST_DECIMALS)
+    return min(max(np.int64(np.ceil(MOVE_DIGITS - np.log10(move))), 0), MOST_DECIMALS)
+
+
+@lean_njit
+def _put_times(out, o, target_ns, row):  # type: ignore[no-untyped-def]
+    if target_ns.shape[1] == 0 or target_ns[row, 0] < 0:
+        return put_null(out, o)
+    for step in range(target_ns.shape[1]):
+        out[o] = 44 if step else 91
+        o = put_whole(out, o + 1, target_ns[row, step])
+    out[o] = 93
+    return o + 1
+
+
+@lean_njit
+def _put_quantiles(out, o, quantiles, row, decimals):  # type: ignore[no-untyped-def]
+    for step in range(quantiles.shape[1]):
+        out[o] = 44 if step else 91
+        out[o + 1] = 91
+        o += 2
+        for q in range(quantiles.shape[2]):
+            if q:
+                out[o] = 44
+                o += 1
+            o = put_decimals(out, o, quantiles[row, step, q], decimals)
+        out[o] = 93
+        o += 1
+    out[o] = 93
+    return o + 1
+
+
+@lean_njit
+def _put_point(out, o, quantiles, row, median, decimals):  # type: ignore[no-untyped-def]
+    for step in range(quantiles.shape[1]):
+        out[o] = 44 if step else 91
+        o = put_decimals(out, o + 1, quantiles[row, step, median], decimals)
+    out[o] = 93
+    return o + 1
+
+
+@lean_njit
+def write_features(symbol, as_of, tie, partition, offset, values, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]  # fmt: skip
+    """As write_forecasts, for feature vectors."""
+    while row < len(starts) and o + room <= len(out):
+        starts[row] = o
+        o = put_name(out, _put_piece(out, o, texts, 0), names[symbol[row]], lengths[symbol[row]])
+        o = put_whole(out, _put_piece(out, o, texts, 1), as_of[row])
+        o = put_whole(out, _put_piece(out, o, texts, 2), tie[row])
+        o = _put_piece(out, o, texts, 3)
+        for f in range(values.shape[1]):
+            if f:
+                o = _put_piece(out, o, texts, 4)
+            o = put_significant(out, o, values[row, f], FEATURE_DIGITS)
+        o = _put_piece(out, o, texts, 5)
+        o = put_whole(out, _put_piece(out, o, texts, FEATURE_FIXED + partition[row]), offset[row])
+        out[o] = 125
+        o = _put_piece(out, o + 1, texts, 6)
+        ends[row] = o
+        row += 1
+    return row, o

@@ -1,0 +1,193 @@
+"""The JSON codec against the oracle: on well-formed messages, on mutated ones, on any bytes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from codec_oracle import expected, raw_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tickcast.codec.decode import Decoder
+from tickcast.errors import Reason
+from tickcast.settings import Codec, Fields
+from tickcast.symbols import SymbolTable
+
+OFF_THE_FAST_PATH = '"\\u0041":0'  # a key with an escape: the scanner leaves such a message to the careful path
+BLANKS = st.text(" \t\r\n", max_size=2)
+PLAIN_NAMES = st.text(st.characters(codec="ascii", min_codepoint=32, exclude_characters='"\\'), max_size=50)
+
+
+def decode(messages, unit="ns", prefix="", limit=1000):
+    table = SymbolTable(limit)
+    codec = Codec(time_unit=unit, symbol_prefix=prefix, fields=Fields(sequence="seq"))
+    ticks, rejects = Decoder(codec, table).decode(raw_of(messages))
+    return ticks, rejects, table
+
+
+def outcomes(messages, **options):
+    """What became of each message, in the oracle's terms."""
+    ticks, rejects, table = decode(messages, **options)
+    rows = zip(ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence)
+    found = {int(row): (table.name(values[0]), *(v.item() for v in values[1:])) for row, values in zip(ticks.row, rows)}
+    assert len(ticks) + len(rejects) == len(messages)
+    found |= {int(row): Reason(int(reason)) for row, reason in zip(rejects.row, rejects.reason)}
+    assert sorted(found) == list(range(len(messages)))
+    return [found[row] for row in range(len(messages))]
+
+
+def same(a, b):
+    if isinstance(a, Reason) or isinstance(b, Reason):
+        return a is b
+    return all(x == y or (x != x and y != y) for x, y in zip(a, b))
+
+
+def agree(messages, unit="ns", prefix=""):
+    for message, got in zip(messages, outcomes(messages, unit=unit, prefix=prefix)):
+        want = expected(message, unit, prefix)
+        assert same(got, want), (message, got, want)
+
+
+@st.composite
+def number_texts(draw):
+    kind = draw(st.integers(0, 5))
+    if kind == 0:
+        return repr(draw(st.floats(allow_nan=False, allow_infinity=False)))
+    if kind == 1:
+        return str(draw(st.integers(-(10**30), 10**30)))
+    if kind == 2:
+        return f"{draw(st.integers(-(10**19), 10**19))}e{draw(st.integers(-400, 400))}"
+    digits = draw(st.text("0123456789", min_size=1, max_size=20)).lstrip("0") or "0"
+    decimals = draw(st.text("0123456789", min_size=1, max_size=25))
+    return f"{draw(st.sampled_from(['', '-']))}{digits}.{decimals}"
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+).map(json.dumps)
+
+
+@st.composite
+def quoted(draw, texts):
+    text = draw(texts)
+    return f'"{text}"' if draw(st.booleans()) else text
+
+
+@st.composite
+def times(draw):
+    if draw(st.booleans()):
+        return draw(quoted(st.integers(-(10**19), 10**19).map(str) | number_texts()))
+    moment = draw(st.datetimes()).isoformat(sep=draw(st.sampled_from("Tt ")))
+    zone = draw(st.sampled_from(["Z", "z", "+00:00", "-07:30", "+14:00", "+24:00", ""]))
+    return f'"{moment}{zone}"'
+
+
+@st.composite
+def messages(draw):
+    """A tick message with its fields in any order, junk between them, blanks anywhere; some fields absent or wrong."""
+    name = draw(PLAIN_NAMES | st.text(max_size=12))
+    pool = {
+        "symbol": st.just(json.dumps(name, ensure_ascii=draw(st.booleans()))),
+        "ts": times(),
+        **dict.fromkeys(("price", "size", "bid", "ask"), quoted(number_texts())),
+        "seq": quoted(st.integers(-(10**20), 10**20).map(str) | number_texts()),
+    }
+    absent = draw(st.sets(st.sampled_from(sorted(pool)), max_size=3))
+    pairs = [(key, draw(JUNK if draw(st.integers(0, 30)) == 0 else value)) for key, value in pool.items() if key not in absent]
+    keys = st.sampled_from(["pricey", "s", "", "t", "symbols", "e", "data"])
+    pairs += draw(st.lists(st.tuples(keys, JUNK), max_size=3))
+    if draw(st.integers(0, 9)) == 0:
+        pairs.append(draw(st.sampled_from(pairs or [("a", "1")])))
+    blank = lambda: draw(BLANKS)  # noqa: E731
+    parts = [f'{blank()}"{key}"{blank()}:{blank()}{value}{blank()}' for key, value in draw(st.permutations(pairs))]
+    return f"{blank()}{{{','.join(parts) or blank()}}}{blank()}".encode("utf-8", "replace")
+
+
+@st.composite
+def mutated(draw):
+    """A message with some bytes changed, cut out, doubled, or its end cut off."""
+    data = bytearray(draw(messages()))
+    for _ in range(draw(st.integers(1, 3))):
+        if not data:
+            break
+        at = draw(st.integers(0, len(data) - 1))
+        kind = draw(st.integers(0, 4))
+        if kind == 0:
+            data[at] = draw(st.sampled_from(b'"\\{}[],:-+.eE019ntf \x00\x1f\x7f\x80\xc3\xff'))
+        elif kind == 1:
+            del data[at : at + draw(st.integers(1, 5))]
+        elif kind == 2:
+            data[at:at] = data[at : at + draw(st.integers(1, 20))]
+        elif kind == 3:
+            del data[at:]
+        else:
+            data[at:at] = draw(st.binary(max_size=3))
+    return bytes(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(messages(), max_size=8), st.sampled_from(["s", "ms", "us", "ns"]), st.sampled_from(["", "binance:"]))
+def test_well_formed_messages_decode_as_the_oracle_says(batch, unit, prefix):
+    agree(batch, unit, prefix)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(mutated(), max_size=8))
+def test_mutated_messages_decode_or_are_rejected_as_the_oracle_says(batch):
+    agree(batch)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=60) | st.text('{}[]",:0.1-eE \\ntrufalse', max_size=40).map(str.encode), max_size=8))
+def test_any_bytes_end_as_decoded_or_rejected(batch):
+    agree(batch)
+
+
+@settings(max_examples=300, deadline=None)
+@given(messages())
+def test_scanner_and_careful_path_read_a_message_alike(message):
+    body = message.decode().lstrip(" \t\r\n")
+    careful = f"{{{OFF_THE_FAST_PATH}{'' if body[1:].lstrip().startswith('}') else ','}{body[1:]}".encode()
+    fast, slow = outcomes([message, careful])
+    assert same(fast, slow)
+
+
+@settings(max_examples=300, deadline=None)
+@given(number_texts())
+def test_a_number_equals_the_double_that_python_reads(text):
+    got = outcomes([b'{"symbol":"A","ts":1,"price":%b}' % text.encode()])[0]
+    if math.isinf(float(text)):
+        assert got is Reason.BAD_NUMBER
+    else:
+        assert got[2] == float(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(mutated() | messages(), min_size=1, max_size=12), st.data())
+def test_where_a_batch_is_cut_changes_nothing(batch, data):
+    cut = data.draw(st.integers(0, len(batch)))
+    whole_table, cut_table = SymbolTable(3), SymbolTable(3)
+    whole, rejects = Decoder(Codec(), whole_table).decode(raw_of(batch))
+    decoder = Decoder(Codec(), cut_table)
+    parts = [decoder.decode(raw_of(part)) for part in (batch[:cut], batch[cut:])]
+    assert [r for _, part in parts for r in part.reason] == list(rejects.reason)
+    assert [s for part, _ in parts for s in part.symbol] == list(whole.symbol)
+    assert whole_table.names() == cut_table.names()
+
+
+@settings(max_examples=200, deadline=None)
+@given(mutated() | messages())
+def test_only_a_tick_adds_a_symbol(message):
+    ticks, _, table = decode([message])
+    assert len(table) == len(np.unique(ticks.symbol))
+
+
+@pytest.mark.parametrize("decimals", range(23))
+def test_doubles_of_17_digits_read_exactly_at_every_number_of_decimals(decimals):
+    rng = np.random.default_rng(decimals)
+    texts = [f"{m // 10**decimals}.{m % 10**decimals:0{max(decimals, 1)}d}" for m in rng.integers(10**16, 10**17, 500).tolist()]
+    got = outcomes([b'{"symbol":"A","ts":1,"price":%b}' % text.encode() for text in texts])
+    assert [row[2] for row in got] == [float(text) for text in texts]
