@@ -11,9 +11,9 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+
 from plain import PlainEngine
 from stats import Figure, ratio_of
-
 from tickcast.app.wiring import build
 from tickcast.columns import RawBatch
 from tickcast.edges.memory_bus import raw_batch
@@ -45,7 +45,10 @@ def tape(symbols: int, ticks: int, per_bar: int, *, seed: int = 1) -> Tape:
         b'{"symbol":"SYM%05d","ts":%d,"price":%.4f,"size":%.3f}' % (c, t, p, z / 1000)
         for c, t, p, z in zip(code, ts, price, size, strict=True)
     ]
-    batches = [raw_batch("tickcast.ticks", 0, messages[i : i + CHUNK], first_offset=i, stamp_ns=-1) for i in range(0, ticks, CHUNK)]  # fmt: skip
+    batches = [
+        raw_batch("tickcast.ticks", 0, messages[i : i + CHUNK], first_offset=i, stamp_ns=-1)
+        for i in range(0, ticks, CHUNK)
+    ]
     return Tape(messages, batches, bars)
 
 
@@ -93,7 +96,11 @@ def main() -> list[Figure]:
         runs = [engine_run(settings, market.batches) for _ in range(5)]
         seconds, bars = median(run[0] for run in runs), runs[0][1]
         note = f"{bars / seconds:,.0f} bars/s, {1e9 * seconds / ticks:.0f} ns per tick"
-        figures.append(Figure(f"{symbols:,} symbols, {per_bar} ticks per bar", ticks / seconds, "ticks/s", bar, "higher", note=note))  # fmt: skip
+        figures.append(
+            Figure(
+                f"{symbols:,} symbols, {per_bar} ticks per bar", ticks / seconds, "ticks/s", bar, "higher", note=note
+            )
+        )
     figures.append(against_plain(settings))
     figures.append(growth(settings))
     return figures

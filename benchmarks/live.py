@@ -12,8 +12,8 @@ from statistics import median
 
 import numpy as np
 import uvloop
-from stats import Figure
 
+from stats import Figure
 from tickcast.app.daemon import Daemon
 from tickcast.app.fit import fit, make_order
 from tickcast.app.synth import write
@@ -56,7 +56,10 @@ class Feed:
         code = (self._next + np.arange(count)) % len(self._price)
         self._next += count
         self._price[code] *= np.exp(self._rng.normal(0, 1e-4, count))
-        return [b'{"symbol":"S%05d","ts":%d,"price":%.4f,"size":1.0}' % (c, ts, p) for c, p in zip(code, self._price[code], strict=True)]  # fmt: skip
+        return [
+            b'{"symbol":"S%05d","ts":%d,"price":%.4f,"size":1.0}' % (c, ts, p)
+            for c, p in zip(code, self._price[code], strict=True)
+        ]
 
 
 async def under_load(settings: Settings) -> tuple[float, float, float]:

@@ -35,7 +35,9 @@ class _Open:
 class PlainBars:
     """One partition. Give it ticks in arrival order; `bars` are the closed ones, in order of closing."""
 
-    def __init__(self, *, kind="time", every=1000, lateness=0, on_gap="carry", longest_fill=108, jump=3_600_000_000_000):  # type: ignore[no-untyped-def]  # fmt: skip
+    def __init__(
+        self, *, kind="time", every=1000, lateness=0, on_gap="carry", longest_fill=108, jump=3_600_000_000_000
+    ):  # type: ignore[no-untyped-def]
         self.kind, self.every, self.lateness, self.on_gap = kind, every, lateness, on_gap
         self.longest_fill, self.jump = longest_fill, jump
         self.bars: list[Bar] = []
@@ -59,9 +61,9 @@ class PlainBars:
                 self.outcomes[held[0]] = ACCEPTED
             else:
                 self.outcomes[held[0]] = JUMP
-        if self.kind == "time" and self._closed_to is not None and ts < self._closed_to:
-            self.outcomes[number] = LATE
-        elif self.kind != "time" and ts < self._newest_of.get(symbol, ts) - self.lateness:
+        if (self.kind == "time" and self._closed_to is not None and ts < self._closed_to) or (
+            self.kind != "time" and ts < self._newest_of.get(symbol, ts) - self.lateness
+        ):
             self.outcomes[number] = LATE
         elif self._newest is not None and ts - (self._newest - self.lateness) > self.jump:
             self.outcomes[number] = HELD

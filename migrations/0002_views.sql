@@ -1,4 +1,9 @@
--- Forecasts and scores as people ask for them: one row per step, in prices.
+-- The store as people ask for it: positions by partition, forecasts and scores by step, in prices.
+
+CREATE VIEW offsets AS
+SELECT unnest(from_json(positions, '[{"source_topic": "VARCHAR", "source_partition": "INTEGER",
+    "next_offset": "BIGINT", "watermark_ns": "BIGINT"}]'), recursive := true)
+FROM commits;
 
 CREATE VIEW forecast_steps AS
 SELECT

@@ -27,7 +27,15 @@ def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def batch(ticks: Sequence[Tick], symbols: SymbolTable, *, first: int = 0, stamp_ns: int = -1, partition: int = 0, **columns: float) -> tuple[RawBatch, TickBatch]:  # fmt: skip
+def batch(
+    ticks: Sequence[Tick],
+    symbols: SymbolTable,
+    *,
+    first: int = 0,
+    stamp_ns: int = -1,
+    partition: int = 0,
+    **columns: float,
+) -> tuple[RawBatch, TickBatch]:
     """Ticks as one RawBatch of empty messages and its TickBatch."""
     n = len(ticks)
     zeros = np.zeros(n, np.int64)
@@ -74,14 +82,17 @@ class Folding:
     def feed(self, ticks: Iterable[Tick], *, chunk: int = 1 << 30, **columns: float) -> "Folding":
         ticks = list(ticks)
         for first in range(0, len(ticks), chunk):
-            raw, decoded = batch(ticks[first : first + chunk], self.symbols, first=self._next, **columns)  # type: ignore[arg-type]  # fmt: skip
+            raw, decoded = batch(ticks[first : first + chunk], self.symbols, first=self._next, **columns)  # type: ignore[arg-type]
             self._next += len(raw)
             for item in self.folder.fold(raw, decoded):
                 if isinstance(item, ClosedBars):
                     self.closed.append(item.bars)
                 else:
                     letters, rejects = item
-                    self.refused += [(int(letters.offsets[r]), int(reason)) for r, reason in zip(rejects.row, rejects.reason, strict=True)]  # fmt: skip
+                    self.refused += [
+                        (int(letters.offsets[r]), int(reason))
+                        for r, reason in zip(rejects.row, rejects.reason, strict=True)
+                    ]
         return self
 
     @property

@@ -13,6 +13,7 @@ from tickcast.symbols import SymbolTable
 T0 = 1_700_000_000_000_000_000
 SECOND = 10**9
 SOURCE = ("ticks", 0)
+SYMBOLS = 4
 HORIZON, LEVELS = 3, [0.1, 0.5, 0.9]
 
 
@@ -34,29 +35,31 @@ def card(name: str = "naive", **fields: object) -> ModelCard:
     return ModelCard(**plain | fields)  # type: ignore[arg-type]
 
 
-def table(count: int = 4) -> SymbolTable:
+def table(count: int = SYMBOLS) -> SymbolTable:
     symbols = SymbolTable(64)
     for code in range(count):
         symbols.code(f"SYM{code}")
     return symbols
 
 
-def open_store(settings: Settings, *, symbols: SymbolTable | None = None, cards: list[ModelCard] | None = None) -> Store:
+def open_store(
+    settings: Settings, *, symbols: SymbolTable | None = None, cards: list[ModelCard] | None = None
+) -> Store:
     return Store.open(settings, symbols=symbols or table(), cards=[card()] if cards is None else cards, at_ns=T0)
 
 
-def forecasts(first: int, count: int, *, salt: int = 0, symbols: int = 4, horizon: int = HORIZON, levels: int = len(LEVELS)) -> Forecasts:  # fmt: skip
+def forecasts(first: int, count: int, *, salt: int = 0) -> Forecasts:
     """Forecast n comes from the record of offset n and has as_of T0 + n seconds; prices are around 60,000."""
     n = np.arange(first, first + count)
     draw = np.random.default_rng([first, salt])
     as_of = T0 + n * SECOND
     anchor = 60_000 + n % 100 + 0.25
-    spread = np.sort(draw.normal(0, 20, (count, horizon, levels)), axis=2)
+    spread = np.sort(draw.normal(0, 20, (count, HORIZON, len(LEVELS))), axis=2)
     return Forecasts(
-        (n % symbols).astype(np.int32), n // symbols, as_of, np.zeros(count, np.int32), np.zeros(count, np.int32), n,
+        (n % SYMBOLS).astype(np.int32), n // SYMBOLS, as_of, np.zeros(count, np.int32), np.zeros(count, np.int32), n,
         anchor, np.full(count, 1e-4), np.zeros(count, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.uint8),
         np.full(count, salt + 7, np.uint64), n.astype(np.uint64), np.full(count, 2**63 + 5, np.uint64),
-        as_of[:, None] + SECOND * np.arange(1, horizon + 1), anchor[:, None, None] + spread,
+        as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + spread,
         np.full(count, 0.5, np.float32), as_of,
     )  # fmt: skip
 
@@ -67,13 +70,13 @@ def scores(of: Forecasts, steps: int = 3) -> Scores:
     actual = np.repeat(of.anchor[:, None] + 2.0, steps, axis=1)
     actual[::3, 0] = np.nan
     return Scores(
-        of.symbol, of.as_of, of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor, of.scale,
-        actual, np.repeat(of.anchor[:, None] + 0.5, steps, axis=1), np.where(np.isnan(actual), np.nan, 1.5),
+        of.symbol, of.as_of.copy(), of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor,
+        of.scale, actual, np.repeat(of.anchor[:, None] + 0.5, steps, axis=1), np.where(np.isnan(actual), np.nan, 1.5),
         np.ones((n, steps), np.uint8), np.zeros(n, np.uint8),
     )  # fmt: skip
 
 
-def bars(first: int, count: int, *, symbols: int = 4) -> BarBatch:
+def bars(first: int, count: int, *, symbols: int = SYMBOLS) -> BarBatch:
     """Bar n belongs to symbol n % symbols, and closes with the record of offset n at T0 + n seconds."""
     n = np.arange(first, first + count)
     price = 100.0 + n / 8
@@ -86,11 +89,13 @@ def bars(first: int, count: int, *, symbols: int = 4) -> BarBatch:
 
 
 def letter(offset: int) -> DeadLetter:
-    return DeadLetter(topic="ticks", partition=0, offset=offset, value=b'{"price": \xff', reason="malformed", stage="codec")
+    return DeadLetter(
+        topic="ticks", partition=0, offset=offset, value=b'{"price": \xff', reason="malformed", stage="codec"
+    )
 
 
 def accuracy(as_of_ns: int = T0) -> Accuracy:
-    plain = {name: 0.5 for name in Accuracy.__struct_fields__}
+    plain = dict.fromkeys(Accuracy.__struct_fields__, 0.5)
     words = {"model": "naive", "version": "1", "group": "all", "window": "rolling", "coverage": {"0.9": 0.88}}
     whole = {"horizon": 1, "n": 10, "void": 1, "pending": 2, "as_of_ns": as_of_ns, "schema": 1, "r2": float("nan")}
     return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
@@ -99,9 +104,10 @@ def accuracy(as_of_ns: int = T0) -> Accuracy:
 def unit(first: int, count: int, *, salt: int = 0) -> Unit:
     """Everything that the records `first` to `first + count` bring, and the offset after them."""
     asked = forecasts(first, count, salt=salt)
+    last = first + count
     return Unit(
         forecasts=[asked], scores=[scores(asked)], bars=[bars(first, count)], accuracy=[accuracy(T0 + first)],
-        dead_letters=[letter(first)], offsets={SOURCE: first + count}, watermarks={SOURCE: T0 + (first + count) * SECOND},
+        dead_letters=[letter(first)], offsets={SOURCE: last}, watermarks={SOURCE: T0 + last * SECOND},
         sources=[SOURCE],
     )  # fmt: skip
 

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="tickcast", description="Forecasts market ticks as they stream, and keeps score.")
+    top = argparse.ArgumentParser(
+        prog="tickcast", description="Forecasts market ticks as they stream, and keeps score."
+    )
     top.add_argument("--version", action="version", version=f"tickcast {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -89,10 +91,14 @@ def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 
 
 def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.check import refuse_too_large
     from tickcast.app.daemon import Daemon
+    from tickcast.app.footprint import state_bytes
     from tickcast.clock import SystemClock
     from tickcast.edges.memory_bus import MemoryBus
     from tickcast.edges.telemetry import set_up_logging
+
+    refuse_too_large(settings, state_bytes=state_bytes(settings))
 
     async def serve() -> None:
         clock = SystemClock()
@@ -172,7 +178,7 @@ def _warm(args: argparse.Namespace, settings: Settings, origins: Origins) -> int
 def drain_on_signals(drain: Callable[[], None]) -> None:
     """The first SIGINT or SIGTERM drains, the second ends the process at once."""
     loop = asyncio.get_running_loop()
-    seen = []
+    seen: list[bool] = []
 
     def on_signal() -> None:
         if seen:

@@ -98,7 +98,7 @@ class Quality(Section):
     ancient_ms: Natural = 0
     """A tick further behind its record's broker timestamp is refused; 0 = off."""
     max_jump_ms: Natural = 0
-    """A tick further beyond the watermark is held until the next one confirms it; 0 = the larger of 1 h and 100 bars."""
+    """A tick further beyond the watermark waits for the next one to confirm it; 0 = the larger of 1 h and 100 bars."""
     crossed: Literal["accept", "reject"] = "accept"
     """What happens to a quote whose bid is above its ask; it is counted either way."""
     outlier_sigmas: Annotated[float, Field(ge=0)] = 0.0

@@ -1,16 +1,16 @@
 """`tickcast query` through the socket of a running daemon."""
 
 import asyncio
-import os
 import socket
 import stat
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
-from storekit import open_store, store_settings, unit
 
+from storekit import open_store, store_settings, unit
 from tickcast.app.query import SOCKET, run_query
 from tickcast.edges.query_socket import PATH_BYTES, QueryServer, ask
 from tickcast.errors import BadRequest, BadSettings, BadStore, StoreStalled
@@ -84,7 +84,9 @@ def talk(path: Path, request: bytes) -> bytes:
         return client.makefile("rb").read()
 
 
-@pytest.mark.parametrize("request_line", [b"SELECT 1\n", b"{}\n", b'{"sql": 3}\n', b"\xff\n", b"", b"x" * (3 << 20) + b"\n"])
+@pytest.mark.parametrize(
+    "request_line", [b"SELECT 1\n", b"{}\n", b'{"sql": 3}\n', b"\xff\n", b"", b"x" * (3 << 20) + b"\n"]
+)
 async def test_a_malformed_request_is_answered_with_a_refusal(tmp_path, request_line):
     path, store = tmp_path / "q.sock", Canned((["a"], []))
     async with serving(QueryServer(store, path), path):
@@ -125,7 +127,7 @@ async def test_a_large_answer_leaves_the_loop_free(tmp_path):
 
     async with serving(QueryServer(Canned((["n", "q"], rows)), path), path):
         watching = asyncio.create_task(watch())
-        columns, got = await asyncio.to_thread(ask, path, "SELECT 1")
+        _columns, got = await asyncio.to_thread(ask, path, "SELECT 1")
         watching.cancel()
     assert got == rows
     assert len(gaps) > len(rows) / 256  # the loop came round at least once for each slice
@@ -170,13 +172,15 @@ def test_a_daemon_that_breaks_off_is_told_of(tmp_path, reply):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen()
-        child = os.fork()
-        if child == 0:
+
+        def answer() -> None:
             client, _ = listener.accept()
-            client.recv(1000)
-            client.sendall(reply)
-            client.close()
-            os._exit(0)
+            with client:
+                client.recv(1000)
+                client.sendall(reply)
+
+        daemon = threading.Thread(target=answer)
+        daemon.start()
         with pytest.raises(StoreStalled, match="broke off"):
             ask(path, "SELECT 1")
-        os.waitpid(child, 0)
+        daemon.join(10)

@@ -4,11 +4,24 @@ import asyncio
 
 import numpy as np
 import pytest
+
 from storekit import (
-    HORIZON, LEVELS, SECOND, SOURCE, T0, accuracy, bars, card, forecasts, open_store, scores, store_settings, table, unit,
+    HORIZON,
+    LEVELS,
+    SECOND,
+    SOURCE,
+    T0,
+    accuracy,
+    bars,
+    card,
+    forecasts,
+    open_store,
+    scores,
+    store_settings,
+    table,
+    unit,
     value,
 )  # fmt: skip
-
 from tickcast.core.ladder import RUNGS
 from tickcast.errors import BadStore
 from tickcast.registry.store import Unit
@@ -55,14 +68,18 @@ async def test_targets_that_jump_over_closed_time_are_kept_one_by_one_and_those_
     asked.target_ns[1] += np.array([0, 3600 * SECOND, 3600 * SECOND])
     asked.target_ns[2] = -1
     await store.write(Unit(forecasts=[asked], sources=[SOURCE]))
-    _, rows = await store.query("SELECT list(target_ns ORDER BY step) FROM forecast_steps GROUP BY as_of_ns ORDER BY as_of_ns")
+    _, rows = await store.query(
+        "SELECT list(target_ns ORDER BY step) FROM forecast_steps GROUP BY as_of_ns ORDER BY as_of_ns"
+    )
     assert [row[0] for row in rows] == [*asked.target_ns[:2].tolist(), [None] * HORIZON]
 
 
 async def test_a_score_comes_back_with_null_where_the_target_was_void(store):
     asked = forecasts(0, 6)
     await store.write(Unit(forecasts=[asked], scores=[scores(asked)], sources=[SOURCE]))
-    columns, rows = await store.query("SELECT * FROM score_steps WHERE as_of_ns = (SELECT min(as_of_ns) FROM scores) ORDER BY step")
+    columns, rows = await store.query(
+        "SELECT * FROM score_steps WHERE as_of_ns = (SELECT min(as_of_ns) FROM scores) ORDER BY step"
+    )
     first, second, third = (dict(zip(columns, row, strict=True)) for row in rows)
     assert [r["step"] for r in (first, second, third)] == [1, 2, 3]
     assert (first["void"], first["actual"], first["pinball"], first["covered"]) == (True, None, None, None)
@@ -79,7 +96,20 @@ async def test_bars_come_back_bit_equal_and_in_order(store):
     assert np.bincount(tail.symbol).tolist() == [50] * 4
     for code in range(4):
         theirs, ours = closed.take(closed.symbol == code).take(slice(-50, None)), tail.take(tail.symbol == code)
-        for name in ("ordinal", "as_of", "tie", "open", "high", "low", "close", "volume", "ticks", "mask", "gap", "offset"):
+        for name in (
+            "ordinal",
+            "as_of",
+            "tie",
+            "open",
+            "high",
+            "low",
+            "close",
+            "volume",
+            "ticks",
+            "mask",
+            "gap",
+            "offset",
+        ):
             assert getattr(theirs, name).tobytes() == getattr(ours, name).tobytes(), name
 
 
@@ -187,7 +217,9 @@ async def test_models_keep_their_number_over_restarts_and_new_ones_are_added(tmp
     await store.close()
     store = open_store(settings, cards=[cards[1], cards[0]])
     await store.write(unit(8, 4))
-    _, rows = await store.query("SELECT m.name, count(*) FROM forecasts JOIN models m USING (model) GROUP BY 1 ORDER BY 1")
+    _, rows = await store.query(
+        "SELECT m.name, count(*) FROM forecasts JOIN models m USING (model) GROUP BY 1 ORDER BY 1"
+    )
     assert rows == [("holt", 8), ("naive", 4)]
     assert await value(store, "SELECT card->>'transform' FROM models WHERE name = 'holt'") == "log_return"
     await store.close()
@@ -224,7 +256,9 @@ async def test_a_sample_keeps_forecasts_and_scores_of_the_same_ids(tmp_path):
     await store.close()
 
 
-@pytest.mark.parametrize(("setting", "left"), [("store__forecasts", {"bars"}), ("store__bars", {"forecasts", "scores"})])
+@pytest.mark.parametrize(
+    ("setting", "left"), [("store__forecasts", {"bars"}), ("store__bars", {"forecasts", "scores"})]
+)
 async def test_none_stores_none_of_them(tmp_path, setting, left):
     store = open_store(store_settings(tmp_path, **{setting: "none"}))
     await store.write(unit(0, 8))

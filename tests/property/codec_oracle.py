@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 import msgspec
@@ -16,6 +16,16 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 RFC_3339 = re.compile(r"([0-9-]{10})[Tt ]([0-9:]{8})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 NUMBERS = ("price", "size", "bid", "ask")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond reason
+        return Decimal(0 if "e-" in text.lower() else "Infinity")
+
+
+decode_json = msgspec.json.Decoder(float_hook=decimal).decode
 
 
 class Bad(Exception):
@@ -34,7 +44,7 @@ def number(value: Any) -> int | Decimal:
     """A JSON number, or a string that is one to the last character."""
     if isinstance(value, str):
         try:
-            read = msgspec.json.decode(value.encode(), float_hook=Decimal)
+            read = decode_json(value.encode())
         except (ValueError, RecursionError):
             raise Bad from None
         if value != value.strip(" \t\r\n"):
@@ -57,7 +67,7 @@ def double(value: Any) -> float:
 
 def exact(value: int | Decimal, unit: int) -> Decimal:
     with localcontext(prec=3000):
-        if abs(Decimal(value).adjusted()) > 900 and value != 0:
+        if not Decimal(value).is_finite() or Decimal(value).adjusted() > 900:
             raise Bad
         return Decimal(value) * unit
 
@@ -90,7 +100,7 @@ def expected(message: bytes, unit: str = "ns", prefix: str = "") -> tuple[Any, .
     if not message:
         return Reason.EMPTY
     try:
-        record = msgspec.json.decode(message, float_hook=Decimal)
+        record = decode_json(message)
     except (ValueError, RecursionError):
         return Reason.MALFORMED
     if not isinstance(record, dict):

@@ -1,13 +1,13 @@
 """The folding kernel against a plain Python oracle, whatever the chunks."""
 
 import numpy as np
-import plain
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from kit import T0, Folding, Tick, settings
 
+import plain
+from kit import T0, Folding, Tick, settings
 from tickcast.core.bars import fold
 from tickcast.errors import Reason
 
@@ -64,10 +64,17 @@ def test_fold_equals_the_plain_oracle_for_any_tape_and_chunk(
     folding = Folding(settings(**ours)).feed(ticks, chunk=chunk)
     assert rows_of(folding) == as_rows(oracle.bars)
     outcomes = list(oracle.outcomes.values())
-    for reason, word in ((Reason.ACCEPTED, plain.ACCEPTED), (Reason.LATE, plain.LATE), (Reason.HELD, plain.HELD), (Reason.JUMP, plain.JUMP)):  # fmt: skip
+    for reason, word in (
+        (Reason.ACCEPTED, plain.ACCEPTED),
+        (Reason.LATE, plain.LATE),
+        (Reason.HELD, plain.HELD),
+        (Reason.JUMP, plain.JUMP),
+    ):
         assert folding.count(reason) == outcomes.count(word)
     assert folding.folder.counts().sum() == len(ticks)
-    assert folding.refused == [(i, Reason.JUMP) for i, outcome in sorted(oracle.outcomes.items()) if outcome == plain.JUMP]  # fmt: skip
+    assert folding.refused == [
+        (i, Reason.JUMP) for i, outcome in sorted(oracle.outcomes.items()) if outcome == plain.JUMP
+    ]
 
 
 @given(tape=tapes)

@@ -4,8 +4,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from kit import T0, Served, Tick, rung, settings, walk
 
+from kit import T0, Served, Tick, rung, settings, walk
 from tickcast.columns import F32, Inputs
 from tickcast.core import scoring
 from tickcast.errors import Quality, Reason
@@ -49,7 +49,10 @@ def test_ids_are_unique_and_change_with_model_symbol_time_tie_and_horizon() -> N
 def test_changing_the_future_changes_no_forecast_and_no_score_of_the_past(kind: dict[str, object]) -> None:
     s, ticks = settings(**SMALL, **kind), walk(6000, 5, seed=2)
     turn = ticks[4000][1]
-    changed = [(symbol, ts, price * (3.0 if ts > turn else 1.0), size * (7.0 if ts > turn else 1.0)) for symbol, ts, price, size in ticks]  # fmt: skip
+    changed = [
+        (symbol, ts, price * (3.0 if ts > turn else 1.0), size * (7.0 if ts > turn else 1.0))
+        for symbol, ts, price, size in ticks
+    ]
     one, other = Served(s, ticks, chunk=500), Served(s, changed, chunk=500)
     for a, b, moment in ((one.forecasts, other.forecasts, "as_of"), (one.scores, other.scores, "settled_ns")):
         before_a, before_b = (x.take(getattr(x, moment) <= turn) for x in (a, b))
@@ -121,7 +124,9 @@ def test_unusable_model_output_is_answered_by_last_value_and_flagged(answer: obj
     served = Served(s, walk(2000, 3, seed=5), chunk=100, runners=[Broken(rung("naive", s), answer)])
     assert len(served.forecasts) > 100
     assert (served.forecasts.flags & Quality.FALLBACK).all()
-    np.testing.assert_allclose(served.forecasts.quantiles[:, :, 2], served.forecasts.anchor[:, None].repeat(4, 1), rtol=1e-12)
+    np.testing.assert_allclose(
+        served.forecasts.quantiles[:, :, 2], served.forecasts.anchor[:, None].repeat(4, 1), rtol=1e-12
+    )
 
 
 def test_a_command_is_a_barrier_questions_before_it_go_to_the_model_before_it() -> None:
@@ -149,7 +154,10 @@ def test_conflate_asks_only_the_newest_question_of_each_symbol_and_counts_the_re
 
 def test_consumed_is_always_accepted_plus_rejected_plus_late_plus_held() -> None:
     ticks = walk(3000, 5, seed=8)
-    ticks = [(s, ts - (10**9 if i % 17 == 0 else 0), p * (-1 if i % 23 == 0 else 1), z) for i, (s, ts, p, z) in enumerate(ticks)]  # fmt: skip
+    ticks = [
+        (s, ts - (10**9 if i % 17 == 0 else 0), p * (-1 if i % 23 == 0 else 1), z)
+        for i, (s, ts, p, z) in enumerate(ticks)
+    ]
     engine = Served(settings(**SMALL, bars__every_ms=500), ticks, chunk=64).engine
     counts = engine.folder.counts()
     assert counts.sum() == 3000

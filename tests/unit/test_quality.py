@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from kit import T0, Folding, settings
 
+from kit import T0, Folding, settings
 from tickcast.core.fold import Adjustments
 from tickcast.errors import Reason
 
@@ -42,7 +42,9 @@ def test_future_and_ancient_are_judged_against_the_broker_stamp_only() -> None:
     folding = Folding(settings(quality__ancient_ms=5000))
     folding.feed([("A", T0 + 61_000 * MS, 1.0, 1.0), ("A", T0 - 5001 * MS, 1.0, 1.0), ("A", T0, 1.0, 1.0)], stamp_ns=T0)
     assert [reason for _, reason in folding.refused] == [Reason.FUTURE, Reason.ANCIENT]
-    unstamped = Folding(settings(quality__ancient_ms=5000)).feed([("A", T0, 1.0, 1.0), ("A", T0 + 61_000 * MS, 1.0, 1.0)])
+    unstamped = Folding(settings(quality__ancient_ms=5000)).feed(
+        [("A", T0, 1.0, 1.0), ("A", T0 + 61_000 * MS, 1.0, 1.0)]
+    )
     assert not unstamped.refused
 
 

@@ -1,12 +1,12 @@
 """Trading calendars: which intervals exist."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
+import numpy as np
 import pytest
-from kit import Folding, settings
 
-from tickcast.core.schedule import is_closed, load_calendar, target_times, trading_time
+from kit import Folding, settings
+from tickcast.core.schedule import ClosedTime, is_closed, parse_calendar, target_times, trading_time
 from tickcast.errors import BadSettings, Reason
 
 MINUTE = 60 * 10**9
@@ -27,14 +27,11 @@ def utc(text: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def calendar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("calendar") / "nyse.toml"
-    path.write_text(CALENDAR)
-    return path
+def closed() -> ClosedTime:
+    return parse_calendar(CALENDAR, name="nyse.toml", every_ns=MINUTE)
 
 
-def test_nights_weekends_holidays_and_daylight_saving_are_closed_time(calendar: Path) -> None:
-    closed = load_calendar(str(calendar), MINUTE)
+def test_nights_weekends_holidays_and_daylight_saving_are_closed_time(closed: ClosedTime) -> None:
     for moment, expected in (
         ("2024-07-03T13:29", True), ("2024-07-03T13:30", False), ("2024-07-03T19:59", False),
         ("2024-07-03T20:00", True), ("2024-07-04T15:00", True), ("2024-07-06T15:00", True),
@@ -43,38 +40,30 @@ def test_nights_weekends_holidays_and_daylight_saving_are_closed_time(calendar: 
         assert is_closed(closed, utc(moment)) is expected, moment
 
 
-def test_trading_time_counts_open_time_only(calendar: Path) -> None:
-    closed = load_calendar(str(calendar), MINUTE)
+def test_trading_time_counts_open_time_only(closed: ClosedTime) -> None:
     span = trading_time(closed, utc("2024-07-05T13:31")) - trading_time(closed, utc("2024-07-03T19:59"))
     assert span == 2 * MINUTE
 
 
-def test_targets_skip_closed_time(calendar: Path) -> None:
-    import numpy as np
-
-    closed = load_calendar(str(calendar), MINUTE)
+def test_targets_skip_closed_time(closed: ClosedTime) -> None:
     targets = target_times(closed, np.array([utc("2024-07-03T19:59")]), steps=3, every_ns=MINUTE)
     assert [*targets[0]] == [utc("2024-07-03T20:00"), utc("2024-07-05T13:31"), utc("2024-07-05T13:32")]
 
 
-def test_a_night_is_no_gap_and_a_tick_at_night_is_refused(calendar: Path) -> None:
-    s = settings(bars__every_ms=60_000, bars__calendar=f'"{calendar}"', quality__max_jump_ms=10**9)
+def test_a_night_is_no_gap_and_a_tick_at_night_is_refused(closed: ClosedTime) -> None:
+    s = settings(bars__every_ms=60_000, bars__calendar="nyse.toml", quality__max_jump_ms=10**9)
     times = ["2024-07-03T19:58", "2024-07-03T19:59", "2024-07-03T21:00", "2024-07-05T13:30", "2024-07-05T13:32"]
-    folding = Folding(s).feed([("A", utc(t), 1.0, 1.0) for t in times])
+    folding = Folding(s, closed_time=closed).feed([("A", utc(t), 1.0, 1.0) for t in times])
     assert folding.count(Reason.MARKET_CLOSED) == 1
     assert [*folding.bars.mask] == [1, 1, 1]
     assert [*folding.bars.gap] == [0, 0, 0]
     assert folding.feed([("A", utc("2024-07-05T13:34"), 1.0, 1.0)]).bars.mask[-2:].tolist() == [0, 1]
 
 
-def test_a_calendar_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match="nowhere.toml"):
-        load_calendar(str(tmp_path / "nowhere.toml"), MINUTE)
-    crooked = tmp_path / "crooked.toml"
-    crooked.write_text(CALENDAR.replace("16:00", "09:00"))
+def test_a_calendar_that_makes_no_sense_is_refused_with_its_name() -> None:
     with pytest.raises(BadSettings, match="no span of a day"):
-        load_calendar(str(crooked), MINUTE)
+        parse_calendar(CALENDAR.replace("16:00", "09:00"), name="crooked.toml", every_ns=MINUTE)
+    with pytest.raises(BadSettings, match="crooked.toml"):
+        parse_calendar(CALENDAR.replace("New_York", "Atlantis"), name="crooked.toml", every_ns=MINUTE)
     with pytest.raises(BadSettings, match="multiple of bars.every_ms"):
-        ok = tmp_path / "ok.toml"
-        ok.write_text(CALENDAR)
-        load_calendar(str(ok), 7 * MINUTE)
+        parse_calendar(CALENDAR, name="nyse.toml", every_ns=7 * MINUTE)

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal
 
 import msgspec
 import structlog
@@ -31,7 +32,7 @@ JSON = msgspec.json.Encoder()
 
 
 class Daemon:
-    """`async with` is not needed: `run` does all, and `drain` ends it. The bus is handed in; production has a broker."""
+    """`run` does all, and `drain` ends it. The bus is handed in, so that a test or the demo can be at its other end."""
 
     def __init__(self, settings: Settings, bus: MemoryBus, *, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -47,7 +48,9 @@ class Daemon:
     async def run(self) -> None:
         """Until drained, or until something fatal is raised."""
         async with AsyncExitStack() as stack:
-            self.store = Store.open(self.settings, symbols=self.serving.symbols, cards=self.serving.cards, at_ns=self._clock.now_ns())  # fmt: skip
+            self.store = Store.open(
+                self.settings, symbols=self.serving.symbols, cards=self.serving.cards, at_ns=self._clock.now_ns()
+            )
             stack.push_async_callback(self.store.close)
             self.state = "recovering"
             await restore(self.serving, self.store, self._clock)
@@ -87,7 +90,7 @@ class Daemon:
         """Stop fetching, answer what came, store it, and end."""
         self.pump.stop()
 
-    async def accuracy(self, *, window: str = "rolling") -> list[Accuracy]:
+    async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
         engine = self.serving.engine
         return await self._thread.call(lambda: engine.scorekeeper.accuracy(engine.newest_ns(), window=window))
 
@@ -100,7 +103,8 @@ class Daemon:
         ladder = self.serving.ladder
         cold = int((ladder.choose(folder.bars_held()) == NOBODY).sum()) if ladder else 0
         return Health(
-            instance=f"{self.settings.topics.prefix}{os.getpid()}", state="store_stalled" if self.units.stalled else self.state,
+            instance=f"{self.settings.topics.prefix}{os.getpid()}",
+            state="store_stalled" if self.units.stalled else self.state,
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, consumed=consumed, accepted=accepted,
             late=late, rejected=consumed - accepted - late - held, held=held,
             reasons={Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n},

@@ -87,7 +87,9 @@ async def _learn(settings: Settings, market: Market, out: Path, console: Console
 
 
 def _held_out(metrics: dict[str, Any]) -> str:
-    return f"error {metrics['skill']:+.1%} against last value, {metrics['coverage']['0.9']:.1%} of truths in the 90 % band"
+    return (
+        f"error {metrics['skill']:+.1%} against last value, {metrics['coverage']['0.9']:.1%} of truths in the 90 % band"
+    )
 
 
 async def _live(
@@ -142,7 +144,9 @@ async def _watch(daemon: Daemon, forecasts: Subscription, console: Console, *, h
 
 def _shown(forecast: Forecast, closes: list[float]) -> LastForecast:
     last = forecast.quantiles[-1]
-    return LastForecast(forecast.symbol, closes[-64:], forecast.anchor, forecast.point[-1], last[0], last[-1], forecast.rung)
+    return LastForecast(
+        forecast.symbol, closes[-64:], forecast.anchor, forecast.point[-1], last[0], last[-1], forecast.rung
+    )
 
 
 def _conclude(daemon: Daemon, console: Console, out: Path) -> None:
@@ -156,7 +160,10 @@ def _conclude(daemon: Daemon, console: Console, out: Path) -> None:
     for row in rows:
         inside = [*row.coverage.values()]
         console.print(
-            f"  {row.model:>6} {row.horizon:>3} s ahead: error {row.mae_pct:.4f} %, {row.skill:+.1%} against last value, "
+            f"  {row.model:>6} {row.horizon:>3} s ahead: error {row.mae_pct:.4f} %, "
+            f"{row.skill:+.1%} against last value, "
             f"{np.subtract(inside[-1], inside[0]):.1%} of truths in the 90 % band (n = {row.n:,})"
         )
-    console.print(f"forecasts and scores: tickcast query --set store.path={out / 'tickcast.duckdb'} 'SELECT count(*) FROM forecasts'")
+    console.print(
+        f"what it stored: tickcast query --set store.path={out / 'tickcast.duckdb'} 'SELECT * FROM scores LIMIT 5'"
+    )

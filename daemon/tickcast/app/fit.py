@@ -27,8 +27,14 @@ POLL_S = 0.2
 
 
 def fit(
-    settings: Settings, data: Path, out: Path, *, order: FitOrder, symbols: list[str] | None = None, clock: Clock | None = None
-) -> Result:  # fmt: skip
+    settings: Settings,
+    data: Path,
+    out: Path,
+    *,
+    order: FitOrder,
+    symbols: list[str] | None = None,
+    clock: Clock | None = None,
+) -> Result:
     """Train and leave the model in `out`, which is replaced only by a finished one."""
     folder = settings.runtime.folder / "jobs" / fresh_id()
     folder.mkdir(parents=True)

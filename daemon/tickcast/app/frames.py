@@ -33,7 +33,9 @@ def _hex(*words: U64) -> list[str]:
 
 
 def _names(codes: npt.NDArray[np.integer], names: list[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string())).cast(pa.string())  # fmt: skip
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string())).cast(
+        pa.string()
+    )
 
 
 def forecast_table(forecasts: Forecasts, serving: Serving) -> pa.Table:
@@ -75,7 +77,10 @@ def score_table(scores: Scores, serving: Serving) -> pa.Table:
 
 def bar_table(bars: BarBatch, serving: Serving) -> pa.Table:
     """Closed bars under the names that training and loading know."""
-    columns: dict[str, F64 | pa.Array] = {"symbol": _names(bars.symbol, serving.symbols.names()), "as_of_ns": bars.as_of}
+    columns: dict[str, F64 | pa.Array] = {
+        "symbol": _names(bars.symbol, serving.symbols.names()),
+        "as_of_ns": bars.as_of,
+    }
     for name in ("ordinal", "tie", "open", "high", "low", "close", "volume", "ticks", "mask", "gap"):
         columns[name] = getattr(bars, name)
     return pa.table(columns)
@@ -95,7 +100,9 @@ class TableFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._flush()
         if self._writer is not None:

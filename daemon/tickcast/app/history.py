@@ -20,7 +20,9 @@ def bars_only(settings: Settings) -> Settings:
     )
 
 
-def closed_bars(settings: Settings, path: Path, *, symbols: list[str] | None = None) -> "Iterator[tuple[Serving, Outcome]]":  # fmt: skip
+def closed_bars(
+    settings: Settings, path: Path, *, symbols: list[str] | None = None
+) -> "Iterator[tuple[Serving, Outcome]]":
     """One outcome per chunk of the file or folder; the serving names the symbols and counts what was refused."""
     tape = Tape(path, settings, symbols=symbols)
     serving = build(bars_only(tape.settings))
@@ -35,4 +37,3 @@ def closed_bars(settings: Settings, path: Path, *, symbols: list[str] | None = N
             f"{path} closes no bar: {int(reasons.sum())} ticks were read, {int(reasons[0])} accepted",
             remedy="compare bars.* with the spacing of the data, and codec.* with its columns",
         )
-

@@ -49,7 +49,9 @@ class Order:
 class TapeSource:
     """The tape as events, paced by event time where a speed is asked for."""
 
-    def __init__(self, batches: Iterator[RawBatch], serving: Serving, clock: SetClock, *, speed: float, progress: Progress) -> None:  # fmt: skip
+    def __init__(
+        self, batches: Iterator[RawBatch], serving: Serving, clock: SetClock, *, speed: float, progress: Progress
+    ) -> None:
         self._batches = batches
         self._engine = serving.engine
         self._clock = clock
@@ -108,7 +110,9 @@ class FileSink:
 async def replay(settings: Settings, order: Order) -> dict[str, Any]:
     """Run the tape to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
-    tape = Tape(order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols)  # fmt: skip
+    tape = Tape(
+        order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols
+    )
     settings = tape.settings
     serving, clock = build(settings), SetClock()
     thread = EngineThread()
@@ -148,7 +152,8 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
         "held": held, "crossed": folder.crossed,
         "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
         "symbols": len(serving.symbols), "bars": pump.meter.bars, "unasked": pump.meter.unasked,
-        "pending": serving.engine.scorekeeper.pending(), "to_ns": serving.engine.newest_ns(), "wall_s": round(seconds, 3),
+        "pending": serving.engine.scorekeeper.pending(), "to_ns": serving.engine.newest_ns(),
+        "wall_s": round(seconds, 3),
         "ticks_per_s": round(consumed / seconds) if seconds else 0, "turn_ms": pump.turn_time.summary_ms(),
         "digest": digest,
     }  # fmt: skip

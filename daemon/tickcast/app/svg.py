@@ -48,7 +48,10 @@ def number_axis(values: Values, label: str, *, include: Sequence[float] = (), ma
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     room = (high - low) * margin or max(abs(high) * margin, 1e-12)
     flat = low == high
-    low, high = low if low in include and not flat else low - room, high if high in include and not flat else high + room
+    low, high = (
+        low if low in include and not flat else low - room,
+        high if high in include and not flat else high + room,
+    )
     step = _round_step((high - low) / 5)
     places = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
     return Axis(low, high, label, [(float(at), _number(float(at), step)) for at in places])

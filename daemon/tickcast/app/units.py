@@ -4,7 +4,6 @@ The loop never waits for the store; when too many units are open, fetching stops
 """
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 

@@ -59,4 +59,3 @@ def _messages(topic: str, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]", co
     size = len(data) // count
     starts = np.arange(count, dtype=np.int64) * size
     return RawBatch(topic, 0, data, starts, starts + size, np.arange(count), np.full(count, -1))
-

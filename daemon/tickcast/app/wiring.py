@@ -1,4 +1,4 @@
-"""Settings -> the parts that serve: symbols, codec, features, models, engine. Live and replay are built by this alone."""
+"""Settings -> the parts that serve: symbols, codec, features, models, engine. Live and replay are built here alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from tickcast.core.features import FeatureSet
 from tickcast.core.fold import Adjustments
 from tickcast.core.ladder import Ladder
 from tickcast.core.questions import bar_identity
-from tickcast.errors import BadData, BadModel
+from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, parse_calendar
+from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import ModelCard
@@ -40,8 +41,9 @@ def build(settings: Settings) -> Serving:
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     ladder = _ladder(settings, features)
     engine = Engine(
-        settings, symbols, Decoder(settings.codec, symbols), features, ladder, adjustments=_adjustments(settings)
-    )
+        settings, symbols, Decoder(settings.codec, symbols), features, ladder, closed_time=_calendar(settings),
+        adjustments=_adjustments(settings),
+    )  # fmt: skip
     return Serving(settings, symbols, features, ladder, engine)
 
 
@@ -81,6 +83,17 @@ def _net(folder: Path, settings: Settings, features: FeatureSet) -> Runner:
                 remedy="fit a model with these settings: tickcast fit",
             )
     return runner
+
+
+def _calendar(settings: Settings) -> ClosedTime:
+    name = settings.bars.calendar
+    if name == "24x7":
+        return ALWAYS_OPEN
+    try:
+        text = Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"bars.calendar {name} cannot be read: {error}", remedy="see docs/bars.md") from None
+    return parse_calendar(text, name=name, every_ns=settings.bars.every_ms * 10**6)
 
 
 def _adjustments(settings: Settings) -> Adjustments | None:

@@ -178,5 +178,3 @@ class JsonDecoder:
         exact = time_ns(value, self._unit) if f == TS else whole(value, 0, cut=False)
         if exact is not None and exact > NO_TIME:
             self._found.whole[f], self._found.state[f] = exact, GOOD
-
-

@@ -86,7 +86,11 @@ def _read_record(data, p, naming, table, rows, bits, i):  # type: ignore[no-unty
     if rows.ts[i] == NO_TIME:
         rows.reason[i] = BAD_TIME
         return
-    price[i], size[i], sequence[i] = word_at(data, p + PRICE_AT), word_at(data, p + SIZE_AT), word_at(data, p + SEQUENCE_AT)
+    price[i], size[i], sequence[i] = (
+        word_at(data, p + PRICE_AT),
+        word_at(data, p + SIZE_AT),
+        word_at(data, p + SEQUENCE_AT),
+    )
     bid[i], ask[i] = word_at(data, p + BID_AT), word_at(data, p + ASK_AT)
     first = p + SYMBOL_AT
     last = first + SYMBOL_BYTES

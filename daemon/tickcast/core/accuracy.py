@@ -1,5 +1,7 @@
 """Tallied sums -> the figures a person reads, naive beside each. It only divides."""
 
+from typing import Literal
+
 import numpy as np
 
 from tickcast.columns import F64
@@ -8,7 +10,14 @@ from tickcast.records import Accuracy
 
 
 def figures(
-    sums: F64, levels: list[float], *, name: tuple[str, str, str], horizon: int, window: str, pending: int, as_of_ns: int
+    sums: F64,
+    levels: list[float],
+    *,
+    name: tuple[str, str, str],
+    horizon: int,
+    window: Literal["rolling", "all"],
+    pending: int,
+    as_of_ns: int,
 ) -> Accuracy:
     """Figures of one row of sums [columns + Q]; `name` is (model, version, group). NaN where nothing was settled."""
     n = float(sums[column.N])
@@ -22,8 +31,9 @@ def figures(
     ups = mean(column.UPS, directed)
     mae, naive = mean(column.AE), mean(column.AE_NAIVE)
     return Accuracy(
-        model=name[0], version=name[1], group=name[2], horizon=horizon, window="rolling" if window == "rolling" else "all",
-        n=int(n), void=int(sums[column.VOID]), pending=pending, mae=mae, mae_naive=naive, mae_pct=100 * mean(column.APE),
+        model=name[0], version=name[1], group=name[2], horizon=horizon, window=window,
+        n=int(n), void=int(sums[column.VOID]), pending=pending, mae=mae, mae_naive=naive,
+        mae_pct=100 * mean(column.APE),
         rmse=float(np.sqrt(mean(column.SE))), rmse_pct=100 * float(np.sqrt(mean(column.SE_PCT))),
         mape=100 * mean(column.MAPE, float(sums[column.MAPE_N])), smape=100 * mean(column.SMAPE),
         r2=_explained(sums[column.SE], sums[column.Y], sums[column.YY], n),

@@ -13,7 +13,7 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64
 from tickcast.core.schedule import is_closed, trading_time
-from tickcast.errors import Reason
+from tickcast.errors import REASON_COUNT, Reason
 
 KINDS = {"time": 0, "tick": 1, "volume": 2}
 GAPS = {"carry": 0, "join": 1, "cold": 2}
@@ -27,7 +27,11 @@ OUTLIER_MEMORY = 0.98  # of the running one-tick move
 OUTLIER_WARM_TICKS = 50
 
 R_ACCEPTED, R_LATE, R_HELD = int(Reason.ACCEPTED), int(Reason.LATE), int(Reason.HELD)
-R_NON_FINITE, R_NON_POSITIVE, R_NEGATIVE_SIZE = int(Reason.NON_FINITE), int(Reason.NON_POSITIVE), int(Reason.NEGATIVE_SIZE)  # fmt: skip
+R_NON_FINITE, R_NON_POSITIVE, R_NEGATIVE_SIZE = (
+    int(Reason.NON_FINITE),
+    int(Reason.NON_POSITIVE),
+    int(Reason.NEGATIVE_SIZE),
+)
 R_WRONG_UNIT, R_FUTURE, R_ANCIENT = int(Reason.WRONG_UNIT), int(Reason.FUTURE), int(Reason.ANCIENT)
 R_JUMP, R_OUTLIER, R_CROSSED = int(Reason.JUMP), int(Reason.OUTLIER), int(Reason.CROSSED)
 R_DUPLICATE, R_CLOSED, R_MOVED = int(Reason.DUPLICATE), int(Reason.MARKET_CLOSED), int(Reason.SYMBOL_IN_TWO_PARTITIONS)
@@ -97,8 +101,8 @@ class State(NamedTuple):
     partition: npt.NDArray[np.void]  # PARTITION [partitions]
     head: I32  # [partitions, slots]: first and last symbol that is open in an interval, in order of appearance
     tail: I32
-    counts: I64  # [REASON_COUNT] ticks by outcome, plus the two below
-    crossed: I64  # [1]
+    counts: I64  # [REASON_COUNT] ticks by outcome
+    crossed: I64  # [1] quotes whose bid was above the ask
     adjust_ns: I64
     adjust_factor: F64
 
@@ -118,7 +122,7 @@ class Room(NamedTuple):
     """Where one call puts the bars that it closes."""
 
     bars: npt.NDArray[np.void]  # CLOSED
-    count: I64  # [1]
+    used: I64  # [1]
 
 
 def room(rows: int) -> Room:
@@ -130,10 +134,10 @@ def fresh_state(symbols: int, partitions: int, slots: int) -> State:
     symbol["partition"] = -1
     partition = np.zeros(partitions, PARTITION)
     partition["newest"] = partition["closed_to"] = NEVER
-    lists = [np.full((partitions, slots), -1, np.int32) for _ in range(2)]
+    head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
     return State(
-        symbol, np.zeros((symbols, slots), OPEN), partition, *lists, np.zeros(64, np.int64), np.zeros(1, np.int64),
-        np.empty(0, np.int64), np.empty(0, np.float64),
+        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros(REASON_COUNT, np.int64),
+        np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64),
     )  # fmt: skip
 
 
@@ -225,7 +229,7 @@ def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch
         span = trading_time(closed_time, o.interval) - trading_time(closed_time, s.interval)
         missing = span // rules.every_ns - 1
     fill = missing if rules.on_gap == 0 and missing <= rules.longest_fill else 0
-    n = out.count[0]
+    n = out.used[0]
     if not _room_for(fill + 1, s, rules, len(out.bars), n, batch):
         return False
     end = s.interval + rules.every_ns
@@ -239,7 +243,7 @@ def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch
         s.first = s.next
     s.interval = o.interval
     _emit(out.bars[n + fill], s, code, o, o.interval + rules.every_ns, 1, gap, mark, row)
-    out.count[0] = n + fill + 1
+    out.used[0] = n + fill + 1
     o.ticks = 0
     return True
 
@@ -354,7 +358,7 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
     """
     symbol, tss, prices, sizes, bids, asks, sequences, rows = ticks
     symbols, opens, counts, crossed = state.symbol, state.open, state.counts, state.crossed
-    closed, used = out.bars, out.count
+    closed, used = out.bars, out.used
     part = state.partition[p]
     for i in range(first, len(symbol)):
         code, ts, price, size, row = symbol[i], tss[i], prices[i], sizes[i], rows[i]
@@ -378,9 +382,9 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
         if verdict == R_ACCEPTED:
             slot = 0
             if rules.kind == 0:
-                if part.closed_to == NEVER or ts - rules.lateness_ns >= part.closed_to + rules.every_ns:
-                    if not _advance(state, rules, closed_time, out, p, ts, row, batch):
-                        return i
+                passes = part.closed_to == NEVER or ts - rules.lateness_ns >= part.closed_to + rules.every_ns
+                if passes and not _advance(state, rules, closed_time, out, p, ts, row, batch):
+                    return i
                 slot = (ts // rules.every_ns) % rules.slots
             elif not _room_for(1, s, rules, len(closed), used[0], batch):
                 return i

@@ -11,14 +11,25 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tickcast.columns import (
-    F64, I32, I64, U8, BarBatch, FeatureRows, Forecasts, Inputs, RawBatch, Rejects, Scores, TickBatch,
+    F64,
+    I32,
+    I64,
+    U8,
+    BarBatch,
+    FeatureRows,
+    Forecasts,
+    Inputs,
+    RawBatch,
+    Rejects,
+    Scores,
+    TickBatch,
 )  # fmt: skip
 from tickcast.core import scoring, windows
 from tickcast.core.features import FeatureSet
 from tickcast.core.fold import Adjustments, ClosedBars, Folder, ring_length
 from tickcast.core.ladder import Ladder, Raw
 from tickcast.core.questions import NOBODY, due, make_ids
-from tickcast.core.schedule import target_times
+from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, target_times
 from tickcast.core.scorekeeper import Scorekeeper, rows_of
 from tickcast.errors import Quality, Reason
 from tickcast.records import Command
@@ -79,10 +90,12 @@ class _Asked:
 class Engine:
     def __init__(
         self, settings: Settings, symbols: SymbolTable, decoder: Decoder, features: FeatureSet, ladder: Ladder | None,
-        *, adjustments: Adjustments | None = None,
+        *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None,
     ) -> None:  # fmt: skip
         self.ladder = ladder
-        self.folder = Folder(settings, symbols, feature_lookback=features.lookback, adjustments=adjustments)
+        self.folder = Folder(
+            settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
+        )
         self.scorekeeper = Scorekeeper(settings, symbols, ladder.cards if ladder else [])
         self._settings = settings
         self._symbols = symbols
@@ -158,7 +171,11 @@ class Engine:
         rows = np.flatnonzero(is_due & (model != NOBODY))
         symbol, as_of = bars.symbol[rows], bars.as_of[rows]
         names = self._settings.features.future
-        future = windows.calendar_channels(self._targets(as_of), list(names)) if names else np.empty((len(rows), self._settings.forecast.horizon, 0), np.float32)  # fmt: skip
+        future = (
+            windows.calendar_channels(self._targets(as_of), list(names))
+            if names
+            else np.empty((len(rows), self._settings.forecast.horizon, 0), np.float32)
+        )
         inputs, anchor, scale = windows.gather_inputs(
             self.folder.bars, self._values, symbol, bars.ordinal[rows], first[rows],
             lookback=self._settings.window.lookback, transform=self._transform, future=future,
@@ -175,7 +192,14 @@ class Engine:
     def _publish_vectors(self, bars: BarBatch, values: F64, rows: I64) -> None:
         if len(rows):
             self._outcome.vectors.append(
-                FeatureRows(bars.symbol[rows], bars.as_of[rows], bars.tie[rows], bars.partition[rows], bars.offset[rows], values[rows])  # fmt: skip
+                FeatureRows(
+                    bars.symbol[rows],
+                    bars.as_of[rows],
+                    bars.tie[rows],
+                    bars.partition[rows],
+                    bars.offset[rows],
+                    values[rows],
+                )
             )
 
     def _targets(self, as_of: I64) -> I64:
@@ -201,13 +225,15 @@ class Engine:
             of_p = slice(*np.searchsorted(bars.partition, [p, p + 1]))
             mine = question[of_p][question[of_p] >= 0]
             cold[mine] = self.scorekeeper.is_cold(p, raw.model[mine], bars.symbol[asked.rows[mine]])
-            part = scoring.Rows(*(column[of_p] for column in rows))
+            part = scoring.Rows._make(column[of_p] for column in rows)
             scores = self.scorekeeper.settle(int(p), part, answers, self.folder.newest_mark(int(p)))
             if len(scores):
                 self._outcome.scores.append(scores)
         if len(asked.rows):
             self._outcome.questions += len(asked.rows)
-            flags = raw.flags | np.where(cold, Quality.ADAPTIVE_COLD, 0) | np.where(answers.in_sample, Quality.IN_SAMPLE, 0)  # fmt: skip
+            flags = (
+                raw.flags | np.where(cold, Quality.ADAPTIVE_COLD, 0) | np.where(answers.in_sample, Quality.IN_SAMPLE, 0)
+            )
             self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags.astype(np.uint8)))
 
     def _shed(self, asked: _Asked, now_ns: int) -> _Asked:
@@ -222,7 +248,9 @@ class Engine:
             stamp = asked.closed.stamps_ns[rows]
             keep = np.flatnonzero((stamp < 0) | (now_ns - stamp <= self._settings.forecast.deadline_ms * 10**6))
         self._outcome.unasked += len(rows) - len(keep)
-        return _Asked(asked.closed, rows[keep], asked.inputs.take(keep), asked.anchor[keep], asked.scale[keep], asked.model[keep])  # fmt: skip
+        return _Asked(
+            asked.closed, rows[keep], asked.inputs.take(keep), asked.anchor[keep], asked.scale[keep], asked.model[keep]
+        )
 
     def _answers(self, asked: _Asked, raw: Raw) -> scoring.Answers:
         """The raw answers in units of scale, named, with room for what is published."""
@@ -232,7 +260,9 @@ class Engine:
         high, low = make_ids(
             self.ladder.seeds, raw.model, self._symbols.arrays, symbol=symbol, as_of=as_of, tie=bars.tie[rows]
         )
-        in_sample = ((as_of >= self.ladder.trained_from[raw.model]) & (as_of <= self.ladder.trained_to[raw.model])).astype(np.uint8)  # fmt: skip
+        in_sample = (
+            (as_of >= self.ladder.trained_from[raw.model]) & (as_of <= self.ladder.trained_to[raw.model])
+        ).astype(np.uint8)
         units = raw.moves / asked.scale[:, None, None]
         return scoring.Answers(
             units, asked.anchor, asked.scale, raw.model, in_sample, high, low, np.empty_like(units),

@@ -58,10 +58,11 @@ class FeatureSet:
         self._parts.append(_Part(entry.kind, feature, columns))
         self.names += feature.names
         self.lookback = max(self.lookback, feature.lookback)
+        scaling, version = entry.normalization, feature.version
         self.specs += [
-            FeatureSpec(name=name, kind=entry.kind, version=feature.version, params=params, normalization=entry.normalization)
+            FeatureSpec(name=name, kind=entry.kind, version=version, params=params, normalization=scaling)
             for name in feature.names
-        ]  # fmt: skip
+        ]
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, first: I64) -> F64:
         """All channels [n, F] of the bars `ordinal`; NaN where a symbol, oldest bar `first`, lacks a lookback."""
@@ -102,7 +103,7 @@ def _build(entry: FeatureEntry) -> tuple[plugin.Feature, dict[str, Any]]:
     given = dict(entry.model_extra or {})
     factory = plugin.find("features", entry.kind)
     signature = inspect.signature(factory)
-    known = [name for name in signature.parameters if name != "self"]
+    known = list(signature.parameters)
     try:
         bound = signature.bind(**given)
     except TypeError as error:

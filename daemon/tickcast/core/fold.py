@@ -8,7 +8,7 @@ import numpy as np
 
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.core import bars as folding
-from tickcast.core.schedule import load_calendar
+from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.core.windows import ring
 from tickcast.errors import BadSettings, Reason
 from tickcast.settings import Settings
@@ -63,10 +63,11 @@ def ring_length(settings: Settings, feature_lookback: int) -> int:
 
 class Folder:
     def __init__(
-        self, settings: Settings, symbols: SymbolTable, *, feature_lookback: int, adjustments: Adjustments | None = None
-    ) -> None:
+        self, settings: Settings, symbols: SymbolTable, *, feature_lookback: int, closed_time: ClosedTime = ALWAYS_OPEN,
+        adjustments: Adjustments | None = None,
+    ) -> None:  # fmt: skip
         self.rules = rules_of(settings, feature_lookback)
-        self.closed_time = load_calendar(settings.bars.calendar, self.rules.every_ns)
+        self.closed_time = closed_time
         self.bars = ring(settings.symbols.limit, ring_length(settings, feature_lookback))
         self.partitions: dict[tuple[str, int], int] = {}
         self.decode_rejects = np.zeros_like(folding.fresh_state(1, 1, 1).counts)
@@ -121,7 +122,7 @@ class Folder:
         return held
 
     def fold(self, raw: RawBatch, ticks: TickBatch) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
-        """Yields closed bars, each batch to be worked off before the next is asked for, and at last what was refused."""
+        """Yields closed bars, to be worked off before the next are asked for, and at last what was refused."""
         p = self.partition(raw.topic, raw.partition)
         self._adopt_new_symbols()
         outcome = np.zeros(len(ticks), np.uint8)
@@ -129,7 +130,7 @@ class Folder:
         first = 0
         while True:
             first = self._run(self.rules, p, raw, ticks, first, outcome, held)
-            if self._room.count[0]:
+            if self._room.used[0]:
                 yield self._closed(raw, p)
             if self._state.partition[p]["held"] == folding.CONFIRMED:
                 yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, held)
@@ -137,15 +138,27 @@ class Folder:
                 break
         yield from self._refused(raw, ticks, p, outcome, held)
 
-    def _run(self, rules: folding.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64) -> int:  # fmt: skip
+    def _run(
+        self, rules: folding.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64
+    ) -> int:
         """One call of the kernel; what it closed is then in `_room` and in the rings."""
         self._batch += 1
-        self._room.count[0] = 0
+        self._room.used[0] = 0
         columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
         taken = folding.fold(
-            self._state, rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first, self._batch, outcome, held
+            self._state,
+            rules,
+            self.closed_time,
+            self._room,
+            p,
+            columns,
+            raw.stamps_ns,
+            first,
+            self._batch,
+            outcome,
+            held,
         )
-        folding.store(self.bars, self._room.bars[: self._room.count[0]])
+        folding.store(self.bars, self._room.bars[: self._room.used[0]])
         return int(taken)
 
     def _enter_held(self, raw: RawBatch, p: int, row: int, outcome: U8, held: I64) -> Iterator[ClosedBars]:
@@ -153,12 +166,14 @@ class Folder:
         part = self._state.partition[p]
         part["held"] = folding.FREE
         self._state.counts[Reason.HELD] -= 1
-        one = _one_tick(int(part["symbol"]), int(part["ts"]), float(part["price"]), float(part["size"]), int(part["sequence"]), row)  # fmt: skip
+        one = _one_tick(
+            int(part["symbol"]), int(part["ts"]), float(part["price"]), float(part["size"]), int(part["sequence"]), row
+        )
         verdict, nothing = np.zeros(1, np.uint8), np.array([0, -1], np.int64)
         trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS)
         while not self._run(trusting, p, raw, one, 0, verdict, nothing):
             yield self._closed(raw, p)
-        if self._room.count[0]:
+        if self._room.used[0]:
             yield self._closed(raw, p)
         if held[1] >= 0:
             outcome[held[1]] = verdict[0]
@@ -209,7 +224,7 @@ class Folder:
             yield raw, Rejects(ticks.row[bad], outcome[bad])
 
     def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
-        n = int(self._room.count[0])
+        n = int(self._room.used[0])
         column = {name: self._room.bars[name][:n].copy() for name in folding.CLOSED.names or ()}
         row, first, void_before = (column.pop(name) for name in ("row", "first", "void_before"))
         bars = BarBatch(**column, partition=np.full(n, p, np.int32), offset=raw.offsets[row])

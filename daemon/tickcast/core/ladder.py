@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tickcast.columns import F64, I32, I64, U8, Inputs
 from tickcast.core.questions import choose_rungs, id_seeds
@@ -41,7 +42,9 @@ class Ladder:
         self._tried = len(runners)
         self._last = next(i for i, card in enumerate(self.cards) if card.digest == last_value.card.digest)
         self._order = list(range(self._tried))
-        self._rungs = np.array([RUNGS.index(c.kind) if c.kind in RUNGS else RUNGS.index("model") for c in self.cards], np.uint8)  # fmt: skip
+        self._rungs = np.array(
+            [RUNGS.index(c.kind) if c.kind in RUNGS else RUNGS.index("model") for c in self.cards], np.uint8
+        )
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
         self._shape = (settings.forecast.horizon, len(settings.forecast.quantiles))
         for card in self.cards:
@@ -55,7 +58,9 @@ class Ladder:
         """Try the loaded model of that name first."""
         first = next((i for i, card in enumerate(self.cards[: self._tried]) if card.name == name), None)
         if first is None:
-            raise BadRequest(f"no loaded model is named '{name}'", remedy=f"loaded: {', '.join(c.name for c in self.cards)}")  # fmt: skip
+            raise BadRequest(
+                f"no loaded model is named '{name}'", remedy=f"loaded: {', '.join(c.name for c in self.cards)}"
+            )
         self._order = [first, *(i for i in self._order if i != first)]
 
     def ask(self, inputs: Inputs, model: I32) -> Raw:
@@ -99,19 +104,24 @@ def _padded(inputs: Inputs, rows: int) -> Inputs:
                     (inputs.past, inputs.mask, inputs.future, inputs.static)))  # fmt: skip
 
 
-def _unusable(moves: F64) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _unusable(moves: F64) -> npt.NDArray[np.bool_]:
     """Rows that are not finite, or whose quantiles cross."""
     finite = np.isfinite(moves).all(axis=(1, 2))
     ordered = (moves[:, :, 1:] >= moves[:, :, :-1]).all(axis=(1, 2))
-    bad: np.ndarray[tuple[int], np.dtype[np.bool_]] = ~(finite & ordered)
-    return bad
+    return np.asarray(~(finite & ordered))
 
 
 def _must_fit(lookback: int, horizon: int, levels: list[float], name: str, settings: Settings) -> None:
     remedy = "train a model with this deployment's settings, or change them to the model's"
     if lookback > settings.window.lookback:
-        raise BadModel(f"model {name} looks back {lookback} bars, window.lookback is {settings.window.lookback}", remedy=remedy)  # fmt: skip
+        raise BadModel(
+            f"model {name} looks back {lookback} bars, window.lookback is {settings.window.lookback}", remedy=remedy
+        )
     if horizon < settings.forecast.horizon:
-        raise BadModel(f"model {name} reaches {horizon} bars ahead, forecast.horizon is {settings.forecast.horizon}", remedy=remedy)  # fmt: skip
+        raise BadModel(
+            f"model {name} reaches {horizon} bars ahead, forecast.horizon is {settings.forecast.horizon}", remedy=remedy
+        )
     if levels != settings.forecast.quantiles:
-        raise BadModel(f"model {name} has quantiles {levels}, forecast.quantiles are {settings.forecast.quantiles}", remedy=remedy)  # fmt: skip
+        raise BadModel(
+            f"model {name} has quantiles {levels}, forecast.quantiles are {settings.forecast.quantiles}", remedy=remedy
+        )

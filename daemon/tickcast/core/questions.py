@@ -60,7 +60,15 @@ def _due(kind, every_ns, every_bars, as_of, ordinal, mask, out):  # type: ignore
 def due(settings: Settings, as_of: I64, ordinal: I64, mask: U8) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Rows whose turn it is. Time bars go by as_of, so every symbol is asked at the same instants."""
     out = np.empty(len(as_of), np.bool_)
-    _due(KINDS[settings.bars.kind], settings.bars.every_ms * 10**6, settings.forecast.every_bars, as_of, ordinal, mask, out)  # fmt: skip
+    _due(
+        KINDS[settings.bars.kind],
+        settings.bars.every_ms * 10**6,
+        settings.forecast.every_bars,
+        as_of,
+        ordinal,
+        mask,
+        out,
+    )
     return out
 
 
@@ -72,9 +80,7 @@ def choose_rungs(needs: Sequence[tuple[int, int]], bars_held: I64) -> U8:
     return model
 
 
-def make_ids(
-    seeds: U64, model: I32, table: SymbolArrays, *, symbol: I32, as_of: I64, tie: I32
-) -> tuple[U64, U64]:
+def make_ids(seeds: U64, model: I32, table: SymbolArrays, *, symbol: I32, as_of: I64, tie: I32) -> tuple[U64, U64]:
     high, low = np.empty(len(symbol), np.uint64), np.empty(len(symbol), np.uint64)
     ids(seeds, model, table, symbol, as_of, tie, high, low)
     return high, low

@@ -5,7 +5,7 @@ Closed time makes no bars. Times are event times; nothing here asks for the time
 
 import tomllib
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -71,16 +71,14 @@ def target_times(closed: ClosedTime, as_of: I64, *, steps: int, every_ns: int) -
     return out
 
 
-def load_calendar(name: str, every_ns: int) -> ClosedTime:
-    """`24x7`, or a TOML file: `zone`, `[hours] mon = ["09:30-16:00"]`, `holidays = ["2026-12-25"]`."""
-    if name == "24x7":
-        return ALWAYS_OPEN
+def parse_calendar(text: str, *, name: str, every_ns: int) -> ClosedTime:
+    """TOML: `zone`, `[hours] mon = ["09:30-16:00"]`, `holidays = ["2026-12-25"]`; `name` is for the error."""
     try:
-        spec = tomllib.loads(Path(name).read_text())
+        spec = tomllib.loads(text)
         zone = ZoneInfo(spec["zone"])
         hours = {day: [_span(text) for text in spec["hours"].get(day, [])] for day in DAYS}
         holidays = {date.fromisoformat(text) for text in spec.get("holidays", [])}
-    except (OSError, KeyError, ValueError, ZoneInfoNotFoundError, tomllib.TOMLDecodeError) as error:
+    except (KeyError, ValueError, ZoneInfoNotFoundError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(
             f"bars.calendar {name} cannot be used: {error!r}", remedy="see docs/bars.md for the form of a calendar"
         ) from None
@@ -115,7 +113,7 @@ def _utc_ns(midnight: datetime, minutes: int) -> int:
 def _closed(spans: list[tuple[int, int]], every_ns: int) -> ClosedTime:
     """The complement of the open spans, which must be whole intervals so that no bar is half open."""
     starts, ends, before, total = [], [], [], 0
-    for (_, closes), (opens, _) in zip(spans, spans[1:], strict=False):
+    for (_, closes), (opens, _) in pairwise(spans):
         if closes % every_ns or opens % every_ns:
             raise BadSettings("bars.calendar: trading hours must begin and end on a multiple of bars.every_ms")
         if opens > closes:

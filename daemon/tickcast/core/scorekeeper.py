@@ -1,5 +1,7 @@
 """The Scorekeeper: book, tallies and conformal state of every partition, and the one call that moves them on."""
 
+from typing import Literal
+
 import numpy as np
 
 from tickcast.columns import I32, BarBatch, Scores
@@ -27,7 +29,7 @@ class Scorekeeper:
         self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
             2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
         self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
-        self._partitions: dict[int, tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]] = {}  # type: ignore[type-arg]
+        self._partitions: dict[int, tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]] = {}
         self._frame = scoring.Frame(
             levels=np.array(levels), horizons=np.array(horizons, np.int64), median=levels.index(0.5),
             transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups),
@@ -43,7 +45,7 @@ class Scorekeeper:
         mark[1] = newest_mark
         out = scoring.settled_room(len(rows.symbol), len(self.horizons))
         scoring.settle(self._book, tally, conformal, out, self._frame, self._group, rows, answers, mark)
-        n = int(out.count[0])
+        n = int(out.used[0])
         return Scores(
             out.symbol[:n], out.as_of[:n], out.model[:n], np.full(n, p, np.int32), out.id_high[:n], out.id_low[:n],
             out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
@@ -58,7 +60,7 @@ class Scorekeeper:
         )
         return cold
 
-    def accuracy(self, as_of_ns: int, *, window: str) -> list[Accuracy]:
+    def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
         """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
         pending = self.pending()
         report = []
@@ -72,7 +74,17 @@ class Scorekeeper:
             card = self._cards[cell // len(self._groups)]
             name = (card.name, card.version, self._groups[cell % len(self._groups)])
             for j, horizon in enumerate(self.horizons):
-                report.append(figures(sums[j], self.levels, name=name, horizon=horizon, window=window, pending=pending, as_of_ns=as_of_ns))  # fmt: skip
+                report.append(
+                    figures(
+                        sums[j],
+                        self.levels,
+                        name=name,
+                        horizon=horizon,
+                        window=window,
+                        pending=pending,
+                        as_of_ns=as_of_ns,
+                    )
+                )
         return report
 
     def pending(self) -> int:
@@ -81,9 +93,11 @@ class Scorekeeper:
 
     def settled(self) -> int:
         """Labels so far, over all horizons."""
-        return int(sum((t.whole[..., scoring.N] + t.current[..., scoring.N]).sum() for t, _, _ in self._partitions.values()))  # fmt: skip
+        return int(
+            sum((t.whole[..., scoring.N] + t.current[..., scoring.N]).sum() for t, _, _ in self._partitions.values())
+        )
 
-    def _state_of(self, p: int) -> "tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]":  # type: ignore[type-arg]
+    def _state_of(self, p: int) -> "tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]":
         if p not in self._partitions:
             tally = scoring.fresh_tally(self._cells, len(self.horizons), len(self.levels), marks=self._marks_kept)
             conformal = uncertainty.fresh(self._cells, len(self.horizons), self.levels)
@@ -97,5 +111,9 @@ class Scorekeeper:
         self._known = len(self._symbols)
 
 
-def rows_of(bars: BarBatch, void_before: "np.ndarray[tuple[int], np.dtype[np.int64]]", question: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> scoring.Rows:  # fmt: skip
+def rows_of(
+    bars: BarBatch,
+    void_before: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    question: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+) -> scoring.Rows:
     return scoring.Rows(bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, question)

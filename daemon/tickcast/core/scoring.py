@@ -91,7 +91,7 @@ class Settled(NamedTuple):
     pinball: F64
     covered: U8
     in_sample: U8
-    count: I64  # [1]
+    used: I64  # [1]
 
 
 def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
@@ -197,7 +197,22 @@ def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform,
             book.covered[s, slot, j] = book.wide[s, slot, j, 0] <= truth <= book.wide[s, slot, j, last]
             if not b.in_sample:
                 unit = b.scale * abs(b.anchor) if transform == 0 else b.scale
-                _tally(sums, levels, book.wide, s, slot, j, b.cell, y, point, b.anchor, unit, truth, book.reference[s], loss)  # fmt: skip
+                _tally(
+                    sums,
+                    levels,
+                    book.wide,
+                    s,
+                    slot,
+                    j,
+                    b.cell,
+                    y,
+                    point,
+                    b.anchor,
+                    unit,
+                    truth,
+                    book.reference[s],
+                    loss,
+                )
                 note(conformal, b.cell, j, levels, book.raw[s, slot, j], book.wide[s, slot, j], truth)
         if j == len(horizons) - 1:
             _finish(book, out, median, transform, s, slot, as_of)
@@ -207,8 +222,8 @@ def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform,
 def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[no-untyped-def]
     """The last horizon has been settled: the question leaves the book as one row of Scores."""
     b = book.header[s, slot]
-    n = out.count[0]
-    out.count[0] = n + 1
+    n = out.used[0]
+    out.used[0] = n + 1
     out.symbol[n], out.as_of[n], out.model[n] = s, b.as_of, b.model
     out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
     out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample

@@ -20,9 +20,10 @@ UNWRAPPED = (1 << 62) - 1  # the `wrap` of a history that is kept whole
 def ring(symbols: int, length: int) -> Bars:
     """Empty rings of `length` (a power of two) bars for so many symbols; pages are touched on use only."""
     rows = symbols * length
-    prices = [np.zeros(rows) for _ in range(5)]
+    first, high, low, close, volume = (np.zeros(rows) for _ in range(5))
     start = np.arange(symbols, dtype=np.int64) * length
-    return Bars(*prices, np.zeros(rows, np.uint8), np.zeros(rows, np.int64), start, length - 1)
+    mask, as_of = np.zeros(rows, np.uint8), np.zeros(rows, np.int64)
+    return Bars(first, high, low, close, volume, mask, as_of, start, length - 1)
 
 
 def target_lookback(transform: int) -> int:

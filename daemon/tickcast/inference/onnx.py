@@ -37,7 +37,7 @@ class OnnxRunner:
         if inputs.past.shape[1] != lookback:
             inputs = Inputs(inputs.past[:, -lookback:], inputs.mask[:, -lookback:], inputs.future, inputs.static)
         n, tile = len(inputs), self._tile
-        if n <= tile:
+        if 0 < n <= tile:
             return self._ask(inputs)
         out = np.empty((n, self.card.horizon, len(self.card.levels)), np.float32)
         for first in range(0, n, tile):

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import duckdb
@@ -58,6 +59,8 @@ def query_direct(settings: Settings, sql: str) -> Answer:
 
 def plain(value: Any) -> Any:
     """A value as JSON has it, equal by socket and direct: ids as 32 hex digits, other foreign types as text."""
+    if isinstance(value, Decimal):
+        value = float(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -17,6 +17,15 @@ Array = npt.NDArray[Any]
 Source = tuple[str, int]  # topic, partition
 
 
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one partition has been stored: a row of the view `offsets`."""
+
+    source_topic: str
+    source_partition: int
+    next_offset: int = 0
+    watermark_ns: int | None = None
+
+
 class Names:
     """Symbol names as an Arrow array by code. Reads the table's bytes: the engine thread may be adding to it."""
 
@@ -64,7 +73,8 @@ def bar_rows(bars: BarBatch, names: Names, origin: Origin) -> pa.Table:
 def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I32) -> pa.Table:
     """`models` gives the store's number of each model of the engine's list."""
     f = forecasts
-    distance = (f.quantiles - f.anchor[:, None, None]).astype(np.float32)
+    distance = np.empty(f.quantiles.shape, np.float32)
+    np.subtract(f.quantiles, f.anchor[:, None, None], out=distance, casting="same_kind")
     step_ns, target_ns = _targets(f.as_of, f.target_ns)
     return pa.table(
         {
@@ -119,15 +129,18 @@ def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> 
     )  # fmt: skip
 
 
-def offset_rows(offsets: Mapping[Source, int], watermarks: Mapping[Source, int]) -> pa.Table:
-    return pa.table(
-        {
-            "source_topic": pa.array([topic for topic, _ in offsets], pa.string()),
-            "source_partition": pa.array([partition for _, partition in offsets], pa.int32()),
-            "next_offset": pa.array(list(offsets.values()), pa.int64()),
-            "watermark_ns": pa.array([watermarks.get(source) for source in offsets], pa.int64()),
-        }
-    )
+def advanced(
+    positions: Mapping[Source, Position], offsets: Mapping[Source, int], watermarks: Mapping[Source, int]
+) -> dict[Source, Position]:
+    """The positions after a unit; none goes back."""
+    after = dict(positions)
+    for source, offset in offsets.items():
+        old = positions.get(source, Position(source_topic=source[0], source_partition=source[1]))
+        reached = [ns for ns in (old.watermark_ns, watermarks.get(source)) if ns is not None]
+        after[source] = msgspec.structs.replace(
+            old, next_offset=max(offset, old.next_offset), watermark_ns=max(reached, default=None)
+        )
+    return after
 
 
 def ids(high: U64, low: U64) -> pa.Array:

@@ -5,7 +5,7 @@ written again that number is read back: where it has risen, the unit was stored.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from tickcast.errors import StoreStalled
 from tickcast.records import Accuracy, DeadLetter, ModelCard, digest
 from tickcast.registry import rolloff, rows
 from tickcast.registry.database import connect
-from tickcast.registry.rows import Names, Origin, Source
+from tickcast.registry.rows import Names, Origin, Position, Source
 from tickcast.settings import Settings
 
 CHECKPOINT_BYTES = 64 << 20  # of log: at DuckDB's own 16 MB a row costs twice the CPU, for checkpoints alone
@@ -36,14 +36,10 @@ KEYS = {
     "accuracy": ("model", "version", "symbol_group", "horizon", "span", "as_of_ns"),
     "dead_letters": ("source_topic", "source_partition", "source_offset"),
 }
-UPSERT_OFFSETS = """
-INSERT INTO offsets BY NAME SELECT * FROM unit_rows
-ON CONFLICT DO UPDATE SET next_offset = greatest(next_offset, excluded.next_offset),
-    watermark_ns = greatest(watermark_ns, excluded.watermark_ns)
-"""
 
 Mask = npt.NDArray[np.bool_]
 Batch = TypeVar("Batch", Forecasts, Scores)
+Joined = TypeVar("Joined", BarBatch, Forecasts, Scores)
 
 
 @dataclass(slots=True)
@@ -71,11 +67,12 @@ class Writer:
         self._cards = cards
         self._at_ns = at_ns
         self._models = np.zeros(0, np.int32)  # the store's number of each card
+        self._positions = self._stored_positions()
         self._commits = self._last_commit()
-        self._doubtful: Unit | None = None  # failed, and perhaps stored
+        self._failed = False  # since the number of commits was last known
+        self._doubtful: Unit | None = None  # it failed, and perhaps is stored
         self._checkpoint_at = CHECKPOINT_BYTES
-        self.at_open = self._positions()
-        self._now = dict(self.at_open)
+        self.at_open = {source: position.next_offset for source, position in self._positions.items()}
         ((settled,),) = connection.execute("SELECT max(settled_ns) FROM scores").fetchall()
         self._settled_at_open = -1 if settled is None else int(settled)
         self._settled: dict[Source, int] = {}  # event time up to which scores were stored by this process
@@ -86,26 +83,23 @@ class Writer:
     def write(self, unit: Unit, names: Names) -> None:
         """Store the unit, or raise StoreStalled with the store unchanged; then it may be given again."""
         self._open_again_if_invalid()
-        commits = self._last_commit()
-        was_stored = self._doubtful is unit and commits > self._commits
-        self._commits, self._doubtful = commits, None
-        if not was_stored:
+        positions = rows.advanced(self._positions, unit.offsets, unit.watermarks)
+        if not self._was_stored_after_all(unit):
             self._adopt_models()
             tables = list(self._tables(unit, names))
             self._doubtful = unit
-            with self._transaction():
+            with self._transaction(positions):
                 for name, table, seen in tables:
                     self._insert(name, table, seen)
-                if unit.offsets:
-                    self._run(UPSERT_OFFSETS, rows.offset_rows(unit.offsets, unit.watermarks))
             self._doubtful = None
-        self._note_positions(unit)
+        self._positions = positions
+        self._note_settled(unit.scores, unit.sources)
         self._checkpoint_when_due()
 
     def forget(self, moved: rolloff.Moved) -> bool:
         """Delete what stands in the archive, with its entry there, in one transaction."""
         self._open_again_if_invalid()
-        with self._transaction():
+        with self._transaction(self._positions):
             deleted = rolloff.delete(self._connection, moved)
         self._checkpoint_when_due()
         return deleted
@@ -117,16 +111,16 @@ class Writer:
     def _tables(self, unit: Unit, names: Names) -> Iterator[tuple[str, pa.Table, Mask]]:
         """(table, rows, which of them may be stored already)."""
         origin, store = Origin(unit.sources), self._settings.store
-        at = np.array([self._now.get(source, 0) for source in unit.sources], np.int64)
+        at = np.array([self._next_offset(source) for source in unit.sources], np.int64)
         if unit.bars and store.bars == "all":
-            bars = BarBatch.concat(unit.bars)
+            bars = _joined(unit.bars)
             yield "bars", rows.bar_rows(bars, names, origin), rows.seen_before(bars.partition, bars.offset, at)
         if unit.forecasts and store.forecasts != "none":
-            f = self._sampled(Forecasts.concat(unit.forecasts))
+            f = self._sampled(_joined(unit.forecasts))
             table = rows.forecast_rows(f, names, origin, self._models)
             yield "forecasts", table, rows.seen_before(f.partition, f.offset, at)
         if unit.scores and store.forecasts != "none":
-            s = self._sampled(Scores.concat(unit.scores))
+            s = self._sampled(_joined(unit.scores))
             table = rows.score_rows(s, names, self._models, self._settings.scored_horizons())
             upto = np.array([self._settled.get(source, self._settled_at_open) for source in unit.sources], np.int64)
             yield "scores", table, rows.seen_before(s.partition, s.settled_ns, upto + 1)
@@ -134,16 +128,26 @@ class Writer:
             table = rows.accuracy_rows(unit.accuracy)
             yield "accuracy", table, np.ones(len(table), np.bool_)  # while no tick comes, the same figures come again
         if unit.dead_letters:
-            ends = np.array([self._now.get((d.topic, d.partition), 0) for d in unit.dead_letters])
+            ends = np.array([self._next_offset((d.topic, d.partition)) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])
             yield "dead_letters", rows.letter_rows(unit.dead_letters, unit.watermarks), offsets < ends
 
-    def _note_positions(self, unit: Unit) -> None:
-        for source, offset in unit.offsets.items():
-            self._now[source] = max(offset, self._now.get(source, 0))
-        for batch in unit.scores:
-            for number in np.unique(batch.partition[batch.partition < len(unit.sources)]):
-                source, newest = unit.sources[number], int(batch.settled_ns[batch.partition == number].max())
+    def _next_offset(self, source: Source) -> int:
+        return self._positions[source].next_offset if source in self._positions else 0
+
+    def _was_stored_after_all(self, unit: Unit) -> bool:
+        """Whether the commit of this unit reached the disk although it failed."""
+        if not self._failed:
+            return False
+        before, self._commits = self._commits, self._last_commit()
+        stored = self._doubtful is unit and self._commits > before
+        self._failed, self._doubtful = False, None
+        return stored
+
+    def _note_settled(self, scores: list[Scores], sources: Sequence[Source]) -> None:
+        for batch in scores:
+            for number in np.unique(batch.partition[batch.partition < len(sources)]):
+                source, newest = sources[number], int(batch.settled_ns[batch.partition == number].max())
                 self._settled[source] = max(newest, self._settled.get(source, self._settled_at_open))
 
     def _sampled(self, batch: Batch) -> Batch:
@@ -178,7 +182,7 @@ class Writer:
         cards = list(self._cards)
         digests = [card.digest or digest(card) for card in cards]
         stored: dict[str, int] = dict(self._connection.execute("SELECT digest, model FROM models").fetchall())
-        with self._transaction():
+        with self._transaction(self._positions):
             for card, key in zip(cards, digests, strict=True):
                 if key not in stored:
                     stored[key] = len(stored) + 1
@@ -192,11 +196,12 @@ class Writer:
         return [number, key, *named, card.horizon, card.levels, text, self._at_ns]
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, positions: Mapping[Source, Position]) -> Iterator[None]:
+        text = msgspec.json.encode(list(positions.values())).decode()
         try:
             self._connection.begin()
             yield
-            self._connection.execute("UPDATE commits SET unit = unit + 1").fetchall()
+            self._connection.execute("UPDATE commits SET unit = unit + 1, positions = ?", [text]).fetchall()
             self._connection.commit()
         except STALLED as error:
             self._abandon(error)
@@ -207,7 +212,7 @@ class Writer:
         self._commits += 1
 
     def _abandon(self, error: duckdb.Error) -> None:
-        self._invalid = isinstance(error, INVALID)
+        self._failed, self._invalid = True, isinstance(error, INVALID)
         with suppress(duckdb.Error):  # a failed commit has ended the transaction already
             self._connection.rollback()
 
@@ -241,6 +246,11 @@ class Writer:
         ((unit,),) = self._connection.execute("SELECT unit FROM commits").fetchall()
         return int(unit)
 
-    def _positions(self) -> dict[Source, int]:
-        stored = self._connection.execute("SELECT source_topic, source_partition, next_offset FROM offsets").fetchall()
-        return {(topic, partition): offset for topic, partition, offset in stored}
+    def _stored_positions(self) -> dict[Source, Position]:
+        ((text,),) = self._connection.execute("SELECT positions FROM commits").fetchall()
+        positions = msgspec.json.decode(text, type=list[Position])
+        return {(position.source_topic, position.source_partition): position for position in positions}
+
+
+def _joined(batches: list[Joined]) -> Joined:
+    return batches[0] if len(batches) == 1 else type(batches[0]).concat(batches)

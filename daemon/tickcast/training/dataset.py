@@ -66,7 +66,6 @@ class Dataset:
         both = np.array(found, np.float64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
-
     def span_used(self) -> tuple[int, int]:
         """First and last event time of the bars that steered the fit: all parts before the hold-out."""
         as_of = self.history.bars.as_of

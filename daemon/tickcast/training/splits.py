@@ -13,8 +13,8 @@ from tickcast.columns import I64
 from tickcast.errors import BadData
 from tickcast.training.history import History
 
-SHARES = (0.7, 0.1, 0.1, 0.1)
-PAPER_SHARES = (0.7, 0.1, 0.2)
+CUTS = (0.7, 0.8, 0.9)  # of the span of event time
+PAPER_TRAIN, PAPER_TEST = 0.7, 0.2  # of the bars of any other series
 MONTH_OF_15_MIN = 30 * 24 * 4
 PAPER_ROWS = {  # bars of a series in the file -> train, validation, test: 12, 4 and 4 months of 30 days
     69_680: (12 * MONTH_OF_15_MIN, 4 * MONTH_OF_15_MIN, 4 * MONTH_OF_15_MIN),  # ETTm1, ETTm2
@@ -77,10 +77,10 @@ def _usable(bars, symbol, first, ends, bad, need_bars, horizon, out):  # type: i
 
 
 def _edges(history: History) -> I64:
-    """Shares of the event-time span; a bar that ends at a cut lies before it."""
+    """The same event times for all symbols; a bar that ends at a cut lies before it."""
     as_of = history.bars.as_of
     begin, end = int(as_of.min()), int(as_of.max())
-    cuts = [begin + int((end - begin) * share) for share in np.cumsum(SHARES)[:-1]]
+    cuts = [begin + int((end - begin) * share) for share in CUTS]
     edges = np.empty((len(history.names), len(PARTS) + 1), np.int64)
     edges[:, 0], edges[:, -1] = history.bars.start, history.ends
     for s, (start, stop) in enumerate(zip(history.bars.start, history.ends, strict=True)):
@@ -93,8 +93,8 @@ def _paper_edges(history: History) -> I64:
     counts = history.ends - history.bars.start
     edges = np.empty((len(counts), len(PARTS) + 1), np.int64)
     for s, count in enumerate(counts.tolist()):
-        train, validation, test = PAPER_ROWS.get(count) or (int(count * PAPER_SHARES[0]), 0, int(count * PAPER_SHARES[2]))
-        validation = validation or count - train - test
+        train, test = int(count * PAPER_TRAIN), int(count * PAPER_TEST)
+        train, validation, test = PAPER_ROWS.get(count, (train, count - train - test, test))
         cut = train + validation
         edges[s] = history.bars.start[s] + np.array([0, train, cut - validation // 4, cut, cut + test])
     return edges

@@ -57,8 +57,10 @@ def tensors(batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
     inputs, target, scale = batch.inputs, batch.target, batch.scale
     if len(moved) < len(scale):
         inputs, target, scale = inputs.take(moved), target[moved], scale[moved]
+    # copied, because torch aligns its own memory and the sums of a matrix product depend on that: numpy's would give
+    # other weights in every run
     parts = [torch.from_numpy(part) for part in (inputs.past, inputs.mask, inputs.future, inputs.static)]
-    return parts, torch.from_numpy(target), torch.from_numpy(scale.astype(np.float32)).unsqueeze(-1)
+    return parts, torch.from_numpy(target), torch.from_numpy(scale).to(torch.float32).unsqueeze(-1)
 
 
 class _Fit:
@@ -133,8 +135,10 @@ class _Fit:
         return loss.item(), len(target)
 
     def _set_rate(self) -> None:
-        """One cycle over steps or over the time budget, whichever is further on, so that a short budget anneals too."""
-        progress = min(max(self.step / self.steps, self._seconds() / self.order.time_budget_s), 1.0)
+        """One cycle over the steps; a fit that is too slow for its budget follows the budget, and so anneals too."""
+        progress, spent = self.step / self.steps, self._seconds() / self.order.time_budget_s
+        if spent > WARM_UP:  # not sooner: a fit that keeps within its budget depends on order and bars alone
+            progress = min(max(progress, spent), 1.0)
         if progress < WARM_UP:
             share = LAST_RATE + (1 - LAST_RATE) * progress / WARM_UP
         else:

@@ -8,7 +8,7 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import CLOSE, LOG_RETURN, lookback_of, values_of
+from tickcast_plugins.features.series import CLOSE, LOG_RETURN, column_of, lookback_of, values_of
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -29,17 +29,18 @@ def deviation(values, degrees):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def spreads(bars, symbol, ordinal, length, series, out):  # type: ignore[no-untyped-def]
-    scratch = np.empty(2 * length + 1)
+    column, scratch = column_of(series, bars), np.empty(2 * length + 1)
     for i in range(len(symbol)):
-        out[i, 0] = deviation(values_of(series, bars, symbol[i], ordinal[i], length, scratch), 1)[1]
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        out[i, 0] = deviation(values, 1)[1]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def positions(bars, symbol, ordinal, length, series, degrees, out):  # type: ignore[no-untyped-def]
     """The newest value's distance from the mean in standard deviations; 0 in a window that never moved."""
-    scratch = np.empty(2 * length + 1)
+    column, scratch = column_of(series, bars), np.empty(2 * length + 1)
     for i in range(len(symbol)):
-        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         distance, spread = deviation(values, degrees)
         out[i, 0] = distance / spread if spread > 0.0 else 0.0
 
@@ -48,7 +49,7 @@ def positions(bars, symbol, ordinal, length, series, degrees, out):  # type: ign
 def volatilities(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped-def]
     scratch = np.empty(2 * length + 1)
     for i in range(len(symbol)):
-        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         squares = 0.0
         for j in range(length):
             squares += moves[j] * moves[j]

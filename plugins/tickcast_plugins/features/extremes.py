@@ -5,20 +5,20 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import lookback_of, values_of
+from tickcast_plugins.features.series import column_of, lookback_of, values_of
 
 
 @njit(cache=True, nogil=True)
 def extremes(bars, symbol, ordinal, length, series, lowest, highest):  # type: ignore[no-untyped-def]
     """The least and the greatest value of each window; returns the newest ones."""
-    scratch = np.empty(2 * length + 1)
+    column, scratch = column_of(series, bars), np.empty(2 * length + 1)
     newest = np.empty(len(symbol))
     for i in range(len(symbol)):
-        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         low = high = newest[i] = values[length - 1]
         for j in range(length - 1):
-            low = min(low, values[j])
-            high = max(high, values[j])
+            low = values[j] if values[j] < low else low
+            high = values[j] if values[j] > high else high
         lowest[i], highest[i] = low, high
     return newest
 

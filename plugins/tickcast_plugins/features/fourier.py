@@ -31,7 +31,7 @@ def amplitudes(bars, symbol, ordinal, sines, cosines, out):  # type: ignore[no-u
     length = sines.shape[1]
     scratch = np.empty(2 * length + 1)
     for i in range(len(symbol)):
-        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         for c in range(sines.shape[0]):
             a, b = weighted_sum(sines[c], moves, 0.0), weighted_sum(cosines[c], moves, 0.0)
             out[i, c] = 2.0 / length * np.sqrt(a * a + b * b)

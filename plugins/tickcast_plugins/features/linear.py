@@ -9,7 +9,7 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import CLOSE, lookback_of, values_of
+from tickcast_plugins.features.series import CLOSE, column_of, lookback_of, values_of
 
 SPANS = 8  # bars after which a recursion is cut off, in spans: what lies before would weigh exp(-16)
 
@@ -52,9 +52,9 @@ def weighted_sum(weights, values, anchor):  # type: ignore[no-untyped-def]
 def weigh(bars, symbol, ordinal, weights, series, level, out):  # type: ignore[no-untyped-def]
     """One channel per row of `weights`. `level` is what each row sums to: 1 for an average, 0 for a difference."""
     length = weights.shape[1]
-    scratch = np.empty(2 * length + 1)
+    column, scratch = column_of(series, bars), np.empty(2 * length + 1)
     for i in range(len(symbol)):
-        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         anchor = values[length - 1]
         for c in range(weights.shape[0]):
             out[i, c] = level * anchor + weighted_sum(weights[c], values, anchor)

@@ -8,7 +8,7 @@ from numba import njit
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast.errors import BadSettings
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import log_move, lookback_of, values_of
+from tickcast_plugins.features.series import LOG_RETURN, column_of, log_move, lookback_of
 
 LOG, RATE, DIFFERENCE = 0, 1, 2
 LAGS = 5
@@ -32,10 +32,13 @@ def moves(bars, symbol, ordinal, period, form, out):  # type: ignore[no-untyped-
 @njit(cache=True, nogil=True)
 def lagged(bars, symbol, ordinal, lags, series, out):  # type: ignore[no-untyped-def]
     """The series so many bars ago, for each of `lags`."""
-    scratch = np.empty(3)
+    column = column_of(series, bars)
     for i in range(len(symbol)):
+        base = bars.start[symbol[i]]
         for c in range(len(lags)):
-            out[i, c] = values_of(series, bars, symbol[i], ordinal[i] - lags[c], 1, scratch)[0]
+            k = ordinal[i] - lags[c]
+            value = column[base + (k & bars.wrap)]
+            out[i, c] = log_move(column[base + ((k - 1) & bars.wrap)], value) if series == LOG_RETURN else value
 
 
 class _Move:

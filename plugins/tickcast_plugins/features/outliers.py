@@ -5,9 +5,28 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import LOG_RETURN, lookback_of, values_of
+from tickcast_plugins.features.series import LOG_RETURN, column_of, lookback_of, values_of
 
+LONGEST_RANKED = 1_000  # bars: to sort takes time by the square of them
 NORMAL_MAD = 1.4826  # standard deviations of a normal distribution per median absolute deviation
+
+
+@njit(cache=True, nogil=True)
+def sort_into(values, ascending):  # type: ignore[no-untyped-def]
+    """Sort finite values: count for each those below it, and fill the places that equal ones leave free.
+
+    Quadratic, but without a branch: at 48 values six times as fast as a sort that compares.
+    """
+    length = len(values)
+    ascending[:] = np.inf
+    for i in range(length):
+        below = 0
+        for j in range(length):
+            below += values[j] < values[i]
+        ascending[below] = values[i]
+    for i in range(1, length):
+        if ascending[i] == np.inf:
+            ascending[i] = ascending[i - 1]
 
 
 @njit(cache=True, nogil=True)
@@ -22,10 +41,10 @@ def quantile(ascending, share):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def robust_positions(bars, symbol, ordinal, length, series, out):  # type: ignore[no-untyped-def]
     """(newest - median) / interquartile range; 0 where that is 0."""
-    scratch = np.empty(2 * length + 1)
+    column, scratch, ascending = column_of(series, bars), np.empty(2 * length + 1), np.empty(length)
     for i in range(len(symbol)):
-        values = values_of(series, bars, symbol[i], ordinal[i], length, scratch)
-        ascending = np.sort(values)
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        sort_into(values, ascending)
         spread = quantile(ascending, 0.75) - quantile(ascending, 0.25)
         out[i, 0] = (values[length - 1] - quantile(ascending, 0.5)) / spread if spread > 0.0 else 0.0
 
@@ -33,27 +52,31 @@ def robust_positions(bars, symbol, ordinal, length, series, out):  # type: ignor
 @njit(cache=True, nogil=True)
 def iqr_flags(bars, symbol, ordinal, length, k, out):  # type: ignore[no-untyped-def]
     """1 where the newest log return lies beyond Tukey's fences, k interquartile ranges outside the quartiles."""
-    scratch = np.empty(2 * length + 1)
+    scratch, ascending = np.empty(2 * length + 1), np.empty(length)
     for i in range(len(symbol)):
-        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
-        ascending = np.sort(moves)
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        sort_into(moves, ascending)
         low, high = quantile(ascending, 0.25), quantile(ascending, 0.75)
         reach = k * (high - low)
         out[i, 0] = moves[length - 1] < low - reach or moves[length - 1] > high + reach
 
 
 @njit(cache=True, nogil=True)
-def is_noise(ascending, newest, radius, least):  # type: ignore[no-untyped-def]
+def neighbours(values, value, radius):  # type: ignore[no-untyped-def]
+    """How many values lie within the radius of `value`, itself among them."""
+    count = 0
+    for j in range(len(values)):
+        count += abs(values[j] - value) <= radius
+    return count
+
+
+@njit(cache=True, nogil=True)
+def is_noise(values, value, radius, least):  # type: ignore[no-untyped-def]
     """DBSCAN in one dimension: noise has fewer than `least` values within `radius`, and none of these has as many."""
-    first = np.searchsorted(ascending, newest - radius)
-    last = np.searchsorted(ascending, newest + radius, side="right")
-    if last - first >= least:
+    if neighbours(values, value, radius) >= least:
         return False
-    for j in range(first, last):
-        around = np.searchsorted(ascending, ascending[j] + radius, side="right") - np.searchsorted(
-            ascending, ascending[j] - radius
-        )
-        if around >= least:
+    for j in range(len(values)):
+        if abs(values[j] - value) <= radius and neighbours(values, values[j], radius) >= least:
             return False
     return True
 
@@ -61,13 +84,16 @@ def is_noise(ascending, newest, radius, least):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def density_flags(bars, symbol, ordinal, length, eps, least, out):  # type: ignore[no-untyped-def]
     """1 where the newest log return is noise; the radius is `eps` robust standard deviations of the window."""
-    scratch = np.empty(2 * length + 1)
+    scratch, ascending, distances = np.empty(2 * length + 1), np.empty(length), np.empty(length)
     for i in range(len(symbol)):
-        moves = values_of(LOG_RETURN, bars, symbol[i], ordinal[i], length, scratch)
-        ascending = np.sort(moves)
-        deviations = np.sort(np.abs(ascending - quantile(ascending, 0.5)))
-        radius = eps * NORMAL_MAD * quantile(deviations, 0.5)
-        out[i, 0] = is_noise(ascending, moves[length - 1], radius, least)
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        sort_into(moves, ascending)
+        center = quantile(ascending, 0.5)
+        for j in range(length):
+            distances[j] = abs(moves[j] - center)
+        sort_into(distances, ascending)
+        radius = eps * NORMAL_MAD * quantile(ascending, 0.5)
+        out[i, 0] = is_noise(moves, moves[length - 1], radius, least)
 
 
 class Robust:
@@ -77,7 +103,7 @@ class Robust:
 
     def __init__(self, *, window: int = 24, of: str = "close") -> None:
         self._series = parameters.series(of)
-        self._window = parameters.bars("window", window, least=4)
+        self._window = parameters.bars("window", window, least=4, most=LONGEST_RANKED)
         self.names = (f"robust_{window}{parameters.suffix(of, 'close')}",)
         self.lookback = lookback_of(self._series, window)
 
@@ -91,7 +117,7 @@ class IqrOutlier:
     version = 1
 
     def __init__(self, *, window: int = 48, k: float = 1.5) -> None:
-        self._window = parameters.bars("window", window, least=4)
+        self._window = parameters.bars("window", window, least=4, most=LONGEST_RANKED)
         self._k = parameters.positive("k", k)
         self.names = (f"iqr_outlier_{window}_{k:g}",)
         self.lookback = lookback_of(LOG_RETURN, window)
@@ -106,7 +132,7 @@ class DensityOutlier:
     version = 1
 
     def __init__(self, *, window: int = 48, eps: float = 1.0, least: int = 5) -> None:
-        self._window = parameters.bars("window", window, least=4)
+        self._window = parameters.bars("window", window, least=4, most=LONGEST_RANKED)
         self._eps = parameters.positive("eps", eps)
         self._least = parameters.bars("least", least, least=2, most=window)
         self.names = (f"density_outlier_{window}_{eps:g}_{least}",)

@@ -17,15 +17,18 @@ def lookback_of(series: int, length: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def run(column, bars, symbol, ordinal, length, scratch):  # type: ignore[no-untyped-def]
-    """The `length` values of a column that end at `ordinal`: a view, or a copy in `scratch` where the ring wraps."""
-    base = bars.start[symbol]
-    first = base + ((ordinal - length + 1) & bars.wrap)
-    last = base + (ordinal & bars.wrap)
+def run(column, base, ordinal, length, wrap, scratch):  # type: ignore[no-untyped-def]
+    """The `length` values that end at `ordinal` of the symbol that starts at `base`.
+
+    A view, or a copy in `scratch` where the ring wraps. (The parts of `Bars` come one by one: to hand the whole to a
+    function costs more than to read a window.)
+    """
+    first = base + ((ordinal - length + 1) & wrap)
+    last = base + (ordinal & wrap)
     if last - first == length - 1:
         return column[first : last + 1]
     for j in range(length):
-        scratch[j] = column[base + ((ordinal - length + 1 + j) & bars.wrap)]
+        scratch[j] = column[base + ((ordinal - length + 1 + j) & wrap)]
     return scratch[:length]
 
 
@@ -60,12 +63,16 @@ def log_moves(closes, moves):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def values_of(series, bars, symbol, ordinal, length, scratch):  # type: ignore[no-untyped-def]
+def column_of(series, bars):  # type: ignore[no-untyped-def]
+    """The column that a series is read from."""
+    return bars.volume if series == VOLUME else bars.close
+
+
+@njit(cache=True, nogil=True)
+def values_of(series, column, base, ordinal, length, wrap, scratch):  # type: ignore[no-untyped-def]
     """The last `length` values of close, log return or volume. `scratch` has room for 2 * length + 1."""
-    if series == CLOSE:
-        return run(bars.close, bars, symbol, ordinal, length, scratch)
-    if series == VOLUME:
-        return run(bars.volume, bars, symbol, ordinal, length, scratch)
+    if series != LOG_RETURN:
+        return run(column, base, ordinal, length, wrap, scratch)
     moves = scratch[:length]
-    log_moves(run(bars.close, bars, symbol, ordinal, length + 1, scratch[length:]), moves)
+    log_moves(run(column, base, ordinal, length + 1, wrap, scratch[length:]), moves)
     return moves

@@ -12,7 +12,7 @@ from tickcast_plugins.features.series import run
 def volume_ratios(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped-def]
     scratch = np.empty(length)
     for i in range(len(symbol)):
-        volumes = run(bars.volume, bars, symbol[i], ordinal[i], length, scratch)
+        volumes = run(bars.volume, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         total = 0.0
         for j in range(length):
             total += volumes[j]

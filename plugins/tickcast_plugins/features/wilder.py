@@ -32,7 +32,7 @@ def strengths(bars, symbol, ordinal, weights, out):  # type: ignore[no-untyped-d
     length = len(weights)
     scratch, moves, sizes = np.empty(length + 1), np.empty(length), np.empty(length)
     for i in range(len(symbol)):
-        closes = run(bars.close, bars, symbol[i], ordinal[i], length + 1, scratch)
+        closes = run(bars.close, bars.start[symbol[i]], ordinal[i], length + 1, bars.wrap, scratch)
         for j in range(length):
             moves[j] = closes[j + 1] - closes[j]
             sizes[j] = abs(moves[j])
@@ -46,11 +46,13 @@ def true_ranges(bars, symbol, ordinal, weights, out):  # type: ignore[no-untyped
     length = len(weights)
     scratch, ranges = np.empty((3, length + 1)), np.empty(length)
     for i in range(len(symbol)):
-        highs = run(bars.high, bars, symbol[i], ordinal[i], length, scratch[0])
-        lows = run(bars.low, bars, symbol[i], ordinal[i], length, scratch[1])
-        closes = run(bars.close, bars, symbol[i], ordinal[i], length + 1, scratch[2])
+        highs = run(bars.high, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch[0])
+        lows = run(bars.low, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch[1])
+        closes = run(bars.close, bars.start[symbol[i]], ordinal[i], length + 1, bars.wrap, scratch[2])
         for j in range(length):
-            ranges[j] = max(highs[j], closes[j]) - min(lows[j], closes[j])
+            top = highs[j] if highs[j] > closes[j] else closes[j]
+            bottom = lows[j] if lows[j] < closes[j] else closes[j]
+            ranges[j] = top - bottom
         out[i, 0] = weighted_sum(weights, ranges, 0.0)
 
 

@@ -1,0 +1,35 @@
+"""The worked examples of docs/store.md run, and answer, on a store that holds something of everything."""
+
+import re
+from pathlib import Path
+
+import pytest
+from storekit import SECOND, T0, open_store, store_settings, unit
+
+PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_page_has_examples():
+    assert len(EXAMPLES) >= 8
+
+
+@pytest.mark.parametrize("sql", EXAMPLES)
+async def test_an_example_of_the_store_page_answers(tmp_path, sql):
+    store = open_store(store_settings(tmp_path, store__keep_days=1))
+    await store.write(unit(0, 40))
+    await store.roll_off(T0 + 3 * 86_400 * SECOND)
+    await store.write(unit(40, 40))
+    _, rows = await store.query(sql.replace("ARCHIVE", str(tmp_path / "archive")))
+    assert rows
+    await store.close()
+
+
+async def test_what_the_examples_say_is_right(tmp_path):
+    store = open_store(store_settings(tmp_path))
+    await store.write(unit(0, 90))
+    by_title = {sql.split(" FROM ")[0]: sql for sql in EXAMPLES}
+    errors = next(sql for head, sql in by_title.items() if "mae_naive" in head)
+    _, rows = await store.query(errors)
+    assert rows == [("naive", 1, 60, 1.5, 2.0), ("naive", 2, 90, 1.5, 2.0), ("naive", 3, 90, 1.5, 2.0)]
+    await store.close()

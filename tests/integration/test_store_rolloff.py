@@ -1,0 +1,146 @@
+"""Old days leave the database for Parquet: whole, once, and not before their file is known to be sound."""
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from storekit import SECOND, SOURCE, T0, bars, forecasts, open_store, store_settings, unit, value
+from tickcast.registry import rolloff
+from tickcast.registry.store import Unit
+
+DAY = 86_400 * SECOND
+DAY0 = T0 // DAY * DAY  # 2023-11-14
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = open_store(store_settings(tmp_path, store__keep_days=2))
+    yield opened
+    await opened.close()
+
+
+def moved_to(one: Unit, day: int) -> Unit:
+    """The unit with all its times on another day."""
+    shift = day * DAY
+    for batch in (*one.forecasts, *one.scores, *one.bars):
+        batch.as_of[:] += shift
+    one.watermarks = {SOURCE: one.watermarks[SOURCE] + shift}
+    return one
+
+
+async def five_days(store) -> None:
+    for day in range(5):
+        await store.write(moved_to(unit(day * 100, 100, salt=day), day))
+
+
+async def test_days_older_than_keep_days_move_to_parquet_and_newer_ones_stay(store, tmp_path):
+    await five_days(store)
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert (done.problem, len(done.files)) == ("", 9)  # two days of bars, forecasts, scores, letters; one of accuracy
+    archive = tmp_path / "archive"
+    assert sorted(p.name for p in (archive / "forecasts").iterdir()) == ["2023-11-14.parquet", "2023-11-15.parquet"]
+    assert sum(pq.read_metadata(f).num_rows for f in done.files) == done.rows == 2 * 301 + 5
+    assert await value(store, "SELECT count(*) FROM forecasts") == 300
+    assert await value(store, f"SELECT min(as_of_ns) FROM bars WHERE as_of_ns < {DAY0 + 2 * DAY}") is None
+    old = f"SELECT count(DISTINCT id) FROM read_parquet('{archive}/forecasts/*.parquet')"
+    assert await value(store, old) == 200
+    assert await value(store, "SELECT sum(row_count) FROM archive_files") == done.rows
+
+
+async def test_nothing_is_due_twice(store):
+    await five_days(store)
+    await store.roll_off(T0 + 4 * DAY)
+    assert await store.roll_off(T0 + 4 * DAY) == rolloff.RollOff()
+
+
+async def test_archived_rows_equal_those_that_were_stored(store, tmp_path):
+    await five_days(store)
+    sql = f"SELECT * FROM {{}} WHERE as_of_ns < {DAY0 + DAY} ORDER BY as_of_ns"
+    before = [await store.query(sql.format(name)) for name in ("forecasts", "scores", "bars")]
+    await store.roll_off(T0 + 4 * DAY)
+    files = (
+        f"read_parquet('{tmp_path}/archive/{name}/2023-11-14.parquet')" for name in ("forecasts", "scores", "bars")
+    )
+    assert [await store.query(sql.format(file)) for file in files] == before
+
+
+async def test_rows_that_come_late_for_a_day_that_has_left_make_a_second_file(store, tmp_path):
+    await five_days(store)
+    await store.roll_off(T0 + 4 * DAY)
+    await store.write(Unit(bars=[bars(700, 8)], sources=[SOURCE]))
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert done.files == (tmp_path / "archive" / "bars" / "2023-11-14.1.parquet",)
+    assert (
+        await value(store, f"SELECT count(*) FROM read_parquet('{tmp_path}/archive/bars/2023-11-14*.parquet')") == 108
+    )
+
+
+async def test_a_crash_between_file_and_deletion_leaves_every_row_once(store, tmp_path, monkeypatch):
+    await five_days(store)
+    with monkeypatch.context() as crash:
+        crash.setattr(rolloff, "delete", lambda *_: (_ for _ in ()).throw(duckdb.IOException("cut off here")))
+        assert "cut off here" in (await store.roll_off(T0 + 4 * DAY)).problem
+    assert await value(store, "SELECT count(*) FROM bars") == 500
+    assert (tmp_path / "archive" / "bars" / "2023-11-14.parquet").exists()
+    await store.roll_off(T0 + 4 * DAY)
+    archived = await value(store, f"SELECT count(*) FROM read_parquet('{tmp_path}/archive/bars/*.parquet')")
+    assert (archived, await value(store, "SELECT count(*) FROM bars")) == (200, 300)
+
+
+async def test_rows_that_came_while_a_file_was_written_are_not_deleted(store, monkeypatch):
+    await five_days(store)
+    real = rolloff.export
+
+    def with_latecomer(cursor, archive, what):  # type: ignore[no-untyped-def]
+        moved = real(cursor, archive, what)
+        if what.table == "bars" and what.first_ns == DAY0:
+            late.append(store._writer.write(Unit(bars=[bars(900, 1)]), store._names))
+        return moved
+
+    late: list[None] = []
+    monkeypatch.setattr(rolloff, "export", with_latecomer)
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert late
+    assert "2023-11-14.parquet" not in {file.name for file in done.files if file.parent.name == "bars"}
+    assert await value(store, f"SELECT count(*) FROM bars WHERE as_of_ns < {DAY0 + DAY}") == 101
+    monkeypatch.undo()
+    await store.roll_off(T0 + 4 * DAY)
+    assert await value(store, f"SELECT count(*) FROM bars WHERE as_of_ns < {DAY0 + DAY}") == 0
+
+
+async def test_a_file_that_reads_back_otherwise_stops_the_roll_off_and_keeps_the_rows(store, monkeypatch):
+    await five_days(store)
+    monkeypatch.setattr(rolloff, "_content", lambda cursor, rows_of: (100, 1 if "read_parquet" in rows_of else 2))
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert "does not hold what was written" in done.problem
+    assert await value(store, "SELECT count(*) FROM bars") == 500
+
+
+async def test_an_archive_that_cannot_be_written_is_a_problem_and_no_crash(tmp_path):
+    (tmp_path / "archive").write_text("in the way")
+    store = open_store(store_settings(tmp_path, store__keep_days=2))
+    await five_days(store)
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert done.rows == 0
+    assert done.problem
+    assert await value(store, "SELECT count(*) FROM bars") == 500
+    await store.close()
+
+
+async def test_a_very_large_day_leaves_hour_by_hour(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(rolloff, "HOURS_ABOVE_ROWS", 100)
+    hours = forecasts(0, 120)
+    hours.as_of[:] = DAY0 + SECOND * 60 * hours.offset  # two hours
+    await store.write(Unit(forecasts=[hours], sources=[SOURCE]))
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert [file.name for file in done.files] == ["2023-11-14T00.parquet", "2023-11-14T01.parquet"]
+    assert await value(store, "SELECT count(*) FROM forecasts") == 0
+
+
+async def test_the_archive_may_stand_elsewhere_and_its_name_may_hold_a_quote(tmp_path):
+    place = tmp_path / "it's old"
+    store = open_store(store_settings(tmp_path, store__keep_days=2, store__archive=place))
+    await five_days(store)
+    assert not (await store.roll_off(T0 + 4 * DAY)).problem
+    assert len(list((place / "bars").iterdir())) == 2
+    await store.close()

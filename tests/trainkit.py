@@ -1,0 +1,69 @@
+"""Job folders for tests of training: bars of known series, and a fit whose progress is kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tickcast.columns import F64
+from tickcast.training.order import BARS, FitOrder, write_order
+
+EVERY_NS = 10**9
+
+
+def series(
+    name: str, close: F64, *, start: int = 0, mask: F64 | None = None, gap: F64 | None = None, offset: int = 0
+) -> pl.DataFrame:
+    """One symbol's bars; the first ends at (1 + start) seconds."""
+    n = len(close)
+    return pl.DataFrame(
+        {
+            "symbol": [name] * n, "as_of_ns": (np.arange(n) + 1 + start) * EVERY_NS + offset, "tie": np.zeros(n, np.int32),
+            "open": close, "high": close, "low": close, "close": close, "volume": np.ones(n),
+            "mask": np.ones(n, np.uint8) if mask is None else mask.astype(np.uint8),
+            "gap": np.zeros(n, np.uint8) if gap is None else gap.astype(np.uint8),
+        }
+    )  # fmt: skip
+
+
+def walk(n: int, *, seed: int, sigma: float = 1e-3) -> F64:
+    return 100 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, sigma, n)))
+
+
+def autoregressive(n: int, *, seed: int, phi: float = -0.6) -> F64:
+    """Prices whose log returns turn back: half of the next move can be known."""
+    noise = np.random.default_rng(seed).normal(0, 1e-3, n)
+    moves = np.zeros(n)
+    for i in range(1, n):
+        moves[i] = phi * moves[i - 1] + noise[i]
+    return 100 * np.exp(np.cumsum(moves))
+
+
+def sine(n: int, *, seed: int, period: int = 16) -> F64:
+    return 10 + np.sin(2 * np.pi * np.arange(n) / period) + np.random.default_rng(seed).normal(0, 0.05, n)
+
+
+def job(folder: Path, frames: list[pl.DataFrame], **order: Any) -> FitOrder:
+    """Write a job folder; the defaults make a small, quick fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pl.concat(frames).write_parquet(folder / BARS)
+    small: dict[str, Any] = {
+        "lookback": 24, "horizon": 4, "epochs": 8, "batch_size": 64, "learning_rate": 5e-3, "windows_per_epoch": 4096,
+        "model_params": {"hidden": 24}, "bars": {"kind": "time", "every_ms": 1000, "on_gap": "carry"},
+    }  # fmt: skip
+    made = FitOrder(**(small | order))
+    write_order(folder, made)
+    return made
+
+
+class Progress:
+    """Remembers what a fit reported; asks it to stop after `enough` reports."""
+
+    def __init__(self, enough: int = 10**9) -> None:
+        self.lines: list[dict[str, float]] = []
+        self._enough = enough
+
+    def __call__(self, *, step: int, steps: int, **figures: float) -> bool:
+        self.lines.append({"step": step, "steps": steps, **figures})
+        return len(self.lines) < self._enough

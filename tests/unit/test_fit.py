@@ -1,0 +1,246 @@
+"""The fit from job folder to model folder: ends, seeds, losses, figures, and the worker around it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from trainkit import Progress, autoregressive, job, series, walk
+
+from tickcast import plugin
+from tickcast.clock import SetClock
+from tickcast.columns import Inputs
+from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.inference.load import open_model, read_card
+from tickcast.records import ModelCard
+from tickcast.training import fit, worker
+from tickcast.training.dataset import load_dataset
+from tickcast.training.evaluate import Figures
+from tickcast.training.export import check_parity, export, probe_inputs
+from tickcast.training.losses import make_loss
+from tickcast.training.order import FitOrder, read_order
+from tickcast.training.train import train
+
+LEVELS = [0.25, 0.5, 0.75]
+
+
+def frames(n: int = 600) -> list[Any]:
+    return [series(name, autoregressive(n, seed=i)) for i, name in enumerate("AB")]
+
+
+def fitted(folder: Path, report: Progress, **order: Any) -> Any:
+    """(module, outcome) of a fit without export."""
+    made = job(folder, frames(), **order)
+    dataset = load_dataset(folder, made)
+    net: Any = fit.build(made, dataset)
+    return net, train(net.module(), dataset, made, report, order.get("clock") or SetClock())
+
+
+def test_one_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    weights = [
+        np.concatenate([p.detach().numpy().ravel() for p in fitted(tmp_path / name, Progress(), seed=seed, epochs=2)[0].module().parameters()])
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]  # fmt: skip
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_without_progress_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    report = Progress()
+    net, outcome = fitted(tmp_path, report, epochs=60, patience=2, learning_rate=0.3, weight_decay=0.0)
+    epochs = [line for line in report.lines if "validation_loss" in line]
+    losses = [line["validation_loss"] for line in epochs]
+    assert outcome.status == "stopped_early"
+    assert outcome.epochs == len(losses) == outcome.best_epoch + 2
+    assert outcome.validation_loss == min(losses) == losses[outcome.best_epoch - 1]
+    order = read_order(tmp_path)
+    dataset = load_dataset(tmp_path, order)
+    batch = dataset.batch(dataset.parts.validation)
+    scale = batch.scale[:, None].astype(np.float32)
+    quantiles = torch.from_numpy(net.predict(batch.inputs) / scale[:, :, None])
+    again = make_loss("quantile", order.levels)(quantiles, torch.from_numpy(batch.target / scale)).item()
+    assert again == pytest.approx(outcome.validation_loss, rel=1e-5)
+
+
+def test_a_report_that_says_no_ends_the_fit(tmp_path: Path) -> None:
+    _, outcome = fitted(tmp_path, Progress(enough=2), epochs=9)
+    assert (outcome.status, outcome.epochs) == ("stopped", 2)
+
+
+def test_the_time_budget_ends_the_fit(tmp_path: Path) -> None:
+    class Running(SetClock):
+        def monotonic_ns(self) -> int:
+            self.now += 10**9
+            return self.now
+
+    made = job(tmp_path, frames(), epochs=50, time_budget_s=40)
+    dataset = load_dataset(tmp_path, made)
+    net: Any = fit.build(made, dataset)
+    outcome = train(net.module(), dataset, made, Progress(), Running())
+    assert outcome.status == "out_of_time"
+    assert outcome.epochs < 50
+
+
+def test_a_fit_that_diverges_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="diverged"):
+        fitted(tmp_path, Progress(), learning_rate=1e30, epochs=2)
+
+
+def test_the_quantile_loss_is_least_at_the_true_quantiles() -> None:
+    sample = torch.from_numpy(np.random.default_rng(0).normal(size=(20_000, 1)).astype(np.float32))
+    loss = make_loss("quantile", LEVELS)
+    truth = torch.tensor([-0.6745, 0.0, 0.6745])
+    best = loss(truth.expand(20_000, 1, 3), sample)
+    for shift in ([0.1, 0, 0], [0, -0.1, 0], [0, 0, 0.1]):
+        assert loss((truth + torch.tensor(shift)).expand(20_000, 1, 3), sample) > best
+
+
+@pytest.mark.parametrize("name", ["mae", "mse", "huber"])
+def test_a_point_loss_looks_at_the_median_alone(name: str) -> None:
+    quantiles = torch.tensor([[[9.0, 1.0, 9.0]]])
+    assert make_loss(name, LEVELS)(quantiles, torch.tensor([[1.0]])) == 0
+    assert make_loss(name, LEVELS)(quantiles, torch.tensor([[2.0]])) > 0
+
+
+def test_after_a_point_loss_the_widths_come_from_the_calibration_part(tmp_path: Path) -> None:
+    job(tmp_path, frames(4000), loss="mae", epochs=3, model_params={"hidden": 8})
+    metrics = read_card(fit.run(tmp_path, Progress())).metrics
+    assert metrics["coverage"]["0.9"] == pytest.approx(0.9, abs=0.03)
+    assert metrics["coverage"]["0.5"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_figures_are_those_of_a_plain_count() -> None:
+    figures = Figures(LEVELS)
+    quantiles = np.array([[[-1.0, 0.0, 1.0]], [[0.0, 1.0, 2.0]]], np.float32)
+    target, scale = np.array([[0.5], [4.0]], np.float32), np.array([2.0, 1.0])
+    figures.add(quantiles, target, scale)
+    found = figures.result()
+    first = (0.25 * 1.5 + 0.5 * 0.5 + 0.25 * 0.5) / 3 / 2
+    second = (0.25 * 4 + 0.5 * 3 + 0.75 * 2) / 3
+    assert found["mae"] == pytest.approx((0.5 + 3) / 2)
+    assert found["mse"] == pytest.approx((0.25 + 9) / 2)
+    assert found["pinball"] == pytest.approx((first + second) / 2)
+    assert found["coverage"] == {"0.5": 0.5}
+
+
+@pytest.mark.parametrize("transform", ["log_return", "level"])
+def test_the_graph_answers_as_torch_at_every_batch_size_and_holds_no_note_of_the_machine(
+    tmp_path: Path, transform: str
+) -> None:
+    card = ModelCard(
+        name="n", kind="nhits", version="", digest="", framework="onnx", bars={}, transform=transform, lookback=24,
+        horizon=4, levels=LEVELS, features=[], future=["time_of_day"], model_params={"hidden": 8},
+    )  # fmt: skip
+    net = plugin.find("models", "nhits")(card)
+    with torch.no_grad():
+        for parameter in net.module().parameters():
+            parameter.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(0))
+    export(net, tmp_path)
+    assert check_parity(net, tmp_path) < 1e-4
+    graph = (tmp_path / "model.onnx").read_bytes()
+    assert b".py" not in graph
+    with torch.no_grad():
+        net.module().body.blocks[0].perceptron[0].bias += 1
+    with pytest.raises(BadModel, match="differs from the fit"):
+        check_parity(net, tmp_path)
+
+
+def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
+    order = job(tmp_path, frames(), name="mine", seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1)
+    folder = fit.run(tmp_path, Progress())
+    card = open_model(folder).card
+    dataset = load_dataset(tmp_path, order)
+    assert (card.name, card.kind, card.seed, card.created_ns) == ("mine", "nhits", 4, 77)
+    assert (card.bars, card.lookback, card.horizon, card.levels) == (order.bars, 24, 4, order.levels)
+    assert [spec.kind for spec in card.features] == ["roc"]
+    assert card.need_bars == 24 + dataset.need_bars - order.lookback
+    first_held_out = dataset.history.bars.as_of[dataset.parts.edges[:, 3]].min()
+    assert card.trained_from_ns == dataset.history.bars.as_of.min()
+    assert card.trained_to_ns < first_held_out
+    assert set(card.artefacts) == {"model.onnx", "weights.safetensors", "probe.safetensors"}
+    assert card.parameters > 0
+    assert card.cost_us > 0
+    assert card.metrics["fit"]["status"] == "done"
+
+
+def test_a_rung_needs_no_fit_and_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    for kind, message in (("naive", "needs no fit"), ("oracle", "no model named")):
+        job(tmp_path, frames(), kind=kind)
+        with pytest.raises(BadSettings, match=message):
+            fit.run(tmp_path, Progress())
+
+
+def test_a_model_that_fits_itself_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nhits, naive = plugin.find("models", "nhits"), plugin.find("models", "naive")
+
+    class Itself:
+        """Wraps a net, but shows no module to the trainer."""
+
+        kind = "itself"
+
+        def __init__(self, card: ModelCard) -> None:
+            self.card, self._net, self.windows = card, nhits(card), 0
+
+        def fit(self, dataset: Any, report: Any) -> None:
+            self.windows = len(dataset.parts.train)
+            report(step=1, steps=1)
+
+        def save(self, folder: Path) -> None:
+            assert self.windows
+            export(self._net, folder)
+
+        def predict(self, inputs: Inputs) -> Any:
+            return self._net.predict(inputs)
+
+    monkeypatch.setattr(fit, "find", lambda _, name: {"itself": Itself, "naive": naive}[name])
+    job(tmp_path, frames(), kind="itself")
+    report = Progress()
+    runner = open_model(fit.run(tmp_path, report))
+    assert runner.card.kind == "itself"
+    assert len(report.lines) == 1
+    assert runner.predict(probe_inputs(runner.card, 2, seed=0)).shape == (2, 4, 5)
+
+
+def test_the_worker_leaves_progress_result_and_model(tmp_path: Path) -> None:
+    job(tmp_path, frames(), epochs=2)
+    done = run_worker(tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = msgspec.json.decode((tmp_path / worker.RESULT).read_bytes(), type=worker.Result)
+    assert (result.ok, result.status) == (True, "done")
+    assert open_model(tmp_path / result.model).card.metrics == result.metrics
+    lines = [msgspec.json.decode(line) for line in (tmp_path / worker.PROGRESS).read_bytes().splitlines()]
+    assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"learning_rate": -1}, "invalid_config"), ({"lookback": 5000}, "bad_data"), ({"surprise": 1}, "invalid_config")],
+)
+def test_a_failed_fit_leaves_a_result_with_a_stable_code(tmp_path: Path, change: dict[str, Any], code: str) -> None:
+    order = msgspec.to_builtins(job(tmp_path, frames(60)))
+    (tmp_path / "order.json").write_bytes(msgspec.json.encode(order | change))
+    result = worker.work(tmp_path)
+    assert (result.ok, result.error_code) == (False, code)
+    assert result.error
+    assert not (tmp_path / fit.FOLDER).exists()
+
+
+def test_the_worker_says_how_it_is_called() -> None:
+    done = subprocess.run([sys.executable, "-m", "tickcast.training.worker"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "JOB_FOLDER" in done.stderr
+
+
+def run_worker(folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tickcast.training.worker", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_an_order_is_read_back_as_written(tmp_path: Path) -> None:
+    made = job(tmp_path, [series("A", walk(50, seed=0))], features=[{"kind": "roc", "window": 3}], loss="huber")
+    assert read_order(tmp_path) == made
+    assert isinstance(made, FitOrder)
