@@ -6,16 +6,22 @@ Everything goes through Store.write into a file on this machine's disk, offsets 
 """
 
 import asyncio
+import re
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 
 from stats import Figure
 from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.records import ModelCard
+from tickcast.registry import schema
+from tickcast.registry.rows import Names, Origin, forecast_rows
 from tickcast.registry.size import BAR_BYTES, estimate_bytes_per_day
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings, load
@@ -33,15 +39,19 @@ def deployment(folder: Path) -> Settings:
     return load(overrides={"store.path": str(folder / "bench.duckdb"), "forecast.horizon": str(HORIZON)}, environ={})[0]
 
 
-def opened(settings: Settings) -> Store:
-    symbols = SymbolTable(SYMBOLS)
+def symbols() -> SymbolTable:
+    table = SymbolTable(SYMBOLS)
     for code in range(SYMBOLS):
-        symbols.code(f"SYM{code:05d}")
+        table.code(f"SYM{code:05d}")
+    return table
+
+
+def opened(settings: Settings) -> Store:
     card = ModelCard(
         name="bench", kind="bench", version="1", digest="bench", framework="numpy", bars={}, transform="log_return",
         lookback=96, horizon=HORIZON, levels=LEVELS, features=[],
     )  # fmt: skip
-    return Store.open(settings, symbols=symbols, cards=[card], at_ns=T0)
+    return Store.open(settings, symbols=symbols(), cards=[card], at_ns=T0)
 
 
 def forecasts(first: int, count: int) -> Forecasts:
@@ -78,19 +88,49 @@ def bars(of: Forecasts) -> BarBatch:
     )  # fmt: skip
 
 
-async def insert_ms(rows: int, repeats: int) -> tuple[float, float]:
-    """Median and worst wall time of one unit of so many forecasts."""
+class Bare:
+    """The least that DuckDB itself takes: Arrow rows into a table of the same columns, one transaction each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._connection = duckdb.connect(
+            str(folder / "bare.duckdb"), config={"threads": 1, "checkpoint_threshold": "64MB"}
+        )
+        create = re.search(
+            r"CREATE TABLE forecasts .*?\);", (schema.folder() / "0001_stream.sql").read_text(), re.DOTALL
+        )
+        assert create is not None
+        self._connection.execute(create[0]).fetchall()
+
+    def write(self, rows: pa.Table) -> None:
+        self._connection.register("rows", rows)
+        self._connection.execute("INSERT INTO forecasts BY NAME SELECT * FROM rows").fetchall()
+        self._connection.unregister("rows")
+
+
+class Insert(NamedTuple):
+    ms: float
+    worst_ms: float
+    bare_ms: float
+
+
+async def insert(rows: int, repeats: int) -> Insert:
+    """Wall time of one unit of so many forecasts, in turn with the bare insert of the same rows."""
     with tempfile.TemporaryDirectory() as folder:
-        store = opened(deployment(Path(folder)))
-        batches = [forecasts(k * rows, rows) for k in range(repeats + 2)]
-        taken = []
-        for k, batch in enumerate(batches):
+        store, bare = opened(deployment(Path(folder))), Bare(Path(folder))
+        names, origin, model = Names(symbols()), Origin([SOURCE]), np.array([1], np.int32)
+        ours, theirs = [], []
+        for k in range(repeats + 2):
+            batch = forecasts(k * rows, rows)
+            table = forecast_rows(batch, names, origin, model)
             unit = Unit(forecasts=[batch], offsets={SOURCE: (k + 1) * rows}, sources=[SOURCE])
             began = time.perf_counter()
             await store.write(unit)
-            taken.append((time.perf_counter() - began) * 1e3)
+            stored = time.perf_counter()
+            bare.write(table)
+            ours.append((stored - began) * 1e3)
+            theirs.append((time.perf_counter() - stored) * 1e3)
         await store.close()
-    return median(taken[2:]), max(taken[2:])
+    return Insert(median(ours[2:]), max(ours[2:]), median(theirs[2:]))
 
 
 async def sustained(units: int) -> tuple[float, float]:
@@ -130,16 +170,17 @@ async def bytes_per_row(which: str, units: int = 20, rows: int = 10_000) -> floa
 
 
 def main() -> list[Figure]:
-    small, small_worst = asyncio.run(insert_ms(1000, 100))
-    large, _ = asyncio.run(insert_ms(100_000, 5))
+    small, large = asyncio.run(insert(1000, 100)), asyncio.run(insert(100_000, 5))
     cpu_us, slowest = asyncio.run(sustained(150))
     sizes = {which: asyncio.run(bytes_per_row(which)) for which in ("bars", "forecasts", "scores")}
     day = estimate_bytes_per_day(load(overrides={"forecast.horizon": str(HORIZON)}, environ={})[0], 1)
     told = {"bars": BAR_BYTES, "forecasts": day.forecasts / 86_400, "scores": day.scores / 86_400}
     shape = f"{HORIZON} steps x {len(LEVELS)} levels"
     return [
-        Figure("unit of 1,000 forecasts, median", small, "ms", note=f"{shape}; worst {small_worst:.0f} ms"),
-        Figure("unit of 100,000 forecasts, median", large, "ms", note=shape),
+        Figure("unit of 1,000 forecasts, median", small.ms, "ms", note=f"{shape}; worst {small.worst_ms:.0f} ms"),
+        Figure("of that, a bare DuckDB insert of the same rows", small.bare_ms, "ms", note="measured in turn"),
+        Figure("unit of 100,000 forecasts, median", large.ms, "ms", note=shape),
+        Figure("of that, a bare DuckDB insert of the same rows", large.bare_ms, "ms", note="measured in turn"),
         Figure("CPU per forecast with its bar and scores", cpu_us, "us", note="units of 2,000, checkpoints included"),
         Figure("share of a core at 10,000 forecasts/s", cpu_us * RATE / 1e6, "cores", bar=0.5, better="lower"),
         Figure("slowest unit of 2,000, checkpoint included", slowest, "ms", note="8 units of 200 ms may be open"),

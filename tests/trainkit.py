@@ -12,14 +12,12 @@ from tickcast.training.order import BARS, FitOrder, write_order
 EVERY_NS = 10**9
 
 
-def series(
-    name: str, close: F64, *, start: int = 0, mask: F64 | None = None, gap: F64 | None = None, offset: int = 0
-) -> pl.DataFrame:
+def series(name: str, close: F64, *, start: int = 0, mask: F64 | None = None, gap: F64 | None = None) -> pl.DataFrame:
     """One symbol's bars; the first ends at (1 + start) seconds."""
     n = len(close)
     return pl.DataFrame(
         {
-            "symbol": [name] * n, "as_of_ns": (np.arange(n) + 1 + start) * EVERY_NS + offset, "tie": np.zeros(n, np.int32),
+            "symbol": [name] * n, "as_of_ns": (np.arange(n) + 1 + start) * EVERY_NS, "tie": np.zeros(n, np.int32),
             "open": close, "high": close, "low": close, "close": close, "volume": np.ones(n),
             "mask": np.ones(n, np.uint8) if mask is None else mask.astype(np.uint8),
             "gap": np.zeros(n, np.uint8) if gap is None else gap.astype(np.uint8),

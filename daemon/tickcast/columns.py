@@ -1,6 +1,6 @@
 """Frozen groups of equally long numpy columns: how ticks, bars and forecasts travel. Never one object per row."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,19 +15,19 @@ F64 = npt.NDArray[np.float64]
 
 
 class Columns:
-    """What every group can do: count its rows, pick some, and be joined."""
+    """What every group can do: count its rows, pick some, and be joined. Its slots are its columns, in order."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+        return len(getattr(self, self.__slots__[0]))
 
     def take(self, rows: I64 | slice | npt.NDArray[np.bool_]) -> Self:
-        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))  # type: ignore[arg-type]
+        return type(self)(*(getattr(self, name)[rows] for name in self.__slots__))
 
     @classmethod
     def concat(cls, parts: "list[Self]") -> Self:
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))  # type: ignore[arg-type]
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)

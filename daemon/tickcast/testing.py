@@ -4,15 +4,19 @@ A check raises AssertionError with what is wrong; it knows the contract only, ne
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tickcast.columns import F64, I32, I64, Bars
+from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
 from tickcast.core import windows
-from tickcast.plugin import Feature
+from tickcast.plugin import Feature, Runner
 
 SYMBOLS = 5
 STEP_NS = 60 * 10**9
+NEAR = 1e-5  # of an answer: what the size of a batch may change
 
 
 def check_feature(make: Callable[[], Feature], *, seed: int = 0) -> None:
@@ -52,8 +56,9 @@ def as_ring(bars: Bars, ends: I64, length: int) -> Bars:
     for symbol, (start, end) in enumerate(zip(bars.start, ends)):
         ordinal = np.arange(max(0, end - start - length), end - start)
         at = rings.start[symbol] + (ordinal & rings.wrap)
-        for name in ("open", "high", "low", "close", "volume", "mask", "as_of"):
-            getattr(rings, name)[at] = getattr(bars, name)[start + ordinal]
+        for name, column in _columns(bars).items():
+            if name != "start":
+                getattr(rings, name)[at] = column[start + ordinal]
     return rings
 
 
@@ -68,7 +73,7 @@ def _check_description(feature: Feature) -> None:
 
 def _markets(lookback: int, rng: np.random.Generator) -> dict[str, Bars]:
     """Histories that every feature must cope with."""
-    lengths = [lookback + 20 + 3 * symbol for symbol in range(SYMBOLS)]
+    lengths = [_ring_length(lookback) + 8 + 3 * symbol for symbol in range(SYMBOLS)]
     wild, large = history(lengths, rng), history(lengths, rng, price=1e8, move=1e-5)
     still = history(lengths, rng, move=0.0)
     silent = history(lengths, rng)
@@ -76,14 +81,23 @@ def _markets(lookback: int, rng: np.random.Generator) -> dict[str, Bars]:
     return {"random prices": wild, "large prices": large, "constant prices": still, "no volume": silent}
 
 
+def _ring_length(lookback: int) -> int:
+    """Of rings that hold the lookback and a few bars more."""
+    return 1 << (lookback + 8).bit_length()
+
+
 def _ends(bars: Bars) -> I64:
     return np.append(bars.start[1:], len(bars.close))
 
 
+def _columns(bars: Bars) -> dict[str, Any]:
+    return {name: column for name, column in bars._asdict().items() if name != "wrap"}
+
+
 def _rows(bars: Bars, lookback: int) -> tuple[I32, I64]:
-    """Every row that has its lookback, symbols mixed."""
+    """Of every symbol the first rows that have their lookback, and the last ones, symbols mixed."""
     lengths = _ends(bars) - bars.start
-    pairs = [(o, s) for s, length in enumerate(lengths) for o in range(lookback - 1, length)]
+    pairs = [(o, s) for s, length in enumerate(lengths) for o in (lookback - 1, lookback, *range(length - 12, length))]
     ordinal, symbol = np.array(sorted(pairs)).T
     return symbol.astype(np.int32), ordinal.astype(np.int64)
 
@@ -91,8 +105,8 @@ def _rows(bars: Bars, lookback: int) -> tuple[I32, I64]:
 def _compute(feature: Feature, bars: Bars, symbol: I32, ordinal: I64, what: str) -> F64:
     """The values, after a look at what a call may not do: leave cells out, change its arguments."""
     out = np.full((len(symbol), len(feature.names)), np.nan)
-    arguments = [*bars[:-1], symbol, ordinal]
-    before = [np.array(column) for column in arguments]
+    arguments = [*_columns(bars).values(), symbol, ordinal]
+    before = [argument.copy() for argument in arguments]
     feature.compute(bars, symbol, ordinal, out)
     _require(all(np.array_equal(old, new) for old, new in zip(before, arguments)), f"{what}: it changes its arguments")
     bad = ~np.isfinite(out)
@@ -124,7 +138,7 @@ def _check_reach(feature: Feature, bars: Bars, symbol: I32, ordinal: I64, values
 
 
 def _spoilt(bars: Bars, rows: slice) -> Bars:
-    changed = Bars(*(np.array(column) for column in bars[:-1]), bars.wrap)
+    changed = bars._replace(**{name: column.copy() for name, column in _columns(bars).items()})
     for column in (changed.open, changed.high, changed.low, changed.close, changed.volume):
         column[rows] = column[rows] * 3.0 + 1.0
     changed.mask[rows] ^= 1
@@ -134,8 +148,7 @@ def _spoilt(bars: Bars, rows: slice) -> Bars:
 
 def _check_ring(feature: Feature, bars: Bars, symbol: I32, ordinal: I64, values: F64) -> None:
     """In a ring that has wrapped, and holds later bars, the values are those of the whole history."""
-    length = 1 << int(feature.lookback + 8).bit_length()
-    ends = _ends(bars)
+    length, ends = _ring_length(feature.lookback), _ends(bars)
     oldest = np.maximum(ends - bars.start - length, 0)
     there = ordinal - feature.lookback + 1 >= oldest[symbol]
     rings = as_ring(bars, ends, length)
@@ -150,3 +163,69 @@ def _same(expected: F64, found: F64, complaint: str) -> None:
 def _require(holds: bool, complaint: str) -> None:
     if not holds:
         raise AssertionError(complaint)
+
+
+def check_model(make: Callable[[int], Any], *, lookback: int, folder: Path | None = None) -> None:
+    """All that `plugin.Runner` promises, for a model as `make(seed)` builds it; `lookback` is that of its windows.
+
+    Other seeds must give other weights; a model without weights ignores the seed. With a `folder`, `save` and `load`
+    are checked too. Call it in a test: `check_model(lambda seed: open_model(path), lookback=96)`.
+    """
+    runner: Runner = make(1)
+    inputs = walks(runner, rows=9, lookback=lookback)
+    before = inputs.take(np.arange(9))
+    answer = _answer(runner, inputs)
+    for name in ("past", "mask", "future", "static"):
+        _require(np.array_equal(getattr(before, name), getattr(inputs, name)), f"it changes its input {name}")
+    _require(np.array_equal(_answer(runner, inputs), answer), "asked again, it gives another answer")
+    _require(np.array_equal(_answer(make(1), inputs), answer), "built anew, it gives another answer")
+    single = np.concatenate([_answer(runner, inputs.take(slice(i, i + 1))) for i in range(len(inputs))])
+    far = float(np.abs(single - answer).max())
+    _require(far <= NEAR * max(1.0, float(np.abs(answer).max())), f"a row's neighbours change its answer by {far:.2g}")
+    _check_mask(runner, inputs, answer)
+    if folder is not None:
+        _check_files(make, inputs, folder)
+
+
+def walks(runner: Runner, *, rows: int, lookback: int, seed: int = 0) -> Inputs:
+    """Random walks with a one-bar move of 1, some bars under mask 0, shaped as the runner's card asks."""
+    card, rng = runner.card, np.random.default_rng(seed)
+    past = rng.standard_normal((rows, lookback, 1 + len(card.features)))
+    if card.transform == "level":
+        path = np.cumsum(past[:, :, 0], axis=1)
+        past[:, :, 0] = path - path[:, -1:]
+    mask = (rng.random((rows, lookback)) > 0.2).astype(np.float32)
+    mask[:, -1] = 1
+    mask[0, : lookback // 2] = 0
+    future = rng.uniform(-1, 1, (rows, card.horizon, 2 * len(card.future))).astype(np.float32)
+    return Inputs(past.astype(np.float32), mask, future, np.empty((rows, 0), np.float32))
+
+
+def _answer(runner: Runner, inputs: Inputs) -> F32:
+    answer = runner.predict(inputs)
+    expected = (len(inputs), runner.card.horizon, len(runner.card.levels))
+    _require(answer.dtype == np.float32, f"quantiles must be float32, not {answer.dtype}")
+    _require(answer.shape == expected, f"quantiles must have the shape {expected}, not {answer.shape}")
+    _require(bool(np.isfinite(answer).all()), "quantiles must be finite")
+    _require(bool((np.diff(answer, axis=2) >= 0).all()), "quantiles must not cross")
+    return answer
+
+
+def _check_mask(runner: Runner, inputs: Inputs, answer: F32) -> None:
+    """What lies under mask 0 counts for nothing; a window that never moved, or is all unknown, is answered."""
+    for rubbish in (1e6, -1e6, np.nan):
+        past = np.where(inputs.mask[:, :, None] > 0, inputs.past, np.float32(rubbish))
+        found = _answer(runner, replace(inputs, past=past))
+        _require(np.array_equal(found, answer), f"{rubbish} under mask 0 changes its answer")
+    mask = inputs.mask.copy()
+    mask[0] = 0
+    _answer(runner, replace(inputs, past=np.zeros_like(inputs.past), mask=mask))
+
+
+def _check_files(make: Callable[[int], Any], inputs: Inputs, folder: Path) -> None:
+    saved, other = make(1), make(2)
+    expected = _answer(saved, inputs)
+    _require(not np.array_equal(_answer(other, inputs), expected), "another seed gives the same weights")
+    saved.save(folder)
+    other.load(folder)
+    _require(np.array_equal(_answer(other, inputs), expected), "loaded, it answers otherwise than when saved")

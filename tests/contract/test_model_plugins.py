@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainkit import Progress, autoregressive, job, series, sine
 
 from tickcast import plugin
 from tickcast.columns import Inputs
@@ -17,6 +16,7 @@ from tickcast.plugin import Runner
 from tickcast.records import FeatureSpec, ModelCard
 from tickcast.testing import check_model, walks
 from tickcast.training import fit
+from trainkit import Progress, autoregressive, job, series, sine
 
 TRANSFORMS = ("log_return", "difference", "level")
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from storekit import SECOND, T0, open_store, store_settings, unit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text()

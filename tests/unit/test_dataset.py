@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from trainkit import EVERY_NS, job, series, walk
 
 from tickcast.columns import F64, I64
 from tickcast.core import windows
@@ -15,8 +14,9 @@ from tickcast.errors import BadData, BadSettings
 from tickcast.training.dataset import Dataset, load_dataset
 from tickcast.training.history import read_history
 from tickcast.training.order import BARS
-from tickcast.training.splits import CUTS, PARTS
+from tickcast.training.splits import CUTS, PARTS, usable_windows
 from tickcast.training.train import draw
+from trainkit import EVERY_NS, job, series, walk
 
 LOOKBACK, HORIZON = 24, 4
 
@@ -53,6 +53,24 @@ def test_the_cuts_fall_where_the_shares_say(tmp_path: Path) -> None:
     first, last = parts.validation[[0, -1]].tolist()
     assert (first, last) == (701 + HORIZON, 801 - HORIZON - 1)
     assert parts.train[0] == LOOKBACK  # a move needs the bar before the window
+
+
+def test_usable_windows_are_those_that_a_plain_loop_finds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    frames = [
+        series(s, walk(300, seed=i), mask=rng.random(300) > 0.02, gap=rng.random(300) < 0.01)
+        for i, s in enumerate("AB")
+    ]
+    history = load(tmp_path, frames).history
+    found = usable_windows(history, need_bars=30, horizon=HORIZON)
+    expected = []
+    for row in range(600):
+        held = row % 300 - history.first[row] + 1
+        targets = slice(row + 1, row + 1 + HORIZON)
+        clean = history.bars.mask[targets].all() and not history.gap[targets].any()
+        if row % 300 + HORIZON < 300 and history.bars.mask[row] and held >= 30 and clean:
+            expected.append(row)
+    assert found.tolist() == expected
 
 
 def test_a_carried_bar_or_a_gap_among_the_targets_voids_a_window(tmp_path: Path) -> None:

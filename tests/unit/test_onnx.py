@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from trainkit import Progress, autoregressive, job, series
 
 from tickcast.errors import BadModel
 from tickcast.inference.load import CARD, PROBE, open_model
@@ -21,6 +20,7 @@ from tickcast.inference.onnx import MODEL
 from tickcast.records import ModelCard, digest
 from tickcast.testing import walks
 from tickcast.training import fit
+from trainkit import Progress, autoregressive, job, series
 
 ARTEFACTS = [MODEL, PROBE, "weights.safetensors"]
 

@@ -11,6 +11,7 @@ from tickcast.core.windows import SCALE_FLOOR
 from tickcast.errors import BadOutput, BadSettings
 from tickcast_plugins.models.holt import ALPHA, BETA, DAMPING, Holt
 from tickcast_plugins.models.naive import Naive
+from tickcast_plugins.models.rung import Rung, follow
 from tickcast_plugins.models.seasonal import Seasonal
 
 LEVELS = [0.1, 0.5, 0.9]
@@ -29,6 +30,32 @@ def levels(prices: list[float], mask: list[int] | None = None) -> Inputs:
 
 def medians(answer: F32) -> list[float]:
     return answer[0, :, 1].tolist()
+
+
+@pytest.mark.parametrize("is_level", [True, False])
+def test_follow_writes_where_a_window_stood_and_passes_over_masked_bars(is_level: bool) -> None:
+    stood = [5.0, 5.0, 6.0, 6.0, 4.0]  # of them, the first and the fourth are unknown
+    values = [99.0, 5.0, 6.0, 99.0, 4.0] if is_level else [99.0, 5.0, 1.0, 99.0, -2.0]
+    path = np.empty(5)
+    given = window(values, [0, 1, 1, 0, 1])
+    rms = follow(given.past[0], given.mask[0], is_level, path)
+    assert path.tolist()[1:] == stood[1:]
+    assert path[0] == (5 if is_level else 0)
+    assert rms == pytest.approx(math.sqrt((1 + 4) / 2 if is_level else (25 + 1 + 4) / 3))
+
+
+@pytest.mark.parametrize(
+    "made", [Naive("level", 3, LEVELS, 4), Seasonal("level", 3, LEVELS, 4), Holt("level", 3, LEVELS, 4)]
+)
+def test_rows_are_filled_independently_of_each_other(made: Rung) -> None:
+    rng = np.random.default_rng(2)
+    past = np.cumsum(rng.normal(size=(6, 20, 1)), axis=1).astype(np.float32)
+    mask = (rng.random((6, 20)) > 0.2).astype(np.float32)
+    whole, single = np.empty((6, 3, 3), np.float32), np.empty((6, 3, 3), np.float32)
+    made.fill(past, mask, whole)
+    for i in range(6):
+        made.fill(past[i : i + 1], mask[i : i + 1], single[i : i + 1])
+    np.testing.assert_array_equal(single, whole)
 
 
 def test_naive_stays_at_the_last_value_and_widens_with_the_root_of_the_step() -> None:

@@ -155,7 +155,7 @@ def _texts(column: pa.Array, read: Callable[[Any], Any], absent: Any) -> Cells:
 
 
 def _is_text(column: pa.Array) -> bool:
-    return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
 
 
 def _double(column: pa.Array) -> Cells:

@@ -5,7 +5,10 @@ kernels that is four fifths of its time. These kernels keep no array beyond the 
 is left out, as numba does in its own string and sorting code.
 """
 
+from typing import Any
+
 from numba import njit
 
-lean_njit = njit(cache=True, nogil=True, _nrt=False)
-inlined_njit = njit(cache=True, nogil=True, _nrt=False, inline="always")
+lean_njit: Any = njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
+inlined_njit: Any = njit(cache=True, nogil=True, _nrt=False, inline="always")  # type: ignore[call-overload]
+"""For what is called per value with many arrays: passing those costs more than the work."""

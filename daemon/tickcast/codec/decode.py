@@ -1,8 +1,9 @@
-"""Undecoded batches -> tick columns and rejects, by the codec of their topic. It does no I/O and judges no market value.
+"""Undecoded batches -> tick columns and rejects, by the codec of their topic. It does no I/O and judges no price.
 
 Every message ends as one tick or more, or as exactly one reject; of a message with many ticks each bad one is a reject.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from tickcast.codec.json import JsonDecoder
@@ -22,6 +23,8 @@ class Decoder:
         self._settings = settings
         self._symbols = symbols
         self._by_topic: dict[str, TopicDecoder] = {}
+        for topic in ("", *settings.topics):
+            shape_of(for_topic(settings, topic))  # refuses at the start what no message could be read by
 
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
         """Ticks in message order, then in their order within the message; `row` is the message."""
@@ -46,6 +49,4 @@ def _writable(raw: RawBatch) -> RawBatch:
     """Kernels are compiled for writable memory; bytes from elsewhere are copied rather than compiled for again."""
     if raw.data.flags.writeable:
         return raw
-    return RawBatch(
-        raw.topic, raw.partition, raw.data.copy(), raw.starts, raw.ends, raw.offsets, raw.stamps_ns
-    )  # fmt: skip
+    return replace(raw, data=raw.data.copy())

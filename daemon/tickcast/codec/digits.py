@@ -78,7 +78,7 @@ def _put_short(out, o, value):  # type: ignore[no-untyped-def]
     word = eight_digits(value)
     lowest = word & (~word + np.uint64(1))
     zeros = (((lowest - np.uint64(1)) >> np.uint64(7)) & ONES) * ONES >> np.uint64(56)
-    return _put_last(out, o, word, 8 - min(np.int64(zeros), 7))
+    return _put_last(out, o, word, np.int64(1) if zeros > 7 else 8 - np.int64(zeros))
 
 
 @lean_njit
@@ -139,6 +139,8 @@ def put_exponent(out, o, value, digits):  # type: ignore[no-untyped-def]
     if value == 0:
         out[o] = ZERO
         return o + 1
+    if abs(value) > POWERS[308]:
+        digits = ALL_DIGITS  # fewer might round up to what is no double
     power = np.int64(np.floor(np.log10(abs(value)))) - digits + 1
     if power > 0:
         scaled = value / POWERS[power]
@@ -154,9 +156,7 @@ def put_significant(out, o, value, digits):  # type: ignore[no-untyped-def]
     """At most so many significant digits, without trailing zeros."""
     if not np.isfinite(value):
         return put_null(out, o)
-    decimals = np.int64(0)
-    if value != 0:
-        decimals = digits - 1 - np.int64(np.floor(np.log10(abs(value))))
+    decimals = digits - 1 - np.int64(np.floor(np.log10(abs(value)))) if value != 0 else np.int64(0)
     if decimals > MOST_DECIMALS or decimals < digits - 15:
         return put_exponent(out, o, value, digits)
     o = put_decimals(out, o, value, max(decimals, 0))
@@ -190,7 +190,7 @@ def put_name(out, o, name, length):  # type: ignore[no-untyped-def]
             out[o + 4], out[o + 5] = HEX[c >> 4], HEX[c & 15]
             o += ESCAPED - 1
         else:
-            if c == QUOTE or c == BACKSLASH:
+            if c in (QUOTE, BACKSLASH):
                 out[o] = BACKSLASH
                 o += 1
             out[o] = c
@@ -202,7 +202,7 @@ def put_name(out, o, name, length):  # type: ignore[no-untyped-def]
 
 @lean_njit
 def _sequence(name, k, length):  # type: ignore[no-untyped-def]
-    """The UTF-8 sequence at k: (its bytes, whether it is whole); a broken one ends before the first byte that breaks it."""
+    """The UTF-8 sequence at k: (its bytes, whether it is whole); a broken one ends before the byte that breaks it."""
     c = name[k]
     low, high = 0x80, 0xBF  # bounds of the second byte
     if 0xC2 <= c <= 0xDF:

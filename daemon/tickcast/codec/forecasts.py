@@ -4,20 +4,18 @@ Numbers are rounded so that what is read back is within 1e-7 of the window's one
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from tickcast.codec.compiled import lean_njit
-from tickcast.codec.digits import (
-    ESCAPED, ROOM, put_bytes, put_decimals, put_hex, put_name, put_null, put_significant, put_whole,
-)  # fmt: skip
+from tickcast.codec.digits import put_decimals, put_hex, put_name, put_null, put_significant, put_whole
+from tickcast.codec.pieces import Texts, Writing, json_of, put_piece, room_of, texts_of
 from tickcast.columns import F32, F64, I32, I64, U8, U64, Encoded, FeatureRows, Forecasts
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
-from tickcast.symbols import NAME_BYTES, SymbolTable
+from tickcast.symbols import SymbolTable
 
 SCHEMA = 1
 MOVE_DIGITS = 7  # decimals reach this far below the one-bar move
@@ -25,18 +23,11 @@ SCALE_DIGITS, CONFIDENCE_DIGITS, FEATURE_DIGITS = 10, 7, 10
 MOST_DECIMALS = 40  # more than any double has use for; put_decimals turns to exponents long before
 NUMBERS_PER_ROW = 14  # all but quantiles, point and target times
 FIXED = 18  # constant pieces of a forecast
-UNKNOWN_QUALITY = ~sum(Quality)
 QUALITIES = sum(Quality) + 1  # combinations of the flags
-FEATURE_FIXED = 7
+FEATURE_FIXED = 6
+COMMA, OPEN_ARRAY, CLOSE_ARRAY, CLOSE_OBJECT = 44, 91, 93, 125
 
 Source = tuple[str, int]  # topic and partition
-
-
-class Texts(NamedTuple):
-    """Constant pieces of a message in one buffer: piece k is data[starts[k]:starts[k + 1]]."""
-
-    data: U8
-    starts: I64
 
 
 class Sheet(NamedTuple):
@@ -58,6 +49,15 @@ class Sheet(NamedTuple):
     target_ns: I64
     quantiles: F64
     confidence: F32
+
+
+class FeatureSheet(NamedTuple):
+    symbol: I32
+    as_of: I64
+    tie: I32
+    partition: I32
+    offset: I64
+    values: F64
 
 
 class Stamp(NamedTuple):
@@ -98,7 +98,7 @@ class ForecastWriter:
             FIXED, rungs, qualities, qualities + QUALITIES,
         )  # fmt: skip
         numbers = horizon * (levels + 2) + NUMBERS_PER_ROW
-        writing = _Writing(len(forecasts), _room(texts, numbers))
+        writing = Writing(len(forecasts), room_of(texts, numbers))
         while writing.row < len(forecasts):
             writing.step(write_forecasts(
                 sheet, stamp, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
@@ -109,12 +109,12 @@ class ForecastWriter:
         self, rows: FeatureRows, symbols: SymbolTable, *, names: list[str], sources: Sequence[Source]
     ) -> Encoded:
         """One JSON object per feature vector; what is NaN becomes null."""
-        texts = _texts(_feature_pieces(names) + [_source(source) for source in sources])
-        writing = _Writing(len(rows), _room(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
+        sheet = FeatureSheet(*(np.ascontiguousarray(getattr(rows, name)) for name in FeatureSheet._fields))
+        texts = texts_of(_feature_pieces(names) + [_source(source) for source in sources])
+        writing = Writing(len(rows), room_of(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
         while writing.row < len(rows):
             writing.step(write_features(
-                rows.symbol, rows.as_of, rows.tie, rows.partition, rows.offset, np.ascontiguousarray(rows.values),
-                texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state(),
+                sheet, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
             ))  # fmt: skip
         return writing.encoded(rows.symbol)
 
@@ -123,22 +123,22 @@ class ForecastWriter:
         if key not in self._texts:
             self._texts.clear()  # a horizon never changes and sources only ever grow
             pieces = _forecast_pieces(horizon, self._levels, self._transform, self._device)
-            pieces += [b'"model":%b,"version":%b,"rung":' % (_json(c.name), _json(c.version)) for c in self._cards]
-            pieces += [_json(name) for name in self._rungs]
-            pieces += [_json([str(flag.name).lower() for flag in Quality if flag & k]) for k in range(QUALITIES)]
-            self._texts[key] = _texts(pieces + [_source(source) for source in sources])
+            pieces += [b'"model":%b,"version":%b,"rung":' % (json_of(c.name), json_of(c.version)) for c in self._cards]
+            pieces += [json_of(name) for name in self._rungs]
+            pieces += [json_of([str(flag.name).lower() for flag in Quality if flag & k]) for k in range(QUALITIES)]
+            self._texts[key] = texts_of(pieces + [_source(source) for source in sources])
         return self._texts[key]
 
 
 def _forecast_pieces(horizon: int, levels: list[float], transform: str, device: str) -> list[bytes]:
     """The text between the values, in order."""
-    steps = _json(list(range(1, horizon + 1)))
+    steps = json_of(list(range(1, horizon + 1)))
     pieces = [
         b'{"id":"', b'","symbol":', b',"as_of_ns":', b',"tie":', b',"target_step":%b,"target_ns":' % steps,
-        b',"levels":%b,"quantiles":' % _json(levels), b',"point":', b',"anchor":',
-        b',"unit":"price","transform":%b,"scale":' % _json(transform), b",", b',"quality":', b',"age_ms":',
+        b',"levels":%b,"quantiles":' % json_of(levels), b',"point":', b',"anchor":',
+        b',"unit":"price","transform":%b,"scale":' % json_of(transform), b",", b',"quality":', b',"age_ms":',
         b',"expires_ns":', b',"source":', b',"produced_ns":', b',"kind":"quantile","probs":null,"input_hash":"',
-        b'","device":%b,"confidence":' % _json(device), b',"schema":%d}' % SCHEMA,
+        b'","device":%b,"confidence":' % json_of(device), b',"schema":%d}' % SCHEMA,
     ]  # fmt: skip
     assert len(pieces) == FIXED
     return pieces
@@ -146,7 +146,7 @@ def _forecast_pieces(horizon: int, levels: list[float], transform: str, device: 
 
 def _feature_pieces(names: list[str]) -> list[bytes]:
     pieces = [
-        b'{"symbol":', b',"as_of_ns":', b',"tie":', b',"names":%b,"values":[' % _json(names), b',', b'],"source":',
+        b'{"symbol":', b',"as_of_ns":', b',"tie":', b',"names":%b,"values":[' % json_of(names), b'],"source":',
         b',"schema":%d}' % SCHEMA,
     ]  # fmt: skip
     assert len(pieces) == FEATURE_FIXED
@@ -154,46 +154,7 @@ def _feature_pieces(names: list[str]) -> list[bytes]:
 
 
 def _source(source: Source) -> bytes:
-    return b'{"topic":%b,"partition":%d,"offset":' % (_json(source[0]), source[1])
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)
-
-
-def _texts(pieces: list[bytes]) -> Texts:
-    starts = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-    return Texts(np.frombuffer(bytearray(b"".join(pieces)), np.uint8), starts)
-
-
-def _room(texts: Texts, numbers: int) -> int:
-    """More than any row can take."""
-    return len(texts.data) + ESCAPED * NAME_BYTES + ROOM * numbers
-
-
-class _Writing:
-    """An output buffer that grows while a kernel fills it row by row."""
-
-    def __init__(self, count: int, room: int) -> None:
-        self.row, self._at, self._room = 0, 0, room
-        self._out = np.empty(room + count * room // 3, np.uint8)
-        self._starts, self._ends = np.empty(count, np.int64), np.empty(count, np.int64)
-
-    def state(self) -> tuple[U8, I64, I64, int, int, int]:
-        return self._out, self._starts, self._ends, self.row, self._at, self._room
-
-    def step(self, reached: tuple[int, int]) -> None:
-        self.row, self._at = reached
-        if self.row < len(self._starts):
-            self._out = np.concatenate([self._out, np.empty(len(self._out), np.uint8)])
-
-    def encoded(self, symbol: I32) -> Encoded:
-        return Encoded(self._out[: self._at], self._starts, self._ends, symbol)
-
-
-@lean_njit
-def _put_piece(out, o, texts, k):  # type: ignore[no-untyped-def]
-    return put_bytes(out, o, texts.data, texts.starts[k], texts.starts[k + 1])
+    return b'{"topic":%b,"partition":%d,"offset":' % (json_of(source[0]), source[1])
 
 
 @lean_njit
@@ -203,33 +164,33 @@ def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row,
         starts[row] = o
         decimals = _decimals(sheet.anchor[row], sheet.scale[row], stamp.relative)
         symbol = sheet.symbol[row]
-        o = _put_piece(out, o, texts, 0)
+        o = put_piece(out, o, texts, 0)
         o = put_hex(out, put_hex(out, o, sheet.id_high[row]), sheet.id_low[row])
-        o = put_name(out, _put_piece(out, o, texts, 1), names[symbol], lengths[symbol])
-        o = put_whole(out, _put_piece(out, o, texts, 2), sheet.as_of[row])
-        o = put_whole(out, _put_piece(out, o, texts, 3), sheet.tie[row])
-        o = _put_times(out, _put_piece(out, o, texts, 4), sheet.target_ns, row)
-        o = _put_quantiles(out, _put_piece(out, o, texts, 5), sheet.quantiles, row, decimals)
-        o = _put_point(out, _put_piece(out, o, texts, 6), sheet.quantiles, row, stamp.median, decimals)
-        o = put_decimals(out, _put_piece(out, o, texts, 7), sheet.anchor[row], decimals)
-        o = put_significant(out, _put_piece(out, o, texts, 8), sheet.scale[row], SCALE_DIGITS)
-        o = _put_piece(out, _put_piece(out, o, texts, 9), texts, stamp.models + sheet.model[row])
-        o = _put_piece(out, o, texts, stamp.rungs + sheet.rung[row])
-        o = _put_piece(out, o, texts, 10)
-        o = _put_piece(out, o, texts, stamp.qualities + (sheet.flags[row] & (QUALITIES - 1)))
-        o = put_whole(out, _put_piece(out, o, texts, 11), (stamp.produced_ns - sheet.as_of[row]) // 1_000_000)
-        o = _put_piece(out, o, texts, 12)
+        o = put_name(out, put_piece(out, o, texts, 1), names[symbol], lengths[symbol])
+        o = put_whole(out, put_piece(out, o, texts, 2), sheet.as_of[row])
+        o = put_whole(out, put_piece(out, o, texts, 3), sheet.tie[row])
+        o = _put_times(out, put_piece(out, o, texts, 4), sheet.target_ns, row)
+        o = _put_quantiles(out, put_piece(out, o, texts, 5), sheet.quantiles, row, decimals)
+        o = _put_point(out, put_piece(out, o, texts, 6), sheet.quantiles, row, stamp.median, decimals)
+        o = put_decimals(out, put_piece(out, o, texts, 7), sheet.anchor[row], decimals)
+        o = put_significant(out, put_piece(out, o, texts, 8), sheet.scale[row], SCALE_DIGITS)
+        o = put_piece(out, put_piece(out, o, texts, 9), texts, stamp.models + sheet.model[row])
+        o = put_piece(out, o, texts, stamp.rungs + sheet.rung[row])
+        o = put_piece(out, o, texts, 10)
+        o = put_piece(out, o, texts, stamp.qualities + (sheet.flags[row] & (QUALITIES - 1)))
+        o = put_whole(out, put_piece(out, o, texts, 11), (stamp.produced_ns - sheet.as_of[row]) // 1_000_000)
+        o = put_piece(out, o, texts, 12)
         if stamp.expires_after_ns < 0:
             o = put_null(out, o)
         else:
             o = put_whole(out, o, sheet.as_of[row] + stamp.expires_after_ns)
-        o = _put_piece(out, _put_piece(out, o, texts, 13), texts, stamp.sources + sheet.partition[row])
+        o = put_piece(out, put_piece(out, o, texts, 13), texts, stamp.sources + sheet.partition[row])
         o = put_whole(out, o, sheet.offset[row])
-        out[o] = 125
-        o = put_whole(out, _put_piece(out, o + 1, texts, 14), stamp.produced_ns)
-        o = put_hex(out, _put_piece(out, o, texts, 15), sheet.input_hash[row])
-        o = put_significant(out, _put_piece(out, o, texts, 16), sheet.confidence[row], CONFIDENCE_DIGITS)
-        o = _put_piece(out, o, texts, 17)
+        out[o] = CLOSE_OBJECT
+        o = put_whole(out, put_piece(out, o + 1, texts, 14), stamp.produced_ns)
+        o = put_hex(out, put_piece(out, o, texts, 15), sheet.input_hash[row])
+        o = put_significant(out, put_piece(out, o, texts, 16), sheet.confidence[row], CONFIDENCE_DIGITS)
+        o = put_piece(out, o, texts, 17)
         ends[row] = o
         row += 1
     return row, o
@@ -249,55 +210,57 @@ def _put_times(out, o, target_ns, row):  # type: ignore[no-untyped-def]
     if target_ns.shape[1] == 0 or target_ns[row, 0] < 0:
         return put_null(out, o)
     for step in range(target_ns.shape[1]):
-        out[o] = 44 if step else 91
+        out[o] = COMMA if step else OPEN_ARRAY
         o = put_whole(out, o + 1, target_ns[row, step])
-    out[o] = 93
+    out[o] = CLOSE_ARRAY
     return o + 1
 
 
 @lean_njit
 def _put_quantiles(out, o, quantiles, row, decimals):  # type: ignore[no-untyped-def]
     for step in range(quantiles.shape[1]):
-        out[o] = 44 if step else 91
-        out[o + 1] = 91
+        out[o] = COMMA if step else OPEN_ARRAY
+        out[o + 1] = OPEN_ARRAY
         o += 2
         for q in range(quantiles.shape[2]):
             if q:
-                out[o] = 44
+                out[o] = COMMA
                 o += 1
             o = put_decimals(out, o, quantiles[row, step, q], decimals)
-        out[o] = 93
+        out[o] = CLOSE_ARRAY
         o += 1
-    out[o] = 93
+    out[o] = CLOSE_ARRAY
     return o + 1
 
 
 @lean_njit
 def _put_point(out, o, quantiles, row, median, decimals):  # type: ignore[no-untyped-def]
     for step in range(quantiles.shape[1]):
-        out[o] = 44 if step else 91
+        out[o] = COMMA if step else OPEN_ARRAY
         o = put_decimals(out, o + 1, quantiles[row, step, median], decimals)
-    out[o] = 93
+    out[o] = CLOSE_ARRAY
     return o + 1
 
 
 @lean_njit
-def write_features(symbol, as_of, tie, partition, offset, values, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]  # fmt: skip
+def write_features(sheet, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]
     """As write_forecasts, for feature vectors."""
     while row < len(starts) and o + room <= len(out):
         starts[row] = o
-        o = put_name(out, _put_piece(out, o, texts, 0), names[symbol[row]], lengths[symbol[row]])
-        o = put_whole(out, _put_piece(out, o, texts, 1), as_of[row])
-        o = put_whole(out, _put_piece(out, o, texts, 2), tie[row])
-        o = _put_piece(out, o, texts, 3)
-        for f in range(values.shape[1]):
+        symbol = sheet.symbol[row]
+        o = put_name(out, put_piece(out, o, texts, 0), names[symbol], lengths[symbol])
+        o = put_whole(out, put_piece(out, o, texts, 1), sheet.as_of[row])
+        o = put_whole(out, put_piece(out, o, texts, 2), sheet.tie[row])
+        o = put_piece(out, o, texts, 3)
+        for f in range(sheet.values.shape[1]):
             if f:
-                o = _put_piece(out, o, texts, 4)
-            o = put_significant(out, o, values[row, f], FEATURE_DIGITS)
-        o = _put_piece(out, o, texts, 5)
-        o = put_whole(out, _put_piece(out, o, texts, FEATURE_FIXED + partition[row]), offset[row])
-        out[o] = 125
-        o = _put_piece(out, o + 1, texts, 6)
+                out[o] = COMMA
+                o += 1
+            o = put_significant(out, o, sheet.values[row, f], FEATURE_DIGITS)
+        o = put_piece(out, put_piece(out, o, texts, 4), texts, FEATURE_FIXED + sheet.partition[row])
+        o = put_whole(out, o, sheet.offset[row])
+        out[o] = CLOSE_OBJECT
+        o = put_piece(out, o + 1, texts, 5)
         ends[row] = o
         row += 1
     return row, o

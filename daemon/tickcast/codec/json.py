@@ -3,6 +3,7 @@
 Both end in `ticks.settle`, and rows are taken strictly in order, so neither the path nor the chunk changes a result.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,23 @@ from tickcast.codec.parse import UNIT_EXPONENT, read_time
 from tickcast.codec.presets import Shape
 from tickcast.codec.scan import plan, scan_messages
 from tickcast.codec.ticks import (
-    ASK, BAD, EVENT, FIRST, GOOD, LAST, MISSING, PRICE, SYMBOL, TS, WRAPPED, Judged, Rows, collect, found, naming, rows,
+    ASK,
+    BAD,
+    EVENT,
+    FIRST,
+    GOOD,
+    LAST,
+    MISSING,
+    PRICE,
+    SYMBOL,
+    TS,
+    WRAPPED,
+    Judged,
+    Rows,
+    collect,
+    found,
+    naming,
+    rows,
     settle,
 )  # fmt: skip
 from tickcast.columns import NO_TIME, RawBatch, Rejects, TickBatch
@@ -55,7 +72,7 @@ def double(value: Any) -> float | None:
         read = float(value)
     except OverflowError:
         return None
-    return read if abs(read) < float("inf") else None
+    return read if math.isfinite(read) else None
 
 
 def whole(value: Any, unit: int, *, cut: bool) -> int | None:
@@ -72,7 +89,7 @@ def whole(value: Any, unit: int, *, cut: bool) -> int | None:
     read, rest = (digits * 10**shift, 0) if shift >= 0 else divmod(digits, 10**-shift)
     if (rest and not cut) or read > LARGEST:
         return None
-    return -read if sign else read
+    return int(-read if sign else read)
 
 
 def time_ns(value: Any, unit: int) -> int | None:

@@ -4,6 +4,7 @@ A kernel that answers "not sure" never guesses: the caller hands the row to the 
 """
 
 import numpy as np
+
 from tickcast.codec.compiled import lean_njit
 from tickcast.codec.words import read_digits
 
@@ -146,7 +147,7 @@ def read_time(data, first, last):  # type: ignore[no-untyped-def]
     if last - first < 20:
         return np.int64(0), False
     t = data[first + 10]
-    if data[first + 4] != MINUS or data[first + 7] != MINUS or (t | LOWER) != 116 and t != 32:
+    if data[first + 4] != MINUS or data[first + 7] != MINUS or ((t | LOWER) != 116 and t != 32):
         return np.int64(0), False
     if data[first + 13] != COLON or data[first + 16] != COLON:
         return np.int64(0), False

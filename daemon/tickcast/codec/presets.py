@@ -7,9 +7,9 @@ feed's number identifies duplicates.
 
 from dataclasses import dataclass, replace
 
-from tickcast.codec.ticks import EVENT, EVENT_NEEDED, EVENT_OPTIONAL, NO_EVENT
+from tickcast.codec.ticks import EVENT, EVENT_NEEDED, EVENT_OPTIONAL, NO_EVENT, SEQUENCE
 from tickcast.errors import BadSettings
-from tickcast.settings import Codec, CodecTopic, Fields
+from tickcast.settings import Codec, CodecTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def shape_of(codec: Codec) -> Shape:
         shape = Shape(names, codec.time_unit, stamped=not fields.ts)
     else:
         preset = PRESETS[codec.preset]
-        shape = replace(preset, names=(*preset.names[: EVENT - 1], fields.sequence, *preset.names[EVENT:]))
+        shape = replace(preset, names=(*preset.names[:SEQUENCE], fields.sequence, *preset.names[EVENT:]))
     mapped = [name for name in shape.names if name]
     if len(set(mapped)) < len(mapped):
         raise BadSettings("two of codec.fields have the same name", remedy=f"they are {', '.join(mapped)}")
@@ -58,8 +58,3 @@ def for_topic(codec: Codec, topic: str) -> Codec:
     own = codec.topics.get(topic, CodecTopic())
     given = {name: value for name in CodecTopic.model_fields if (value := getattr(own, name)) is not None}
     return codec.model_copy(update=given)
-
-
-def field_names(fields: Fields) -> tuple[str, ...]:
-    """The tick columns by our names, in the order of a TickBatch."""
-    return fields.symbol, fields.ts, fields.price, fields.size, fields.bid, fields.ask, fields.sequence

@@ -7,8 +7,8 @@ is unsure of it stops, and the careful path takes that one. It never reads beyon
 from typing import NamedTuple
 
 import numpy as np
-from tickcast.codec.compiled import inlined_njit, lean_njit
 
+from tickcast.codec.compiled import inlined_njit, lean_njit
 from tickcast.codec.parse import read_number, read_time, to_double, to_ns
 from tickcast.codec.ticks import BAD, EVENT, FIELDS, FIRST, GOOD, LAST, MISSING, SEQUENCE, SYMBOL, TS, WRAPPED, settle
 from tickcast.codec.words import part_at, plain_end
@@ -20,7 +20,7 @@ UNSURE = -1
 VALUE = FIELDS  # row of the event value in the names
 UNWANTED = -1  # the field of a key that no field is mapped to
 DEEPEST = 63  # levels of nesting that fit the scanner's stack of bits
-QUOTE, COMMA, COLON, BACKSLASH, MINUS, POINT = 34, 44, 58, 92, 45, 46
+QUOTE, COMMA, COLON, BACKSLASH, MINUS = 34, 44, 58, 92, 45
 OPEN_ARRAY, OPEN_OBJECT, CLOSE_ARRAY, CLOSE_OBJECT = 91, 123, 93, 125
 
 
@@ -148,7 +148,7 @@ def _field_of(data, first, last, end, names, heads, lengths):  # type: ignore[no
 
 @lean_njit
 def _same_rest(data, first, length, names, f):  # type: ignore[no-untyped-def]
-    for k in range(8, length):
+    for k in range(8, length):  # noqa: SIM110 - kernels know no generators
         if data[first + k] != names[f, k]:
             return False
     return True
@@ -167,7 +167,7 @@ def _read_value(data, p, end, f, names, heads, lengths, unit, state, number, who
         after, mantissa, exponent = read_number(data, p, end)
         if after < 0:
             return UNSURE
-        if f == SYMBOL or f == EVENT:
+        if f in (SYMBOL, EVENT):
             state[f] = BAD
         elif not _put_number(mantissa, exponent, f, unit, state, number, whole):
             return UNSURE
@@ -224,8 +224,7 @@ def _skip(data, p, end):  # type: ignore[no-untyped-def]
         if p >= end:
             return UNSURE
         c = data[p]
-        fresh = c == OPEN_ARRAY or c == OPEN_OBJECT
-        if fresh:
+        if c in (OPEN_ARRAY, OPEN_OBJECT):
             if depth == DEEPEST:
                 return UNSURE
             objects = (objects << np.uint64(1)) | np.uint64(c == OPEN_OBJECT)
@@ -290,7 +289,7 @@ def _skip_text(data, p, end):  # type: ignore[no-untyped-def]
 
 @lean_njit
 def _is_simple_escape(c):  # type: ignore[no-untyped-def]
-    return c == QUOTE or c == BACKSLASH or c == 47 or c == 98 or c == 102 or c == 110 or c == 114 or c == 116
+    return c in (QUOTE, BACKSLASH, 47, 98, 102, 110, 114, 116)  # " \\ / b f n r t
 
 
 @lean_njit

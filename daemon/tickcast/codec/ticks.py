@@ -3,11 +3,11 @@
 The scanner and the careful path both fill a `Found` and end in `settle`, so they cannot judge differently.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from tickcast.codec.compiled import inlined_njit, lean_njit
 
+from tickcast.codec.compiled import inlined_njit, lean_njit
 from tickcast.codec.words import part_at
 from tickcast.columns import F64, I32, I64, U8, U64, Rejects, TickBatch
 from tickcast.errors import Reason
@@ -73,20 +73,20 @@ def naming(prefix: str) -> Naming:
 
 
 def rows(count: int) -> Rows:
-    floats = [np.empty(count) for _ in range(4)]
     return Rows(
-        np.empty(count, np.int32), np.empty(count, np.int64), *floats, np.empty(count, np.int64),
-        np.empty(count, np.uint8),
+        np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count), np.empty(count), np.empty(count),
+        np.empty(count), np.empty(count, np.int64), np.empty(count, np.uint8),
     )  # fmt: skip
 
 
 def collect(filled: Rows, message: I32) -> tuple[TickBatch, Rejects]:
     """The accepted rows and the rejects, each in order. `message` says where each row came from."""
-    *columns, reason = filled
+    columns: list[Any] = list(filled[:-1])
+    reason = filled.reason
     if not reason.any():
-        return TickBatch(*columns, message), Rejects(message[:0], reason[:0])
+        return TickBatch(*[*columns, message]), Rejects(message[:0], reason[:0])
     good = reason == Reason.ACCEPTED
-    ticks = TickBatch(*(column[good] for column in columns), message[good])
+    ticks = TickBatch(*[column[good] for column in (*columns, message)])
     return ticks, Rejects(message[~good], reason[~good])
 
 

@@ -51,7 +51,7 @@ def read_card(folder: Path) -> ModelCard:
         raise BadModel(f"{path} is not a model card: {error}", remedy=AGAIN) from None
     if card.schema != SCHEMA:
         raise BadModel(f"{path} has schema {card.schema}, this program reads {SCHEMA}", remedy="update tickcast")
-    if digest(card) != card.digest:
+    if digest(card) != card.digest or msgspec.json.decode(raw) != msgspec.to_builtins(card):
         raise BadModel(f"{path} does not match its digest: it was changed or damaged", remedy=AGAIN)
     return card
 

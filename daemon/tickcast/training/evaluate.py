@@ -62,7 +62,7 @@ def evaluate(predict: Predict, naive: Predict, dataset: Dataset, rows: I64, leve
 
 
 def residual_gaps(predict: Predict, dataset: Dataset, levels: Sequence[float], *, limit: int = 16_384) -> F64:
-    """[H, Q - 1]: distances between the quantiles of the median's residuals over the calibration part, in one-bar moves."""
+    """[H, Q - 1]: gaps between quantiles of the median's residuals over the calibration part, in one-bar moves."""
     rows = dataset.parts.calibration
     rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64)]
     residuals = []

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,17 +57,14 @@ def read_history(folder: Path, *, on_gap: str) -> History:
         raise BadData(f"{path} holds no bars")
     names, symbol = _symbols(table.column("symbol"), path)
     start = np.searchsorted(symbol, np.arange(len(names))).astype(np.int64)
-    columns = {name: _column(table, name, np.float64) for name in (*PRICES, "volume")}
-    gap = _column(table, "gap", np.uint8)
-    bars = Bars(
-        **columns, mask=_column(table, "mask", np.uint8), as_of=_column(table, "as_of_ns", np.int64), start=start,
-        wrap=UNWRAPPED,
-    )  # fmt: skip
+    mask, gap = _column(table, "mask", np.uint8), _column(table, "gap", np.uint8)
+    opened, high, low, close, volume = (_column(table, name, np.float64) for name in (*PRICES, "volume"))
+    bars = Bars(opened, high, low, close, volume, mask, _column(table, "as_of_ns", np.int64), start, UNWRAPPED)
     ends = np.append(start[1:], len(symbol))
     return History(names, bars, gap, symbol, _first(symbol, start, gap, on_gap), ends, digest)
 
 
-def _column(table: pa.Table, name: str, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def _column(table: pa.Table, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.ascontiguousarray(table.column(name).to_numpy(), dtype=dtype)
 
 

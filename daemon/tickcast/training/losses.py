@@ -13,11 +13,12 @@ def make_loss(name: str, levels: Sequence[float]) -> Loss:
     if name == "quantile":
         return _pinball(levels)
     point = list(levels).index(0.5)
-    function = {
+    functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "mae": torch.nn.functional.l1_loss,
         "mse": torch.nn.functional.mse_loss,
         "huber": torch.nn.functional.huber_loss,
-    }[name]
+    }
+    function = functions[name]
     return lambda quantiles, target: function(quantiles[:, :, point], target)
 
 

@@ -34,7 +34,8 @@ class Parts(NamedTuple):
 
     def is_train(self, history: History) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Rows whose bars lie in the training part: what scalers may be fitted on."""
-        return np.arange(len(history)) < self.edges[history.symbol, 1]
+        before: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.arange(len(history)) < self.edges[history.symbol, 1]
+        return before
 
 
 def split(history: History, *, kind: str, need_bars: int, horizon: int) -> Parts:

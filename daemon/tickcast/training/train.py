@@ -1,4 +1,4 @@
-"""The loop that fits a torch module: seeded draws, AdamW, one learning-rate cycle, early stop on the validation part."""
+"""The loop that fits a torch module: seeded draws, AdamW, one cycle of the rate, early stop. It reads no hold-out."""
 
 import math
 from dataclasses import dataclass
@@ -45,20 +45,20 @@ def draw(dataset: Dataset, order: FitOrder, epoch: int) -> I64:
     count = min(order.windows_per_epoch, len(rows))
     _, start, windows = np.unique(dataset.history.symbol[rows], return_index=True, return_counts=True)
     if len(windows) == 1 or len(np.unique(windows)) == 1:
-        return rows[rng.permutation(len(rows))[:count]]
+        shuffled: I64 = rows[rng.permutation(len(rows))[:count]]
+        return shuffled
     share = np.cumsum(windows.astype(np.float64) ** order.symbol_weight)
     symbol = np.searchsorted(share, rng.random(count) * share[-1], side="right")
-    return rows[start[symbol] + (rng.random(count) * windows[symbol]).astype(np.int64)]
+    drawn: I64 = rows[start[symbol] + (rng.random(count) * windows[symbol]).astype(np.int64)]
+    return drawn
 
 
 def tensors(batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Inputs, target and scale [B, 1] of a batch; windows that never moved have no unit to learn in and are left out."""
+    """Inputs, target and scale [B, 1] of a batch, without the windows that never moved: they have no unit."""
     moved = np.flatnonzero(batch.scale > SCALE_FLOOR)
     inputs, target, scale = batch.inputs, batch.target, batch.scale
     if len(moved) < len(scale):
         inputs, target, scale = inputs.take(moved), target[moved], scale[moved]
-    # copied, because torch aligns its own memory and the sums of a matrix product depend on that: numpy's would give
-    # other weights in every run
     parts = [torch.from_numpy(part) for part in (inputs.past, inputs.mask, inputs.future, inputs.static)]
     return parts, torch.from_numpy(target), torch.from_numpy(scale).to(torch.float32).unsqueeze(-1)
 

@@ -85,10 +85,9 @@ class Lags:
         if n is not None and at is not None:
             raise BadSettings("lags takes n or at, not both")
         self._series = parameters.series(of)
-        chosen = list(at) if at is not None else list(range(1, parameters.bars("n", n if n is not None else LAGS) + 1))
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise BadSettings(f"at must name one lag or more, each once, not {at!r}")
-        self._lags = np.array([parameters.bars("at", lag) for lag in chosen], np.int64)
+        count = parameters.bars("n", LAGS if n is None else n)
+        chosen = list(range(1, count + 1)) if at is None else parameters.several("at", at)
+        self._lags = np.array(chosen, np.int64)
         self.names = tuple(f"lag_{lag}{parameters.suffix(of, 'log_return')}" for lag in chosen)
         self.lookback = max(chosen) + lookback_of(self._series, 1)
 

@@ -17,6 +17,13 @@ def bars(name: str, value: Any, *, least: int = 1, most: int = MOST_BARS) -> int
     return value
 
 
+def several(name: str, value: Any) -> list[int]:
+    """A list of different numbers of bars."""
+    if not isinstance(value, list | tuple) or not value or len(set(value)) < len(value):
+        raise BadSettings(f"{name} must be a list of one number of bars or more, each once, not {value!r}")
+    return [bars(name, each) for each in value]
+
+
 def positive(name: str, value: Any, *, most: float = 1_000.0) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most:
         raise BadSettings(f"{name} must be a number above 0, at most {most:g}, not {value!r}")

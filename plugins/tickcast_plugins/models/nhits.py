@@ -2,7 +2,9 @@
 a few knots that are interpolated: coarse blocks carry the slow part, fine blocks what the coarse ones left over.
 """
 
-from typing import Annotated
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Annotated, cast
 
 import msgspec
 import torch
@@ -21,7 +23,9 @@ class NHITSParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     hidden: Annotated[int, Meta(ge=4, le=4096)] = 64
     layers: Annotated[int, Meta(ge=1, le=8)] = 2
-    pooling: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(default_factory=lambda: [4, 2, 1])
+    pooling: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(
+        default_factory=lambda: [4, 2, 1]
+    )
     downsample: Annotated[list[Ratio], Meta(max_length=16)] = []  # bars between two knots; empty = as pooling
 
 
@@ -70,7 +74,7 @@ class Stacks(nn.Module):
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         own, others = window[:, :1], window[:, 1:]
         total: Tensor | None = None
-        for block in self.blocks:
+        for block in cast("Iterable[Block]", self.blocks):
             seen = torch.cat([own, others], dim=1) if others.shape[1] else own
             hidden = block(seen, extra)
             forecast = block.foresee(hidden)
@@ -92,7 +96,7 @@ class Block(nn.Module):
         inputs = (1 + len(card.features)) * (card.lookback // pool) + 2 * len(card.future) * card.horizon
         sizes = [inputs, *[params.hidden] * params.layers]
         layers: list[nn.Module] = []
-        for width, following in zip(sizes, sizes[1:], strict=False):
+        for width, following in pairwise(sizes):
             layers += [nn.Linear(width, following), nn.ReLU()]
         self.perceptron = nn.Sequential(*layers)
         knots = -(-card.horizon // downsample)
@@ -116,11 +120,13 @@ class Block(nn.Module):
         return hidden
 
     def explain(self, hidden: Tensor) -> Tensor:
-        return (self.backcast(hidden) @ self.over_past).unsqueeze(1)
+        residual: Tensor = self.backcast(hidden) @ self.over_past
+        return residual.unsqueeze(1)
 
     def foresee(self, hidden: Tensor) -> Tensor:
         knots = self.forecast(hidden).unflatten(1, (self.heads, -1))
-        return knots @ self.over_horizon  # type: ignore[no-any-return]
+        forecast: Tensor = knots @ self.over_horizon
+        return forecast
 
 
 def interpolation(knots: int, length: int) -> Tensor:

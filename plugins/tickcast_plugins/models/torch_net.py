@@ -140,7 +140,9 @@ class TorchNet:
         try:
             self._module.load_state_dict(load_file(folder / WEIGHTS))
         except Exception as error:  # safetensors and torch each raise their own for a file that does not fit
-            raise BadModel(f"{folder / WEIGHTS} does not fit its card: {error}", remedy="fit the model again") from error
+            raise BadModel(
+                f"{folder / WEIGHTS} does not fit its card: {error}", remedy="fit the model again"
+            ) from error
 
     def predict(self, inputs: Inputs) -> F32:
         self._module.eval()

@@ -1,0 +1,211 @@
+"""Every kind of feature once more, in plain Python and straight from its definition: no weights, no tricks, slow.
+
+A function takes the bars up to the asked one, oldest first, and the entry's parameters; one number per channel.
+"""
+
+import math
+import statistics
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass
+class Past:
+    open: list[float]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+    volume: list[float]
+    as_of: list[int]
+
+
+def log_returns(close):
+    return [math.log(b / a) if a > 0 and b > 0 else 0.0 for a, b in pairwise(close)]
+
+
+def series(past, of):
+    return {"close": past.close, "volume": past.volume}[of] if of != "log_return" else log_returns(past.close)
+
+
+def windowed(kind):
+    def feature(past, *, window, of="close"):
+        return [kind(series(past, of)[-window:])]
+
+    return feature
+
+
+def std(values):
+    return statistics.stdev(values) if len(set(values)) > 1 else 0.0
+
+
+def zscore(values):
+    return (values[-1] - statistics.fmean(values)) / std(values) if std(values) else 0.0
+
+
+def minmax(values):
+    low, high = min(values), max(values)
+    return (values[-1] - low) / (high - low) if high > low else 0.5
+
+
+def quartiles(values):
+    ascending = sorted(values)
+
+    def at(share):
+        place = share * (len(ascending) - 1)
+        low, high = ascending[math.floor(place)], ascending[math.ceil(place)]
+        return low + (place - math.floor(place)) * (high - low)
+
+    return at(0.25), at(0.5), at(0.75)
+
+
+def robust(values):
+    low, median, high = quartiles(values)
+    return (values[-1] - median) / (high - low) if high > low else 0.0
+
+
+def ema(values, span):
+    """All values of an exponential moving average that starts as the first value."""
+    smooth = [values[0]]
+    for value in values[1:]:
+        smooth.append(smooth[-1] + 2 / (span + 1) * (value - smooth[-1]))
+    return smooth
+
+
+def ema_feature(past, *, span, of="close"):
+    return [ema(series(past, of)[-8 * span :], span)[-1]]
+
+
+def macd(past, *, fast, slow, signal):
+    close = past.close[-8 * max(slow, signal) :]
+    line = [a - b for a, b in zip(ema(close, fast), ema(close, slow))]
+    smooth = ema(line, signal)[-1]
+    return [line[-1], smooth, line[-1] - smooth]
+
+
+def wilder(values, period):
+    average = sum(values[:period]) / period
+    for value in values[period:]:
+        average = (average * (period - 1) + value) / period
+    return average
+
+
+def rsi(past, *, period):
+    close = past.close[-8 * (2 * period - 1) - 1 :]
+    changes = [b - a for a, b in pairwise(close)]
+    gain = wilder([max(change, 0.0) for change in changes], period)
+    loss = wilder([max(-change, 0.0) for change in changes], period)
+    if gain == loss == 0:
+        return [50.0]
+    return [100.0 if loss == 0 else 100 - 100 / (1 + gain / loss)]
+
+
+def atr(past, *, period):
+    count = 8 * (2 * period - 1)
+    bars = list(zip(past.high, past.low, past.close))[-count - 1 :]
+    ranges = [max(h - low, abs(h - c), abs(low - c)) for (_, _, c), (h, low, _) in pairwise(bars)]
+    return [wilder(ranges, period)]
+
+
+def bollinger(past, *, window, k):
+    close = past.close[-window:]
+    middle, spread = statistics.fmean(close), statistics.pstdev(close) if len(set(close)) > 1 else 0.0
+    upper, lower = middle + k * spread, middle - k * spread
+    return [(close[-1] - lower) / (upper - lower) if upper > lower else 0.5]
+
+
+def realised_volatility(past, *, window):
+    return [math.sqrt(sum(r * r for r in log_returns(past.close)[-window:]))]
+
+
+def volume_ratio(past, *, window):
+    mean = sum(past.volume[-window:]) / window
+    return [past.volume[-1] / mean if mean else 1.0]
+
+
+def log_return(past, *, period):
+    before, now = past.close[-1 - period], past.close[-1]
+    return [math.log(now / before) if before > 0 and now > 0 else 0.0]
+
+
+def roc(past, *, period):
+    before = past.close[-1 - period]
+    return [(past.close[-1] - before) / abs(before) if before else 0.0]
+
+
+def diff(past, *, period):
+    return [past.close[-1] - past.close[-1 - period]]
+
+
+def lags(past, *, at, of="log_return"):
+    return [series(past, of)[-1 - lag] for lag in at]
+
+
+def fourier(past, *, n, period):
+    """1970-01-04 was a Sunday."""
+    day = 86_400 * 10**9
+    share = past.as_of[-1] % day / day if period == "day" else (past.as_of[-1] - 3 * day) % (7 * day) / (7 * day)
+    waves = [(math.sin(2 * math.pi * k * share), math.cos(2 * math.pi * k * share)) for k in range(1, n + 1)]
+    return [value for wave in waves for value in wave]
+
+
+def spectrum(past, *, window, n):
+    moves = log_returns(past.close)[-window:]
+    found = []
+    for k in range(1, n + 1):
+        turned = sum(
+            move * complex(math.cos(a := 2 * math.pi * k * j / window), math.sin(a)) for j, move in enumerate(moves)
+        )
+        found.append(2 / window * abs(turned))
+    return found  # fmt: skip
+
+
+def detrend(past, *, window):
+    close = past.close[-window:]
+    slope, intercept = statistics.linear_regression(range(window), close)
+    return [close[-1] - (intercept + slope * (window - 1))]
+
+
+def iqr_outlier(past, *, window, k):
+    moves = log_returns(past.close)[-window:]
+    low, _, high = quartiles(moves)
+    return [0.0 if low - k * (high - low) <= moves[-1] <= high + k * (high - low) else 1.0]
+
+
+def density_outlier(past, *, window, eps, least):
+    """DBSCAN as in the textbook: grow every cluster from its core points; what no cluster holds is noise."""
+    moves = log_returns(past.close)[-window:]
+    middle = statistics.median(moves)
+    radius = eps * 1.4826 * statistics.median(abs(move - middle) for move in moves)
+    near = [{j for j, other in enumerate(moves) if abs(other - move) <= radius} for move in moves]
+    clustered: set[int] = set()
+    for group in near:
+        if len(group) >= least:
+            clustered |= group
+    return [0.0 if window - 1 in clustered else 1.0]
+
+
+ORACLE = {
+    "lags": lags,
+    "log_return": log_return,
+    "roc": roc,
+    "diff": diff,
+    "rolling_mean": windowed(statistics.fmean),
+    "rolling_std": windowed(std),
+    "rolling_min": windowed(min),
+    "rolling_max": windowed(max),
+    "zscore": windowed(zscore),
+    "minmax": windowed(minmax),
+    "robust": windowed(robust),
+    "ema": ema_feature,
+    "macd": macd,
+    "rsi": rsi,
+    "atr": atr,
+    "bollinger": bollinger,
+    "realised_volatility": realised_volatility,
+    "volume_ratio": volume_ratio,
+    "fourier": fourier,
+    "spectrum": spectrum,
+    "detrend": detrend,
+    "iqr_outlier": iqr_outlier,
+    "density_outlier": density_outlier,
+}
