@@ -1,6 +1,6 @@
 """What an answer costs: the whole Runner call of NHITS and of the rungs, and the opening of a model folder.
 
-    python benchmarks/run.py inference
+python benchmarks/run.py inference
 """
 
 import tempfile
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from stats import Figure, wall_ns_per
 
+from stats import Figure, wall_ns_per
 from tickcast.columns import Inputs
 from tickcast.inference.load import open_model
 from tickcast.plugin import Runner, find

@@ -1,7 +1,7 @@
 """A small NHITS for tests of the whole path: the settings it serves under, and the market it is fitted on and asked about."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -13,7 +13,7 @@ from tickcast.settings import Settings, load
 SECOND = 10**9
 SYMBOLS, RATE_HZ = 6, 25.0
 HISTORY_S = 500  # what the model is fitted on; it is asked about the seconds after that
-QUICK = {"epochs": 1, "windows_per_epoch": 256, "batch_size": 64, "hidden": 8}
+QUICK = {"epochs": 6, "windows_per_epoch": 1024, "batch_size": 64, "hidden": 8, "learning_rate": 0.005}
 FEATURES = """[
     {kind = "log_return", period = 3}, {kind = "rolling_std", window = 6},
     {kind = "rsi", period = 2, normalization = "zscore"}, {kind = "volume_ratio", window = 5, normalization = "log"},
@@ -23,6 +23,15 @@ BARS = {
     "time": {"bars.every_ms": "1000", "features.set": FEATURES, "features.future": '["time_of_day"]'},
     "tick": {"bars.kind": "tick", "bars.every_ticks": "3", "score.adapt_every_bars": "32"},
 }
+
+
+class Fitted(NamedTuple):
+    """`history` is what the models were fitted on, `ticks` what came after it."""
+
+    models: dict[str, Path]
+    history: pl.DataFrame
+    ticks: pl.DataFrame
+    tape: Path  # of `ticks`
 
 
 def model_settings(kind: str, folder: Path, **overrides: object) -> Settings:

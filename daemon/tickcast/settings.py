@@ -238,11 +238,6 @@ class Inference(Section):
     """Questions per call on CPU."""
 
 
-class Http(Section):
-    bind: str = ""
-    """Address of the local HTTP door, such as 127.0.0.1:8080; empty = off."""
-
-
 class Runtime(Section):
     device: Literal["auto", "cpu"] = "auto"
     """Where models run."""
@@ -286,7 +281,6 @@ class Settings(BaseSettings):
     store: Store = Store()
     symbols: Symbols = Symbols()
     inference: Inference = Inference()
-    http: Http = Http()
     runtime: Runtime = Runtime()
     log: Log = Log()
 

@@ -1,14 +1,20 @@
-"""Models that are fitted once for all tests of this folder."""
+"""Models that are fitted once for all tests of this folder, and what they are asked about."""
 
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from modelkit import fit_small, market
+from modelkit import Fitted, fit_small, market
+from tickcast.edges.tape import write_ticks
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     """A small NHITS for time bars, with features and a calendar, and one for tick bars without."""
-    folder, (history, _) = tmp_path_factory.mktemp("models"), market()
-    return {kind: fit_small(kind, folder / kind, history) for kind in ("time", "tick")}
+    folder, (history, ticks) = tmp_path_factory.mktemp("fitted"), market()
+    tape = folder / "ticks.parquet"
+    write_ticks(tape, ticks)
+    with ThreadPoolExecutor() as both:
+        fits = {kind: both.submit(fit_small, kind, folder / kind, history) for kind in ("time", "tick")}
+        models = {kind: job.result() for kind, job in fits.items()}
+    return Fitted(models, history, ticks, tape)

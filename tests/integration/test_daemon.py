@@ -11,8 +11,8 @@ import duckdb
 import msgspec
 import numpy as np
 import pytest
-from livekit import live_settings, records, running
 
+from livekit import live_settings, records, running
 from tickcast.app.replay import Order, in_folder, replay
 from tickcast.app.synth import Market, json_messages
 from tickcast.edges.tape import write_ticks

@@ -5,21 +5,16 @@ The kernel writes closed bars into the rings and stops early when a symbol's rin
 needed; the caller then works off what was closed and calls again. It never reads a clock.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from tickcast.columns import F64, I32, I64
+from tickcast.core.fold_state import CONFIRMED, FREE, HOLDS, NEVER
 from tickcast.core.schedule import is_closed, trading_time
-from tickcast.errors import REASON_COUNT, Reason
+from tickcast.errors import Reason
 
 KINDS = {"time": 0, "tick": 1, "volume": 2}
 GAPS = {"carry": 0, "join": 1, "cold": 2}
-NEVER = -(1 << 62)
 NEVER_JUMPS = 1 << 62
-FREE, HOLDS, CONFIRMED = 0, 1, 2
 HEARTBEAT = -1  # as a symbol: the row moves the watermark and is no tick
 EARLIEST_NS = 50 * 86_400 * 10**9  # positive times before 1970-02-20 are seconds, ms or us taken for ns
 LATEST_NS = 7_258_118_400 * 10**9  # the year 2200
@@ -35,110 +30,6 @@ R_NON_FINITE, R_NON_POSITIVE, R_NEGATIVE_SIZE = (
 R_WRONG_UNIT, R_FUTURE, R_ANCIENT = int(Reason.WRONG_UNIT), int(Reason.FUTURE), int(Reason.ANCIENT)
 R_JUMP, R_OUTLIER, R_CROSSED = int(Reason.JUMP), int(Reason.OUTLIER), int(Reason.CROSSED)
 R_DUPLICATE, R_CLOSED, R_MOVED = int(Reason.DUPLICATE), int(Reason.MARKET_CLOSED), int(Reason.SYMBOL_IN_TWO_PARTITIONS)
-
-SYMBOL = np.dtype(
-    [
-        ("partition", "i4"), ("ticks", "i4"), ("sequence", "i8"), ("newest", "i8"),
-        ("price", "f8"), ("move", "f8"),  # last accepted price, running |one-tick log move|
-        ("doubted", "i4"),  # the tick before was refused as an outlier
-        ("tie", "i4"), ("as_of", "i8"),  # of the last closed bar
-        ("close", "f8"),
-        ("next", "i8"),  # ordinal of the next bar
-        ("first", "i8"),  # ordinal of the oldest bar since the symbol was last cold
-        ("void_before", "i8"),  # questions opened before this ordinal may not be scored at or after it
-        ("interval", "i8"),  # start of the last closed time bar
-        ("batch", "i8"), ("closed", "i4"),  # bars closed in the current batch
-        ("adjust_from", "i4"), ("adjust_to", "i4"),  # its rows in the adjustments
-    ],
-    align=True,
-)  # fmt: skip
-
-OPEN = np.dtype(
-    [
-        ("interval", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"),
-        ("ticks", "i8"), ("open_ts", "i8"), ("close_ts", "i8"), ("next", "i4"),  # next symbol open in this interval
-    ],
-    align=True,
-)  # fmt: skip
-
-PARTITION = np.dtype(
-    [
-        ("newest", "i8"), ("closed_to", "i8"), ("mark", "i8"), ("marked", "i8"),  # bars since the last mark
-        ("held", "i4"),  # FREE, HOLDS a tick that is too far ahead to believe alone, or that one is CONFIRMED
-        ("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8"),
-    ],
-    align=True,
-)  # fmt: skip
-
-
-class Rules(NamedTuple):
-    """The settings that the kernel needs, as numbers."""
-
-    kind: int
-    every_ns: int
-    every_ticks: int
-    every_size: float
-    lateness_ns: int
-    on_gap: int
-    longest_fill: int  # missing bars beyond this make the symbol cold
-    future_ns: int
-    ancient_ns: int
-    jump_ns: int
-    positive: bool
-    reject_crossed: bool
-    outlier_sigmas: float
-    adapt_every: int
-    slack: int  # bars that one symbol may close in one batch
-    slots: int  # time bars that one symbol may have open
-    has_calendar: bool
-
-
-class State(NamedTuple):
-    """All that folding remembers. Sized for the limits at start; pages are touched on use only."""
-
-    symbol: npt.NDArray[np.void]  # SYMBOL [symbols]
-    open: npt.NDArray[np.void]  # OPEN [symbols, slots]
-    partition: npt.NDArray[np.void]  # PARTITION [partitions]
-    head: I32  # [partitions, slots]: first and last symbol that is open in an interval, in order of appearance
-    tail: I32
-    counts: I64  # [REASON_COUNT] ticks by outcome
-    crossed: I64  # [1] quotes whose bid was above the ask
-    adjust_ns: I64
-    adjust_factor: F64
-
-
-CLOSED = np.dtype(
-    [
-        ("ordinal", "i8"), ("as_of", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"),
-        ("volume", "f8"), ("ticks", "i8"), ("first", "i8"), ("void_before", "i8"), ("mark", "i8"),
-        ("symbol", "i4"), ("tie", "i4"), ("row", "i4"),  # the message that closed it
-        ("mask", "u1"), ("gap", "u1"),
-    ],
-    align=True,
-)  # fmt: skip
-
-
-class Room(NamedTuple):
-    """Where one call puts the bars that it closes."""
-
-    bars: npt.NDArray[np.void]  # CLOSED
-    used: I64  # [1]
-
-
-def room(rows: int) -> Room:
-    return Room(np.zeros(rows, CLOSED), np.zeros(1, np.int64))
-
-
-def fresh_state(symbols: int, partitions: int, slots: int) -> State:
-    symbol = np.zeros(symbols, SYMBOL)
-    symbol["partition"] = -1
-    partition = np.zeros(partitions, PARTITION)
-    partition["newest"] = partition["closed_to"] = NEVER
-    head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
-    return State(
-        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros(REASON_COUNT, np.int64),
-        np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64),
-    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -8,6 +8,7 @@ import numpy as np
 
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.core import bars as folding
+from tickcast.core import fold_state
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.core.windows import ring
 from tickcast.errors import BadSettings, Reason
@@ -38,11 +39,11 @@ class ClosedBars(NamedTuple):
     stamps_ns: I64  # broker timestamp of the record that closed it
 
 
-def rules_of(settings: Settings, feature_lookback: int) -> folding.Rules:
+def rules_of(settings: Settings, feature_lookback: int) -> fold_state.Rules:
     bars, quality = settings.bars, settings.quality
     longest_fill = settings.window.lookback + settings.forecast.horizon
     every_ms = bars.every_ms if bars.kind == "time" else 0
-    return folding.Rules(
+    return fold_state.Rules(
         kind=folding.KINDS[bars.kind], every_ns=bars.every_ms * MS, every_ticks=bars.every_ticks,
         every_size=bars.every_size, lateness_ns=bars.lateness_ms * MS, on_gap=folding.GAPS[bars.on_gap],
         longest_fill=longest_fill, future_ns=quality.future_ms * MS, ancient_ns=quality.ancient_ms * MS,
@@ -70,15 +71,15 @@ class Folder:
         self.closed_time = closed_time
         self.bars = ring(settings.symbols.limit, ring_length(settings, feature_lookback))
         self.partitions: dict[tuple[str, int], int] = {}
-        self.decode_rejects = np.zeros_like(folding.fresh_state(1, 1, 1).counts)
+        self.decode_rejects = np.zeros_like(fold_state.fresh_state(1, 1, 1).counts)
         self._symbols = symbols
-        self._state = folding.fresh_state(settings.symbols.limit, PARTITIONS, self.rules.slots)
+        self._state = fold_state.fresh_state(settings.symbols.limit, PARTITIONS, self.rules.slots)
         self._adjustments: dict[str, list[int]] = {}
         if adjustments is not None:
             self._state = self._state._replace(adjust_ns=adjustments.ts, adjust_factor=adjustments.factor)
             for row, name in enumerate(adjustments.symbol):
                 self._adjustments.setdefault(name, []).append(row)
-        self._room = folding.room(ROOM)
+        self._room = fold_state.room(ROOM)
         self._known = 0
         self._batch = 0
         self._held: dict[int, tuple[RawBatch, int]] = {}
@@ -132,14 +133,14 @@ class Folder:
             first = self._run(self.rules, p, raw, ticks, first, outcome, held)
             if self._room.used[0]:
                 yield self._closed(raw, p)
-            if self._state.partition[p]["held"] == folding.CONFIRMED:
+            if self._state.partition[p]["held"] == fold_state.CONFIRMED:
                 yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, held)
             elif first >= len(ticks):
                 break
         yield from self._refused(raw, ticks, p, outcome, held)
 
     def _run(
-        self, rules: folding.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64
+        self, rules: fold_state.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64
     ) -> int:
         """One call of the kernel; what it closed is then in `_room` and in the rings."""
         self._batch += 1
@@ -164,7 +165,7 @@ class Folder:
     def _enter_held(self, raw: RawBatch, p: int, row: int, outcome: U8, held: I64) -> Iterator[ClosedBars]:
         """The tick at `row` has confirmed the held one, which now enters before it, without being asked again."""
         part = self._state.partition[p]
-        part["held"] = folding.FREE
+        part["held"] = fold_state.FREE
         self._state.counts[Reason.HELD] -= 1
         one = _one_tick(
             int(part["symbol"]), int(part["ts"]), float(part["price"]), float(part["size"]), int(part["sequence"]), row
@@ -225,7 +226,7 @@ class Folder:
 
     def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
         n = int(self._room.used[0])
-        column = {name: self._room.bars[name][:n].copy() for name in folding.CLOSED.names or ()}
+        column = {name: self._room.bars[name][:n].copy() for name in fold_state.CLOSED.names or ()}
         row, first, void_before = (column.pop(name) for name in ("row", "first", "void_before"))
         bars = BarBatch(**column, partition=np.full(n, p, np.int32), offset=raw.offsets[row])
         return ClosedBars(bars, first, void_before, raw.stamps_ns[row])

@@ -27,8 +27,11 @@ def run(column, base, ordinal, length, wrap, scratch):  # type: ignore[no-untype
     last = base + (ordinal & wrap)
     if last - first == length - 1:
         return column[first : last + 1]
-    for j in range(length):
-        scratch[j] = column[base + ((ordinal - length + 1 + j) & wrap)]
+    older = base + wrap + 1 - first
+    for j, value in enumerate(column[first : first + older]):
+        scratch[j] = value
+    for j, value in enumerate(column[base : last + 1]):
+        scratch[older + j] = value
     return scratch[:length]
 
 

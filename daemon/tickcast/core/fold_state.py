@@ -1,0 +1,119 @@
+"""What folding remembers, and the rules it goes by: layouts of records and groups of arrays. It does nothing.
+
+Everything is sized for the limits at start; pages are touched only as symbols appear, so growing costs nothing.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.columns import F64, I32, I64
+from tickcast.errors import REASON_COUNT
+
+NEVER = -(1 << 62)
+FREE, HOLDS, CONFIRMED = 0, 1, 2  # of a partition: whether a tick too far ahead to believe alone is held
+
+SYMBOL = np.dtype(
+    [
+        ("partition", "i4"), ("ticks", "i4"), ("sequence", "i8"), ("newest", "i8"),
+        ("price", "f8"), ("move", "f8"),  # last accepted price, running |one-tick log move|
+        ("doubted", "i4"),  # the tick before was refused as an outlier
+        ("tie", "i4"), ("as_of", "i8"),  # of the last closed bar
+        ("close", "f8"),
+        ("next", "i8"),  # ordinal of the next bar
+        ("first", "i8"),  # ordinal of the oldest bar since the symbol was last cold
+        ("void_before", "i8"),  # questions opened before this ordinal may not be scored at or after it
+        ("interval", "i8"),  # start of the last closed time bar
+        ("batch", "i8"), ("closed", "i4"),  # bars closed in the current batch
+        ("adjust_from", "i4"), ("adjust_to", "i4"),  # its rows in the adjustments
+    ],
+    align=True,
+)  # fmt: skip
+
+OPEN = np.dtype(
+    [
+        ("interval", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"),
+        ("ticks", "i8"), ("open_ts", "i8"), ("close_ts", "i8"), ("next", "i4"),  # next symbol open in this interval
+    ],
+    align=True,
+)  # fmt: skip
+
+PARTITION = np.dtype(
+    [
+        ("newest", "i8"), ("closed_to", "i8"), ("mark", "i8"), ("marked", "i8"),  # bars since the last mark
+        ("held", "i4"),  # FREE, HOLDS or CONFIRMED
+        ("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8"),
+    ],
+    align=True,
+)  # fmt: skip
+
+
+class Rules(NamedTuple):
+    """The settings that the kernel needs, as numbers."""
+
+    kind: int
+    every_ns: int
+    every_ticks: int
+    every_size: float
+    lateness_ns: int
+    on_gap: int
+    longest_fill: int  # missing bars beyond this make the symbol cold
+    future_ns: int
+    ancient_ns: int
+    jump_ns: int
+    positive: bool
+    reject_crossed: bool
+    outlier_sigmas: float
+    adapt_every: int
+    slack: int  # bars that one symbol may close in one batch
+    slots: int  # time bars that one symbol may have open
+    has_calendar: bool
+
+
+class State(NamedTuple):
+    """All that folding remembers."""
+
+    symbol: npt.NDArray[np.void]  # SYMBOL [symbols]
+    open: npt.NDArray[np.void]  # OPEN [symbols, slots]
+    partition: npt.NDArray[np.void]  # PARTITION [partitions]
+    head: I32  # [partitions, slots]: first and last symbol that is open in an interval, in order of appearance
+    tail: I32
+    counts: I64  # [REASON_COUNT] ticks by outcome
+    crossed: I64  # [1] quotes whose bid was above the ask
+    adjust_ns: I64
+    adjust_factor: F64
+
+
+CLOSED = np.dtype(
+    [
+        ("ordinal", "i8"), ("as_of", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"),
+        ("volume", "f8"), ("ticks", "i8"), ("first", "i8"), ("void_before", "i8"), ("mark", "i8"),
+        ("symbol", "i4"), ("tie", "i4"), ("row", "i4"),  # the message that closed it
+        ("mask", "u1"), ("gap", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+
+class Room(NamedTuple):
+    """Where one call puts the bars that it closes."""
+
+    bars: npt.NDArray[np.void]  # CLOSED
+    used: I64  # [1]
+
+
+def room(rows: int) -> Room:
+    return Room(np.zeros(rows, CLOSED), np.zeros(1, np.int64))
+
+
+def fresh_state(symbols: int, partitions: int, slots: int) -> State:
+    symbol = np.zeros(symbols, SYMBOL)
+    symbol["partition"] = -1
+    partition = np.zeros(partitions, PARTITION)
+    partition["newest"] = partition["closed_to"] = NEVER
+    head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
+    return State(
+        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros(REASON_COUNT, np.int64),
+        np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64),
+    )  # fmt: skip

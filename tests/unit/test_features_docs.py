@@ -1,0 +1,76 @@
+"""docs/features.md: its example plugin works as it stands, and its table says what the code says."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tickcast import plugin
+from tickcast.core.features import FeatureSet
+from tickcast.settings import Settings
+from tickcast.testing import history
+
+PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+TOML = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+ROWS = {cells[0]: cells[1:] for cells in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (\d+) \| (.*?) \|$", PAGE, re.M)}
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The page's example as an installed package: its module and its entry point."""
+    plug_in, check = PYTHON
+    (tmp_path / "close_within_range.py").write_text(plug_in)
+    (tmp_path / "check_of_example.py").write_text(check)
+    info = tmp_path / "example-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 0.1\n")
+    ((group, names),) = tomllib.loads(TOML[1])["project"]["entry-points"].items()
+    points = "\n".join(f"{name} = {target}" for name, target in names.items())
+    (info / "entry_points.txt").write_text(f"[{group}]\n{points}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_example_plugin_passes_its_own_test_and_serves():
+    import check_of_example  # type: ignore[import-not-found]
+
+    check_of_example.test_it_holds_the_contract()
+    entries = Settings(**tomllib.loads(TOML[2])).features.set
+    bars = history([9], np.random.default_rng(0))
+    first, ordinal = np.zeros(1, np.int64), np.array([8])
+    values = FeatureSet(entries, "log_return").compute(bars, first.astype(np.int32), ordinal, first)
+    expected = ((bars.close - bars.low) / (bars.high - bars.low))[-5:].mean()
+    assert values[0, 1] == pytest.approx(expected)
+
+
+def test_the_settings_at_the_top_build_what_they_say():
+    built = FeatureSet(Settings(**tomllib.loads(TOML[0])).features.set, "log_return")
+    assert built.names == ["target", "ema_12", "lag_1", "lag_2", "lag_7", "lag_14", "rolling_std_48_log_return"]
+    assert built.specs[0].normalization == "zscore"
+
+
+def test_the_table_has_every_kind_of_ours():
+    ours = {
+        name for name in plugin.names("features") if plugin.find("features", name).__module__.startswith("tickcast_")
+    }
+    assert set(ROWS) == ours
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_row_of_the_table_says_what_the_code_says(kind):
+    parameters, channels, lookback, _ = ROWS[kind]
+    factory = plugin.find("features", kind)
+    stated = dict(re.findall(r"`(\w+) = (.*?)`", parameters))
+    defaults = {name: p.default for name, p in inspect.signature(factory).parameters.items()}
+    assert set(stated) == set(defaults)
+    for name, default in defaults.items():
+        assert default is None or tomllib.loads(f"x = {stated[name]}")["x"] == default
+    feature = factory()
+    assert int(lookback) == feature.lookback
+    named = re.findall(r"`(\S+)`", channels)
+    assert set(named) <= set(feature.names)
+    assert (named[0], named[-1]) == (feature.names[0], feature.names[-1])
