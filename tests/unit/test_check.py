@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tickcast.app.check import day_bytes, explain, readable, refuse_too_large, render
+from tickcast.app.check import explain, readable, refuse_too_large, render
 from tickcast.app.reference import setting_rows
 from tickcast.errors import BadSettings
 from tickcast.settings import load
@@ -38,24 +38,7 @@ def test_a_table_of_topics_is_explained_key_by_key(tmp_path):
 
 
 def test_a_password_inside_an_address_is_masked():
-    assert explained({"http.bind": "http://ann:s3cret@host:80"})["http.bind"][0] == "http://ann:***@host:80"
-
-
-def test_bytes_per_day_grow_with_what_is_stored():
-    one = load(None, {"symbols.limit": "1", "bars.every_ms": "60000"}, {})[0]
-    day = day_bytes(one)
-    assert day.bars == 1440 * 80
-    assert day.total == day.bars + day.forecasts + day.scores
-    none = load(None, {"symbols.limit": "1", "store.forecasts": "none", "store.bars": "none"}, {})[0]
-    assert day_bytes(none).total == 0
-    sampled = load(None, {"symbols.limit": "1", "bars.every_ms": "60000", "store.forecasts": "sample"}, {})[0]
-    assert day_bytes(sampled).forecasts == pytest.approx(day.forecasts / 16, abs=1)
-    silent = load(None, {"symbols.limit": "1", "model.default": "none"}, {})[0]
-    assert day_bytes(silent).forecasts == 0
-
-
-def test_bars_that_follow_the_ticks_have_no_number_per_day():
-    assert day_bytes(load(None, {"bars.kind": "tick"}, {})[0]) is None
+    assert explained({"topics.prefix": "http://ann:s3cret@host:80"})["topics.prefix"][0] == "http://ann:***@host:80"
 
 
 def test_state_above_the_bound_is_refused_with_a_remedy():

@@ -1,5 +1,6 @@
 """The fit from job folder to model folder: ends, seeds, losses, figures, and the worker around it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from tickcast.training.export import check_parity, export, probe_inputs
 from tickcast.training.losses import make_loss
 from tickcast.training.order import FitOrder, read_order
 from tickcast.training.train import train
+from tickcast_plugins.models.nhits import NHITSParams
 from trainkit import Progress, autoregressive, job, series, walk
 
 LEVELS = [0.25, 0.5, 0.75]
@@ -227,6 +229,20 @@ def test_a_failed_fit_leaves_a_result_with_a_stable_code(tmp_path: Path, change:
     assert (result.ok, result.error_code) == (False, code)
     assert result.error
     assert not (tmp_path / fit.FOLDER).exists()
+
+
+def test_a_worker_whose_parent_is_gone_asks_for_an_early_end(tmp_path: Path) -> None:
+    with (tmp_path / worker.PROGRESS).open("wb") as file:
+        assert worker.ProgressFile(file, os.getppid())(step=1, steps=2)
+        assert not worker.ProgressFile(file, -1)(step=1, steps=2)
+
+
+def test_the_guide_names_every_parameter_of_fit_and_model() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    of_the_deployment = {"kind", "name", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
+                         "future", "split", "created_ns"}  # fmt: skip
+    names = {*FitOrder.__struct_fields__, *NHITSParams.__struct_fields__} - of_the_deployment
+    assert not [name for name in sorted(names) if f"| `{name}` |" not in guide]
 
 
 def test_the_worker_says_how_it_is_called() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -10,47 +10,17 @@ from rich.table import Table
 
 from tickcast.app.footprint import state_bytes
 from tickcast.errors import BadSettings
+from tickcast.registry.size import estimate_bytes_per_day
 from tickcast.settings import Origins, Settings
 
 DEFAULT = "default"
-DAY_MS = 86_400_000
-BAR_ROW_BYTES = 80  # as_of, prices, volume, ticks, flags, offset; before DuckDB compresses
-FORECAST_ROW_BYTES = 160  # a forecast without its quantiles
-SCORED_HORIZON_BYTES = 26  # actual, point, pinball, flags
 SECRET_NAME = re.compile(r"(^|_)(password|secret|token|key)$")
 URL_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@/]+@")
-
-
-class DayBytes(NamedTuple):
-    """What one day writes, uncompressed, if every symbol up to `symbols.limit` closes every bar."""
-
-    bars: int
-    forecasts: int
-    scores: int
-
-    @property
-    def total(self) -> int:
-        return self.bars + self.forecasts + self.scores
 
 
 def explain(settings: Settings, origins: Origins) -> list[tuple[str, Any, str]]:
     """Every setting as (dotted name, value, origin), in the order of the code; secrets are masked."""
     return [(name, _masked(name, value), _origin(name, origins)) for name, value in _flat(settings, "")]
-
-
-def day_bytes(settings: Settings) -> DayBytes | None:
-    """None where bars follow the ticks: their number per day is the feed's."""
-    if settings.bars.kind != "time":
-        return None
-    bars = settings.symbols.limit * DAY_MS // settings.bars.every_ms
-    share = {"all": 1.0, "sample": 1 / settings.store.sample_every, "none": 0.0}[settings.store.forecasts]
-    asked = 0 if settings.model.default == "none" else bars / settings.forecast.every_bars * share
-    quantiles = 4 * settings.forecast.horizon * len(settings.forecast.quantiles)
-    return DayBytes(
-        bars=bars * BAR_ROW_BYTES if settings.store.bars == "all" else 0,
-        forecasts=round(asked * (FORECAST_ROW_BYTES + quantiles)),
-        scores=round(asked * (FORECAST_ROW_BYTES + SCORED_HORIZON_BYTES * len(settings.scored_horizons()))),
-    )
 
 
 def refuse_too_large(settings: Settings, *, state_bytes: int) -> None:
@@ -88,11 +58,10 @@ def readable(count: float) -> str:
 
 
 def _per_day(settings: Settings) -> str:
-    day = day_bytes(settings)
-    if day is None:
-        return f"as the feed has bars ({settings.bars.kind} bars)"
+    day = estimate_bytes_per_day(settings, settings.symbols.limit)
     parts = ", ".join(f"{name} {readable(value)}" for name, value in day._asdict().items())
-    return f"at most {readable(day.total)} before compression, with {settings.symbols.limit:,} symbols ({parts})"
+    pace = "" if settings.bars.kind == "time" else " that close a bar each second"
+    return f"about {readable(day.total)} with {settings.symbols.limit:,} symbols{pace} ({parts})"
 
 
 def _flat(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -50,7 +50,8 @@ def read_history(folder: Path, *, on_gap: str) -> History:
     path = folder / BARS
     try:
         table = pq.read_table(path, columns=list(COLUMNS), memory_map=True)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"cannot read {path}: {error}") from None
     if not table.num_rows:

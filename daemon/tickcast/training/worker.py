@@ -50,7 +50,7 @@ def work(folder: Path) -> Result:
         from tickcast.training import fit
 
         with (folder / PROGRESS).open("ab", buffering=0) as progress:
-            model = fit.run(folder, _Progress(progress, os.getppid()))
+            model = fit.run(folder, ProgressFile(progress, os.getppid()))
         card = read_card(model)
     except TickcastError as error:
         return Result(ok=False, error_code=error.code, error=str(error))
@@ -61,7 +61,7 @@ def work(folder: Path) -> Result:
     return Result(ok=True, model=model.name, status=card.metrics["fit"]["status"], metrics=card.metrics)
 
 
-class _Progress:
+class ProgressFile:
     """One JSON line per report; asks for an early end when the parent is gone."""
 
     def __init__(self, file: Any, parent: int) -> None:
