@@ -5,7 +5,7 @@ BIN := .venv/bin
 SET_UP := .venv/.set-up
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup demo test check bench accuracy golden replay soak docs lock release
+.PHONY: kernels help setup demo test check bench accuracy golden replay soak docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,10 +15,13 @@ setup: $(SET_UP) ## .venv with pinned packages, tickcast and its compiled kernel
 $(SET_UP): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
 
-demo: $(SET_UP) ## a synthetic market, a fitted model, the live daemon, a summary (ARGS=--headless without the view)
+kernels: $(SET_UP)
+	@scripts/fresh_kernels.sh
+
+demo: $(SET_UP) kernels ## a synthetic market, a fitted model, the live daemon, a summary (ARGS=--headless without the view)
 	@$(BIN)/tickcast demo $(ARGS)
 
-test: $(SET_UP) ## all tests, coverage measured and gated (ARGS="tests/unit -k symbols" runs some, without the gates)
+test: $(SET_UP) kernels ## all tests, coverage measured and gated (ARGS="tests/unit -k symbols" runs some, without the gates)
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
@@ -33,19 +36,19 @@ check: $(SET_UP) ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/meta/test_layers.py tests/meta/test_style.py
 
-bench: $(SET_UP) ## every figure that the README states, with machine and versions
+bench: $(SET_UP) kernels ## every figure that the README states, with machine and versions
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
-accuracy: $(SET_UP) ## the accuracy tables; writes benchmarks/results/accuracy.json
+accuracy: $(SET_UP) kernels ## the accuracy tables; writes benchmarks/results/accuracy.json
 	@$(BIN)/python benchmarks/run.py accuracy
 
-soak: $(SET_UP) ## ten minutes of load; memory must stay flat
+soak: $(SET_UP) kernels ## ten minutes of load; memory must stay flat
 	@$(BIN)/python benchmarks/run.py soak
 
-golden: $(SET_UP) ## write the golden files anew, after a change that is meant to change forecasts; review the diff
+golden: $(SET_UP) kernels ## write the golden files anew, after a change that is meant to change forecasts; review the diff
 	@GOLDEN=write $(BIN)/python -m pytest -q tests/golden
 
-replay: $(SET_UP) ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
+replay: $(SET_UP) kernels ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
 	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
 
 docs: $(SET_UP) ## write docs/reference.md and config/default.toml from the code

@@ -1,4 +1,4 @@
-"""A small NHITS for tests of the whole path: the settings it serves under, and the market it is fitted on and asked about."""
+"""A small NHITS for tests of the whole path: its settings, and the market it is fitted on and asked about."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

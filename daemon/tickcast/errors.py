@@ -123,5 +123,4 @@ class Quality(IntFlag):
 
     FALLBACK = 1  # the model's output was unusable: last value answered
     ADAPTIVE_COLD = 2  # too few labels yet to move the quantiles
-    WIDENING_BOUNDED = 4  # uncertainty.max_widening held a quantile back
-    IN_SAMPLE = 8  # the model was trained on this span
+    IN_SAMPLE = 4  # the model was trained on this span

@@ -151,6 +151,7 @@ class Health(Record):
     batch_mean: float
     loop_lag_ms: dict[str, float]
     latency_ms: dict[str, float]
+    feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
     store_units_behind: int
     rss_bytes: int
     produced_ns: int

@@ -8,7 +8,7 @@ import pytest
 from kit import T0, Served, Tick, rung, settings, walk
 from tickcast.columns import F32, Inputs
 from tickcast.core import scoring
-from tickcast.errors import Quality, Reason
+from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.records import Command
 
 KINDS = [
@@ -163,3 +163,15 @@ def test_consumed_is_always_accepted_plus_rejected_plus_late_plus_held() -> None
     assert counts.sum() == 3000
     assert counts[Reason.NON_POSITIVE] == 131
     assert counts[Reason.LATE] > 50
+
+
+def test_a_feature_that_fails_costs_its_forecasts_the_model_but_not_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tickcast.core import features
+
+    s = settings(**SMALL, bars__every_ms=500, features__set='[{kind="rolling_mean", window=3}]')
+    monkeypatch.setattr(features, "_ask", lambda *_: (_ for _ in ()).throw(BadOutput("it broke")))
+    served = Served(s, walk(2000, 3, seed=9), chunk=100)
+    assert served.engine.feature_failures == {"rolling_mean": pytest.approx(20, abs=5)}
+    assert served.engine.last_failure == "it broke"
+    assert len(served.forecasts) > 100
+    assert np.isfinite(served.forecasts.quantiles).all()

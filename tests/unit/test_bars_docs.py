@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit import Folding, settings
 
+from kit import Folding, settings
 from tickcast.app.wiring import build
 from tickcast.core.engine import Outcome
 from tickcast.core.schedule import is_closed, parse_calendar, target_times

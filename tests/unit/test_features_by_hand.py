@@ -1,20 +1,13 @@
-"""Built-in features on examples that were worked by hand, at their edges, and the kernels they are made of."""
+"""Built-in features on examples that were worked by hand, and at their edges."""
 
 import statistics
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from tickcast import plugin
-from tickcast.core.windows import UNWRAPPED, ring
 from tickcast.testing import history
-from tickcast_plugins.features.dispersion import deviation
-from tickcast_plugins.features.extremes import extremes
-from tickcast_plugins.features.linear import ema_of, newest, weighted_sum
-from tickcast_plugins.features.outliers import is_noise, neighbours, quantile, sort_into
-from tickcast_plugins.features.series import CLOSE, LOG_RETURN, VOLUME, column_of, log_move, log_moves, run, values_of
 from tickcast_plugins.features.wilder import wilder_weights
 
 # The example of a 14-day index that textbooks print: the first 15 closes, then one more.
@@ -170,84 +163,3 @@ def test_the_spectrum_finds_the_swing_it_was_given():
     moves = 0.01 * np.sin(2 * np.pi * 3 * np.arange(32) / 32)
     bars = bars_of(100 * np.exp(np.append(0.0, np.cumsum(moves))))
     assert newest_of("spectrum", bars, window=32, n=5) == pytest.approx([0, 0, 0.01, 0, 0], abs=1e-12)
-
-
-def test_a_run_is_a_view_of_the_ring_until_it_wraps():
-    bars = ring(2, 8)
-    bars.close[:] = np.arange(16.0)
-    scratch = np.empty(4)
-    whole = run(bars.close, 8, 13, 4, bars.wrap, scratch)  # ordinals 10..13 lie at 10..13
-    assert whole.tolist() == [10, 11, 12, 13]
-    assert np.shares_memory(whole, bars.close)
-    wrapped = run(bars.close, 8, 17, 4, bars.wrap, scratch)  # 14, 15, 16, 17 lie at 14, 15, 8, 9
-    assert wrapped.tolist() == [14, 15, 8, 9]
-    assert run(bars.close, 8, 3, 2, UNWRAPPED, scratch).tolist() == [10, 11]
-
-
-def test_values_are_those_of_the_series():
-    bars = bars_of([1.0, 2.0, 4.0], volume=[5, 6, 7])
-    found = [
-        values_of(series, column_of(series, bars), 0, 2, 2, UNWRAPPED, np.empty(5)).tolist()
-        for series in (CLOSE, LOG_RETURN, VOLUME)
-    ]
-    assert found == [[2, 4], [pytest.approx(np.log(2))] * 2, [6, 7]]
-
-
-@pytest.mark.parametrize("move", [0.0, 1e-12, 1e-6, 0.001, 0.0399, 0.0401, 0.5, 20.0])
-def test_a_log_move_is_the_logarithm_to_the_last_bits(move):
-    before, now = 123.456, 123.456 * float(np.exp(move))
-    expected = float(np.log1p((now - before) / before))
-    assert log_move(before, now) == pytest.approx(expected, rel=1e-15, abs=1e-20)
-    assert -log_move(now, before) == pytest.approx(expected, rel=1e-15, abs=1e-20)
-
-
-def test_a_row_of_log_moves_is_the_log_move_of_each_to_the_bit():
-    closes = np.array([100.0, 100.1, 100.1, 150.0, 149.0, 0.0, 3.0, -3.0, -3.1, 7.0, 7.0001, 1e100, 1e-100])
-    moves = np.empty(len(closes) - 1)
-    log_moves(closes, moves)
-    assert moves.tolist() == [log_move(a, b) for a, b in pairwise(closes)]
-    assert np.isfinite(moves).all()
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 11])
-def test_a_weighted_sum_takes_every_value_once(length):
-    weights, values = 2.0 ** np.arange(length), np.arange(length) + 10.0
-    assert weighted_sum(weights, values, 7.0) == weights @ (values - 7.0)
-
-
-def test_weights_of_averages_sum_to_one():
-    for weights in (ema_of(newest(80), 10), ema_of(ema_of(newest(80), 10), 4), wilder_weights(60, 5)):
-        assert weights.sum() == pytest.approx(1.0, abs=1e-14)
-        assert (weights > 0).all()
-
-
-@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [2.0, 2.0, 1.0, 2.0, 1.0], [0.0, -0.0, 0.0], [5.0]])
-def test_sorting_by_count_sorts_and_keeps_equal_values(values):
-    ascending = np.empty(len(values))
-    sort_into(np.array(values), ascending)
-    assert ascending.tolist() == sorted(values)
-
-
-def test_a_quantile_lies_between_the_nearest_ranks():
-    assert [quantile(np.array([1.0, 2.0, 4.0, 8.0]), share) for share in (0, 0.25, 0.5, 1)] == [1, 1.75, 3, 8]
-
-
-def test_a_border_point_is_no_noise_but_a_lone_one_is():
-    values = np.array([1.0, 1.1, 1.2, 1.3, 2.0])
-    assert neighbours(values, 1.3, 0.11) == 2
-    assert not is_noise(values, 1.2, 0.11, 3)  # three within reach: core
-    assert not is_noise(values, 1.3, 0.11, 3)  # two, but one of them is core
-    assert is_noise(values, 2.0, 0.11, 3)
-    assert is_noise(values, 1.3, 0.11, 4)
-
-
-def test_the_deviation_of_a_window_is_its_distance_and_its_spread():
-    distance, spread = deviation(np.array([1.0, 2.0, 6.0]), 1)
-    assert (distance, spread) == (pytest.approx(3.0), pytest.approx(statistics.stdev([1, 2, 6])))
-
-
-def test_extremes_of_a_window_are_found_with_its_newest_value():
-    bars = bars_of([9.0, 3.0, 5.0, 4.0])
-    low, high = np.empty(1), np.empty(1)
-    last = extremes(bars, np.zeros(1, np.int32), np.array([3]), 3, CLOSE, low, high)
-    assert (low[0], high[0], last[0]) == (3.0, 5.0, 4.0)

@@ -115,7 +115,8 @@ class Daemon:
             bars=meter.bars, forecasts=meter.forecasts, scored=meter.scores, symbols=len(self.serving.symbols),
             cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self.lag.summary_ms(), latency_ms=meter.latency.summary_ms(),
-            store_units_behind=self.units.behind, rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
+            feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.units.behind,
+            rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
         )  # fmt: skip
 
     async def _report_for_ever(self) -> None:

@@ -53,7 +53,6 @@ REASON_MEANING = {
 QUALITY_MEANING = {
     errors.Quality.FALLBACK: "the model's output was unusable, or its call failed: the last value answered",
     errors.Quality.ADAPTIVE_COLD: "too few labels yet to move the quantiles: they are the model's own",
-    errors.Quality.WIDENING_BOUNDED: "`uncertainty.max_widening` held a quantile back",
     errors.Quality.IN_SAMPLE: "the model was trained on this span; left out of headlines",
 }
 

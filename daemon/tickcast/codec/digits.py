@@ -7,7 +7,7 @@ import numpy as np
 
 from tickcast.codec.compiled import inlined_njit, lean_njit
 from tickcast.codec.parse import EXACT_POWERS, WHOLE_POWERS
-from tickcast.codec.words import ONES, ZEROS
+from tickcast.codec.words import ZEROS, trailing_zeros
 
 ROOM = 48  # a sign, 19 digits, a point, 22 decimals
 ESCAPED = 6  # bytes that one byte of a name becomes at most
@@ -76,9 +76,7 @@ def put_padded(out, o, value, width):  # type: ignore[no-untyped-def]
 def _put_short(out, o, value):  # type: ignore[no-untyped-def]
     """A value below 10^8 without leading zeros."""
     word = eight_digits(value)
-    lowest = word & (~word + np.uint64(1))
-    zeros = (((lowest - np.uint64(1)) >> np.uint64(7)) & ONES) * ONES >> np.uint64(56)
-    return _put_last(out, o, word, np.int64(1) if zeros > 7 else 8 - np.int64(zeros))
+    return _put_last(out, o, word, max(8 - (np.int64(trailing_zeros(word)) >> 3), 1))
 
 
 @lean_njit

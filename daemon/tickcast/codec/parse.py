@@ -5,7 +5,7 @@ A kernel that answers "not sure" never guesses: the caller hands the row to the 
 
 import numpy as np
 
-from tickcast.codec.compiled import lean_njit
+from tickcast.codec.compiled import inlined_njit, lean_njit
 from tickcast.codec.words import read_digits
 
 EXACT_POWERS = 10.0 ** np.arange(23)  # powers of ten that a double holds exactly
@@ -21,7 +21,7 @@ UNIT_EXPONENT = {"s": 9, "ms": 6, "us": 3, "ns": 0}
 MINUS, PLUS, DOT, COLON, ZERO, LOWER = 45, 43, 46, 58, 48, 0x20
 
 
-@lean_njit
+@inlined_njit
 def read_number(data, p, end):  # type: ignore[no-untyped-def]
     """JSON number at p: (position after it, mantissa, power of ten); position -1 if it is none, or too long to hold."""
     negative = p < end and data[p] == MINUS
@@ -61,7 +61,7 @@ def _read_exponent(data, p, end):  # type: ignore[no-untyped-def]
     return np.int64(p), (-shift if negative else shift)
 
 
-@lean_njit
+@inlined_njit
 def to_double(mantissa, exponent):  # type: ignore[no-untyped-def]
     """The double nearest to mantissa x 10^exponent, and whether that is certain."""
     whole = np.float64(mantissa)

@@ -56,7 +56,8 @@ def scan_messages(data, starts, ends, stamps, first, max_bytes, plan, judged, na
         elif end - p > max_bytes:
             reason[i] = TOO_LARGE
         else:
-            state[:] = MISSING
+            for f in range(FIELDS):
+                state[f] = MISSING
             p = scan_object(data, p, end, names, heads, lengths, unit, state, number, whole)
             if p < 0 or _blank(data, p, end) < end:
                 return i

@@ -37,9 +37,7 @@ class Naming(NamedTuple):
 
     prefix: U8
     scratch: U8  # room for prefix and symbol
-    words: U64  # [KNOWN, 6]: names met before, without prefix
-    lengths: I32  # 0 = free
-    codes: I32
+    known: U64  # [KNOWN, 8], a cache line each: length + 64 x code of a name met before (0 = none), its six words
 
 
 class Judged(NamedTuple):
@@ -68,15 +66,15 @@ def found() -> Found:
 
 def naming(prefix: str) -> Naming:
     text = np.frombuffer(bytearray(prefix.encode()), np.uint8)
-    words = np.zeros((KNOWN, NAME_BYTES // 8), np.uint64)
-    return Naming(text, np.zeros(NAME_BYTES, np.uint8), words, np.zeros(KNOWN, np.int32), np.zeros(KNOWN, np.int32))
+    return Naming(text, np.zeros(NAME_BYTES, np.uint8), np.zeros((KNOWN, 8), np.uint64))
 
 
 def rows(count: int) -> Rows:
-    return Rows(
-        np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count), np.empty(count), np.empty(count),
-        np.empty(count), np.empty(count, np.int64), np.empty(count, np.uint8),
-    )  # fmt: skip
+    """Columns in one block: the allocator keeps a large one for reuse, where it would return eight smaller ones."""
+    wide = np.empty((7, count), np.int64)  # six wide columns; the last row is room for the two narrow ones
+    ts, sequence, price, size, bid, ask = wide[0], wide[1], *wide[2:6].view(np.float64)
+    narrow = wide[6].view(np.int32)
+    return Rows(narrow[:count], ts, price, size, bid, ask, sequence, narrow[count:].view(np.uint8)[:count])
 
 
 def collect(filled: Rows, message: I32) -> tuple[TickBatch, Rejects]:
@@ -150,17 +148,18 @@ def name_code(naming, data, first, last, table):  # type: ignore[no-untyped-def]
         h = (h ^ part_at(data, first + 8 * k, min(length - 8 * k, 8), end)) * np.uint64(0x9E3779B97F4A7C15)
         h ^= h >> np.uint64(29)
     slot = np.int64(h & np.uint64(KNOWN - 1))
-    if naming.lengths[slot] == length:
+    tag = np.int64(naming.known[slot, 0])
+    if tag & 63 == length:
         same = True
         for k in range(words):
-            same = same and naming.words[slot, k] == part_at(data, first + 8 * k, min(length - 8 * k, 8), end)
+            same = same and naming.known[slot, k + 1] == part_at(data, first + 8 * k, min(length - 8 * k, 8), end)
         if same:
-            return np.int64(naming.codes[slot])
+            return tag >> 6
     code = _prefixed_code(naming, data, first, last, table)
     if code >= 0:
-        naming.lengths[slot], naming.codes[slot] = length, code
+        naming.known[slot, 0] = np.uint64(length + 64 * code)
         for k in range(words):
-            naming.words[slot, k] = part_at(data, first + 8 * k, min(length - 8 * k, 8), end)
+            naming.known[slot, k + 1] = part_at(data, first + 8 * k, min(length - 8 * k, 8), end)
     return code
 
 

@@ -31,7 +31,7 @@ from tickcast.core.ladder import Ladder, Raw
 from tickcast.core.questions import NOBODY, due, make_ids
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, target_times
 from tickcast.core.scorekeeper import Scorekeeper, rows_of
-from tickcast.errors import Quality, Reason
+from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -52,6 +52,7 @@ class Heartbeat:
 
 
 Event = RawBatch | Heartbeat | Command
+U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
 
 
 class Letters(NamedTuple):
@@ -93,6 +94,8 @@ class Engine:
         *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None,
     ) -> None:  # fmt: skip
         self.ladder = ladder
+        self.feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
+        self.last_failure = ""
         self.folder = Folder(
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
         )
@@ -185,9 +188,14 @@ class Engine:
     def _remember(self, bars: BarBatch, first: I64) -> F64:
         """Compute the features of bars that are in the rings, and keep them beside the bars."""
         ring = self.folder.bars
-        values = self._features.compute(ring, bars.symbol, bars.ordinal, first)
+        values = self._features.compute(ring, bars.symbol, bars.ordinal, first, on_failure=self._note_failure)
         self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
         return values
+
+    def _note_failure(self, kind: str, failure: BadOutput) -> None:
+        """A feature without a value makes its windows unusable: those questions are answered by last value, flagged."""
+        self.feature_failures[kind] = self.feature_failures.get(kind, 0) + 1
+        self.last_failure = str(failure)
 
     def _publish_vectors(self, bars: BarBatch, values: F64, rows: I64) -> None:
         if len(rows):
@@ -220,21 +228,16 @@ class Engine:
         question = np.full(len(bars), -1, np.int64)
         question[asked.rows] = np.arange(len(asked.rows))
         rows = rows_of(bars, asked.closed.void_before, question)
-        cold = np.zeros(len(asked.rows), np.bool_)
         for p in np.unique(bars.partition):
             of_p = slice(*np.searchsorted(bars.partition, [p, p + 1]))
-            mine = question[of_p][question[of_p] >= 0]
-            cold[mine] = self.scorekeeper.is_cold(p, raw.model[mine], bars.symbol[asked.rows[mine]])
             part = scoring.Rows._make(column[of_p] for column in rows)
             scores = self.scorekeeper.settle(int(p), part, answers, self.folder.newest_mark(int(p)))
             if len(scores):
                 self._outcome.scores.append(scores)
         if len(asked.rows):
             self._outcome.questions += len(asked.rows)
-            flags = (
-                raw.flags | np.where(cold, Quality.ADAPTIVE_COLD, 0) | np.where(answers.in_sample, Quality.IN_SAMPLE, 0)
-            )
-            self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags.astype(np.uint8)))
+            flags = raw.flags | answers.cold * U8_COLD | answers.in_sample * U8_IN_SAMPLE
+            self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags))
 
     def _shed(self, asked: _Asked, now_ns: int) -> _Asked:
         """Under overload `conflate` or `skip`, take back questions that are not to be asked; they are counted."""
@@ -266,7 +269,7 @@ class Engine:
         units = raw.moves / asked.scale[:, None, None]
         return scoring.Answers(
             units, asked.anchor, asked.scale, raw.model, in_sample, high, low, np.empty_like(units),
-            np.empty(len(rows), np.float32),
+            np.empty(len(rows), np.float32), np.empty(len(rows), np.uint8),
         )  # fmt: skip
 
     def _forecasts(self, asked: _Asked, raw: Raw, answers: scoring.Answers, flags: U8) -> Forecasts:

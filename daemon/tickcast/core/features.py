@@ -5,7 +5,7 @@ Channel 0 is the target's own; the others follow in the order of the settings.
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from tickcast.records import FeatureSpec
 from tickcast.settings import FeatureEntry
 
 TARGET = "target"
+OnFailure = Callable[[str, BadOutput], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class FeatureSet:
 
     def _add(self, entry: FeatureEntry) -> None:
         feature, params = _build(entry)
-        repeated = [name for name in feature.names if name in self.names]
-        if repeated or len(set(feature.names)) < len(feature.names):
+        together = [*self.names, *feature.names]
+        if repeated := sorted({name for name in feature.names if together.count(name) > 1}):
             raise BadSettings(
                 f"features.set: '{entry.kind}' gives a channel that is there already: {', '.join(repeated)}",
                 remedy="remove one of the entries, or change its parameters",
@@ -64,8 +65,11 @@ class FeatureSet:
             for name in feature.names
         ]
 
-    def compute(self, bars: Bars, symbol: I32, ordinal: I64, first: I64) -> F64:
-        """All channels [n, F] of the bars `ordinal`; NaN where a symbol, oldest bar `first`, lacks a lookback."""
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, first: I64, *, on_failure: OnFailure | None = None) -> F64:
+        """All channels [n, F] of the bars `ordinal`; NaN where a symbol, oldest bar `first`, lacks a lookback.
+
+        What a plugin fails to give is raised as BadOutput, or told to `on_failure` and left NaN.
+        """
         values = np.full((len(symbol), len(self.names)), np.nan)
         bars_there = ordinal - first + 1
         rows = _warm(bars_there, self._target_lookback)
@@ -74,7 +78,12 @@ class FeatureSet:
         values[rows, 0] = target
         for part in self._parts:
             rows = _warm(bars_there, part.feature.lookback)
-            values[rows, part.columns] = _ask(part, bars, symbol[rows], ordinal[rows])
+            try:
+                values[rows, part.columns] = _ask(part, bars, symbol[rows], ordinal[rows])
+            except BadOutput as failure:
+                if on_failure is None:
+                    raise
+                on_failure(part.kind, failure)
         return values
 
 
@@ -91,9 +100,9 @@ def _ask(part: _Part, bars: Bars, symbol: I32, ordinal: I64) -> F64:
         part.feature.compute(bars, symbol, ordinal, out)
     except Exception as error:  # a foreign plugin may raise anything
         raise BadOutput(f"the feature '{part.kind}' failed: {error!r}") from error
-    finite = np.isfinite(out).all(axis=0)
+    finite = np.isfinite(out)
     if not finite.all():
-        name = part.feature.names[int(np.argmin(finite))]
+        name = part.feature.names[int(finite.all(axis=0).argmin())]
         raise BadOutput(f"the feature '{part.kind}' gave a value of {name} that is not finite")
     return out
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from tickcast.columns import I32, BarBatch, Scores
+from tickcast.columns import BarBatch, Scores
 from tickcast.core import scoring, uncertainty
 from tickcast.core.accuracy import figures
 from tickcast.core.fold import match_group
@@ -51,14 +51,6 @@ class Scorekeeper:
             out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
             out.covered[:n], out.in_sample[:n],
         )  # fmt: skip
-
-    def is_cold(self, p: int, model: I32, symbol: I32) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-        """Answers whose quantiles could not be moved yet, for want of labels at the first scored horizon."""
-        labels = self._state_of(p)[1].labels
-        cold: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-            labels[model * len(self._groups) + self._group[symbol], 0] < uncertainty.WARM_LABELS
-        )
-        return cold
 
     def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
         """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""

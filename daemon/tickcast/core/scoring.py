@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tickcast.columns import F32, F64, I32, I64, U8, U64
-from tickcast.core.uncertainty import adapt, confidence, note, widen
+from tickcast.core.uncertainty import WARM_LABELS, adapt, confidence, note, widen
 
 HEADER = np.dtype(
     [
@@ -73,6 +73,7 @@ class Answers(NamedTuple):
     id_low: U64
     wide: F64  # [B, H, Q] out: what is published
     confidence: F32  # out
+    cold: U8  # out: 1 = too few labels at the first scored horizon to move the quantiles
 
 
 class Settled(NamedTuple):
@@ -297,6 +298,7 @@ def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # t
             cell = answers.model[i] * frame.groups + group[s]
             widen(conformal.move, cell, levels, horizons, median, answers.raw, answers.wide, i)
             answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
+            answers.cold[i] = conformal.labels[cell, 0] < WARM_LABELS
             _open(book, answers, horizons, i, s, n, as_of, cell)
     if mark[0] < mark[1]:
         _pass_mark(tally, conformal, frame)

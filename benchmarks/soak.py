@@ -1,0 +1,92 @@
+"""Ten minutes of the live daemon under load, the store writing everything: memory must stay flat.
+
+    make soak                                            SOAK_S=120 python benchmarks/run.py soak for a short one
+
+Resident memory is read each second; the slope is that of the least squares line through the last half.
+"""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from live import SECOND, WARM_BARS, Feed, fitted, settings_for
+from stats import Figure
+from tickcast.app.daemon import Daemon, resident_bytes
+from tickcast.clock import SystemClock
+from tickcast.edges.memory_bus import MemoryBus, Subscription
+from tickcast.settings import Settings
+
+SOAK_S = float(os.environ.get("SOAK_S", "600"))
+RATE_HZ, SYMBOLS, SLICE_S = 3_000, 1_000, 0.005
+MB = 2**20
+BAR_MB_PER_MIN = 1.0
+
+
+async def soak(settings: Settings) -> tuple[list[int], dict[str, float], int]:
+    """(resident bytes at each second, tick-to-forecast latency in ms, forecasts published)"""
+    clock = SystemClock()
+    bus = MemoryBus(clock)
+    daemon = Daemon(settings, bus, clock=clock)
+    published = bus.subscribe(settings.topics.prefix + "forecasts", settings.topics.prefix + "accuracy")
+    running = asyncio.create_task(daemon.run())
+    await daemon.live.wait()
+    feed, topic = Feed(SYMBOLS), settings.topics.ticks[0]
+    for _ in range(WARM_BARS):
+        await bus.produce(topic, feed.slice(SYMBOLS, clock.now_ns()))
+        await asyncio.sleep(0.05)
+    while daemon.source.unread:
+        await asyncio.sleep(0.05)
+    daemon.pump.meter.latency.clear()
+    reading = asyncio.create_task(read_for_ever(published))
+    samples, sent, began = [resident_bytes()], 0, clock.monotonic_ns()
+    while (passed := (clock.monotonic_ns() - began) / SECOND) < SOAK_S:
+        due = int(passed * RATE_HZ) - sent
+        await bus.produce(topic, feed.slice(due, clock.now_ns()))
+        sent += due
+        if passed >= len(samples):
+            samples.append(resident_bytes())
+        await asyncio.sleep(SLICE_S)
+    reading.cancel()
+    latency, forecasts = daemon.pump.meter.latency.summary_ms(), daemon.pump.meter.forecasts
+    daemon.drain()
+    await running
+    return samples, latency, forecasts
+
+
+async def read_for_ever(published: Subscription) -> None:
+    """What consumers of the forecasts do: a topic that nobody reads would grow."""
+    while True:
+        await published.next_batches(1.0)
+
+
+def slope_mb_per_min(samples: list[int]) -> float:
+    """Of the last half, by least squares."""
+    last = np.array(samples[len(samples) // 2 :]) / MB
+    return float(np.polyfit(np.arange(len(last)) / 60, last, 1)[0])
+
+
+def main() -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        model = fitted(Path(name), bars__kind="tick")
+        settings = settings_for(Path(name), bars__kind="tick", model__default=str(model))
+        samples, latency, forecasts = uvloop.run(soak(settings))
+    note = (
+        f"{SOAK_S:.0f} s, {RATE_HZ:,} ticks/s of {SYMBOLS:,} symbols, every tick a bar, NHITS, {forecasts:,} forecasts"
+    )
+    quarters = " / ".join(f"{samples[int(q * (len(samples) - 1))] / MB:.0f}" for q in (0, 0.25, 0.5, 0.75, 1))
+    return [
+        Figure(
+            "resident memory, slope of the last half", slope_mb_per_min(samples), "MB/min", BAR_MB_PER_MIN, note=note
+        ),
+        Figure("resident memory, peak", max(samples) / MB, "MB", note=f"at each quarter: {quarters}"),
+        Figure("tick to forecast meanwhile, p99", latency["p99"], "ms"),
+    ]
+
+
+if __name__ == "__main__":
+    for figure in main():
+        print(figure)
