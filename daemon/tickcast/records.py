@@ -10,7 +10,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Every record that leaves the process carries the version of its schema."""
 
 
-class Command(Record):
+class Command(Record, frozen=True):
     """An order that enters the stream of ticks as a barrier: all that came before is answered first."""
 
     id: str
@@ -18,7 +18,7 @@ class Command(Record):
     args: dict[str, Any] = {}
 
 
-class Reply(Record):
+class Reply(Record, frozen=True):
     id: str
     command: str
     ok: bool
@@ -29,7 +29,7 @@ class Reply(Record):
     schema: int = 1
 
 
-class Alarm(Record):
+class Alarm(Record, frozen=True):
     """Something a person should know; `kind` is stable."""
 
     kind: str
@@ -39,7 +39,7 @@ class Alarm(Record):
     schema: int = 1
 
 
-class FeatureSpec(Record):
+class FeatureSpec(Record, frozen=True):
     """One feature channel: which plugin made it, with which parameters, and how the model scales it."""
 
     name: str
@@ -49,7 +49,7 @@ class FeatureSpec(Record):
     normalization: Literal["none", "zscore", "minmax", "robust", "log"] = "none"
 
 
-class ModelCard(Record):
+class ModelCard(Record, frozen=True):
     """All that a deployment must know of a model before it may serve. `digest` covers card and artefacts."""
 
     name: str
@@ -86,7 +86,7 @@ def digest(card: ModelCard) -> str:
     return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
 
 
-class Accuracy(Record):
+class Accuracy(Record, frozen=True):
     """Rolling and whole-run figures of one (model, group, horizon); naive stands beside each."""
 
     model: str
@@ -118,7 +118,7 @@ class Accuracy(Record):
     schema: int = 1
 
 
-class DeadLetter(Record):
+class DeadLetter(Record, frozen=True):
     """A message that was refused, with its original bytes. `stage` is what refused it: codec or quality."""
 
     topic: str
@@ -130,7 +130,7 @@ class DeadLetter(Record):
     key: bytes | None = None
 
 
-class Health(Record):
+class Health(Record, frozen=True):
     """A snapshot of the daemon, published on `health` and shown by `status`."""
 
     instance: str
@@ -151,8 +151,8 @@ class Health(Record):
     batch_mean: float
     loop_lag_ms: dict[str, float]
     latency_ms: dict[str, float]
-    feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
     store_units_behind: int
     rss_bytes: int
     produced_ns: int
+    feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
     schema: int = 1

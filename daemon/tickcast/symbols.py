@@ -22,7 +22,7 @@ class SymbolArrays(NamedTuple):
     codes: I32  # -1 = free slot
     names: U8  # [limit, NAME_BYTES]
     lengths: I32
-    count: I64  # [1]
+    used: I64  # [1] symbols so far
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -57,10 +57,10 @@ def find_or_add(table, data, first, last):  # type: ignore[no-untyped-def]
             if same:
                 return np.int64(code)
         slot = (slot + 1) & mask
-    code = table.count[0]
+    code = table.used[0]
     if code >= table.names.shape[0]:
         return FULL
-    table.count[0] = code + 1
+    table.used[0] = code + 1
     table.hashes[slot] = h
     table.codes[slot] = code
     table.lengths[code] = length
@@ -80,7 +80,7 @@ class SymbolTable:
         self._names: list[str] = []
 
     def __len__(self) -> int:
-        return int(self.arrays.count[0])
+        return int(self.arrays.used[0])
 
     def code(self, name: str) -> int:
         """The code of `name`, added if new; FULL or UNFIT where it cannot be."""

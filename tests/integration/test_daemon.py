@@ -94,7 +94,7 @@ async def test_accuracy_and_health_are_published_and_show_naive_beside_the_model
 
 
 async def test_a_restart_fills_the_windows_from_the_store_and_forecasts_at_once(tmp_path: Path) -> None:
-    source, messages = market(60)
+    _, messages = market(60)
     settings = live_settings(tmp_path, **SMALL)
     half = len(messages) // 2
     async with running(settings) as live:

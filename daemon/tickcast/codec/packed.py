@@ -16,6 +16,7 @@ from tickcast.errors import Reason
 from tickcast.symbols import FULL, SymbolTable
 
 RECORD_BYTES = PACKED.itemsize
+EMPTY, TOO_LARGE, MALFORMED = int(Reason.EMPTY), int(Reason.TOO_LARGE), int(Reason.MALFORMED)
 SYMBOL_AT, SYMBOL_BYTES = PACKED.fields["symbol"][1], PACKED["symbol"].itemsize  # type: ignore[index]
 TS_AT, SEQUENCE_AT = PACKED.fields["ts"][1], PACKED.fields["sequence"][1]  # type: ignore[index]
 PRICE_AT, SIZE_AT = PACKED.fields["price"][1], PACKED.fields["size"][1]  # type: ignore[index]
@@ -49,15 +50,11 @@ class PackedDecoder:
         self._table, self._naming, self._max_bytes = symbols.arrays, naming(symbol_prefix), max_message_bytes
 
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
-        length = raw.ends - raw.starts
-        bad = np.zeros(len(raw), np.uint8)
-        bad[length % RECORD_BYTES != 0] = Reason.MALFORMED
-        bad[length > self._max_bytes] = Reason.TOO_LARGE
-        bad[length <= 0] = Reason.EMPTY
-        count = np.where(bad == 0, length // RECORD_BYTES, 1)
-        message = np.repeat(np.arange(len(raw), dtype=np.int32), count)
-        filled = rows(len(message))
-        read_packed(raw.data, raw.starts, bad, count, self._naming, self._table, filled, _bits(filled))
+        total = count_records(raw.starts, raw.ends, self._max_bytes)
+        filled, message = rows(total), np.empty(total, np.int32)
+        read_packed(
+            raw.data, raw.starts, raw.ends, self._max_bytes, self._naming, self._table, filled, _bits(filled), message
+        )
         return collect(filled, message)
 
 
@@ -67,15 +64,38 @@ def _bits(filled: Rows) -> tuple[npt.NDArray[np.uint64], ...]:
     return tuple(column.view(np.uint64) for column in columns)
 
 
+@inlined_njit
+def _fault(length, max_bytes):  # type: ignore[no-untyped-def]
+    """Why a message of this length holds no records."""
+    if length <= 0:
+        return EMPTY
+    if length > max_bytes:
+        return TOO_LARGE
+    return MALFORMED if length % RECORD_BYTES else 0
+
+
 @lean_njit
-def read_packed(data, starts, bad, count, naming, table, rows, bits):  # type: ignore[no-untyped-def]
+def count_records(starts, ends, max_bytes):  # type: ignore[no-untyped-def]
+    """Rows that the messages become; a bad one becomes one."""
+    total = 0
+    for m in range(len(starts)):
+        length = ends[m] - starts[m]
+        total += 1 if _fault(length, max_bytes) else length // RECORD_BYTES
+    return total
+
+
+@lean_njit
+def read_packed(data, starts, ends, max_bytes, naming, table, rows, bits, message):  # type: ignore[no-untyped-def]
     """Fill a row per record, or one with the reason where the whole message is bad."""
     i = 0
     for m in range(len(starts)):
-        for k in range(count[m]):
-            rows.reason[i] = bad[m]
-            if bad[m] == 0:
-                _read_record(data, starts[m] + k * RECORD_BYTES, naming, table, rows, bits, i)
+        length = ends[m] - starts[m]
+        fault = _fault(length, max_bytes)
+        for p in range(starts[m], starts[m] + RECORD_BYTES if fault else ends[m], RECORD_BYTES):
+            message[i] = m
+            rows.reason[i] = fault
+            if fault == 0:
+                _read_record(data, p, naming, table, rows, bits, i)
             i += 1
 
 
