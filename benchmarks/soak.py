@@ -74,16 +74,13 @@ def main() -> list[Figure]:
         model = fitted(Path(name), bars__kind="tick")
         settings = settings_for(Path(name), bars__kind="tick", model__default=str(model))
         samples, latency, forecasts = uvloop.run(soak(settings))
-    note = (
-        f"{SOAK_S:.0f} s, {RATE_HZ:,} ticks/s of {SYMBOLS:,} symbols, every tick a bar, NHITS, {forecasts:,} forecasts"
-    )
+    load = f"{SOAK_S:.0f} s, {RATE_HZ:,} ticks/s of {SYMBOLS:,} symbols, every tick a bar, NHITS"
     quarters = " / ".join(f"{samples[int(q * (len(samples) - 1))] / MB:.0f}" for q in (0, 0.25, 0.5, 0.75, 1))
+    slope = slope_mb_per_min(samples)
     return [
-        Figure(
-            "resident memory, slope of the last half", slope_mb_per_min(samples), "MB/min", BAR_MB_PER_MIN, note=note
-        ),
+        Figure("resident memory, slope of the last half", slope, "MB/min", BAR_MB_PER_MIN, note=load),
         Figure("resident memory, peak", max(samples) / MB, "MB", note=f"at each quarter: {quarters}"),
-        Figure("tick to forecast meanwhile, p99", latency["p99"], "ms"),
+        Figure("tick to forecast meanwhile, p99", latency["p99"], "ms", note=f"{forecasts:,} forecasts"),
     ]
 
 

@@ -225,3 +225,7 @@ def _time_ns(text: str) -> int:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time like 2026-01-31T09:30:00Z") from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main())

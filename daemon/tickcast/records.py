@@ -143,6 +143,7 @@ class Health(Record, frozen=True):
     held: int
     reasons: dict[str, int]
     bars: int
+    unasked: int  # questions conflated or skipped under overload
     forecasts: int
     scored: int
     symbols: int

@@ -1,6 +1,10 @@
-"""Models that are fitted once for all tests of this folder, and what they are asked about."""
+"""What tests of this folder share: models that are fitted once, what they are asked about, and a disk soon full."""
 
+import os
+import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +22,19 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
         fits = {kind: both.submit(fit_small, kind, folder / kind, history) for kind in ("time", "tick")}
         models = {kind: job.result() for kind, job in fits.items()}
     return Fitted(models, history, ticks, tape)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Eight megabytes, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

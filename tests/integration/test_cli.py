@@ -30,12 +30,8 @@ def synth(path: Path, *, seconds: int = 60) -> Path:
 def test_synth_replay_and_query_of_what_a_run_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tape, out = synth(tmp_path / "ticks.csv.gz"), tmp_path / "out"
     assert main(["replay", "--data", str(tape), "--out", str(out), "--chunk", "5000", *sets(tmp_path)]) == EXIT_OK
-    assert {file.name for file in out.iterdir()} >= {
-        "report.json",
-        "report.html",
-        "forecasts.parquet",
-        "scores.parquet",
-    }
+    left = {file.name for file in out.iterdir()}
+    assert left >= {"report.json", "report.html", "forecasts.parquet", "scores.parquet", "replay.duckdb"}
     report = json.loads((out / "report.json").read_text())
     assert report["consumed"] == report["accepted"] > 20_000
     assert report["forecasts"] == pl.read_parquet(out / "forecasts.parquet").height > 100

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from livekit import live_settings, records, running
+from livekit import Live, live_settings, records, running
 from tickcast.app.replay import Order, in_folder, replay
 from tickcast.app.synth import Market, json_messages
 from tickcast.edges.tape import write_ticks
@@ -116,8 +116,10 @@ async def test_refused_messages_are_kept_as_dead_letters_with_their_reason(tmp_p
     good = b'{"symbol":"A","ts":1700000000000000000,"price":1.5,"size":1}'
     bad = [b"", b"{", b'{"symbol":"A","ts":1,"price":1}', b'{"symbol":"A","ts":1700000000000000001,"price":-1}']
     async with running(settings) as live:
+        dlq = live.bus.subscribe(settings.topics.prefix + "dlq")
         await live.send([good, *bad, good])
         health = live.daemon.health()
+        sent = [batch.message(row) for batch in await dlq.next_batches(0.2) for row in range(len(batch))]
     assert (health.accepted, health.rejected) == (2, 4)
     with duckdb.connect(str(settings.store.path), read_only=True) as store:
         letters = store.execute("SELECT source_offset, reason, value FROM dead_letters ORDER BY 1").fetchall()
@@ -128,6 +130,7 @@ async def test_refused_messages_are_kept_as_dead_letters_with_their_reason(tmp_p
         (4, "non_positive"),
     ]
     assert [bytes(value) for _, _, value in letters] == bad
+    assert sent == bad
 
 
 async def test_a_second_daemon_on_the_same_store_is_refused(tmp_path: Path) -> None:
@@ -138,15 +141,29 @@ async def test_a_second_daemon_on_the_same_store_is_refused(tmp_path: Path) -> N
                 pass
 
 
-async def test_a_silent_partition_gets_a_heartbeat_that_closes_its_bars(tmp_path: Path) -> None:
-    settings = live_settings(tmp_path, **SMALL, bars__idle_ms=200, bars__every_ms=100)
+async def test_a_silent_partition_gets_a_heartbeat_whose_bars_and_forecasts_are_stored(tmp_path: Path) -> None:
+    settings = live_settings(tmp_path, **SMALL, bars__idle_ms=300, bars__every_ms=100)
     async with running(settings) as live:
         now = live.daemon._clock.now_ns()
-        await live.send([b'{"symbol":"A","ts":%d,"price":1.5,"size":1}' % now])
+        await live.send([b'{"symbol":"A","ts":%d,"price":1.5,"size":1}' % (now + k * SECOND // 10) for k in range(3)])
         async with asyncio.timeout(10):
-            while not live.daemon.pump.meter.bars:
+            while live.daemon.pump.meter.bars < 3:
                 await asyncio.sleep(0.05)
-    assert live.daemon.health().consumed == 1
+        published = len(await live.forecasts())
+    assert live.daemon.health().consumed == 3
+    with duckdb.connect(str(settings.store.path), read_only=True) as store:
+        counts = store.execute("SELECT (SELECT count(*) FROM bars), (SELECT count(*) FROM forecasts)").fetchall()
+    assert counts == [(3, published)]
+
+
+async def test_a_drain_that_comes_during_start_up_ends_the_daemon(tmp_path: Path) -> None:
+    live = Live(live_settings(tmp_path, **SMALL))
+    task = asyncio.create_task(live.daemon.run())
+    await asyncio.sleep(0)
+    live.daemon.drain()
+    async with asyncio.timeout(30):
+        await task
+    assert live.daemon.state == "stopped"
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -160,6 +177,7 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path: Path, cou
         for line in child.stderr:
             if "daemon_started" in line:
                 break
+        assert child.poll() is None
         child.send_signal(signal.SIGTERM)
         if count == 2:
             child.send_signal(signal.SIGTERM)

@@ -221,22 +221,6 @@ async def test_a_refused_start_lets_the_lock_go(tmp_path):
     await open_store(settings).close()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Eight megabytes, in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_folder_that_may_not_be_written_is_refused(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(BadStore, match=r"cannot create the lock file .*: Read-only file system"):

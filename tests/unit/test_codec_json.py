@@ -297,9 +297,10 @@ def test_without_a_time_field_the_broker_stamp_is_the_event_time():
     assert rejects.reason.tolist() == [Reason.BAD_TIME]
 
 
-def test_two_fields_of_one_name_are_refused():
-    with pytest.raises(BadSettings, match="same name"):
-        decode([TICK], Codec(fields=Fields(bid="price")))
+def test_two_fields_of_one_name_are_refused_before_the_first_message():
+    for codec in (Codec(fields=Fields(bid="price")), Codec(topics={"t": CodecTopic(fields=Fields(bid="price"))})):
+        with pytest.raises(BadSettings, match="same name"):
+            Decoder(codec, SymbolTable(4))
 
 
 def test_numbers_read_to_the_last_bit():

@@ -130,3 +130,23 @@ def test_symbols_appear_while_running_up_to_the_limit_without_moving_what_is_the
     folding.feed([(f"S{i}", T0 + 2 * SECOND + i, 2.0, 1.0) for i in range(1000)])
     assert len(folding.bars) == 1000
     assert folding.symbols.code("one more") == -1
+
+
+def test_an_outlier_is_judged_in_the_units_of_the_series_so_that_a_split_is_none() -> None:
+    split = Adjustments(["A"], np.array([T0 + 60 * MS]), np.array([0.5]))
+    rng = np.random.default_rng(1)
+    prices = 100.0 * (1 + 1e-4 * rng.standard_normal(120)) * np.where(np.arange(120) < 60, 1.0, 0.5)
+    ticks = [("A", T0 + i * MS, float(price), 1.0) for i, price in enumerate(prices)]
+    folding = Folding(settings(quality__outlier_sigmas=20.0), adjustments=split).feed(ticks)
+    assert folding.count(Reason.OUTLIER) == 0
+
+
+def test_ticks_of_bars_that_were_restored_are_late_and_the_next_bar_follows_on() -> None:
+    before = Folding(settings()).feed([("A", T0 + k * SECOND, 1.0 + k, 1.0) for k in range(6)])
+    after = Folding(settings())
+    after.symbols.code("A")
+    after.folder.restore(before.bars)
+    after.feed([("A", T0 + k * SECOND, 1.0 + k, 1.0) for k in range(3, 9)])
+    assert after.count(Reason.LATE) == 2
+    assert after.bars.ordinal.tolist() == [5, 6, 7]
+    assert after.bars.mask.tolist() == [1, 1, 1]

@@ -75,6 +75,9 @@ class BusSink:
             Publication(self._features, self._writer.encode_features(rows, symbols, names=names, sources=source))
             for rows in outcome.vectors
         ]
+        for raw, rejects in outcome.letters:
+            rows = rejects.row
+            ready.append(Publication(self._letters, Encoded(raw.data, raw.starts[rows], raw.ends[rows], rows)))
         return ready
 
     def publish(self, encoded: list[Publication]) -> None:

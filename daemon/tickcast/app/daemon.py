@@ -5,13 +5,13 @@ import gc
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Literal
 
 import msgspec
 import structlog
 
+from tickcast.app.beside import beside
 from tickcast.app.bus_edges import BusSink, BusSource
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pump import Pump
@@ -24,7 +24,7 @@ from tickcast.core.questions import NOBODY
 from tickcast.edges.memory_bus import MemoryBus
 from tickcast.edges.query_socket import QueryServer
 from tickcast.edges.telemetry import Latency, LoopLag
-from tickcast.errors import Reason
+from tickcast.errors import Reason, StoreStalled
 from tickcast.records import Accuracy, Health
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
@@ -46,6 +46,7 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._started_ns = self._clock.monotonic_ns()
         self._lag = LoopLag(self._clock)
+        self._draining = False
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -69,7 +70,7 @@ class Daemon:
                 self.serving, self.source, BusSink(self._bus, self.serving), thread=thread, units=self.units,
                 clock=self._clock,
             )  # fmt: skip
-            await stack.enter_async_context(_background(
+            await stack.enter_async_context(beside(
                 self.units.write_all(), self._lag.watch(), self._report_for_ever(), self._roll_off_for_ever(),
                 QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(),
             ))  # fmt: skip
@@ -77,13 +78,23 @@ class Daemon:
             self.state = "live"
             self.live.set()
             self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
-            await self.pump.run()
-            self.state = "draining"
+            if not self._draining:  # a signal may come before there is a pump to stop
+                await self.pump.run()
+            await self._drain()
+        self.state = "stopped"
+        self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    async def _drain(self) -> None:
+        self.state = "draining"
+        try:
             async with asyncio.timeout(self.settings.runtime.drain_s):
                 await self._report()
                 await self.units.flush()
-        self.state = "stopped"
-        self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+        except TimeoutError:
+            raise StoreStalled(
+                f"{self.units.behind} commit units could not be stored within runtime.drain_s",
+                remedy="what they hold is still in the source: it is read again at the next start",
+            ) from None
 
     @property
     def lag(self) -> Latency:
@@ -92,7 +103,9 @@ class Daemon:
 
     def drain(self) -> None:
         """Stop fetching, answer what came, store it, and end."""
-        self.pump.stop()
+        self._draining = True
+        if self.live.is_set():
+            self.pump.stop()
 
     async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
         engine = self.serving.engine
@@ -112,7 +125,8 @@ class Daemon:
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, consumed=consumed, accepted=accepted,
             late=late, rejected=consumed - accepted - late - held, held=held,
             reasons={Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n},
-            bars=meter.bars, forecasts=meter.forecasts, scored=meter.scores, symbols=len(self.serving.symbols),
+            bars=meter.bars, unasked=meter.unasked, forecasts=meter.forecasts, scored=meter.scores,
+            symbols=len(self.serving.symbols),
             cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self.lag.summary_ms(), latency_ms=meter.latency.summary_ms(),
             feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.units.behind,
@@ -158,13 +172,3 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@asynccontextmanager
-async def _background(*jobs: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
-    """Run jobs beside the body; if one fails the body is cancelled with its error, when the body ends so do they."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(job) for job in jobs]
-        yield
-        for task in tasks:
-            task.cancel()

@@ -72,10 +72,13 @@ class Pump:
     def stop(self) -> None:
         """After the turn that is under way."""
         self._stopping = True
+        self._units.stop_waiting()
 
     async def run(self) -> None:
         while not self._stopping:
             await self._units.room()
+            if self._stopping:
+                return
             events = await self._source.next_events(MAX_WAIT_S)
             if events is None:
                 return

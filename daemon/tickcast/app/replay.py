@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tickcast.app.beside import beside
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.frames import TableFile, bar_table, forecast_table, score_table
 from tickcast.app.pump import Pump
@@ -138,11 +139,9 @@ async def replay(settings: Settings, order: Order) -> dict[str, Any]:
             units = CommitUnits(store, serving.engine, settings, clock)
             source = TapeSource(iter(tape), serving, clock, speed=order.speed, progress=progress)
             pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
-            async with asyncio.TaskGroup() as group:
-                writing = group.create_task(units.write_all())
+            async with beside(units.write_all()):
                 await pump.run()
                 await units.flush()
-                writing.cancel()
         finally:
             await store.close()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S

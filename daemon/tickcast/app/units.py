@@ -42,6 +42,10 @@ class CommitUnits:
         """Returns once another unit may be opened."""
         await self._room.wait()
 
+    def stop_waiting(self) -> None:
+        """Nothing more will be fetched: whoever waits for room may go on."""
+        self._room.set()
+
     def add(self, outcome: Outcome) -> None:
         unit = self._unit
         unit.bars += outcome.bars
@@ -63,7 +67,7 @@ class CommitUnits:
         unit.sources = self._engine.folder.sources()
         unit.watermarks = {source: self._engine.folder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        if not unit.offsets and not unit.accuracy:
+        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores):
             return
         self._open += 1
         self._idle.clear()

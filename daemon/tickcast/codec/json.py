@@ -33,7 +33,7 @@ from tickcast.codec.ticks import (
     naming,
     rows,
     settle,
-)  # fmt: skip
+)
 from tickcast.columns import NO_TIME, RawBatch, Rejects, TickBatch
 from tickcast.errors import Reason
 from tickcast.symbols import SymbolTable

@@ -14,14 +14,15 @@ ZEROS, ABOVE_NINE = ONES * np.uint64(48), ONES * np.uint64(0x46)  # 0x46 lifts b
 QUOTE, BACKSLASH = 34, 92
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def trailing_zeros(_typing: Any, word: Any) -> Any:
-    """Zero bits below the lowest set one of a 64-bit word; 64 of zero. One instruction, which numpy has no name for."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], _context.get_constant(types.boolean, False))
+def _trailing_zeros(_typing: Any, word: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
 
     return types.uint64(types.uint64), generate
+
+
+trailing_zeros: Any = intrinsic(_trailing_zeros)
+"""Zero bits below the lowest set one of a 64-bit word, 64 of zero: one instruction, which numpy has no name for."""
 
 
 @lean_njit

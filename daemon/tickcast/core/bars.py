@@ -218,7 +218,7 @@ def _judge(rules, p, part, s, ts, price, sequence):  # type: ignore[no-untyped-d
     if sequence >= 0 and sequence < s.sequence:
         return R_DUPLICATE
     if rules.kind == 0:
-        if ts < part.closed_to:
+        if ts < part.closed_to or (s.next > 0 and ts < s.interval + rules.every_ns):  # the latter: a restored bar
             return R_LATE
     elif s.ticks > 0 and ts < s.newest - rules.lateness_ns:
         return R_LATE
@@ -262,6 +262,8 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
         s = symbols[code]
         verdict = _static_fault(rules, price, size, bids[i], asks[i], ts, stamps[row])
         if verdict == R_ACCEPTED:
+            if s.adjust_to > s.adjust_from:
+                price, size = _adjusted(state, s, ts, price, size)
             if part.held == HOLDS:
                 if ts >= part.ts - rules.jump_ns:
                     part.held = CONFIRMED
@@ -280,8 +282,6 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
             elif not _room_for(1, s, rules, len(closed), used[0], batch):
                 return i
             part.newest = max(part.newest, ts)
-            if s.adjust_to > s.adjust_from:
-                price, size = _adjusted(state, s, ts, price, size)
             _remember(rules, s, p, ts, price, sequences[i])
             o = opens[code, slot]
             if rules.kind == 0 and o.ticks == 0:
@@ -298,7 +298,7 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
                     part.marked = 0
         elif verdict == R_HELD:
             part.held = HOLDS
-            part.symbol, part.ts, part.price, part.size, part.sequence = code, ts, price, size, sequences[i]
+            part.symbol, part.ts, part.price, part.size, part.sequence = code, ts, prices[i], sizes[i], sequences[i]
             held[1] = i
         elif verdict == R_OUTLIER:
             s.doubted = 1
