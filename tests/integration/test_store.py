@@ -240,7 +240,7 @@ async def test_accuracy_is_stored_once_per_event_time_with_null_for_what_is_no_n
     first = dict(zip(columns, rows[0], strict=True))
     assert len(rows) == 2
     assert (first["r2"], first["mae"], first["symbol_group"], first["span"]) == (None, 0.5, "all", "rolling")
-    assert await value(store, "SELECT (coverage->>'$.\"0.9\"')::DOUBLE FROM accuracy LIMIT 1") == 0.88
+    assert await value(store, "SELECT (coverage->>'$.\"0.95\"')::DOUBLE FROM accuracy LIMIT 1") == 0.94
 
 
 async def test_a_dead_letter_keeps_the_original_bytes(store):
