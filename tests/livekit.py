@@ -34,13 +34,16 @@ class Live:
         self._consumed = 0
 
     async def send(self, messages: Sequence[bytes], *, chunk: int = 500) -> None:
-        """Produce, and wait until all of it has been consumed."""
+        """Produce, and wait until all of it has been consumed and what came of it published."""
         for first in range(0, len(messages), chunk):
             await self.bus.produce(self.topic, list(messages[first : first + chunk]))
         self._consumed += len(messages)
         async with asyncio.timeout(WAIT_S):
             while self.daemon.health().consumed < self._consumed:
                 await asyncio.sleep(0.01)
+            await (
+                self.daemon.accuracy()
+            )  # answered by the engine thread after the last turn, whose results are out then
 
     async def forecasts(self) -> list[dict[str, Any]]:
         return await records(self._forecasts)

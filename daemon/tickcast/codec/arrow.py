@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickcast.codec.compiled import lean_njit
 from tickcast.codec.json import double, time_ns, whole
 from tickcast.codec.parse import UNIT_EXPONENT
 from tickcast.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
 from tickcast.columns import I64, NO_TIME, RawBatch, Rejects, TickBatch
+from tickcast.compiled import lean_njit
 from tickcast.errors import Reason
 from tickcast.settings import Codec
 from tickcast.symbols import FULL, SymbolTable

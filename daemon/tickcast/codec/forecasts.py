@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tickcast.codec.compiled import lean_njit
 from tickcast.codec.digits import put_decimals, put_hex, put_name, put_null, put_significant, put_whole
 from tickcast.codec.pieces import Texts, Writing, json_of, put_piece, room_of, texts_of
 from tickcast.columns import F32, F64, I32, I64, U8, U64, Encoded, FeatureRows, Forecasts
+from tickcast.compiled import lean_njit
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
 from tickcast.settings import Settings

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.codec.compiled import inlined_njit, lean_njit
 from tickcast.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
 from tickcast.codec.words import word_at
 from tickcast.columns import F64, I64, NO_TIME, PACKED, RawBatch, Rejects, TickBatch
+from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.errors import Reason
 from tickcast.symbols import FULL, SymbolTable
 

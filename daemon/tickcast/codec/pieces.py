@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from tickcast.codec.compiled import lean_njit
 from tickcast.codec.digits import ESCAPED, ROOM, put_bytes
 from tickcast.columns import I32, I64, U8, Encoded
+from tickcast.compiled import lean_njit
 from tickcast.symbols import NAME_BYTES
 
 

@@ -6,8 +6,8 @@ needed; the caller then works off what was closed and calls again. It never read
 """
 
 import numpy as np
-from numba import njit
 
+from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.core.fold_state import CONFIRMED, FREE, HOLDS, NEVER
 from tickcast.core.schedule import is_closed, trading_time
 from tickcast.errors import Reason
@@ -32,7 +32,7 @@ R_JUMP, R_OUTLIER, R_CROSSED = int(Reason.JUMP), int(Reason.OUTLIER), int(Reason
 R_DUPLICATE, R_CLOSED, R_MOVED = int(Reason.DUPLICATE), int(Reason.MARKET_CLOSED), int(Reason.SYMBOL_IN_TWO_PARTITIONS)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _static_fault(rules, price, size, bid, ask, ts, stamp):  # type: ignore[no-untyped-def]
     """What is wrong with a tick whatever came before it; 0 = nothing."""
     if not (np.isfinite(price) and np.isfinite(size)):
@@ -53,7 +53,7 @@ def _static_fault(rules, price, size, bid, ask, ts, stamp):  # type: ignore[no-u
     return 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _is_outlier(rules, s, price):  # type: ignore[no-untyped-def]
     """Further from the last price than so many running moves. A second one in a row is believed: the level moved."""
     if rules.outlier_sigmas <= 0.0 or s.ticks < OUTLIER_WARM_TICKS or s.price <= 0.0 or price <= 0.0 or s.doubted:
@@ -61,7 +61,7 @@ def _is_outlier(rules, s, price):  # type: ignore[no-untyped-def]
     return abs(np.log(price / s.price)) > rules.outlier_sigmas * max(s.move, 1e-9)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _adjusted(state, s, ts, price, size):  # type: ignore[no-untyped-def]
     """Price and size in the units of the symbol's first day."""
     factor = 1.0
@@ -71,7 +71,7 @@ def _adjusted(state, s, ts, price, size):  # type: ignore[no-untyped-def]
     return price / factor, size * factor
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def store(bars, closed):  # type: ignore[no-untyped-def]
     """Put closed bars into the rings."""
     for c in closed:
@@ -80,7 +80,7 @@ def store(bars, closed):  # type: ignore[no-untyped-def]
         bars.volume[at], bars.mask[at], bars.as_of[at] = c.volume, c.mask, c.as_of
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _emit(closed, s, code, o, as_of, mask, gap, mark, row):  # type: ignore[no-untyped-def]
     """Write the open bar `o` as a closed one; with mask 0 the last close is carried instead."""
     s.tie = s.tie + 1 if as_of == s.as_of and s.next > 0 else 0
@@ -101,7 +101,7 @@ def _emit(closed, s, code, o, as_of, mask, gap, mark, row):  # type: ignore[no-u
     s.closed += 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _room_for(rows, s, rules, capacity, used, batch):  # type: ignore[no-untyped-def]
     """Whether the symbol may close so many bars more before the caller has worked off what was closed."""
     if s.batch != batch:
@@ -110,7 +110,7 @@ def _room_for(rows, s, rules, capacity, used, batch):  # type: ignore[no-untyped
     return s.closed + rows <= rules.slack and used + rows <= capacity
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch):  # type: ignore[no-untyped-def]
     """Close one symbol's open interval, filling the gap before it. False = no room in this batch."""
     s = state.symbol[code]
@@ -139,7 +139,7 @@ def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch
     return True
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _close_until(state, rules, closed_time, out, p, watermark, row, batch):  # type: ignore[no-untyped-def]
     """Close every interval of the partition that ends at or before the watermark. False = no room; call again."""
     part = state.partition[p]
@@ -164,7 +164,7 @@ def _close_until(state, rules, closed_time, out, p, watermark, row, batch):  # t
     return True
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _join_interval(state, p, code, slot):  # type: ignore[no-untyped-def]
     """A bar has opened: the symbol joins the partition's list of the interval, in order of appearance."""
     state.open[code, slot].next = -1
@@ -176,7 +176,7 @@ def _join_interval(state, p, code, slot):  # type: ignore[no-untyped-def]
     state.tail[p, slot] = code
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _add(o, ts, price, size):  # type: ignore[no-untyped-def]
     """Fold a tick into an open bar; the close is the tick of the largest (event time, offset)."""
     if o.ticks == 0:
@@ -196,7 +196,7 @@ def _add(o, ts, price, size):  # type: ignore[no-untyped-def]
     o.ticks += 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _remember(rules, s, p, ts, price, sequence):  # type: ignore[no-untyped-def]
     """What later ticks of the symbol are judged by."""
     if rules.outlier_sigmas > 0.0 and s.price > 0.0 and price > 0.0:
@@ -210,7 +210,7 @@ def _remember(rules, s, p, ts, price, sequence):  # type: ignore[no-untyped-def]
         s.sequence = sequence + 1  # zero = none seen
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _judge(rules, p, part, s, ts, price, sequence):  # type: ignore[no-untyped-def]
     """What is wrong with a tick in the light of what came before; R_HELD = too far ahead to believe alone."""
     if s.partition >= 0 and s.partition != p:
@@ -229,7 +229,7 @@ def _judge(rules, p, part, s, ts, price, sequence):  # type: ignore[no-untyped-d
     return R_ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _advance(state, rules, closed_time, out, p, ts, row, batch):  # type: ignore[no-untyped-def]
     """Event time has moved on to ts: close what it passes. False = no room."""
     part = state.partition[p]
@@ -238,7 +238,7 @@ def _advance(state, rules, closed_time, out, p, ts, row, batch):  # type: ignore
     return _close_until(state, rules, closed_time, out, p, max(part.newest, ts) - rules.lateness_ns, row, batch)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome, held):  # type: ignore[no-untyped-def]
     """Fold ticks[first:] of partition p; returns the first tick that was not taken, for want of room or because it
     confirms a held one, which the caller then folds by itself.
@@ -309,7 +309,7 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
     return len(symbol)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _refuse_held(part, counts, outcome, held):  # type: ignore[no-untyped-def]
     """The tick after a held one lies far before it: the held one was a false jump."""
     part.held = FREE

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from tickcast.columns import F32, F64, I32, I64, U8, U64
+from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.core.uncertainty import WARM_LABELS, adapt, confidence, note, widen
 
 HEADER = np.dtype(
@@ -122,12 +122,12 @@ def settled_room(rows: int, horizons: int) -> Settled:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
     return anchor * np.exp(move) if transform == 0 else anchor + move
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _tally(sums, levels, wide, s, slot, j, cell, y, point, anchor, unit, truth, reference, loss):  # type: ignore[no-untyped-def]
     """Add one label to sums[cell, j]; `wide` and `truth` are in units of scale, the rest are prices."""
     error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
@@ -160,7 +160,7 @@ def _tally(sums, levels, wide, s, slot, j, cell, y, point, anchor, unit, truth, 
         sums[cell, j, COVERED + q] += truth <= wide[s, slot, j, q]
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _settle_label(b, wide, levels, median, transform, s, slot, j, y):  # type: ignore[no-untyped-def]
     """The truth for scored horizon j of an open question: (truth in units of scale, point, mean pinball loss)."""
     truth = (np.log(y / b.anchor) if transform == 0 else y - b.anchor) / b.scale
@@ -174,7 +174,7 @@ def _settle_label(b, wide, levels, median, transform, s, slot, j, y):  # type: i
     return truth, point, loss / len(levels)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
     """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
     slots, last = book.header.shape[1], len(levels) - 1
@@ -219,7 +219,7 @@ def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform,
             _finish(book, out, median, transform, s, slot, as_of)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[no-untyped-def]
     """The last horizon has been settled: the question leaves the book as one row of Scores."""
     b = book.header[s, slot]
@@ -236,7 +236,7 @@ def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[
     b.open = 0
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[no-untyped-def]
     """Enter answered question i into the book."""
     slot = ordinal & (book.header.shape[1] - 1)
@@ -250,7 +250,7 @@ def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[
             book.wide[s, slot, j, q] = answers.wide[i, horizons[j] - 1, q]
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _close_mark(tally):  # type: ignore[no-untyped-def]
     """What gathered since the last mark becomes one entry of the rolling figures."""
     for cell in range(tally.current.shape[0]):
@@ -281,7 +281,7 @@ class Frame(NamedTuple):
     per_bar: bool  # labels of one mark are of one time bar
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # type: ignore[no-untyped-def]
     """Work through the closed bars of one partition; `mark[0]` is the mark that is open, `mark[1]` the newest one."""
     levels, horizons, median, transform = frame.levels, frame.horizons, frame.median, frame.transform
@@ -305,7 +305,7 @@ def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # t
         mark[0] = mark[1]
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _pass_mark(tally, conformal, frame):  # type: ignore[no-untyped-def]
     if frame.widening:
         adapt(conformal, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar)

@@ -11,9 +11,9 @@ whose model outputs differ in the seventh digit, stays within that distance).
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tickcast.columns import F64
+from tickcast.compiled import inlined_njit, lean_njit
 
 BINS = 256
 CORE = 0.05  # below this the bins are linear, above logarithmic
@@ -47,18 +47,18 @@ def fresh(cells: int, horizons: int, levels: list[float]) -> Conformal:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _position(score):  # type: ignore[no-untyped-def]
     x = min(max(score / CORE, -REACH / CORE), REACH / CORE)
     return (np.arcsinh(x) / SPAN + 1.0) * 0.5 * (BINS - 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined_njit
 def _score_at(position):  # type: ignore[no-untyped-def]
     return CORE * np.sinh((position / (BINS - 1) * 2.0 - 1.0) * SPAN)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def note(conformal, cell, j, levels, raw, wide, truth):  # type: ignore[no-untyped-def]
     """A label has arrived: how far outside each raw quantile it lay, and whether it missed the published one."""
     conformal.arrived[cell, j] += 1.0
@@ -75,7 +75,7 @@ def note(conformal, cell, j, levels, raw, wide, truth):  # type: ignore[no-untyp
         conformal.missed[cell, j, q] += min(max(beyond / SOFT_EDGE + 0.5, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def _quantile(histogram, share):  # type: ignore[no-untyped-def]
     """The score that `share` of the histogram's weight lies below, interpolated between bins."""
     total = histogram.sum()
@@ -88,7 +88,7 @@ def _quantile(histogram, share):  # type: ignore[no-untyped-def]
     return _score_at(BINS - 1.0)
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def adapt(conformal, levels, horizons, gamma, memory, bound, per_bar):  # type: ignore[no-untyped-def]
     """A mark: fold in the labels since the last one, step the miss rates, and move the quantiles.
 
@@ -123,7 +123,7 @@ def adapt(conformal, levels, horizons, gamma, memory, bound, per_bar):  # type: 
             conformal.arrived[cell, j] = 0.0
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no-untyped-def]
     """raw[i] [H, Q] -> out[i], moved outward and sorted. Between scored horizons the move is interpolated.
 
@@ -153,7 +153,7 @@ def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no
             out[i, h, at] = x
 
 
-@njit(cache=True, nogil=True)
+@lean_njit
 def confidence(levels, row):  # type: ignore[no-untyped-def]
     """The forecast probability that the truth lies on the point's side of the anchor (zero): 0.5 .. 1."""
     q = len(levels)

@@ -1,4 +1,4 @@
-"""How the codec's kernels are compiled. It compiles nothing itself.
+"""How kernels of many arrays are compiled. It compiles nothing itself.
 
 Numba counts references to every array that a kernel hands to another, atomically: for a scanner made of many small
 kernels that is four fifths of its time. These kernels keep no array beyond the call and allocate none, so counting
