@@ -37,7 +37,7 @@ class Writing:
 
     def __init__(self, count: int, room: int) -> None:
         self.row, self._at, self._room = 0, 0, room
-        self._out = np.empty(room + count * room // 3, np.uint8)
+        self._out = np.empty(room + count * room * 2 // 3, np.uint8)  # what rows take; untouched pages cost nothing
         self._starts, self._ends = np.empty(count, np.int64), np.empty(count, np.int64)
 
     def state(self) -> tuple[U8, I64, I64, int, int, int]:
