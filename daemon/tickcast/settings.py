@@ -218,8 +218,8 @@ class Store(Section):
     """Days that stay in the database; older ones move to Parquet."""
     archive: Path | None = None
     """Folder of the Parquet archive; default: `archive` beside the database."""
-    memory_bytes: Positive = 1 << 30
-    """DuckDB's memory limit."""
+    memory_bytes: Positive = 256 << 20
+    """DuckDB's memory limit; it keeps what it wrote up to this."""
     query_rows: Positive = 10_000
     """Rows that `tickcast query` returns at most."""
     query_timeout_s: Positive = 30

@@ -13,7 +13,7 @@ def health(uptime_s: float, consumed: int) -> Health:
     return Health(
         instance="t", state="running", uptime_s=uptime_s, consumed=consumed, accepted=consumed, late=3, rejected=6,
         held=0, reasons={}, bars=1, forecasts=77, scored=66, symbols=50, cold=2, turns=9, batch_mean=43.2,
-        loop_lag_ms={"p50": 0.12, "p99": 1.1}, latency_ms={"p50": 0.8, "p99": 3.0}, store_units_behind=1,
+        loop_lag_ms={"p50": 0.12, "p99": 1.1}, latency_ms={"p50": 0.8, "p99": 3.0}, store_units_behind=1, unasked=0,
         rss_bytes=1, produced_ns=1,
     )  # fmt: skip
 

@@ -75,6 +75,7 @@ class Daemon:
                 QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(),
             ))  # fmt: skip
             share_the_interpreter()
+            stack.callback(gc.unfreeze)
             self.state = "live"
             self.live.set()
             self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
