@@ -96,7 +96,13 @@ def letter(offset: int) -> DeadLetter:
 
 def accuracy(as_of_ns: int = T0) -> Accuracy:
     plain = dict.fromkeys(Accuracy.__struct_fields__, 0.5)
-    words = {"model": "naive", "version": "1", "group": "all", "window": "rolling", "coverage": {"0.05": 0.06, "0.95": 0.94}}
+    words = {
+        "model": "naive",
+        "version": "1",
+        "group": "all",
+        "window": "rolling",
+        "coverage": {"0.05": 0.06, "0.95": 0.94},
+    }
     whole = {"horizon": 1, "n": 10, "void": 1, "pending": 2, "as_of_ns": as_of_ns, "schema": 1, "r2": float("nan")}
     return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
 
