@@ -2,6 +2,7 @@
 channel 0 only; what lies under mask 0 it never looks at.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
@@ -17,7 +18,7 @@ from tickcast.records import ModelCard, digest
 SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
 
 
-class Rung:
+class Rung(ABC):
     """A Runner made of a kernel. Subclasses state their need of bars and fill quantiles of moves."""
 
     kind = ""
@@ -57,8 +58,9 @@ class Rung:
         self.fill(inputs.past, inputs.mask, out)
         return out
 
+    @abstractmethod
     def fill(self, past: F32, mask: F32, out: F32) -> None:
-        raise NotImplementedError
+        """Write the quantiles [B, H, Q] of the moves into `out`."""
 
 
 @njit(cache=True, nogil=True)

@@ -4,6 +4,7 @@ All of it is part of the graph that is exported; nothing in it draws random numb
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -99,7 +100,7 @@ class ScaledNet(nn.Module):
         return scaled
 
 
-class TorchNet:
+class TorchNet(ABC):
     """The plugin.Net around a module; subclasses say how the body is built."""
 
     kind = ""
@@ -117,9 +118,11 @@ class TorchNet:
                 parameter.uniform_(-bound, bound, generator=generator)
         self.settle()
 
+    @abstractmethod
     def body(self) -> nn.Module:
-        raise NotImplementedError
+        """The network between the scaling of the inputs and that of the quantiles."""
 
+    @abstractmethod
     def settle(self) -> None:
         """Set what must not start at random."""
 
