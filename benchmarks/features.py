@@ -3,14 +3,16 @@
     python benchmarks/run.py features
 
 Each call is one instant at which every symbol closes a bar, as the engine makes it, checks of the values included.
-Then each kind of feature alone, the channel of the target subtracted.
+Then each kind of feature alone, by its plugin's own call.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from stats import Figure, cpu_ns_per
 from tickcast import plugin
-from tickcast.columns import Bars
+from tickcast.columns import I32, I64, Bars
 from tickcast.core.features import FeatureSet
 from tickcast.core.windows import ring
 from tickcast.settings import FeatureEntry
@@ -22,6 +24,8 @@ SIXTEEN = [
 RING = 512
 INSTANTS = 20
 MINUTE_NS = 60 * 10**9
+
+Compute = Callable[[I32, I64], object]
 
 
 def market(symbols: int) -> Bars:
@@ -37,29 +41,38 @@ def market(symbols: int) -> Bars:
     return bars
 
 
-def ns_per_bar(kinds: list[str], bars: Bars) -> float:
+def ns_per_bar(compute: Compute, symbols: int) -> float:
     """CPU time of one closed bar, at ordinals that reach around the ring."""
-    features = FeatureSet([FeatureEntry(kind=kind) for kind in kinds], "log_return")
-    symbol = np.arange(len(bars.start), dtype=np.int32)
-    first = np.zeros(len(symbol), np.int64)
-    ordinals = [np.full(len(symbol), RING - 1 + 13 * k) for k in range(INSTANTS)]
+    symbol = np.arange(symbols, dtype=np.int32)
+    ordinals = [np.full(symbols, RING - 1 + 13 * k) for k in range(INSTANTS)]
 
     def close_all() -> None:
         for ordinal in ordinals:
-            features.compute(bars, symbol, ordinal, first)
+            compute(symbol, ordinal)
 
-    return cpu_ns_per(INSTANTS * len(symbol), close_all)
+    return cpu_ns_per(INSTANTS * symbols, close_all)
+
+
+def together(kinds: list[str], bars: Bars) -> Compute:
+    features = FeatureSet([FeatureEntry(kind=kind) for kind in kinds], "log_return")
+    first = np.zeros(len(bars.start), np.int64)
+    return lambda symbol, ordinal: features.compute(bars, symbol, ordinal, first)
+
+
+def alone(kind: str, bars: Bars) -> Compute:
+    feature = plugin.find("features", kind)()
+    out = np.empty((len(bars.start), len(feature.names)))
+    return lambda symbol, ordinal: feature.compute(bars, symbol, ordinal, out)
 
 
 def main() -> list[Figure]:
     figures = []
     for symbols in (1_000, 10_000):
-        value = ns_per_bar(SIXTEEN, market(symbols)) / len(SIXTEEN)
+        value = ns_per_bar(together(SIXTEEN, market(symbols)), symbols) / len(SIXTEEN)
         figures.append(Figure(f"a feature of a closed bar, {symbols:,} symbols", value, "ns", note="mean of 16"))
     bars = market(1_000)
-    target = ns_per_bar([], bars)
     for kind in plugin.names("features"):
-        value = ns_per_bar([kind], bars) - target
+        value = ns_per_bar(alone(kind, bars), 1_000)
         figures.append(Figure(f"{kind} of a closed bar, 1,000 symbols", value, "ns"))
     return figures
 

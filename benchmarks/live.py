@@ -14,12 +14,13 @@ import numpy as np
 import uvloop
 
 from stats import Figure
+from tickcast.app.bus_edges import EmbeddedBus
 from tickcast.app.daemon import Daemon
-from tickcast.app.fit import fit, make_order
-from tickcast.app.synth import write
 from tickcast.clock import SystemClock
 from tickcast.edges.memory_bus import MemoryBus
 from tickcast.settings import Settings, load
+from tickcast_desk.fit import fit, make_order
+from tickcast_desk.synth import write
 
 RUNS = 5
 RATE_HZ, LOAD_S, LOAD_SYMBOLS, SLICE_S = 10_000, 10.0, 1_000, 0.002
@@ -66,14 +67,14 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
     """(tick-to-forecast p99, loop-lag p99, forecasts/s) at RATE_HZ, each tick a bar and each bar a question."""
     clock = SystemClock()
     bus = MemoryBus(clock)
-    daemon = Daemon(settings, bus, clock=clock)
+    daemon = Daemon(settings, EmbeddedBus(bus), clock=clock)
     running = asyncio.create_task(daemon.run())
     await daemon.live.wait()
     feed, topic, per_slice = Feed(LOAD_SYMBOLS), settings.topics.ticks[0], int(RATE_HZ * SLICE_S)
     for _ in range(WARM_BARS):
         await bus.produce(topic, feed.slice(LOAD_SYMBOLS, clock.now_ns()))
         await asyncio.sleep(0.02)
-    while daemon.source.unread or daemon.pump.meter.bars < WARM_BARS * LOAD_SYMBOLS:
+    while daemon.unread or daemon.pump.meter.bars < WARM_BARS * LOAD_SYMBOLS:
         await asyncio.sleep(0.05)
     await all_stored(daemon)
     daemon.pump.meter.latency.clear()
@@ -96,7 +97,7 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
 async def all_stored(daemon: Daemon) -> None:
     """Warming up closes far more bars at once than any market: what the store still has to write is waited for."""
     await asyncio.sleep(1)
-    while daemon.units.behind or daemon.source.unread:
+    while daemon.units.behind or daemon.unread:
         await asyncio.sleep(0.1)
 
 
@@ -104,7 +105,7 @@ async def burst(settings: Settings) -> tuple[float, float]:
     """(ms until the last forecast of all symbols is published, loop-lag p99) when all close in the same instant."""
     clock = SystemClock()
     bus = MemoryBus(clock)
-    daemon = Daemon(settings, bus, clock=clock)
+    daemon = Daemon(settings, EmbeddedBus(bus), clock=clock)
     forecasts = bus.subscribe(settings.topics.prefix + "forecasts")
     running = asyncio.create_task(daemon.run())
     await daemon.live.wait()
@@ -112,7 +113,7 @@ async def burst(settings: Settings) -> tuple[float, float]:
     t0 = 1_700_000_000 * SECOND
     for bar in range(BURST_BARS):
         await bus.produce(topic, feed.slice(BURST_SYMBOLS, t0 + bar * SECOND))
-        while daemon.pump.meter.bars < bar * BURST_SYMBOLS or daemon.source.unread:
+        while daemon.pump.meter.bars < bar * BURST_SYMBOLS or daemon.unread:
             await asyncio.sleep(0.01)
     took = []
     for bar in range(BURST_BARS, BURST_BARS + RUNS):

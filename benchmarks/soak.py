@@ -18,6 +18,7 @@ import uvloop
 
 from live import SECOND, WARM_BARS, Feed, fitted, settings_for
 from stats import Figure
+from tickcast.app.bus_edges import EmbeddedBus
 from tickcast.app.daemon import Daemon, resident_bytes
 from tickcast.clock import SystemClock
 from tickcast.edges.memory_bus import MemoryBus, Subscription
@@ -40,7 +41,7 @@ async def soak(settings: Settings) -> tuple[list[Sample], dict[str, float], int]
     """(memory at each second, tick-to-forecast latency in ms, forecasts published)"""
     clock = SystemClock()
     bus = MemoryBus(clock)
-    daemon = Daemon(settings, bus, clock=clock)
+    daemon = Daemon(settings, EmbeddedBus(bus), clock=clock)
     published = bus.subscribe(settings.topics.prefix + "forecasts", settings.topics.prefix + "accuracy")
     running = asyncio.create_task(daemon.run())
     await daemon.live.wait()
@@ -48,7 +49,7 @@ async def soak(settings: Settings) -> tuple[list[Sample], dict[str, float], int]
     for _ in range(WARM_BARS):
         await bus.produce(topic, feed.slice(SYMBOLS, clock.now_ns()))
         await asyncio.sleep(0.05)
-    while daemon.source.unread:
+    while daemon.unread:
         await asyncio.sleep(0.05)
     daemon.pump.meter.latency.clear()
     samples: list[Sample] = []

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stamp=.venv/.kernels
-if [ ! -e "$stamp" ] || [ -n "$(find daemon plugins -name '*.py' -newer "$stamp" -print -quit)" ]; then
-  find daemon plugins \( -name '*.nbi' -o -name '*.nbc' \) -delete
+if [ ! -e "$stamp" ] || [ -n "$(find daemon desk plugins -name '*.py' -newer "$stamp" -print -quit)" ]; then
+  find daemon desk plugins \( -name '*.nbi' -o -name '*.nbc' \) -delete
   touch "$stamp"
 fi

@@ -1,18 +1,77 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import brokerkit
+import mosquittokit
+from brokerkit import KafkaBroker, KafkaCluster
+from mosquittokit import Mosquitto
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real market data beside the checkout; absent, tests skip, but never in CI."""
     folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        message = f"needs the market data in {folder}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    need(folder.is_dir(), f"the market data in {folder}")
     return folder
+
+
+def need(is_there: bool, what: str) -> None:
+    """Skip with that message, but never in CI."""
+    if not is_there:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {what}")
+
+
+def need_kafka() -> None:
+    need(brokerkit.is_installed(), brokerkit.REMEDY)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """One broker that all tests share: topics and groups get names from `brokerkit.unique`, and nobody kills it."""
+    need_kafka()
+    with KafkaBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def secure_kafka() -> Iterator[KafkaBroker]:
+    """One more to share: TLS, SASL, and no right without `allow`."""
+    need_kafka()
+    with KafkaBroker(heap_mb=256, secure=True) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[KafkaBroker]:
+    """A broker of this test's own, to kill, to pause and, by its listener PROXIED, to cut off."""
+    need_kafka()
+    with KafkaBroker(heap_mb=256, proxied=True) as broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka_cluster() -> Iterator[KafkaCluster]:
+    """Three brokers of this test's own."""
+    need_kafka()
+    with KafkaCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    need(mosquittokit.is_installed(), mosquittokit.REMEDY)
+    with Mosquitto() as broker:
+        yield broker
+
+
+@pytest.fixture
+def secure_mosquitto() -> Iterator[Mosquitto]:
+    """With TLS and one user, `mosquittokit.USER`."""
+    need(mosquittokit.is_installed(), mosquittokit.REMEDY)
+    with Mosquitto(secure=True) as broker:
+        yield broker

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tickcast.app.bus_edges import EmbeddedBus
 from tickcast.app.daemon import Daemon
 from tickcast.clock import SystemClock
 from tickcast.edges.memory_bus import MemoryBus, Subscription
@@ -28,7 +29,7 @@ class Live:
 
     def __init__(self, settings: Settings) -> None:
         self.bus = MemoryBus(SystemClock())
-        self.daemon = Daemon(settings, self.bus, clock=SystemClock())
+        self.daemon = Daemon(settings, EmbeddedBus(self.bus), clock=SystemClock())
         self.topic = settings.topics.ticks[0]
         self._forecasts = self.bus.subscribe(settings.topics.prefix + "forecasts")
         self._consumed = 0

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from tickcast.app.fit import fit, make_order
-from tickcast.app.synth import Market
 from tickcast.edges.tape import write_ticks
 from tickcast.settings import Settings, load
+from tickcast_desk.fit import fit, make_order
+from tickcast_desk.synth import Market
 
 SECOND = 10**9
 SYMBOLS, RATE_HZ = 6, 25.0

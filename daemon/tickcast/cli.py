@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tickcast import __version__
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
 from tickcast.settings import Origins, Settings, load, parse
+
+if TYPE_CHECKING:
+    from tickcast.app.bus import Bus
+    from tickcast.clock import SystemClock
 
 T = TypeVar("T")
 Handler = Callable[[argparse.Namespace, Settings, Origins], int]
@@ -84,26 +88,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.check import print_check
+    from tickcast_desk.check import print_check
 
     print_check(settings, origins)
     return EXIT_OK
 
 
 def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.check import refuse_too_large
     from tickcast.app.daemon import Daemon
     from tickcast.app.footprint import state_bytes
     from tickcast.clock import SystemClock
-    from tickcast.edges.memory_bus import MemoryBus
     from tickcast.edges.telemetry import set_up_logging
+    from tickcast_desk.check import refuse_too_large
 
     refuse_too_large(settings, state_bytes=state_bytes(settings))
 
     async def serve() -> None:
         clock = SystemClock()
         set_up_logging(settings.log, clock=clock)
-        daemon = Daemon(settings, MemoryBus(clock), clock=clock)
+        daemon = Daemon(settings, _bus(settings, clock), clock=clock)
         drain_on_signals(daemon.drain)
         await daemon.run()
 
@@ -111,15 +114,27 @@ def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     return EXIT_OK
 
 
+def _bus(settings: Settings, clock: "SystemClock") -> "Bus":
+    """Only what the settings name is imported."""
+    if settings.bus.kind == "kafka":
+        from tickcast.app.kafka_bus import KafkaBus
+
+        return KafkaBus(settings)
+    from tickcast.app.bus_edges import EmbeddedBus
+    from tickcast.edges.memory_bus import MemoryBus
+
+    return EmbeddedBus(MemoryBus(clock))
+
+
 def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.demo import demo
+    from tickcast_desk.demo import demo
 
     _run_loop(lambda: demo(settings, args.out, seconds=args.seconds, headless=args.headless))
     return EXIT_OK
 
 
 def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.replay import Order, replay_and_report
+    from tickcast_desk.replay import Order, replay_and_report
 
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
@@ -129,7 +144,7 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
 
 
 def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.fit import fit, make_order
+    from tickcast_desk.fit import fit, make_order
 
     params = {key: parse(text) for key, text in _overrides(args.param).items()}
     order = make_order(settings, kind=args.model, name=args.name or args.model, split=args.split, params=params)
@@ -147,14 +162,14 @@ def _load(args: argparse.Namespace, settings: Settings, origins: Origins) -> int
 
 
 def _query(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.query import print_query
+    from tickcast_desk.query import print_query
 
     print_query(settings, args.sql)
     return EXIT_OK
 
 
 def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.synth import write
+    from tickcast_desk.synth import write
 
     ticks = write(args.out, symbols=args.symbols, seconds=args.seconds, seed=args.seed)
     print(f"{ticks:,} ticks in {args.out}")
@@ -162,7 +177,7 @@ def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 
 
 def _reference(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.reference import render
+    from tickcast_desk.reference import render
 
     sys.stdout.write(render())
     return EXIT_OK

@@ -41,6 +41,8 @@ class RawBatch:
     ends: I64
     offsets: I64
     stamps_ns: I64  # the broker's timestamps; -1 where the source has none
+    keys: tuple[I64, I64] | None = None  # key i is `data[keys[0][i]:keys[1][i]]`; starts at -1 where there is none
+    trace: I64 | None = None  # where the 55 bytes of a W3C traceparent start, -1 = none; None where no message has one
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -48,10 +50,17 @@ class RawBatch:
     def message(self, row: int) -> bytes:
         return self.data[self.starts[row] : self.ends[row]].tobytes()
 
+    def key(self, row: int) -> bytes | None:
+        if self.keys is None or self.keys[0][row] < 0:
+            return None
+        return self.data[self.keys[0][row] : self.keys[1][row]].tobytes()
+
     def part(self, first: int, last: int) -> "RawBatch":
         return RawBatch(
             self.topic, self.partition, self.data, self.starts[first:last], self.ends[first:last],
             self.offsets[first:last], self.stamps_ns[first:last],
+            None if self.keys is None else (self.keys[0][first:last], self.keys[1][first:last]),
+            None if self.trace is None else self.trace[first:last],
         )  # fmt: skip
 
 

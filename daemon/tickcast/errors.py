@@ -5,14 +5,20 @@ TickcastError
 │   ├── BadSettings        a setting is unknown, malformed or contradicts another
 │   ├── BadModel           a model folder is missing, damaged, or does not fit this deployment
 │   ├── BadStore           the store is held elsewhere, damaged, or from a newer schema
-│   └── BadData            a data file is missing, empty, truncated or lacks a column
+│   ├── BadData            a data file is missing, empty, truncated or lacks a column
+│   ├── BadBroker          a broker refuses us at start: TLS, password, rights, a missing topic
+│   └── BadPositions       the committed positions do not fit this deployment, or the broker lost what follows them
 ├── Skipped            fate: count it, answer or dead-letter it, go on
 │   ├── BadRequest         a command or query that cannot be carried out
 │   └── BadOutput          a model or plugin gave something unusable
 ├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
-│   └── StoreStalled       the store does not take what is given to it (disk full, I/O error)
+│   ├── StoreStalled       the store does not take what is given to it (disk full, I/O error)
+│   └── BrokerAway         no broker answers
 └── Fatal              fate: die; systemd restarts, and start-up is recovery
-    └── EngineFailed       the engine thread raised: its state can no longer be trusted
+    ├── EngineFailed       the engine thread raised: its state can no longer be trusted
+    ├── TransactionLost    what was published may be incomplete: only recovery knows
+    ├── NoProgress         the client stood still although there was something to read
+    └── Fenced             exit 75, not restarted: another daemon has taken this slot
 """
 
 from enum import IntEnum, IntFlag
@@ -56,6 +62,14 @@ class BadData(Refusal):
     code = "bad_data"
 
 
+class BadBroker(Refusal):
+    code = "bad_broker"
+
+
+class BadPositions(Refusal):
+    code = "bad_positions"
+
+
 class Skipped(TickcastError):
     code = "skipped"
 
@@ -76,12 +90,29 @@ class StoreStalled(Waiting):
     code = "store_stalled"
 
 
+class BrokerAway(Waiting):
+    code = "broker_away"
+
+
 class Fatal(TickcastError):
     code = "fatal"
 
 
 class EngineFailed(Fatal):
     code = "engine_failed"
+
+
+class TransactionLost(Fatal):
+    code = "transaction_lost"
+
+
+class NoProgress(Fatal):
+    code = "no_progress"
+
+
+class Fenced(Fatal):
+    code = "fenced"
+    exit_code = EXIT_FENCED
 
 
 class Reason(IntEnum):
@@ -98,6 +129,7 @@ class Reason(IntEnum):
     SYMBOL_LIMIT = 7
     TOO_LARGE = 8
     OTHER_EVENT = 9  # a well-formed message of the feed that is no tick: counted, never a dead letter
+    CORRUPT = 10  # a batch of records whose checksum, compression or framing is broken
     # quality's
     LATE = 20
     HELD = 21

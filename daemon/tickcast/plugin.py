@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
 from tickcast.errors import BadSettings
 from tickcast.records import ModelCard
+from tickcast.state import Arrays
 
 GROUPS = ("features", "models", "codecs", "sinks")
 
@@ -35,6 +36,17 @@ class Runner(Protocol):
 
     def predict(self, inputs: Inputs) -> F32:
         """Quantiles [B, H, Q] of the move from the anchor: log(P[t+h]/P[t]) for log_return, else P[t+h]-P[t]."""
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """What a Runner offers besides when its answers depend on earlier calls: its state goes into every snapshot."""
+
+    def state(self) -> Arrays:
+        """Copies of all arrays that later answers depend on; called between two calls of `predict`."""
+
+    def set_state(self, state: Arrays) -> None:
+        """Go on from what `state` gave, which is the model's own now; called once, before the first `predict`."""
 
 
 class Report(Protocol):

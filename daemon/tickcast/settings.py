@@ -11,27 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tickcast.bus_settings import Bus, Kafka, Mqtt, Natural, Positive, Section, Topics
 from tickcast.errors import BadSettings
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Bus(Section):
-    kind: Literal["memory"] = "memory"
-    """Where ticks come from and forecasts go: `memory` is the embedded bus, no broker."""
-
-
-class Topics(Section):
-    prefix: str = "tickcast."
-    """Put before the default name of every topic that tickcast writes."""
-    ticks: list[str] = ["tickcast.ticks"]
-    """Topics that ticks are read from, as written."""
 
 
 class Fields(Section):
@@ -70,6 +53,8 @@ class CodecTopic(Section):
     """Time unit of this topic."""
     symbol_prefix: str | None = None
     """Symbol prefix of this topic."""
+    max_message_bytes: Positive | None = None
+    """Longest message of this topic."""
     fields: Fields | None = None
     """Field names of this topic."""
 
@@ -238,6 +223,13 @@ class Inference(Section):
     """Questions per call on CPU."""
 
 
+class Snapshot(Section):
+    every_s: Positive = 10
+    """How often the engine's state is saved, so that a restart goes on from it (Kafka, static slots)."""
+    folder: Path | None = None
+    """Where; default: `snapshots` beside the store."""
+
+
 class Runtime(Section):
     device: Literal["auto", "cpu"] = "auto"
     """Where models run."""
@@ -269,6 +261,8 @@ class Settings(BaseSettings):
 
     bus: Bus = Bus()
     topics: Topics = Topics()
+    kafka: Kafka = Kafka()
+    mqtt: Mqtt = Mqtt()
     codec: Codec = Codec()
     quality: Quality = Quality()
     bars: BarSettings = BarSettings()
@@ -281,6 +275,7 @@ class Settings(BaseSettings):
     store: Store = Store()
     symbols: Symbols = Symbols()
     inference: Inference = Inference()
+    snapshot: Snapshot = Snapshot()
     runtime: Runtime = Runtime()
     log: Log = Log()
 

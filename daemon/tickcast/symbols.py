@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 
 from tickcast.columns import I32, I64, U8, U64
+from tickcast.errors import BadStore
+from tickcast.state import State
 
 NAME_BYTES = 48
 FULL, UNFIT = -1, -2  # instead of a code: the table is full; the name is empty or too long
@@ -96,3 +98,18 @@ class SymbolTable:
 
     def name(self, code: int) -> str:
         return self.names()[code]
+
+    def snapshot(self) -> State:
+        """The names, by code."""
+        known = len(self)
+        return State({"names": self.arrays.names[:known].copy(), "lengths": self.arrays.lengths[:known].copy()})
+
+    def resume(self, state: State) -> None:
+        """Give a table without symbols those of `snapshot`, each with its code."""
+        if len(self):
+            raise BadStore("a state is resumed before the first symbol is known", remedy="build the engine anew")
+        names = np.frombuffer(state.arrays["names"].tobytes(), np.uint8)
+        for code, length in enumerate(state.arrays["lengths"].tolist()):
+            start = code * NAME_BYTES
+            if find_or_add(self.arrays, names, start, start + length) != code:
+                raise BadStore(f"symbol {code} of the state finds no room", remedy="raise symbols.limit")

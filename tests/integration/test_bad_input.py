@@ -16,11 +16,11 @@ import pytest
 
 from livekit import WAIT_S, Live, live_settings, running
 from modelkit import Fitted, model_settings
-from tickcast.app.replay import Order, in_folder, replay
-from tickcast.app.synth import Market, json_messages
 from tickcast.cli import main
 from tickcast.edges.tape import write_ticks
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
+from tickcast_desk.replay import Order, in_folder, replay
+from tickcast_desk.synth import Market, json_messages
 
 SECOND = 10**9
 T0 = 1_700_000_000 * SECOND
@@ -260,7 +260,7 @@ async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
         await asyncio.sleep(0.5)  # the turn that was under way may still be through; then nothing more
         assert live.daemon.health().state == "store_stalled"
         assert live.daemon.health().consumed <= consumed + len(messages) - sent
-        assert live.daemon.source.unread or not rest.done()
+        assert live.daemon.unread or not rest.done()
         ballast.unlink()
         await rest
     with duckdb.connect(str(settings.store.path), read_only=True) as store:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from livekit import Live, live_settings, records, running
-from tickcast.app.replay import Order, in_folder, replay
-from tickcast.app.synth import Market, json_messages
 from tickcast.edges.tape import write_ticks
 from tickcast.errors import BadSettings, BadStore
 from tickcast.records import Accuracy, Health
+from tickcast_desk.replay import Order, in_folder, replay
+from tickcast_desk.synth import Market, json_messages
 
 SMALL = {"window__lookback": 12, "forecast__horizon": 4}
 SECOND = 10**9

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from storekit import open_store, store_settings, unit
-from tickcast.app.query import SOCKET, run_query
-from tickcast.edges.query_socket import PATH_BYTES, QueryServer, ask
+from tickcast.edges.query_socket import CHUNK_ROWS, PATH_BYTES, QueryServer, ask
 from tickcast.errors import BadRequest, BadSettings, BadStore, StoreStalled
 from tickcast.registry.query import query_direct
+from tickcast_desk.query import SOCKET, run_query
 
 
 @asynccontextmanager
@@ -114,23 +114,32 @@ async def test_a_client_that_leaves_or_sticks_holds_nobody_up(tmp_path, monkeypa
             stuck.close()
 
 
+class Counted(list):
+    """Rows that count the slices taken of them."""
+
+    slices = 0
+
+    def __getitem__(self, key):
+        self.slices += isinstance(key, slice)
+        return super().__getitem__(key)
+
+
 async def test_a_large_answer_leaves_the_loop_free(tmp_path):
-    path, gaps = tmp_path / "q.sock", []
-    rows = [(n, [0.123456789 * n] * 60) for n in range(10_000)]
+    path, seen = tmp_path / "q.sock", set()
+    rows = Counted((n, [0.123456789 * n] * 60) for n in range(10_000))
 
     async def watch() -> None:
-        clock = asyncio.get_running_loop().time
         while True:
-            before = clock()
-            await asyncio.sleep(0.001)
-            gaps.append(clock() - before)
+            seen.add(rows.slices)
+            await asyncio.sleep(0)
 
     async with serving(QueryServer(Canned((["n", "q"], rows)), path), path):
         watching = asyncio.create_task(watch())
         _columns, got = await asyncio.to_thread(ask, path, "SELECT 1")
         watching.cancel()
     assert got == rows
-    assert len(gaps) > len(rows) / 256  # the loop came round at least once for each slice
+    assert rows.slices > len(rows) / CHUNK_ROWS
+    assert seen == set(range(rows.slices + 1))  # the loop came round between each slice and the next
 
 
 async def test_a_socket_left_by_a_killed_daemon_is_replaced_and_a_living_one_is_not(tmp_path):

@@ -9,9 +9,6 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.app.fit import make_order, write_bars
-from tickcast.app.replay import Order, in_folder, replay, replay_and_report
-from tickcast.app.synth import json_messages
 from tickcast.app.wiring import build
 from tickcast.columns import Forecasts, RawBatch
 from tickcast.edges.memory_bus import raw_batch
@@ -19,6 +16,9 @@ from tickcast.edges.tape import write_ticks
 from tickcast.settings import Settings
 from tickcast.training.dataset import Dataset, load_dataset
 from tickcast.training.order import BARS
+from tickcast_desk.fit import make_order, write_bars
+from tickcast_desk.replay import Order, in_folder, replay, replay_and_report
+from tickcast_desk.synth import json_messages
 
 KINDS = ["time", "tick"]
 WHOLE = 1 << 30

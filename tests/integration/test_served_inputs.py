@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.app.fit import make_order
-from tickcast.app.replay import Order, in_folder, replay
 from tickcast.core.windows import input_hash
 from tickcast.settings import Settings
 from tickcast.training.dataset import Dataset, load_dataset
 from tickcast.training.order import BARS, write_order
+from tickcast_desk.fit import make_order
+from tickcast_desk.replay import Order, in_folder, replay
 
 LEAST = 1000
 FORECASTS = "SELECT symbol, as_of_ns, tie, rung, lower(hex(input_hash)) AS input_hash FROM forecasts"

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from storekit import SECOND, T0, open_store, store_settings, unit, value
-from tickcast.app.query import run_query
 from tickcast.errors import BadRequest, BadStore
 from tickcast.registry.query import query_direct
+from tickcast_desk.query import run_query
 
 FORBIDDEN = [
     "UPDATE commits SET unit = 0",

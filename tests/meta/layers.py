@@ -12,12 +12,12 @@ PACKAGES = {  # a heavy or stateful package -> the only layers that may import i
     "duckdb": {"registry"},
     "torch": {"training", "inference", "plugins"},
     "optuna": {"training"},
-    "polars": {"app", "edges", "training", "registry"},
+    "polars": {"app", "desk", "edges", "training", "registry"},
     "onnxruntime": {"inference"},
     "aiokafka": {"edges"},
     "aiomqtt": {"edges"},
-    "structlog": {"app", "edges", "top"},
-    "rich": {"app", "top"},
+    "structlog": {"app", "desk", "edges", "top"},
+    "rich": {"desk", "top"},
 }
 IMPURE_MODULES = {
     "asyncio", "http", "io", "logging", "os", "pathlib", "queue", "shutil", "signal", "socket", "structlog",
@@ -34,8 +34,8 @@ NEVER_CALLED = {
 def layer_of(module: str) -> str:
     """`tickcast.core.bars` -> core; files directly in tickcast/ are the vocabulary, but for cli and testing."""
     parts = module.split(".")
-    if parts[0] == "tickcast_plugins":
-        return "plugins"
+    if parts[0] in ("tickcast_plugins", "tickcast_desk"):
+        return parts[0].removeprefix("tickcast_")
     if len(parts) > 1 and (parts[1] in ROOMS or parts[1] == "app"):
         return parts[1]
     return "top" if len(parts) > 1 and parts[1] in TOP else "vocabulary"
@@ -44,7 +44,8 @@ def layer_of(module: str) -> str:
 def allowed(layer: str) -> set[str]:
     """The layers that a layer may import, its own among them."""
     above = {
-        "top": {"app", "vocabulary", "top", *ROOMS},
+        "top": {"desk", "app", "vocabulary", "top", *ROOMS},
+        "desk": {"desk", "app", "vocabulary", *ROOMS},
         "app": {"app", "vocabulary", *ROOMS},
         "vocabulary": {"vocabulary"},
         "plugins": {"plugins", "vocabulary"},
@@ -75,7 +76,7 @@ def _bad_imports(layer: str, tree: ast.Module) -> Iterator[str]:
         package = name.split(".")[0]
         if name.startswith("."):
             yield "has a relative import"
-        elif package in ("tickcast", "tickcast_plugins"):
+        elif package in ("tickcast", "tickcast_desk", "tickcast_plugins"):
             if layer_of(name) not in allowed(layer):
                 yield f"imports {name} ({layer_of(name)})"
         elif package in PACKAGES and layer not in PACKAGES[package]:

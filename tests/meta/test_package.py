@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from source import DAEMON, ROOT
+from source import DAEMON, DESK, PLUGINS, ROOT
 
 import tickcast
 
@@ -44,7 +44,8 @@ def run(folder, *arguments):
 def test_the_wheel_holds_every_module_migration_and_settings_file(unpacked):
     for source, target in (
         (DAEMON, "tickcast"),
-        (ROOT / "plugins" / "tickcast_plugins", "tickcast_plugins"),
+        (DESK, "tickcast_desk"),
+        (PLUGINS, "tickcast_plugins"),
         (ROOT / "migrations", "tickcast/migrations"),
         (ROOT / "config", "tickcast/config"),
     ):
@@ -53,9 +54,9 @@ def test_the_wheel_holds_every_module_migration_and_settings_file(unpacked):
         assert not [name for name in wanted if not (unpacked / target / name).is_file()]
 
 
-def test_the_wheel_holds_the_two_packages_the_licence_and_nothing_else(unpacked):
+def test_the_wheel_holds_the_three_packages_the_licence_and_nothing_else(unpacked):
     assert {path.name for path in unpacked.iterdir()} == {
-        "tickcast", "tickcast_plugins", f"tickcast-{PROJECT['version']}.dist-info",
+        "tickcast", "tickcast_desk", "tickcast_plugins", f"tickcast-{PROJECT['version']}.dist-info",
     }  # fmt: skip
     assert list(unpacked.glob("*.dist-info/licenses/LICENSE"))
 

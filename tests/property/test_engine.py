@@ -7,7 +7,7 @@ import pytest
 
 from kit import T0, Served, Tick, rung, settings, walk
 from tickcast.columns import F32, Inputs
-from tickcast.core import scoring
+from tickcast.core import ladder, scoring
 from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.records import Command
 
@@ -127,6 +127,37 @@ def test_unusable_model_output_is_answered_by_last_value_and_flagged(answer: obj
     np.testing.assert_allclose(
         served.forecasts.quantiles[:, :, 2], served.forecasts.anchor[:, None].repeat(4, 1), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("transform", ["log_return", "difference", "level"])
+def test_prices_that_leave_every_measure_get_forecasts_without_a_spread_and_no_warning(transform: str) -> None:
+    s = settings(**SMALL, bars__kind="tick", forecast__transform=transform, score__adapt_every_bars=16)
+    doubling: list[Tick] = [("A", T0 + i * 10**6, 2.0**i, 1.0) for i in range(400)]
+    served = Served(s, doubling, chunk=50, runners=[rung("holt", s)])
+    forecasts, cards = served.forecasts, served.engine.ladder.cards
+    assert len(forecasts) > 380
+    assert np.isfinite(forecasts.quantiles).all()
+    assert [cards[m].kind for m in np.unique(forecasts.model[forecasts.flags & Quality.FALLBACK > 0])] in (
+        [],
+        ["naive"],
+    )
+    if transform != "log_return":  # its moves stay small
+        last = forecasts.take(slice(-1, None))
+        assert last.flags[0] & Quality.FALLBACK
+        assert (last.quantiles[0, :, 2] == last.anchor[0]).all()
+
+
+def test_usable_is_what_is_a_number_within_bounds_and_in_order() -> None:
+    rng = np.random.default_rng(0)
+    moves = np.sort(rng.normal(size=(400, 3, 5)), axis=2)
+    moves[rng.random(moves.shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf, 9.0, -9.0, 0.0])
+    moves[::7, 1, 2] = rng.choice([np.nan, 5.0, -5.0, 6.0], len(moves[::7]))
+    with np.errstate(invalid="ignore"):
+        good = (np.abs(moves) <= 5.0) & (np.diff(moves, axis=2, prepend=-np.inf) >= 0)
+    unusable = np.empty(400, np.bool_)
+    ladder.find_unusable(moves, 5.0, unusable)
+    np.testing.assert_array_equal(unusable, ~good.all(axis=(1, 2)))
+    assert 0 < unusable.sum() < 400
 
 
 def test_a_command_is_a_barrier_questions_before_it_go_to_the_model_before_it() -> None:

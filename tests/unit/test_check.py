@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from tickcast.app.check import explain, readable, refuse_too_large, render
-from tickcast.app.reference import setting_rows
 from tickcast.errors import BadSettings
 from tickcast.settings import load
+from tickcast_desk.check import explain, readable, refuse_too_large, render
+from tickcast_desk.reference import setting_rows
 
 
 def explained(overrides=None, files=()):

@@ -8,6 +8,7 @@ import pytest
 from codec_messages import decode, reasons, rows
 
 from tickcast.codec.arrow import UNMET, settle_columns
+from tickcast.codec.arrow_size import unpacked_bytes
 from tickcast.codec.ticks import Rows, naming
 from tickcast.columns import NO_TIME
 from tickcast.errors import Reason
@@ -162,9 +163,12 @@ def test_without_a_needed_column_every_row_lacks_the_field(columns):
 
 
 def test_damaged_messages_are_malformed_or_decode_but_never_crash():
-    good, rng = message(table(size=[1.0, 2.0])), np.random.default_rng(0)
-    assert reasons([b"", b"junk", good[:40], b"\xff" * 64], codec=CODEC)[0] is Reason.EMPTY
-    for _ in range(3000):
+    plain = message(table(size=[1.0, 2.0]))
+    packed = message(table(size=[1.0, 2.0]), options=pa.ipc.IpcWriteOptions(compression="lz4"))
+    rng = np.random.default_rng(0)
+    assert reasons([b"", b"junk", plain[:40], b"\xff" * 64], codec=CODEC)[0] is Reason.EMPTY
+    for k in range(6000):
+        good = packed if k % 2 else plain
         bad = bytearray(good)
         for at in rng.integers(0, len(good), 3):
             bad[at] = rng.integers(0, 256)
@@ -194,6 +198,31 @@ def test_compressed_messages_are_read():
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     ticks, _, _ = decode([message(table(), options=options)], CODEC)
     assert len(ticks) == 2
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+@pytest.mark.parametrize("names", ["A", None], ids=["plain", "dictionary"])
+def test_how_large_a_compressed_message_becomes_is_known_before_it_is_unpacked(compression, names):
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    symbol = pa.array([names or f"S{k % 50}" for k in range(4000)])
+    full = table(symbol=symbol if names else symbol.dictionary_encode(), ts=[1] * 4000, price=[1.5] * 4000)
+    packed, plain = message(full, options=options), message(full)
+    known = unpacked_bytes(pa.py_buffer(packed))
+    assert len(packed) < known < len(plain) < 1.05 * known
+    assert unpacked_bytes(pa.py_buffer(plain)) == 0
+    fits = Codec(kind="arrow", max_message_bytes=known)
+    assert len(decode([packed], fits)[0]) == 4000
+    assert reasons([packed], codec=fits.model_copy(update={"max_message_bytes": known - 1})) == [Reason.TOO_LARGE]
+
+
+def test_what_would_become_too_large_is_refused_without_unpacking_it():
+    prices = np.random.default_rng(0).normal(size=100_000)
+    full = table(symbol=["A"] * 100_000, ts=[1] * 100_000, price=prices)
+    broken = bytearray(message(full, options=pa.ipc.IpcWriteOptions(compression="zstd")))
+    broken[-200_000:-100_000] = bytes(100_000)  # unpacking it fails
+    codec = Codec(kind="arrow", max_message_bytes=unpacked_bytes(pa.py_buffer(broken)))
+    assert reasons([bytes(broken)], codec=codec) == [Reason.MALFORMED]
+    assert reasons([bytes(broken)], codec=CODEC) == [Reason.TOO_LARGE]
 
 
 def test_rows_with_a_reason_name_no_symbol():

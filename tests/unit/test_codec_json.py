@@ -201,6 +201,13 @@ def test_the_symbol_prefix_goes_before_every_name_and_counts_in_its_length():
     assert rejects.reason.tolist() == [Reason.BAD_SYMBOL] * 2
 
 
+def test_a_topic_may_have_a_longest_message_of_its_own():
+    message = b'{"symbol":"A","ts":1,"price":2}'
+    codec = Codec(topics={"short": CodecTopic(max_message_bytes=len(message) - 1)})
+    assert reasons([message], codec=codec, topic="short") == [Reason.TOO_LARGE]
+    assert len(decode([message], codec, topic="other")[0]) == 1
+
+
 def test_one_name_under_two_prefixes_is_two_symbols():
     symbols = SymbolTable(10)
     codec = Codec(topics={"a": CodecTopic(symbol_prefix="a:"), "b": CodecTopic(symbol_prefix="b:")})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tickcast import errors
-from tickcast.app.reference import error_types
+from tickcast_desk.reference import error_types
 
 FATES = {"Refusal", "Skipped", "Waiting", "Fatal"}
 ALL = list(error_types())
@@ -64,9 +64,10 @@ def test_every_code_is_unique_and_machine_readable():
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in codes)
 
 
-def test_only_refusals_end_with_the_exit_code_of_a_refusal():
+def test_refusals_and_a_fence_have_exit_codes_of_their_own_and_all_else_is_restarted():
     for kind in ALL:
-        expected = errors.EXIT_REFUSED if issubclass(kind, errors.Refusal) else errors.EXIT_DIED
+        special = {errors.Refusal: errors.EXIT_REFUSED, errors.Fenced: errors.EXIT_FENCED}
+        expected = next((code for base, code in special.items() if issubclass(kind, base)), errors.EXIT_DIED)
         assert kind.exit_code == expected
 
 

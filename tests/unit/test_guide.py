@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.app import reference
 from tickcast.settings import Settings
+from tickcast_desk import reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md") if page.name != "reference.md")

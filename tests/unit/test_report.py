@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from tickcast.app.report import print_summary, write_report
+from tickcast_desk.report import print_summary, write_report
 
 HORIZON, LEVELS, SCORED = 4, [0.1, 0.5, 0.9], [1, 2, 4]
 START_NS, STEP_NS = 1_700_000_000 * 10**9, 10**9

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tickcast.app.schema_rows import NOTHING, rows
+from tickcast_desk.schema_rows import NOTHING, rows
 
 
 class Inner(msgspec.Struct):

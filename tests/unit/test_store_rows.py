@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from storekit import SECOND, T0, forecasts, table
+from storekit import SECOND, T0, forecasts, scores, table
 from tickcast.registry import rows
 from tickcast.registry.rows import Names, Origin, Position, advanced
 
@@ -66,3 +66,15 @@ def test_forecast_rows_are_as_many_as_forecasts(count):
     out = rows.forecast_rows(asked, Names(table()), Origin([("t", 0)]), np.array([4], np.int32))
     assert len(out) == count
     assert set(out["model"].to_pylist()) <= {4}
+
+
+def test_a_distance_beyond_a_float_is_stored_as_infinite():
+    far = forecasts(0, 2)
+    far.quantiles[0, 0, 2] = 1e39
+    settled = scores(far)
+    settled.actual[1, 2], settled.pinball[1, 2] = -1e39, 1e39
+    one = np.zeros(1, np.int32)
+    stored = rows.forecast_rows(far, Names(table()), Origin([("a", 0)]), one)
+    assert stored["quantiles_from_anchor"].to_pylist()[0][2] == np.inf
+    stored = rows.score_rows(settled, Names(table()), one, [1, 2, 3])
+    assert (stored["actual_from_anchor"].to_pylist()[1][2], stored["pinball"].to_pylist()[1][2]) == (-np.inf, np.inf)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tickcast.app.svg import Plot, decimate, legend, named_axis, number_axis, time_axis
+from tickcast_desk.svg import Plot, decimate, legend, named_axis, number_axis, time_axis
 
 DAY_NS = 86_400 * 10**9
 

@@ -82,6 +82,14 @@ def test_the_histogram_gives_the_quantile_of_what_went_in_within_its_bins(share:
     assert found == pytest.approx(np.quantile(scores, share), abs=0.05)
 
 
+def test_a_score_lies_in_its_bin_and_what_is_no_number_lies_in_one_too() -> None:
+    for score in (*np.linspace(-70.0, 70.0, 1001), 1e-12, -1e-300):
+        inside = min(max(score, -u.REACH), u.REACH)
+        bins = (np.arcsinh(inside / u.CORE) / u.SPAN + 1.0) * 0.5 * (u.BINS - 1)
+        assert u._position(score) == pytest.approx(bins, abs=1e-9)
+    assert [u._position(x) for x in (np.inf, -np.inf, np.nan)] == pytest.approx([u.BINS - 1, 0.0, 0.0], abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [([-2.0, -1.0, 0.0, 1.0, 2.0], 0.5), ([1.0, 2.0, 3.0, 4.0, 5.0], 0.95), ([-5.0, -4.0, -3.0, -2.0, -1.0], 0.95),

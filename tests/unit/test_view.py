@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tickcast.app.view import LastForecast, LiveView, Progress, Snapshot, sparkline
 from tickcast.records import Accuracy, Health
+from tickcast_desk.view import LastForecast, LiveView, Progress, Snapshot, sparkline
 
 
 def health(uptime_s: float, consumed: int) -> Health:

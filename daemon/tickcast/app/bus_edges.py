@@ -1,7 +1,11 @@
-"""The memory bus as the pump's source and sink: what Kafka will be, without a broker."""
+"""The embedded bus as the daemon's: what Kafka is, without a broker."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from tickcast.app.bus import Opened
+from tickcast.app.restore import restore
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
@@ -9,7 +13,28 @@ from tickcast.columns import Encoded
 from tickcast.core.engine import Event, Heartbeat, Outcome
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.memory_bus import MemoryBus
+from tickcast.registry.store import Store
 from tickcast.settings import Settings
+
+
+class Silence:
+    """Which partitions have said nothing for `bars.idle_ms`; their event time is taken to move with the clock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._idle_ns = settings.bars.idle_ms * 10**6
+        self._last_seen: dict[tuple[str, int], tuple[int, int]] = {}  # partition -> (when, offset of its last record)
+
+    def heard(self, topic: str, partition: int, last_offset: int, now: int) -> None:
+        self._last_seen[topic, partition] = now, last_offset
+
+    def heartbeats(self, now: int) -> list[Heartbeat]:
+        """One for each silent partition, which then counts as heard."""
+        if not self._idle_ns:
+            return []
+        silent = [(at, offset) for at, (seen, offset) in self._last_seen.items() if now - seen >= self._idle_ns]
+        for (topic, partition), offset in silent:
+            self.heard(topic, partition, offset, now)
+        return [Heartbeat(topic, partition, ts=now, offset=offset) for (topic, partition), offset in silent]
 
 
 class BusSource:
@@ -17,36 +42,26 @@ class BusSource:
 
     def __init__(self, bus: MemoryBus, settings: Settings, clock: Clock) -> None:
         self._bus = bus
+        self._topic = settings.topics.ticks[0]
         self._subscription = bus.subscribe(*settings.topics.ticks)
-        self._idle_ns = settings.bars.idle_ms * 10**6
+        self._silence = Silence(settings)
         self._clock = clock
-        self._last_seen: dict[tuple[str, int], tuple[int, int]] = {}  # partition -> (when, next offset)
 
-    async def next_events(self, max_wait_s: float) -> list[Event] | None:
+    async def next_fetched(self, max_wait_s: float) -> list[Event]:
         batches = await self._subscription.next_batches(max_wait_s)
-        events: list[Event] = [*batches]
-        if self._idle_ns:
-            now = self._clock.now_ns()
-            for batch in batches:
-                self._last_seen[batch.topic, batch.partition] = now, int(batch.offsets[-1]) + 1
-            events += self._heartbeats(now)
-        return events
+        now = self._clock.now_ns()
+        for batch in batches:
+            self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
+        return [*batches, *self._silence.heartbeats(now)]
 
-    @property
-    def unread(self) -> int:
-        return self._subscription.unread
+    def events(self, fetched: list[Event]) -> list[Event]:
+        return fetched
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        return {(self._topic, 0): self._subscription.unread}
 
     def close(self) -> None:
         self._bus.unsubscribe(self._subscription)
-
-    def _heartbeats(self, now: int) -> list[Event]:
-        """One for each partition that has been silent for bars.idle_ms; event time is taken to move with the clock."""
-        beats: list[Event] = []
-        for (topic, partition), (seen, offset) in self._last_seen.items():
-            if now - seen >= self._idle_ns:
-                beats.append(Heartbeat(topic, partition, ts=now, offset=offset))
-                self._last_seen[topic, partition] = now, offset
-        return beats
 
 
 class Publication(NamedTuple):
@@ -83,3 +98,22 @@ class BusSink:
     def publish(self, encoded: list[Publication]) -> None:
         for publication in encoded:
             self._bus.publish(publication.topic, publication.encoded)
+
+    async def room(self) -> None:
+        """Memory always takes more; a reader that is full makes producers wait."""
+
+
+class EmbeddedBus:
+    """A MemoryBus that others in this process produce to and read from."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+
+    @asynccontextmanager
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        await restore(serving, store, clock)
+        source = BusSource(self._bus, serving.settings, clock)
+        try:
+            yield Opened(source, BusSink(self._bus, serving), self._bus, lag=source.lag)
+        finally:
+            source.close()

@@ -12,16 +12,14 @@ import msgspec
 import structlog
 
 from tickcast.app.beside import beside
-from tickcast.app.bus_edges import BusSink, BusSource
+from tickcast.app.bus import Bus
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pump import Pump
-from tickcast.app.restore import restore
 from tickcast.app.units import CommitUnits
 from tickcast.app.warm import warm_up
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import Clock, SystemClock
 from tickcast.core.questions import NOBODY
-from tickcast.edges.memory_bus import MemoryBus
 from tickcast.edges.query_socket import QueryServer
 from tickcast.edges.telemetry import Latency, LoopLag
 from tickcast.errors import Reason, StoreStalled
@@ -30,6 +28,7 @@ from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
 ROLL_OFF_EVERY_S = 3600.0
+PROGRESS_S, POLL_S = 1.0, 0.01
 SWITCH_S = 0.0005  # Python's own 5 ms would be seen in every latency
 JSON = msgspec.json.Encoder()
 
@@ -37,7 +36,7 @@ JSON = msgspec.json.Encoder()
 class Daemon:
     """`run` does all, and `drain` ends it. The bus is handed in, so that a test or the demo can be at its other end."""
 
-    def __init__(self, settings: Settings, bus: MemoryBus, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, bus: Bus, *, clock: Clock | None = None) -> None:
         self.settings = settings
         self.state = "starting"
         self.live = asyncio.Event()
@@ -46,7 +45,7 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._started_ns = self._clock.monotonic_ns()
         self._lag = LoopLag(self._clock)
-        self._draining = False
+        self._draining = self._pumping = False
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -56,41 +55,47 @@ class Daemon:
                 self.settings, symbols=self.serving.symbols, cards=self.serving.cards, at_ns=self._clock.now_ns()
             )
             stack.push_async_callback(self.store.close)
-            self.state = "recovering"
-            await restore(self.serving, self.store, self._clock)
-            thread = EngineThread()
-            stack.callback(thread.stop, float(self.settings.runtime.drain_s))
-            self._thread = thread
             self.state = "compiling"
+            self._thread = thread = EngineThread()
+            stack.callback(thread.stop, float(self.settings.runtime.drain_s))
             await thread.call(lambda: warm_up(self.settings))
-            self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock)
-            self.source = BusSource(self._bus, self.settings, self._clock)
-            stack.callback(self.source.close)
-            self.pump = Pump(
-                self.serving, self.source, BusSink(self._bus, self.serving), thread=thread, units=self.units,
-                clock=self._clock,
-            )  # fmt: skip
+            self.state = "recovering"
+            self.bus = bus = await stack.enter_async_context(self._bus.open(self.serving, self.store, self._clock))
+            self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
+            self.pump = Pump(self.serving, bus.source, bus.sink, thread=thread, units=self.units, clock=self._clock)
             await stack.enter_async_context(beside(
                 self.units.write_all(), self._lag.watch(), self._report_for_ever(), self._roll_off_for_ever(),
-                QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(),
+                QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(), self._go_live(),
+                *bus.jobs,
             ))  # fmt: skip
             share_the_interpreter()
             stack.callback(gc.unfreeze)
-            self.state = "live"
-            self.live.set()
-            self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
             if not self._draining:  # a signal may come before there is a pump to stop
+                self._pumping = True
                 await self.pump.run()
             await self._drain()
         self.state = "stopped"
         self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    async def _go_live(self) -> None:
+        """Live once the pump has read again what a restart repeats; until then it is warming, and says how far."""
+        self.state, told = "warming", 0.0
+        while left := self.bus.to_repeat():
+            if (now := self._clock.monotonic_ns() / 1e9) - told >= PROGRESS_S:
+                self._log.info("warming", records_left=left)
+                told = now
+            await asyncio.sleep(POLL_S)
+        self.state = "live"
+        self.live.set()
+        self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
 
     async def _drain(self) -> None:
         self.state = "draining"
         try:
             async with asyncio.timeout(self.settings.runtime.drain_s):
                 await self._report()
-                await self.units.flush()
+                await self.pump.close_unit(last=True)
+                await self.units.idle()
         except TimeoutError:
             raise StoreStalled(
                 f"{self.units.behind} commit units could not be stored within runtime.drain_s",
@@ -102,10 +107,15 @@ class Daemon:
         """How late the event loop woke."""
         return self._lag.latency
 
+    @property
+    def unread(self) -> int:
+        """Messages that the source holds and the engine has not seen."""
+        return sum(self.bus.lag().values())
+
     def drain(self) -> None:
         """Stop fetching, answer what came, store it, and end."""
         self._draining = True
-        if self.live.is_set():
+        if self._pumping:
             self.pump.stop()
 
     async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
@@ -147,7 +157,9 @@ class Daemon:
 
     async def _publish(self, name: str, records: "list[Accuracy] | list[Health]") -> None:
         if records:
-            await self._bus.produce(self.settings.topics.prefix + name, [JSON.encode(record) for record in records])
+            await self.bus.records.produce(
+                self.settings.topics.prefix + name, [JSON.encode(record) for record in records]
+            )
 
     async def _roll_off_for_ever(self) -> None:
         while True:

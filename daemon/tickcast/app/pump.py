@@ -5,6 +5,7 @@ batches grow with load and no timer is needed.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,8 +20,11 @@ MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and 
 
 
 class Source(Protocol):
-    async def next_events(self, max_wait_s: float) -> list[Event] | None:
+    async def next_fetched(self, max_wait_s: float) -> list[Any] | None:
         """What has arrived, in order; an empty list after `max_wait_s`; None at the end."""
+
+    def events(self, fetched: list[Any]) -> Sequence[Event]:
+        """Called on the engine thread: unpack what was fetched."""
 
 
 class Sink(Protocol):
@@ -29,6 +33,9 @@ class Sink(Protocol):
 
     def publish(self, encoded: Any) -> None:
         """Called on the loop: hand it over without waiting."""
+
+    async def room(self) -> None:
+        """Returns once more may be published."""
 
 
 @dataclass(slots=True)
@@ -77,22 +84,29 @@ class Pump:
     async def run(self) -> None:
         while not self._stopping:
             await self._units.room()
+            await self._sink.room()
             if self._stopping:
                 return
-            events = await self._source.next_events(MAX_WAIT_S)
-            if events is None:
+            fetched = await self._source.next_fetched(MAX_WAIT_S)
+            if fetched is None:
                 return
-            if events:
-                outcome, encoded = await self._thread.call(lambda events=events: self._turn(events))  # type: ignore[misc]
+            if fetched:
+                outcome, encoded = await self._thread.call(lambda fetched=fetched: self._turn(fetched))  # type: ignore[misc]
                 self._sink.publish(encoded)
                 self.meter.note(outcome, self._clock.now_ns())
                 self._units.add(outcome)
-            self._units.close_when_due()
+            if self._units.due:
+                await self.close_unit()
             await asyncio.sleep(0)
 
-    def _turn(self, events: list[Event]) -> tuple[Outcome, Any]:
+    async def close_unit(self, *, last: bool = False) -> None:
+        """Between turns; where a snapshot is due, or at the end, the state as it is now goes with the unit."""
+        wanted = self._units.snapshot_due(last=last)
+        self._units.close(await self._thread.call(self._engine.snapshot) if wanted else None)
+
+    def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
         began = self._clock.monotonic_ns()
-        outcome = self._engine.turn(events, self._clock.now_ns())
+        outcome = self._engine.turn(self._source.events(fetched), self._clock.now_ns())
         encoded = self._sink.encode(outcome, self._clock.now_ns())
         self.turn_time.record(self._clock.monotonic_ns() - began)
         return outcome, encoded

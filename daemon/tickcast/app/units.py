@@ -1,9 +1,11 @@
-"""Commit units: results gather for a moment, then go to the store as one transaction, in order, behind the loop.
+"""Commit units: what happened in a moment is published, stored and committed as one, in order, behind the loop.
 
-The loop never waits for the store; when too many units are open, fetching stops until one is through.
+The loop never waits for them; when too many units are open, fetching stops until one is through.
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -16,10 +18,40 @@ from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 
+Source = tuple[str, int]
+
+
+class Committing(Protocol):
+    """A bus on which a unit counts only once it is committed. `seal` never waits; the others go unit by unit."""
+
+    def seal(self) -> Any:
+        """What was published since the last seal belongs to one unit."""
+
+    async def settle(self, sealed: Any) -> None:
+        """Until the broker holds all that the unit published."""
+
+    async def commit(self, sealed: Any, offsets: Mapping[Source, int]) -> None:
+        """The unit's positions are now where a restart goes on."""
+
+    def snapshot_due(self, *, last: bool) -> bool:
+        """Whether the state after this unit is to be saved; `last` = no other unit follows."""
+
+    async def save(self, state: Any) -> None:
+        """Keep the engine's state as it was after a unit that is committed."""
+
+
+class Closed(NamedTuple):
+    unit: Unit
+    sealed: Any
+    state: Any  # of the engine after it; None = not to be saved
+
 
 class CommitUnits:
-    def __init__(self, store: Store, engine: Engine, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, settings: Settings, clock: Clock, *, bus: Committing | None = None
+    ) -> None:
         self.stalled = False
+        self._bus = bus
         self._store = store
         self._engine = engine
         self._settings = settings
@@ -27,7 +59,7 @@ class CommitUnits:
         self._unit = Unit()
         self._unit_bytes = 0
         self._opened_ns = clock.monotonic_ns()
-        self._queue: asyncio.Queue[Unit] = asyncio.Queue()
+        self._queue: asyncio.Queue[Closed] = asyncio.Queue()
         self._open = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -58,36 +90,47 @@ class CommitUnits:
     def add_accuracy(self, accuracy: list[Accuracy]) -> None:
         self._unit.accuracy += accuracy
 
-    def close_when_due(self, *, now: bool = False) -> None:
-        """Hand the unit over when it is old or large enough, or at once."""
+    @property
+    def due(self) -> bool:
+        """Whether the open unit is old or large enough to be closed."""
         age_ms = (self._clock.monotonic_ns() - self._opened_ns) / 1e6
-        if not (now or age_ms >= self._settings.store.unit_ms or self._unit_bytes >= self._settings.store.unit_bytes):
-            return
+        return age_ms >= self._settings.store.unit_ms or self._unit_bytes >= self._settings.store.unit_bytes
+
+    def snapshot_due(self, *, last: bool) -> bool:
+        return self._bus is not None and self._bus.snapshot_due(last=last)
+
+    def close(self, state: Any = None) -> None:
+        """Hand the unit over, with the engine's state after it where that is to be saved."""
         unit, self._unit, self._unit_bytes = self._unit, Unit(), 0
         unit.sources = self._engine.folder.sources()
         unit.watermarks = {source: self._engine.folder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores):
+        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
             return
         self._open += 1
         self._idle.clear()
         if self._open >= self._settings.store.max_units_behind:
             self._room.clear()
-        self._queue.put_nowait(unit)
+        self._queue.put_nowait(Closed(unit, self._bus.seal() if self._bus else None, state))
 
     async def write_all(self) -> None:
-        """The background chain: one unit after the other, for ever."""
+        """The background chain: one unit after the other, for ever. What is committed is published and stored."""
         while True:
-            unit = await self._queue.get()
+            unit, sealed, state = await self._queue.get()
+            if self._bus:
+                await self._bus.settle(sealed)
             await self._write(unit)
+            if self._bus:
+                await self._bus.commit(sealed, unit.offsets)
+                if state is not None:
+                    await self._bus.save(state)
             self._open -= 1
             self._room.set()
             if not self._open:
                 self._idle.set()
 
-    async def flush(self) -> None:
-        """Close the unit and wait until all are stored."""
-        self.close_when_due(now=True)
+    async def idle(self) -> None:
+        """Returns once all closed units are through."""
         await self._idle.wait()
 
     async def _write(self, unit: Unit) -> None:
@@ -114,6 +157,7 @@ def dead_letters(letters: Letters) -> list[DeadLetter]:
     return [
         DeadLetter(
             topic=raw.topic, partition=raw.partition, offset=int(raw.offsets[row]), value=raw.message(int(row)),
+            key=raw.key(int(row)),
             reason=Reason(reason).name.lower(), stage="codec" if reason < Reason.LATE else "quality",
         )
         for row, reason in zip(rejects.row, rejects.reason, strict=True)

@@ -6,18 +6,20 @@ from tickcast.app.wiring import build
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import PACKED, RawBatch
 from tickcast.core.ladder import RUNGS
-from tickcast.settings import CodecTopic, Settings, load
+from tickcast.settings import CodecTopic, Fields, Settings, load
 
 T0 = 1_700_000_000 * 10**9
-TOPIC, SYMBOLS = "warm", 4
+TOPIC, ARROW_TOPIC, SYMBOLS = "warm", "warm-arrow", 4
+PACKED_TICKS, ARROW_TICKS = CodecTopic(kind="packed"), CodecTopic(kind="arrow", fields=Fields())
 KINDS = ("time", "tick", "volume")
 
 
 def warm() -> None:
-    """The command: every kind of bar, so that whatever runs next finds the cache filled."""
+    """The command: every kind of bar and message, so that whatever runs next finds the cache filled."""
     for kind in KINDS:
         settings = load(overrides={"bars.kind": kind, "features.publish": "true"}, environ={})[0]
         warm_up(settings)
+    warm_up(load(overrides={"codec.kind": "arrow"}, environ={})[0])
 
 
 def warm_up(settings: Settings) -> None:
@@ -25,7 +27,7 @@ def warm_up(settings: Settings) -> None:
     small = settings.model_copy(
         update={
             "symbols": settings.symbols.model_copy(update={"limit": SYMBOLS}),
-            "codec": settings.codec.model_copy(update={"topics": {TOPIC: CodecTopic(kind="packed")}}),
+            "codec": settings.codec.model_copy(update={"topics": {TOPIC: PACKED_TICKS, ARROW_TOPIC: ARROW_TICKS}}),
             "bars": settings.bars.model_copy(update={"calendar": "24x7", "history": None, "every_ticks": 1}),
         }
     )
@@ -33,6 +35,8 @@ def warm_up(settings: Settings) -> None:
     writer = ForecastWriter(small, serving.cards, list(RUNGS))
     engine = serving.engine
     engine.turn([_messages(settings.topics.ticks[0], np.frombuffer(bytearray(b"{}"), np.uint8), 1)], T0)
+    if "arrow" in {settings.codec.kind, *(topic.kind for topic in settings.codec.topics.values())}:
+        engine.turn([_arrow()], T0)
     bars = small.window.lookback + small.forecast.horizon + 4
     outcome = engine.turn([_packed(bars, small)], T0)
     sources = engine.folder.sources()
@@ -53,6 +57,16 @@ def _packed(bars: int, settings: Settings) -> RawBatch:
     records["sequence"] = -1
     records["symbol"] = b"WARM"
     return _messages(TOPIC, records.view(np.uint8), bars)
+
+
+def _arrow() -> RawBatch:
+    import pyarrow as pa  # a quarter of a second that only a deployment with Arrow messages spends
+
+    ticks = pa.table({"symbol": ["WARM"], "ts": [T0], "price": [100.0]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ticks.schema) as stream:
+        stream.write_table(ticks)
+    return _messages(ARROW_TOPIC, np.frombuffer(bytearray(sink.getvalue()), np.uint8), 1)
 
 
 def _messages(topic: str, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]", count: int) -> RawBatch:

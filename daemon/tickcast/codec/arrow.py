@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tickcast.codec.arrow_size import unpacked_bytes
 from tickcast.codec.json import double, time_ns, whole
 from tickcast.codec.parse import UNIT_EXPONENT
 from tickcast.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
@@ -72,8 +73,11 @@ class ArrowDecoder:
             raise Refused(Reason.EMPTY)
         if last - first > self._max_bytes:
             raise Refused(Reason.TOO_LARGE)
+        packed = pa.py_buffer(raw.data[first:last])
         try:
-            with pa.ipc.open_stream(pa.py_buffer(raw.data[first:last])) as stream:
+            if unpacked_bytes(packed) > self._max_bytes:
+                raise Refused(Reason.TOO_LARGE)
+            with pa.ipc.open_stream(packed) as stream:
                 batches = list(stream)
                 for batch in batches:
                     batch.validate(full=True)

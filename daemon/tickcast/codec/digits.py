@@ -24,8 +24,9 @@ ZERO, MINUS, POINT, QUOTE, BACKSLASH, LETTER_E = 48, 45, 46, 34, 92, 101
 
 @lean_njit
 def put_bytes(out, o, text, first, last):  # type: ignore[no-untyped-def]
-    for k in range(last - first):
-        out[o + k] = text[first + k]
+    to, origin = np.uint64(o), np.uint64(first)  # unsigned: no index is then taken to count from the end
+    for k in range(np.uint64(last - first)):
+        out[to + k] = text[origin + k]
     return o + last - first
 
 

@@ -62,12 +62,12 @@ def _is_outlier(rules, s, price):  # type: ignore[no-untyped-def]
 
 
 @lean_njit
-def _adjusted(state, s, ts, price, size):  # type: ignore[no-untyped-def]
+def _adjusted(rules, s, ts, price, size):  # type: ignore[no-untyped-def]
     """Price and size in the units of the symbol's first day."""
     factor = 1.0
     for i in range(s.adjust_from, s.adjust_to):
-        if state.adjust_ns[i] <= ts:
-            factor *= state.adjust_factor[i]
+        if rules.adjust_ns[i] <= ts:
+            factor *= rules.adjust_factor[i]
     return price / factor, size * factor
 
 
@@ -263,7 +263,7 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
         verdict = _static_fault(rules, price, size, bids[i], asks[i], ts, stamps[row])
         if verdict == R_ACCEPTED:
             if s.adjust_to > s.adjust_from:
-                price, size = _adjusted(state, s, ts, price, size)
+                price, size = _adjusted(rules, s, ts, price, size)
             if part.held == HOLDS:
                 if ts >= part.ts - rules.jump_ns:
                     part.held = CONFIRMED

@@ -4,7 +4,7 @@ A turn folds ticks into bars, opens the questions that are due with their window
 all of them, and then works through the closed bars in order: settle, adapt at marks, answer. See ARCHITECTURE.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,7 @@ from tickcast.core.scorekeeper import Scorekeeper, rows_of
 from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.records import Command
 from tickcast.settings import Settings
+from tickcast.state import Array, Part, State, put_rows
 from tickcast.symbols import SymbolTable
 
 
@@ -51,15 +52,26 @@ class Heartbeat:
     offset: int
 
 
-Event = RawBatch | Heartbeat | Command
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The source has been read up to here, whether or not ticks came of it."""
+
+    topic: str
+    partition: int
+    next_offset: int
+
+
 U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
 
 
 class Letters(NamedTuple):
-    """Messages that were refused, with why; the bytes stay in their batch."""
+    """Messages that were refused, with why; the bytes stay in their batch. As an event: refused before the codec."""
 
     raw: RawBatch
     rejects: Rejects
+
+
+Event = RawBatch | Heartbeat | Command | Letters | Reached
 
 
 @dataclass(slots=True)
@@ -96,6 +108,7 @@ class Engine:
         self.ladder = ladder
         self.feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
         self.last_failure = ""
+        self.positions: dict[tuple[str, int], int] = {}  # next offset of every partition read
         self.folder = Folder(
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
         )
@@ -119,6 +132,10 @@ class Engine:
             elif isinstance(event, Heartbeat):
                 for closed in self.folder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
                     self._open_questions(closed)
+            elif isinstance(event, Letters):
+                self._refuse(event)
+            elif isinstance(event, Reached):
+                self._reach(event)
             else:
                 self._answer(now_ns)
                 self._obey(event)
@@ -138,6 +155,38 @@ class Engine:
         _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
         self._remember(bars, bars.ordinal[start][inverse])
 
+    def snapshot(self) -> State:
+        """A copy of all that decides later outcomes. Between two turns; no question is pending then."""
+        ring = State({name: np.take(column, rows, axis=0) for name, column, rows in self._ring()})
+        state = State.join({"ring": ring} | {name: part.snapshot() for name, part in self._parts().items()})
+        state.facts["positions"] = [[*source, offset] for source, offset in self.positions.items()]
+        state.facts["failures"] = [self.feature_failures.copy(), self.last_failure]
+        return state
+
+    def resume(self, state: State) -> None:
+        """Go on where the engine of the snapshot stood: later turns give what it would have given, bit by bit.
+
+        Only before the first turn. After a refusal this engine is half filled: build another one.
+        """
+        for name, part in self._parts().items():
+            part.resume(state.part(name))
+        for name, column, rows in self._ring():
+            put_rows(state.arrays[f"ring.{name}"], column, name, rows)
+        self.positions = state.positions
+        self.feature_failures, self.last_failure = state.facts["failures"]
+
+    def _parts(self) -> dict[str, Part]:
+        """What remembers something, in the order in which it is resumed."""
+        ladder: dict[str, Part] = {} if self.ladder is None else {"ladder": self.ladder}
+        return {"symbols": self._symbols, "folder": self.folder, "score": self.scorekeeper, **ladder}
+
+    def _ring(self) -> Iterator[tuple[str, Array, I64]]:
+        """The columns of the rings, each with the rows that bars yet to come look back on."""
+        lookback = self._settings.window.lookback
+        rows = self.folder.newest_rows(max(lookback, self._features.lookback))
+        yield from ((name, column, rows) for name, column in windows.ring_columns(self.folder.bars).items())
+        yield "values", self._values, rows[:, -lookback:]
+
     def _obey(self, command: Command) -> None:
         """The barrier has been kept; `use_model` puts a model that is already loaded at the top of the ladder."""
         if command.command == "use_model" and self.ladder is not None:
@@ -146,17 +195,27 @@ class Engine:
     def _take(self, raw: RawBatch) -> None:
         ticks, rejects = self._decoder.decode(raw)
         if len(rejects):
-            self.folder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.folder.decode_rejects))
-            poison = rejects.take(rejects.reason != Reason.OTHER_EVENT)
-            if len(poison):
-                self._outcome.letters.append(Letters(raw, poison))
+            self._refuse(Letters(raw, rejects))
         for item in self.folder.fold(raw, ticks):
             if isinstance(item, ClosedBars):
                 self._open_questions(item)
             else:
                 self._outcome.letters.append(Letters(*item))
         if len(raw):
-            self._outcome.positions[raw.topic, raw.partition] = int(raw.offsets[-1]) + 1
+            self._reach(Reached(raw.topic, raw.partition, int(raw.offsets[-1]) + 1))
+
+    def _refuse(self, letters: Letters) -> None:
+        """Count them; all but other messages of the feed become dead letters."""
+        raw, rejects = letters
+        self.folder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.folder.decode_rejects))
+        poison = rejects.take(rejects.reason != Reason.OTHER_EVENT)
+        if len(poison):
+            self._outcome.letters.append(Letters(raw, poison))
+
+    def _reach(self, reached: Reached) -> None:
+        source = (reached.topic, reached.partition)
+        self.folder.partition(*source)
+        self._outcome.positions[source] = self.positions[source] = reached.next_offset
 
     def _open_questions(self, closed: ClosedBars) -> None:
         """Compute the features of the bars just closed and copy the windows of the questions that are due."""

@@ -1,5 +1,7 @@
 """The Folder: the folding kernel with its state, fed by one RawBatch of decoded ticks at a time."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -9,10 +11,12 @@ import numpy as np
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.core import bars as folding
 from tickcast.core import fold_state
+from tickcast.core.held import Held
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime
-from tickcast.core.windows import ring
-from tickcast.errors import BadSettings, Reason
+from tickcast.core.windows import ring, ring_columns
+from tickcast.errors import BadSettings, BadStore, Reason
 from tickcast.settings import Settings
+from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
 ROOM = 1 << 16  # bars that one call of the kernel may close
@@ -30,6 +34,9 @@ class Adjustments(NamedTuple):
     factor: F64
 
 
+NO_SPLITS = Adjustments([], np.empty(0, np.int64), np.empty(0))
+
+
 class ClosedBars(NamedTuple):
     """What one call of the kernel closed."""
 
@@ -39,7 +46,7 @@ class ClosedBars(NamedTuple):
     stamps_ns: I64  # broker timestamp of the record that closed it
 
 
-def rules_of(settings: Settings, feature_lookback: int) -> fold_state.Rules:
+def rules_of(settings: Settings, feature_lookback: int, splits: Adjustments = NO_SPLITS) -> fold_state.Rules:
     bars, quality = settings.bars, settings.quality
     longest_fill = settings.window.lookback + settings.forecast.horizon
     every_ms = bars.every_ms if bars.kind == "time" else 0
@@ -52,7 +59,7 @@ def rules_of(settings: Settings, feature_lookback: int) -> fold_state.Rules:
         outlier_sigmas=quality.outlier_sigmas, adapt_every=settings.score.adapt_every_bars,
         slack=ring_length(settings, feature_lookback) - settings.window.lookback - feature_lookback,
         slots=bars.lateness_ms // bars.every_ms + 2 if bars.kind == "time" else 1,
-        has_calendar=bars.calendar != "24x7",
+        has_calendar=bars.calendar != "24x7", adjust_ns=splits.ts, adjust_factor=splits.factor,
     )  # fmt: skip
 
 
@@ -67,7 +74,8 @@ class Folder:
         self, settings: Settings, symbols: SymbolTable, *, feature_lookback: int, closed_time: ClosedTime = ALWAYS_OPEN,
         adjustments: Adjustments | None = None,
     ) -> None:  # fmt: skip
-        self.rules = rules_of(settings, feature_lookback)
+        self._splits = adjustments or NO_SPLITS
+        self.rules = rules_of(settings, feature_lookback, self._splits)
         self.closed_time = closed_time
         self.bars = ring(settings.symbols.limit, ring_length(settings, feature_lookback))
         self.partitions: dict[tuple[str, int], int] = {}
@@ -75,14 +83,12 @@ class Folder:
         self._symbols = symbols
         self._state = fold_state.fresh_state(settings.symbols.limit, PARTITIONS, self.rules.slots)
         self._adjustments: dict[str, list[int]] = {}
-        if adjustments is not None:
-            self._state = self._state._replace(adjust_ns=adjustments.ts, adjust_factor=adjustments.factor)
-            for row, name in enumerate(adjustments.symbol):
-                self._adjustments.setdefault(name, []).append(row)
+        for row, name in enumerate(self._splits.symbol):
+            self._adjustments.setdefault(name, []).append(row)
         self._room = fold_state.room(ROOM)
         self._known = 0
         self._batch = 0
-        self._held: dict[int, tuple[RawBatch, int]] = {}
+        self._held: dict[int, Held] = {}
 
     def sources(self) -> list[tuple[str, int]]:
         """(topic, partition) by the engine's number."""
@@ -184,9 +190,7 @@ class Folder:
 
     def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
         """A heartbeat as a batch of one row that is no tick."""
-        empty = np.zeros(0, np.uint8)
-        one = np.array([0], np.int64)
-        raw = RawBatch(topic, partition, empty, one, one, np.array([offset]), np.array([-1]))
+        raw = Held(np.zeros(0, np.uint8), 0, -1, offset, -1).batch((topic, partition))
         row = _one_tick(folding.HEARTBEAT, ts, 0.0, 0.0, -1, 0)
         for item in self.fold(raw, row):
             if isinstance(item, ClosedBars):
@@ -195,8 +199,8 @@ class Folder:
     def restore(self, bars: BarBatch) -> None:
         """Put stored bars, sorted by symbol and ordinal, into the rings, as if they had just closed."""
         at = self.bars.start[bars.symbol] + (bars.ordinal & self.bars.wrap)
-        for name in ("open", "high", "low", "close", "volume", "mask", "as_of"):
-            getattr(self.bars, name)[at] = getattr(bars, name)
+        for name, column in ring_columns(self.bars).items():
+            column[at] = getattr(bars, name)
         starts = np.flatnonzero(np.diff(bars.symbol, prepend=-1))
         fresh = bars.gap.astype(bool) & (self.rules.on_gap != folding.GAPS["join"])
         for first, end in zip(starts, [*starts[1:], len(bars)], strict=True):
@@ -213,13 +217,12 @@ class Folder:
         self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, held: I64
     ) -> "Iterator[tuple[RawBatch, Rejects]]":
         if held[0] == Reason.JUMP:
-            batch, row = self._held[p]
-            yield batch, Rejects(np.array([row], np.int32), np.array([Reason.JUMP], np.uint8))
+            message = self._held[p].batch((raw.topic, raw.partition))
+            yield message, Rejects(np.zeros(1, np.int32), np.array([Reason.JUMP], np.uint8))
         if held[0]:
             del self._held[p]
         if held[1] >= 0:
-            row = int(ticks.row[held[1]])
-            self._held[p] = raw.part(row, row + 1), 0
+            self._held[p] = Held.of(raw, int(ticks.row[held[1]]))
         bad = np.flatnonzero(~np.isin(outcome, QUIET))
         if len(bad):
             yield raw, Rejects(ticks.row[bad], outcome[bad])
@@ -246,12 +249,57 @@ class Folder:
         if not self._adjustments:
             return None
         factor = np.ones(len(symbol))
-        state = self._state
+        state, splits = self._state, self._splits
         for i in np.flatnonzero(state.symbol["adjust_to"][symbol] > state.symbol["adjust_from"][symbol]):
             one = state.symbol[symbol[i]]
             rows = slice(one["adjust_from"], one["adjust_to"])
-            factor[i] = np.prod(state.adjust_factor[rows][state.adjust_ns[rows] <= as_of[i]])
+            factor[i] = np.prod(splits.factor[rows][splits.ts[rows] <= as_of[i]])
         return factor
+
+    def snapshot(self) -> State:
+        """All but the rings. Splits and trading hours are files of the settings: only their digest is in it."""
+        state = State.join({
+            "fold": copied(self._state, dict.fromkeys(fold_state.PER_SYMBOL, len(self._symbols))),
+            "codec": State({"rejects": self.decode_rejects.copy()}),
+            "held": State(
+                {str(p): held.data for p, held in self._held.items()},
+                {str(p): [*held[1:]] for p, held in self._held.items()},
+            ),
+        })  # fmt: skip
+        state.facts["sources"] = [[*source, self.newest_of(source)] for source in self.partitions]
+        state.facts["batch"] = self._batch
+        state.facts["past"] = self._digest_of_past()
+        return state
+
+    def resume(self, state: State) -> None:
+        """Put back what `snapshot` gave; the symbols are there already."""
+        for topic, partition, _ in state.facts["sources"]:
+            self.partition(topic, partition)
+        self._batch = state.facts["batch"]
+        put_back(state.part("fold"), self._state)
+        put_rows(state.arrays["codec.rejects"], self.decode_rejects, "codec.rejects")
+        if self._digest_of_past() != state.facts["past"]:
+            raise BadStore("splits or trading hours changed within the time that the state covers")
+        held = state.part("held")
+        self._held = {int(p): Held(held.arrays[p].copy(), *facts) for p, facts in held.facts.items()}
+        self._state.symbol["adjust_from"] = self._state.symbol["adjust_to"] = 0
+        self._adopt_new_symbols()
+
+    def newest_rows(self, keep: int) -> I64:
+        """[known symbols, keep]: where in the rings the newest bars of each symbol lie, oldest first."""
+        known = len(self._symbols)
+        ordinal = self._state.symbol["next"][:known, None] + np.arange(-keep, 0)
+        rows: I64 = self.bars.start[:known, None] + (ordinal & self.bars.wrap)
+        return rows
+
+    def _digest_of_past(self) -> str:
+        """Of the splits and closed spans that have begun: later ones may still be added to their files."""
+        now = self.newest_ns()
+        spans, splits = self.closed_time.start <= now, np.flatnonzero(self._splits.ts <= now)
+        columns = (self.closed_time.start[spans], self.closed_time.end[spans], self._splits.ts[splits],
+                   self._splits.factor[splits])  # fmt: skip
+        names = json.dumps([self._splits.symbol[row] for row in splits])
+        return hashlib.sha256(b"".join([names.encode(), *(column.tobytes() for column in columns)])).hexdigest()
 
 
 def _one_tick(symbol: int, ts: int, price: float, size: float, sequence: int, row: int) -> TickBatch:

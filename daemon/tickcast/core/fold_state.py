@@ -50,7 +50,7 @@ PARTITION = np.dtype(
 
 
 class Rules(NamedTuple):
-    """The settings that the kernel needs, as numbers."""
+    """The settings that the kernel needs, as numbers and arrays."""
 
     kind: int
     every_ns: int
@@ -69,10 +69,12 @@ class Rules(NamedTuple):
     slack: int  # bars that one symbol may close in one batch
     slots: int  # time bars that one symbol may have open
     has_calendar: bool
+    adjust_ns: I64  # splits, by symbol and time
+    adjust_factor: F64
 
 
 class State(NamedTuple):
-    """All that folding remembers."""
+    """All that folding remembers; a snapshot holds every field."""
 
     symbol: npt.NDArray[np.void]  # SYMBOL [symbols]
     open: npt.NDArray[np.void]  # OPEN [symbols, slots]
@@ -81,8 +83,9 @@ class State(NamedTuple):
     tail: I32
     counts: I64  # [REASON_COUNT] ticks by outcome
     crossed: I64  # [1] quotes whose bid was above the ask
-    adjust_ns: I64
-    adjust_factor: F64
+
+
+PER_SYMBOL = ("symbol", "open")  # what grows with the symbols; the rest of State is small
 
 
 CLOSED = np.dtype(
@@ -115,5 +118,5 @@ def fresh_state(symbols: int, partitions: int, slots: int) -> State:
     head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
     return State(
         symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros(REASON_COUNT, np.int64),
-        np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64),
+        np.zeros(1, np.int64),
     )  # fmt: skip

@@ -9,13 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.columns import F64, I32, I64, U8, Inputs
+from tickcast.compiled import lean_njit
 from tickcast.core.questions import choose_rungs, id_seeds
-from tickcast.errors import BadModel, BadRequest, Quality
-from tickcast.plugin import Runner
+from tickcast.errors import BadModel, BadRequest, BadStore, Quality
+from tickcast.plugin import Runner, Stepped
 from tickcast.settings import Settings
+from tickcast.state import State
 
 TILE_DETERMINISTIC = 32  # rows of every call: a row's result may depend on how many stand beside it
 NEVER = -(1 << 62)  # where a model was not trained, no as_of lies in its span
+LARGEST_MOVE = float(np.finfo(np.float32).max)  # the store keeps forecasts as float32
+LARGEST_LOG_MOVE = float(np.log(LARGEST_MOVE))
 RUNGS = ("naive", "seasonal", "holt", "model", "fallback")
 
 
@@ -46,6 +50,7 @@ class Ladder:
             [RUNGS.index(c.kind) if c.kind in RUNGS else RUNGS.index("model") for c in self.cards], np.uint8
         )
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
+        self._largest = LARGEST_LOG_MOVE if settings.forecast.transform == "log_return" else LARGEST_MOVE
         self._shape = (settings.forecast.horizon, len(settings.forecast.quantiles))
         for card in self.cards:
             _must_fit(card.lookback, card.horizon, card.levels, card.name, settings)
@@ -63,6 +68,22 @@ class Ladder:
             )
         self._order = [first, *(i for i in self._order if i != first)]
 
+    def snapshot(self) -> State:
+        """Who is tried in which order, and what stepped models carry on."""
+        carried = {str(i): State(r.state()) for i, r in enumerate(self.runners) if isinstance(r, Stepped)}
+        state = State.join(carried)
+        state.facts["models"], state.facts["order"] = [card.digest for card in self.cards], [*self._order]
+        return state
+
+    def resume(self, state: State) -> None:
+        """Put back what `snapshot` gave: open questions and figures know a model by its number."""
+        if state.facts["models"] != [card.digest for card in self.cards]:
+            raise BadStore("the state was made with other models", remedy="it starts anew with these")
+        self._order = [*state.facts["order"]]
+        for i, runner in enumerate(self.runners):
+            if isinstance(runner, Stepped):
+                runner.set_state({name: array.copy() for name, array in state.part(str(i)).arrays.items()})
+
     def ask(self, inputs: Inputs, model: I32) -> Raw:
         """One call per model for all of its questions."""
         moves = np.empty((len(inputs), *self._shape))
@@ -72,21 +93,34 @@ class Ladder:
             rows = np.flatnonzero(model == code)
             whole = len(rows) == len(inputs)
             said = self._predict(self.runners[code], inputs if whole else inputs.take(rows))
-            bad = rows[_unusable(said)] if said is not None else rows
+            bad = rows if said is None else rows[self._unusable(said)]
             if said is not None:
-                moves[rows] = said
+                moves[slice(None) if whole else rows] = said
             if len(bad):
-                moves[bad] = self._predict(self.runners[self._last], inputs.take(bad))
+                moves[bad] = self._last_value(inputs.take(bad))
                 answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
                 flags[bad] = Quality.FALLBACK
         return Raw(moves, answered, rung, flags)
+
+    def _last_value(self, inputs: Inputs) -> F64:
+        """What the last value's own spread is, or none where the window's moves overflow."""
+        said = self._predict(self.runners[self._last], inputs)
+        if said is None:
+            return np.zeros((len(inputs), *self._shape))
+        said[self._unusable(said)] = 0.0
+        return said
+
+    def _unusable(self, moves: F64) -> npt.NDArray[np.bool_]:
+        unusable = np.empty(len(moves), np.bool_)
+        find_unusable(moves, self._largest, unusable)
+        return unusable
 
     def _predict(self, runner: Runner, inputs: Inputs) -> F64 | None:
         """None where the model raised: any plugin may, and serving goes on."""
         horizon = self._shape[0]
         try:
             if not self._tile:
-                return runner.predict(inputs)[:, :horizon].astype(np.float64)
+                return runner.predict(inputs)[:, :horizon].astype(np.float64, order="C")
             parts = [
                 runner.predict(_padded(inputs.take(slice(i, i + self._tile)), self._tile))[: len(inputs) - i, :horizon]
                 for i in range(0, len(inputs), self._tile)
@@ -104,11 +138,17 @@ def _padded(inputs: Inputs, rows: int) -> Inputs:
                     (inputs.past, inputs.mask, inputs.future, inputs.static)))  # fmt: skip
 
 
-def _unusable(moves: F64) -> npt.NDArray[np.bool_]:
-    """Rows that are not finite, or whose quantiles cross."""
-    finite = np.isfinite(moves).all(axis=(1, 2))
-    ordered = (moves[:, :, 1:] >= moves[:, :, :-1]).all(axis=(1, 2))
-    return np.asarray(~(finite & ordered))
+@lean_njit
+def find_unusable(moves, largest, unusable):  # type: ignore[no-untyped-def]
+    """Rows of [B, H, Q] with a move that is no number or beyond `largest`, or whose quantiles cross."""
+    for i in range(moves.shape[0]):
+        fits = True
+        for h in range(moves.shape[1]):
+            before = -largest
+            for q in range(moves.shape[2]):
+                fits &= before <= moves[i, h, q] <= largest
+                before = moves[i, h, q]
+        unusable[i] = not fits
 
 
 def _must_fit(lookback: int, horizon: int, levels: list[float], name: str, settings: Settings) -> None:

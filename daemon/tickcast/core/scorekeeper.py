@@ -11,6 +11,7 @@ from tickcast.core.fold import match_group
 from tickcast.core.windows import TRANSFORMS
 from tickcast.records import Accuracy, ModelCard
 from tickcast.settings import Settings
+from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
 
@@ -88,6 +89,24 @@ class Scorekeeper:
         return int(
             sum((t.whole[..., scoring.N] + t.current[..., scoring.N]).sum() for t, _, _ in self._partitions.values())
         )
+
+    def snapshot(self) -> State:
+        parts = {"book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols)))}
+        for p, (tally, conformal, mark) in self._partitions.items():
+            parts[f"tally{p}"], parts[f"conformal{p}"] = copied(tally), copied(conformal)
+            parts[f"mark{p}"] = State({"mark": mark.copy()})
+        state = State.join(parts)
+        state.facts["partitions"] = list(self._partitions)
+        return state
+
+    def resume(self, state: State) -> None:
+        """Put back what `snapshot` gave; the symbols are there already."""
+        put_back(state.part("book"), self._book)
+        for p in state.facts["partitions"]:
+            tally, conformal, mark = self._state_of(p)
+            put_back(state.part(f"tally{p}"), tally)
+            put_back(state.part(f"conformal{p}"), conformal)
+            put_rows(state.arrays[f"mark{p}.mark"], mark, "mark")
 
     def _state_of(self, p: int) -> "tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]":
         if p not in self._partitions:

@@ -15,8 +15,8 @@ from tickcast.core.uncertainty import WARM_LABELS, adapt, confidence, note, wide
 
 HEADER = np.dtype(
     [
-        ("ordinal", "i8"), ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"), ("anchor", "f8"), ("scale", "f8"),
-        ("cell", "i4"), ("model", "i4"), ("in_sample", "u1"), ("open", "u1"),
+        ("ordinal", "i8"), ("anchor", "f8"), ("scale", "f8"), ("cell", "i4"), ("open", "u1"), ("in_sample", "u1"),
+        ("model", "i4"), ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"),  # what settling reads comes first
     ],
     align=True,
 )  # fmt: skip
@@ -24,6 +24,8 @@ HEADER = np.dtype(
 # Columns of the tallies: sums over settled labels.
 (N, VOID, AE, AE_NAIVE, APE, SE, SE_NAIVE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, SE_MOVE, MOVE, MOVE_2, PINBALL, WIDTH,
  DIRECTED, HITS, UPS, COVERED) = range(22)  # fmt: skip
+# Columns of a label in the book; from RAW on the model's quantiles, after them those that were published.
+LOSS, IS_COVERED, RAW = range(3)
 NEAR_ZERO = 1e-9  # an actual this small relative to its anchor has no meaningful percentage error
 
 
@@ -31,11 +33,8 @@ class Book(NamedTuple):
     """Open questions by symbol, in a ring of `slots`; values in units of the window's scale."""
 
     header: npt.NDArray[np.void]  # HEADER [symbols, slots]
-    raw: F32  # [symbols, slots, J, Q] the model's quantiles
-    wide: F32  # as published
-    actual: F64  # [symbols, slots, J]
-    pinball: F32
-    covered: U8
+    labels: F32  # [symbols, slots, J, RAW + 2 Q]: what one settlement reads and writes lies together
+    close: F64  # [symbols, slots] of the newest bars
     reference: F64  # [symbols] first price seen: levels are summed relative to it
 
 
@@ -97,12 +96,9 @@ class Settled(NamedTuple):
 
 def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     slots = 1 << max(horizons).bit_length()
-    shape = (symbols, slots, len(horizons))
-    return Book(
-        np.zeros((symbols, slots), HEADER), np.zeros((*shape, levels), np.float32),
-        np.zeros((*shape, levels), np.float32), np.zeros(shape), np.zeros(shape, np.float32),
-        np.zeros(shape, np.uint8), np.zeros(symbols),
-    )  # fmt: skip
+    shape = (symbols, slots)
+    labels = np.zeros((*shape, len(horizons), RAW + 2 * levels), np.float32)
+    return Book(np.zeros(shape, HEADER), labels, np.zeros(shape), np.zeros(symbols))
 
 
 def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
@@ -127,116 +123,99 @@ def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
     return anchor * np.exp(move) if transform == 0 else anchor + move
 
 
-@lean_njit
-def _tally(sums, levels, wide, s, slot, j, cell, y, point, anchor, unit, truth, reference, loss):  # type: ignore[no-untyped-def]
-    """Add one label to sums[cell, j]; `wide` and `truth` are in units of scale, the rest are prices."""
+@inlined_njit
+def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference, loss):  # type: ignore[no-untyped-def]
+    """Add one label to a row of sums; `wide` and `truth` are in units of scale, the rest are prices."""
     error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
-    move, level = naive / size, y - reference
-    sums[cell, j, N] += 1.0
-    sums[cell, j, AE] += abs(error)
-    sums[cell, j, AE_NAIVE] += abs(naive)
-    sums[cell, j, APE] += abs(error) / size
-    sums[cell, j, SE] += error * error
-    sums[cell, j, SE_NAIVE] += naive * naive
-    sums[cell, j, SE_PCT] += (error / size) ** 2
-    sums[cell, j, Y] += level
-    sums[cell, j, YY] += level * level
-    sums[cell, j, SE_MOVE] += (error / size) ** 2
-    sums[cell, j, MOVE] += move
-    sums[cell, j, MOVE_2] += move * move
-    sums[cell, j, PINBALL] += loss
-    sums[cell, j, WIDTH] += (wide[s, slot, j, len(levels) - 1] - wide[s, slot, j, 0]) * unit
+    share, move, level = error / size, naive / size, y - reference
+    sums[N] += 1.0
+    sums[AE] += abs(error)
+    sums[AE_NAIVE] += abs(naive)
+    sums[APE] += abs(share)
+    sums[SE] += error * error
+    sums[SE_NAIVE] += naive * naive
+    sums[SE_PCT] += share * share
+    sums[Y] += level
+    sums[YY] += level * level
+    sums[SE_MOVE] += share * share
+    sums[MOVE] += move
+    sums[MOVE_2] += move * move
+    sums[PINBALL] += loss
+    sums[WIDTH] += (wide[len(levels) - 1] - wide[0]) * unit
     if abs(y) > NEAR_ZERO * size:
-        sums[cell, j, MAPE_N] += 1.0
-        sums[cell, j, MAPE] += abs(error / y)
+        sums[MAPE_N] += 1.0
+        sums[MAPE] += abs(error / y)
     both = abs(y) + abs(point)
     if both > 0.0:
-        sums[cell, j, SMAPE] += 2.0 * abs(error) / both
+        sums[SMAPE] += 2.0 * abs(error) / both
     if naive != 0.0:
-        sums[cell, j, DIRECTED] += 1.0
-        sums[cell, j, UPS] += naive > 0.0
-        sums[cell, j, HITS] += (point - anchor) * naive > 0.0
+        sums[DIRECTED] += 1.0
+        sums[UPS] += naive > 0.0
+        sums[HITS] += (point - anchor) * naive > 0.0
     for q in range(len(levels)):
-        sums[cell, j, COVERED + q] += truth <= wide[s, slot, j, q]
+        sums[COVERED + q] += truth <= wide[q]
 
 
-@lean_njit
-def _settle_label(b, wide, levels, median, transform, s, slot, j, y):  # type: ignore[no-untyped-def]
-    """The truth for scored horizon j of an open question: (truth in units of scale, point, mean pinball loss)."""
-    truth = (np.log(y / b.anchor) if transform == 0 else y - b.anchor) / b.scale
-    loss, point = 0.0, b.anchor
+@inlined_njit
+def _loss(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
+    """Mean pinball loss of the published quantiles, in prices."""
+    loss = 0.0
     for q in range(len(levels)):
-        quantile = price_of(transform, b.anchor, wide[s, slot, j, q] * b.scale)
-        if q == median:
-            point = quantile
-        beyond = y - quantile
+        beyond = y - price_of(transform, b.anchor, wide[q] * b.scale)
         loss += max(levels[q] * beyond, (levels[q] - 1.0) * beyond)
-    return truth, point, loss / len(levels)
+    return loss / len(levels)
 
 
-@lean_njit
-def _settle_bar(book, sums, conformal, out, levels, median, horizons, transform, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
+@inlined_njit
+def _settle_bar(book, sums, conformal, out, frame, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
     """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
-    slots, last = book.header.shape[1], len(levels) - 1
+    wrap, levels = book.header.shape[1] - 1, frame.levels
+    book.close[s, n & wrap] = y
     if book.reference[s] == 0.0:
         book.reference[s] = y
-    for j in range(len(horizons)):
-        k = n - horizons[j]
-        slot = k & (slots - 1)
-        b = book.header[s, slot]
+    for j in range(len(frame.horizons)):
+        k = n - frame.horizons[j]
+        b = book.header[s, k & wrap]
         if k < 0 or not b.open or b.ordinal != k:
             continue
+        label = book.labels[s, k & wrap, j]
         if mask == 0 or k < void_before:
-            book.actual[s, slot, j] = np.nan
-            book.pinball[s, slot, j] = np.nan
-            book.covered[s, slot, j] = 0
+            label[LOSS], label[IS_COVERED] = np.nan, 0.0
             sums[b.cell, j, VOID] += 1.0
         else:
-            truth, point, loss = _settle_label(b, book.wide, levels, median, transform, s, slot, j, y)
-            book.actual[s, slot, j] = y
-            book.pinball[s, slot, j] = loss
-            book.covered[s, slot, j] = book.wide[s, slot, j, 0] <= truth <= book.wide[s, slot, j, last]
+            raw, wide = label[RAW : RAW + len(levels)], label[RAW + len(levels) :]
+            truth = (np.log(y / b.anchor) if frame.transform == 0 else y - b.anchor) / b.scale
+            loss = _loss(b, wide, levels, frame.transform, y)
+            label[LOSS], label[IS_COVERED] = loss, wide[0] <= truth <= wide[len(levels) - 1]
             if not b.in_sample:
-                unit = b.scale * abs(b.anchor) if transform == 0 else b.scale
-                _tally(
-                    sums,
-                    levels,
-                    book.wide,
-                    s,
-                    slot,
-                    j,
-                    b.cell,
-                    y,
-                    point,
-                    b.anchor,
-                    unit,
-                    truth,
-                    book.reference[s],
-                    loss,
-                )
-                note(conformal, b.cell, j, levels, book.raw[s, slot, j], book.wide[s, slot, j], truth)
-        if j == len(horizons) - 1:
-            _finish(book, out, median, transform, s, slot, as_of)
+                point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
+                unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
+                _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s], loss)
+                note(conformal, b.cell, j, levels, raw, wide, truth)
+        if j == len(frame.horizons) - 1:
+            _finish(book, out, frame, s, k, as_of)
 
 
-@lean_njit
-def _finish(book, out, median, transform, s, slot, settled_ns):  # type: ignore[no-untyped-def]
-    """The last horizon has been settled: the question leaves the book as one row of Scores."""
-    b = book.header[s, slot]
+@inlined_njit
+def _finish(book, out, frame, s, k, settled_ns):  # type: ignore[no-untyped-def]
+    """The last horizon has been settled: question k leaves the book as one row of Scores."""
+    wrap, point = book.header.shape[1] - 1, RAW + len(frame.levels) + frame.median
+    b, labels = book.header[s, k & wrap], book.labels[s, k & wrap]
     n = out.used[0]
     out.used[0] = n + 1
     out.symbol[n], out.as_of[n], out.model[n] = s, b.as_of, b.model
     out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
     out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
-    for j in range(out.actual.shape[1]):
-        out.actual[n, j] = book.actual[s, slot, j]
-        out.point[n, j] = price_of(transform, b.anchor, book.wide[s, slot, j, median] * b.scale)
-        out.pinball[n, j] = book.pinball[s, slot, j]
-        out.covered[n, j] = book.covered[s, slot, j]
+    for j in range(len(frame.horizons)):
+        void = np.isnan(labels[j, LOSS])
+        out.actual[n, j] = np.nan if void else book.close[s, (k + frame.horizons[j]) & wrap]
+        out.point[n, j] = price_of(frame.transform, b.anchor, labels[j, point] * b.scale)
+        out.pinball[n, j] = labels[j, LOSS]
+        out.covered[n, j] = labels[j, IS_COVERED]
     b.open = 0
 
 
-@lean_njit
+@inlined_njit
 def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[no-untyped-def]
     """Enter answered question i into the book."""
     slot = ordinal & (book.header.shape[1] - 1)
@@ -244,10 +223,11 @@ def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[
     b.ordinal, b.as_of, b.id_high, b.id_low = ordinal, as_of, answers.id_high[i], answers.id_low[i]
     b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
     b.in_sample, b.open = answers.in_sample[i], 1
+    levels = answers.raw.shape[2]
     for j in range(len(horizons)):
-        for q in range(answers.raw.shape[2]):
-            book.raw[s, slot, j, q] = answers.raw[i, horizons[j] - 1, q]
-            book.wide[s, slot, j, q] = answers.wide[i, horizons[j] - 1, q]
+        for q in range(levels):
+            book.labels[s, slot, j, RAW + q] = answers.raw[i, horizons[j] - 1, q]
+            book.labels[s, slot, j, RAW + levels + q] = answers.wide[i, horizons[j] - 1, q]
 
 
 @lean_njit
@@ -284,22 +264,22 @@ class Frame(NamedTuple):
 @lean_njit
 def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # type: ignore[no-untyped-def]
     """Work through the closed bars of one partition; `mark[0]` is the mark that is open, `mark[1]` the newest one."""
-    levels, horizons, median, transform = frame.levels, frame.horizons, frame.median, frame.transform
+    levels, horizons = frame.levels, frame.horizons
     for r in range(len(rows.symbol)):
         if rows.mark[r] != mark[0]:
             _pass_mark(tally, conformal, frame)
             mark[0] = rows.mark[r]
         s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
         _settle_bar(
-            book, tally.current, conformal, out, levels, median, horizons, transform, s, n, rows.close[r],
-            rows.mask[r], rows.void_before[r], as_of,
-        )  # fmt: skip
+            book, tally.current, conformal, out, frame, s, n, rows.close[r], rows.mask[r], rows.void_before[r], as_of
+        )
         if i >= 0:
             cell = answers.model[i] * frame.groups + group[s]
-            widen(conformal.move, cell, levels, horizons, median, answers.raw, answers.wide, i)
+            widen(conformal.move, cell, levels, horizons, frame.median, answers.raw, answers.wide, i)
             answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
             answers.cold[i] = conformal.labels[cell, 0] < WARM_LABELS
-            _open(book, answers, horizons, i, s, n, as_of, cell)
+            if answers.scale[i] < np.inf:  # else the window's moves overflow, and there is no unit to score in
+                _open(book, answers, horizons, i, s, n, as_of, cell)
     if mark[0] < mark[1]:
         _pass_mark(tally, conformal, frame)
         mark[0] = mark[1]

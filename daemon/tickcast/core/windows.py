@@ -3,7 +3,10 @@
 The live rings and a training file share one shape (`columns.Bars`), so serving and training gather by the same kernel.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from tickcast.columns import F32, F64, I32, I64, U64, Bars, Inputs
@@ -24,6 +27,11 @@ def ring(symbols: int, length: int) -> Bars:
     start = np.arange(symbols, dtype=np.int64) * length
     mask, as_of = np.zeros(rows, np.uint8), np.zeros(rows, np.int64)
     return Bars(first, high, low, close, volume, mask, as_of, start, length - 1)
+
+
+def ring_columns(bars: Bars) -> dict[str, npt.NDArray[Any]]:
+    """What is kept of every bar, by name."""
+    return {name: column for name, column in bars._asdict().items() if name not in ("start", "wrap")}
 
 
 def target_lookback(transform: int) -> int:

@@ -70,6 +70,7 @@ def bar_rows(bars: BarBatch, names: Names, origin: Origin) -> pa.Table:
     )  # fmt: skip
 
 
+@np.errstate(over="ignore")  # a distance beyond FLOAT is stored as infinite
 def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I32) -> pa.Table:
     """`models` gives the store's number of each model of the engine's list."""
     f = forecasts
@@ -87,6 +88,7 @@ def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I3
     )  # fmt: skip
 
 
+@np.errstate(over="ignore")
 def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) -> pa.Table:
     """A void step (no truth: the target was carried or lies across a gap) is NULL in actual, pinball and covered."""
     s, anchor = scores, scores.anchor[:, None]

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tickcast.app import svg
-from tickcast.app.report_figures import Figures, stacked
 from tickcast.columns import F64
+from tickcast_desk import svg
+from tickcast_desk.report_figures import Figures, stacked
 
 FAN_SYMBOLS = 4
 FAN_COLUMNS = ("as_of_ns", "tie", "anchor", "levels", "target_ns", "quantiles")

@@ -13,15 +13,15 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tickcast.app.frames import bar_table
 from tickcast.app.history import closed_bars
-from tickcast.app.view import Progress
 from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel, BadSettings
 from tickcast.settings import Settings
 from tickcast.training.order import BARS, FitOrder, write_order
 from tickcast.training.worker import PROGRESS, RESULT, Result
+from tickcast_desk.frames import bar_table
+from tickcast_desk.view import Progress
 
 POLL_S = 0.2
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from tickcast import errors, records
-from tickcast.app.schema_rows import NOTHING, Row, rows
 from tickcast.settings import Settings
+from tickcast_desk.schema_rows import NOTHING, Row, rows
 
 EXIT_MEANING = {
     "EXIT_OK": "drained: every question answered, everything published and stored",
@@ -34,6 +34,7 @@ REASON_MEANING = {
     errors.Reason.SYMBOL_LIMIT: "a new symbol beyond `symbols.limit`",
     errors.Reason.TOO_LARGE: "longer than `codec.max_message_bytes`",
     errors.Reason.OTHER_EVENT: "a well-formed message of the feed that is no tick; counted, never a dead letter",
+    errors.Reason.CORRUPT: "a batch of records is damaged: checksum, compression, codec or framing",
     errors.Reason.LATE: "before the end of its partition's last closed bar, or older than `bars.lateness_ms` allows",
     errors.Reason.HELD: "jumped beyond `quality.max_jump_ms`; waits until the partition's next tick confirms it",
     errors.Reason.NON_FINITE: "price, bid, ask or size is NaN or infinite",
@@ -214,5 +215,5 @@ def write(root: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for page in write(Path(__file__).parents[3]):
+    for page in write(Path(__file__).parents[2]):
         print(f"written: {page.name}")

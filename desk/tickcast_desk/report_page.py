@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.app.report_figures import Figures
+from tickcast_desk.report_figures import Figures
 
 STYLE = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1a2230;--quiet:#667085;--rule:#e4e7ec;--grid:#eef0f3;

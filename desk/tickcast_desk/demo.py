@@ -13,16 +13,17 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
+from tickcast.app.bus_edges import EmbeddedBus
 from tickcast.app.daemon import Daemon
-from tickcast.app.fit import fit, make_order
-from tickcast.app.synth import Market, json_messages
-from tickcast.app.view import LastForecast, LiveView, Snapshot
 from tickcast.clock import Clock, SystemClock
 from tickcast.edges.memory_bus import MemoryBus, Subscription
 from tickcast.edges.tape import write_ticks
 from tickcast.edges.telemetry import set_up_logging
 from tickcast.records import Accuracy
 from tickcast.settings import Settings
+from tickcast_desk.fit import fit, make_order
+from tickcast_desk.synth import Market, json_messages
+from tickcast_desk.view import LastForecast, LiveView, Snapshot
 
 SEED, SYMBOLS, RATE_HZ = 7, 50, 500.0
 HISTORY_S = 3600  # event seconds that the model learns from
@@ -96,7 +97,7 @@ async def _live(
     settings: Settings, market: Market, console: Console, *, seconds: float, headless: bool, clock: Clock
 ) -> Daemon:
     bus = MemoryBus(clock)
-    daemon = Daemon(settings, bus, clock=clock)
+    daemon = Daemon(settings, EmbeddedBus(bus), clock=clock)
     forecasts = bus.subscribe(settings.topics.prefix + "forecasts")
     async with asyncio.TaskGroup() as group:
         running = group.create_task(daemon.run())
@@ -138,7 +139,7 @@ async def _watch(daemon: Daemon, forecasts: Subscription, console: Console, *, h
                     closes.setdefault(forecast.symbol, []).append(forecast.anchor)
             last = [_shown(f, closes[f.symbol]) for _, f in sorted(newest.items())[:SHOWN]]
             note = f"event time runs {SPEED} times as fast as the clock"
-            view.show(Snapshot(daemon.health(), await daemon.accuracy(), last, daemon.source.unread, note))
+            view.show(Snapshot(daemon.health(), await daemon.accuracy(), last, daemon.unread, note))
             await asyncio.sleep(0.25)
 
 

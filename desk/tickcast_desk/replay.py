@@ -14,18 +14,18 @@ import numpy as np
 
 from tickcast.app.beside import beside
 from tickcast.app.engine_thread import EngineThread
-from tickcast.app.frames import TableFile, bar_table, forecast_table, score_table
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
-from tickcast.app.view import Progress
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import SetClock
 from tickcast.columns import F64, U64, RawBatch
-from tickcast.core.engine import Event, Outcome
+from tickcast.core.engine import Outcome
 from tickcast.edges.tape import Tape
 from tickcast.errors import Reason
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
+from tickcast_desk.frames import TableFile, bar_table, forecast_table, score_table
+from tickcast_desk.view import Progress
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,7 +60,7 @@ class TapeSource:
         self._progress = progress
         self._began: tuple[int, int] | None = None  # event time and monotonic time of the first paced batch
 
-    async def next_events(self, max_wait_s: float) -> list[Event] | None:
+    async def next_fetched(self, max_wait_s: float) -> list[RawBatch] | None:
         newest = self._engine.newest_ns()
         self._clock.advance_to(newest)
         if self._speed:
@@ -73,6 +73,9 @@ class TapeSource:
             return None
         self._progress.advance(len(batch))
         return [batch]
+
+    def events(self, fetched: list[RawBatch]) -> list[RawBatch]:
+        return fetched
 
     def _ahead_s(self, newest: int) -> float:
         """How far event time has run ahead of the pace."""
@@ -105,6 +108,9 @@ class FileSink:
 
     def publish(self, encoded: None) -> None:
         """All was done on the engine thread."""
+
+    async def room(self) -> None:
+        """Files always take more."""
 
     def digest(self) -> str:
         """Over all forecasts and all scores, each row by row, so that it does not show in what chunks they came."""
@@ -141,7 +147,8 @@ async def replay(settings: Settings, order: Order) -> dict[str, Any]:
             pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
             async with beside(units.write_all()):
                 await pump.run()
-                await units.flush()
+                await pump.close_unit(last=True)
+                await units.idle()
         finally:
             await store.close()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S
@@ -172,7 +179,7 @@ async def replay_and_report(settings: Settings, order: Order) -> dict[str, Any]:
     """The command: replay into `order.out`, then write and print the report."""
     from rich.console import Console
 
-    from tickcast.app.report import print_summary, write_report
+    from tickcast_desk.report import print_summary, write_report
 
     found = await replay(in_folder(settings, order.out), order)
     frames = {name: _frame(order.out / f"{name}.parquet") for name in FILES}

@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tickcast.app import report_figures as figures
-from tickcast.app import report_page, report_plots
-from tickcast.app.report_figures import Figures
-from tickcast.app.svg import legend
+from tickcast_desk import report_figures as figures
+from tickcast_desk import report_page, report_plots
+from tickcast_desk.report_figures import Figures
+from tickcast_desk.svg import legend
 
 Frame = pl.DataFrame | pl.LazyFrame
 ON_TERMINAL = ("horizon", "n", "mae", "mae_naive", "skill", "coverage", "directional")  # fits 80 columns

@@ -1,0 +1,39 @@
+"""What a bus is to the daemon: where ticks come from, where results go, and when they count."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tickcast.app.pump import Sink, Source
+from tickcast.app.units import Committing
+from tickcast.app.wiring import Serving
+from tickcast.clock import Clock
+from tickcast.registry.store import Store
+
+
+class Records(Protocol):
+    async def produce(self, topic: str, messages: list[bytes]) -> None:
+        """Publish rare records, outside every commit unit."""
+
+
+def _nothing() -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A bus that is connected, with the engine's windows filled and the source placed where they end."""
+
+    source: Source
+    sink: Sink
+    records: Records
+    committing: Committing | None = None
+    jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
+
+    to_repeat: Callable[[], int] = _nothing  # records that a restart reads once more before it is live
+    lag: Callable[[], dict[tuple[str, int], int]] = dict  # records that wait in each partition
+
+
+class Bus(Protocol):
+    def open(self, serving: Serving, store: Store, clock: Clock) -> AbstractAsyncContextManager[Opened]: ...

@@ -1,0 +1,126 @@
+"""Kafka as the daemon's bus: take the slot, find the way back to where it was, and commit unit by unit."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from tickcast.app import recovery
+from tickcast.app.bus import Opened
+from tickcast.app.kafka_edges import KafkaSink, KafkaSource
+from tickcast.app.restore import restore
+from tickcast.app.wiring import Serving
+from tickcast.clock import Clock
+from tickcast.edges.kafka import client
+from tickcast.edges.kafka.delivery import Delivery, Sealed
+from tickcast.edges.kafka.reader import Bounds, Reader
+from tickcast.errors import StoreStalled
+from tickcast.registry import snapshot
+from tickcast.registry.store import Store
+from tickcast.settings import Settings
+from tickcast.state import State
+
+Source = tuple[str, int]
+
+
+class KafkaBus:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = structlog.get_logger()
+
+    @asynccontextmanager
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        settings, kafka = self._settings, self._settings.kafka
+        await client.reach(kafka, max_wait_s=settings.runtime.max_wait_s, waiting=self._note_waiting)
+        ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
+        outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
+        own = recovery.own_partitions(kafka, ticks)
+        async with AsyncExitStack() as stack:
+            delivery = await stack.enter_async_context(Delivery.open(kafka))  # fence first, then read
+            found = await client.committed(kafka, own)
+            recovery.refuse_changed_layout(kafka, ticks, found)
+            reader = await stack.enter_async_context(Reader.open(kafka, own))
+            bounds = await reader.bounds()
+            committed = recovery.committed_positions(kafka, own, found, bounds)
+            resumed = await self._resume(serving, committed, bounds)
+            if resumed is None:
+                await restore(serving, store, clock)
+            begin = committed | (resumed or {})
+            reader.begin(begin)
+            source = KafkaSource(reader, serving, clock, repeat_until=committed)
+            sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
+            commits = Commits(delivery, settings, clock, partitions=ticks, committed=committed)
+            if any(at not in found for at in own):
+                await commits.commit(delivery.seal(), committed)  # what `start` meant is decided once
+            self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(own), begin=begin)
+            yield Opened(
+                source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
+                lag=reader.lag,
+            )  # fmt: skip
+
+    async def _resume(
+        self, serving: Serving, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds]
+    ) -> dict[Source, int] | None:
+        """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
+        folder = snapshot_folder(self._settings)
+        state, refused = await asyncio.to_thread(snapshot.newest_valid, folder, self._settings, not_beyond=committed)
+        for problem in refused:
+            self._log.warning("snapshot_refused", reason=problem)
+        if state is None:
+            return None
+        if problem := recovery.usable(state.positions, committed, bounds):
+            self._log.warning("snapshot_refused", reason=problem)
+            return None
+        serving.engine.resume(state)
+        self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
+        return state.positions
+
+    def _outputs(self) -> list[str]:
+        names = ["forecasts", "dlq", *(["features"] if self._settings.features.publish else [])]
+        return [self._settings.topics.prefix + name for name in names]
+
+    def _note_waiting(self, problem: str, pause_s: float) -> None:
+        self._log.warning("broker_away", reason=problem, retry_s=pause_s)
+
+
+class Commits:
+    """Publish, store, commit, save: what a unit goes through after its turn. It is `Committing` over a Delivery."""
+
+    def __init__(
+        self, delivery: Delivery, settings: Settings, clock: Clock, *, partitions: Mapping[str, int],
+        committed: Mapping[Source, int],
+    ) -> None:  # fmt: skip
+        self._delivery, self._settings, self._clock = delivery, settings, clock
+        self._partitions, self._committed = partitions, dict(committed)
+        self._saved_ns = clock.monotonic_ns()
+
+    def seal(self) -> Sealed:
+        return self._delivery.seal()
+
+    async def settle(self, sealed: Sealed) -> None:
+        await self._delivery.settle(sealed)
+
+    async def commit(self, sealed: Sealed, offsets: Mapping[Source, int]) -> None:
+        """Positions never go back: what is read once more after a restart was committed before it."""
+        ahead = {source: offset for source, offset in offsets.items() if offset >= self._committed[source]}
+        notes = {at: recovery.note(self._settings.kafka, self._partitions[at[0]], 0) for at in ahead}
+        await self._delivery.commit(sealed, ahead, notes)
+        self._committed |= ahead
+
+    def snapshot_due(self, *, last: bool) -> bool:
+        age_s = (self._clock.monotonic_ns() - self._saved_ns) / 1e9
+        return last or age_s >= self._settings.snapshot.every_s
+
+    async def save(self, state: State) -> None:
+        """A disk that takes no snapshot stops nothing: a restart goes on from the one before."""
+        self._saved_ns = self._clock.monotonic_ns()
+        try:
+            await asyncio.to_thread(snapshot.write, snapshot_folder(self._settings), state, self._settings)
+        except StoreStalled as stalled:
+            structlog.get_logger().warning("snapshot_not_written", reason=str(stalled))
+
+
+def snapshot_folder(settings: Settings) -> Path:
+    return settings.snapshot.folder or settings.store.path.parent / "snapshots"

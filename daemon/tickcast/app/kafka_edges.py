@@ -1,0 +1,193 @@
+"""Kafka as the pump's source and sink: blobs are opened, and records finished, on the engine thread."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import structlog
+
+from tickcast import __version__
+from tickcast.app.bus_edges import Silence
+from tickcast.app.units import dead_letters
+from tickcast.app.wiring import Serving
+from tickcast.clock import Clock
+from tickcast.codec.forecasts import ForecastWriter
+from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Rejects
+from tickcast.core.engine import Event, Heartbeat, Letters, Outcome, Reached
+from tickcast.core.ladder import RUNGS
+from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
+from tickcast.edges.kafka.delivery import Delivery, Parcel
+from tickcast.edges.kafka.framing import Framer
+from tickcast.edges.kafka.publish import TRACE_BYTES, PlainBatch, PlainFramer, Trace
+from tickcast.edges.kafka.publish import supported as framing_supported
+from tickcast.edges.kafka.reader import Reader
+from tickcast.errors import NoProgress, Reason
+from tickcast.records import DeadLetter
+
+Source = tuple[str, int]
+Fetched = Blob | RawBatch | Heartbeat
+Rows = TypeVar("Rows", Forecasts, FeatureRows)
+NS_PER_MS = 10**6
+
+
+class KafkaSource:
+    """Blobs as events, in order; and, once all that a restart repeats has been read, the word that it has."""
+
+    def __init__(self, reader: Reader, serving: Serving, clock: Clock, *, repeat_until: Mapping[Source, int]) -> None:
+        self.traced: list[RawBatch] = []  # batches of this turn that hold trace headers
+        self._reader = reader
+        self._silence = Silence(serving.settings)
+        self._clock = clock
+        self._repeat_until = dict(repeat_until)
+
+    async def next_fetched(self, max_wait_s: float) -> list[Fetched]:
+        items = await self._reader.fetch(max_wait_s)
+        now = self._clock.now_ns()
+        for item in items:
+            next_offset = item.next_offset if isinstance(item, Blob) else int(item.offsets[-1]) + 1
+            self._silence.heard(item.topic, item.partition, next_offset - 1, now)
+        return [*items, *self._silence.heartbeats(now)]
+
+    def events(self, fetched: Sequence[Fetched]) -> Sequence[Event]:
+        events: list[Event] = []
+        for item in fetched:
+            events += _opened(item) if isinstance(item, Blob) else [item]
+        self.traced = [event for event in events if isinstance(event, RawBatch) and event.trace is not None]
+        return events
+
+    def to_repeat(self, positions: Mapping[Source, int]) -> int:
+        """Records that were committed before the restart and are yet to be read again."""
+        return sum(max(end - positions.get(source, 0), 0) for source, end in self._repeat_until.items())
+
+
+def _opened(blob: Blob) -> list[Event]:
+    """Damaged batches first: their offsets do not matter to the engine, and `Reached` ends the blob."""
+    raws, damaged = open_blob(blob)
+    return [*map(_letter, damaged), *raws, Reached(blob.topic, blob.partition, blob.next_offset)]
+
+
+def _letter(damaged: Damaged) -> Letters:
+    """The whole batch as one message that nobody can read."""
+    data, start = np.frombuffer(damaged.data, np.uint8), np.zeros(1, np.int64)
+    raw = RawBatch(
+        damaged.topic, damaged.partition, data, start, start + len(data), start + damaged.first_offset, start - 1
+    )
+    return Letters(raw, Rejects(np.zeros(1, np.int32), np.array([Reason.CORRUPT], np.uint8)))
+
+
+class Publication(NamedTuple):
+    """What a turn publishes, what of it does not fit, and how many bad messages in a row each partition brought."""
+
+    parcels: list[Parcel]
+    skipped: list[str]
+    poison: dict[Source, int]
+
+
+class KafkaSink:
+    """Forecasts, feature vectors and dead letters as finished records; what was published before is left out."""
+
+    def __init__(
+        self, delivery: Delivery, source: KafkaSource, reader: Reader, serving: Serving, *,
+        partitions: Mapping[str, int], published: Mapping[Source, int],
+    ) -> None:  # fmt: skip
+        self._delivery, self._source, self._reader, self._serving = delivery, source, reader, serving
+        self._published = published  # offset below which all of a partition was published before the restart
+        self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
+        self._framers = {topic: _framer(serving, count) for topic, count in partitions.items()}
+        prefix = serving.settings.topics.prefix
+        self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
+        self._poison: dict[Source, int] = {}
+
+    def encode(self, outcome: Outcome, produced_ns: int) -> Publication:
+        symbols, sources = self._serving.symbols, self._serving.engine.folder.sources()
+        parcels = []
+        for forecasts in outcome.forecasts:
+            if len(fresh := self._fresh(forecasts, sources)):
+                text = self._writer.encode(fresh, symbols, produced_ns=produced_ns, sources=sources)
+                parcels.append(self._framed(self._forecasts, text, fresh, sources, produced_ns))
+        for vectors in outcome.vectors:
+            if len(rows := self._fresh(vectors, sources)):
+                names = self._serving.features.names
+                encoded = self._writer.encode_features(rows, symbols, names=names, sources=sources)
+                parcels.append(self._framed(self._features, encoded, rows, sources, produced_ns))
+        letters = [letter for group in outcome.letters for letter in dead_letters(group)]
+        if messages := [_message(one) for one in letters if one.offset >= self._floor((one.topic, one.partition))]:
+            parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
+        skipped = [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
+        return Publication(parcels, skipped, self._poison_of(outcome))
+
+    def publish(self, encoded: Publication) -> None:
+        self._delivery.post(encoded.parcels)
+        for message in encoded.skipped:
+            structlog.get_logger().warning("message_left_out", reason=message)
+        for source, run in encoded.poison.items():
+            self._stop_when_poisoned(source, run)
+
+    async def room(self) -> None:
+        await self._delivery.room()
+
+    def _floor(self, source: Source) -> int:
+        return self._published.get(source, 0)
+
+    def _fresh(self, rows: Rows, sources: list[Source]) -> Rows:
+        floors = np.array([self._floor(source) for source in sources], np.int64)
+        fresh = rows.offset >= floors[rows.partition]
+        return rows if fresh.all() else rows.take(fresh)
+
+    def _framed(
+        self, topic: str, text: Encoded, rows: Forecasts | FeatureRows, sources: list[Source], produced_ns: int
+    ) -> Parcel:
+        trace = _traces(rows, sources, self._source.traced) if self._source.traced else None
+        return Parcel(topic, self._framers[topic].frame(text, self._serving.symbols, produced_ns // NS_PER_MS, trace))
+
+    def _poison_of(self, outcome: Outcome) -> dict[Source, int]:
+        """A batch with a good message in it ends the run of its partition."""
+        bad: dict[Source, int] = dict.fromkeys(outcome.positions, 0)
+        for raw, rejects in outcome.letters:
+            source, whole = (raw.topic, raw.partition), len(np.unique(rejects.row)) == len(raw)
+            bad[source] = bad.get(source, 0) + len(raw) if whole else 0
+        for source, count in bad.items():
+            self._poison[source] = self._poison.get(source, 0) + count if count else 0
+        return {source: self._poison[source] for source in bad if self._poison[source]}
+
+    def _stop_when_poisoned(self, source: Source, run: int) -> None:
+        most = self._serving.settings.kafka.poison_run
+        if not most or run < most:
+            return
+        structlog.get_logger().error("partition_poisoned", partition=source, bad_messages_in_a_row=run)
+        if not self._reader.stop_reading(source):
+            raise NoProgress(
+                f"every partition brought {most} bad messages in a row, {source} at last",
+                remedy="compare codec.* with what is in the topic; see the dead letters",
+            )
+
+
+def _framer(serving: Serving, partitions: int) -> Framer | PlainFramer:
+    kafka = serving.settings.kafka
+    if framing_supported():
+        return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
+    structlog.get_logger().warning("publishing_plainly", reason="aiokafka's producer is not the one we know")
+    return PlainFramer(max_batch_bytes=kafka.batch_bytes)
+
+
+def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[RawBatch]) -> Trace:
+    """The trace header of each row's closing record, copied into one buffer."""
+    text, starts = np.zeros((len(rows), TRACE_BYTES), np.uint8), np.full(len(rows), -1, np.int64)
+    for raw in traced:
+        assert raw.trace is not None
+        mine = np.flatnonzero(rows.partition == sources.index((raw.topic, raw.partition)))
+        at = np.minimum(np.searchsorted(raw.offsets, rows.offset[mine]), len(raw) - 1)
+        found = (raw.offsets[at] == rows.offset[mine]) & (raw.trace[at] >= 0)
+        rows_found, places = mine[found], raw.trace[at[found]]
+        text[rows_found] = raw.data[places[:, None] + np.arange(TRACE_BYTES)]
+        starts[rows_found] = rows_found * TRACE_BYTES
+    return text.reshape(-1), starts
+
+
+def _message(letter: DeadLetter) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+    """As it came, with where from and why in the headers."""
+    headers = {
+        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
+        "stage": letter.stage, "version": __version__,
+    }  # fmt: skip
+    return letter.key, letter.value, [(name, str(value).encode()) for name, value in headers.items()]

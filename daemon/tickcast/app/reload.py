@@ -1,0 +1,52 @@
+"""A reload (SIGHUP, `systemctl reload`): settings are read again. It changes what can change while ticks flow: the log.
+
+Every other difference is named in the log and waits for a restart; settings that are wrong change nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from tickcast.clock import Clock
+from tickcast.edges.systemd import Notifier
+from tickcast.edges.telemetry import set_up_logging
+from tickcast.errors import BadSettings
+from tickcast.settings import Settings
+
+
+class Reload:
+    def __init__(
+        self, settings: Settings, read_again: Callable[[], Settings], *, notifier: Notifier, clock: Clock
+    ) -> None:
+        self._running = settings
+        self._read_again = read_again
+        self._notifier = notifier
+        self._clock = clock
+
+    def __call__(self) -> None:
+        self._notifier.reloading()
+        log = structlog.get_logger()
+        try:
+            fresh = self._read_again()
+        except BadSettings as refused:
+            log.error("settings_refused", reason=str(refused))
+            self._notifier.ready("live; the settings that were read again are refused, the old ones stay")
+            return
+        set_up_logging(fresh.log, clock=self._clock)
+        later = [key for key in differences(self._running, fresh) if not key.startswith("log.")]
+        log.info("settings_reloaded", after_restart=later)
+        self._notifier.ready(f"live; after a restart: {', '.join(later)}" if later else "live")
+
+
+def differences(one: Settings, other: Settings) -> list[str]:
+    """Names of the settings that differ."""
+    ours, theirs = _flat(one.model_dump()), _flat(other.model_dump())
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
