@@ -75,7 +75,7 @@ class Kafka(Section):
     """A published batch is split above this; keep it below the broker's message.max.bytes."""
     in_flight_bytes: Positive = 64 << 20
     """Published bytes that may wait for the broker; beyond it fetching waits."""
-    call_timeout_s: Positive = 20
+    call_timeout_s: Positive = 60
     """Deadline of every call that closes a transaction."""
     transaction_timeout_s: Positive = 60
     """The broker aborts a transaction that is open for longer."""

@@ -82,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--symbols", type=_positive, default=50)
     synth.add_argument("--seconds", type=_positive, default=3600)
     synth.add_argument("--seed", type=int, default=1)
+    schema = add("schema", _schema, "print the JSON Schema of a record, or the list of records")
+    schema.add_argument("name", nargs="?", help="a record, such as forecasts")
     add("reference", _reference, "print the reference page of the documentation")
     add("warm", _warm, "compile all kernels into the cache")
     return top
@@ -173,6 +175,13 @@ def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 
     ticks = write(args.out, symbols=args.symbols, seconds=args.seconds, seed=args.seed)
     print(f"{ticks:,} ticks in {args.out}")
+    return EXIT_OK
+
+
+def _schema(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.schemas import listing, schema_of, text_of
+
+    sys.stdout.write(text_of(schema_of(args.name)) if args.name else listing())
     return EXIT_OK
 
 

@@ -156,4 +156,6 @@ class Health(Record, frozen=True):
     rss_bytes: int
     produced_ns: int
     feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
+    lag_records: int = 0  # that wait in the source
+    lag_s: float = 0.0  # age of the newest record that was read, while others wait
     schema: int = 1

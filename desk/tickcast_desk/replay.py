@@ -1,14 +1,14 @@
-"""Replay: history through the live engine, pump and store, with a tape for a source and files for a sink."""
+"""Replay: history, of a tape or of a topic, through the live engine, pump and store, with files for a sink."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import SetClock
 from tickcast.columns import F64, U64, RawBatch
-from tickcast.core.engine import Outcome
+from tickcast.core.engine import Event, Outcome
 from tickcast.edges.tape import Tape
 from tickcast.errors import Reason
 from tickcast.registry.store import Store
@@ -38,7 +38,7 @@ NS_PER_S = 10**9
 class Order:
     """What to replay and where to leave the results."""
 
-    data: Path
+    data: Path | str  # a file or folder, or the name of a topic
     out: Path
     chunk: int = 50_000
     speed: float = 0.0  # event seconds per second; 0 = as fast as it goes
@@ -47,20 +47,61 @@ class Order:
     symbols: list[str] | None = None
 
 
-class TapeSource:
-    """The tape as events, paced by event time where a speed is asked for."""
+class History(Protocol):
+    """What is replayed."""
+
+    settings: Settings  # those given, with the codec that its batches are decoded by
+    rows: int | None  # in all, where that is known before they are read
+
+    def turns(self) -> AsyncIterator[tuple[list[Any], int]]:
+        """What comes next, and how many rows that was."""
+
+    def events(self, fetched: list[Any]) -> Sequence[Event]:
+        """Called on the engine thread."""
+
+
+class TapeHistory:
+    def __init__(self, settings: Settings, order: Order) -> None:
+        assert isinstance(order.data, Path)
+        self._tape = Tape(
+            order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols
+        )
+        self.settings, self.rows = self._tape.settings, self._tape.rows
+
+    async def turns(self) -> AsyncIterator[tuple[list[RawBatch], int]]:
+        for batch in self._tape:
+            yield [batch], len(batch)
+
+    def events(self, fetched: list[RawBatch]) -> list[RawBatch]:
+        return fetched
+
+
+@asynccontextmanager
+async def open_history(settings: Settings, order: Order) -> AsyncIterator[History]:
+    if isinstance(order.data, Path):
+        yield TapeHistory(settings, order)
+    else:
+        from tickcast_desk.topic_history import TopicHistory  # a replay of files loads no client of Kafka
+
+        async with TopicHistory.open(settings, order) as history:
+            yield history
+
+
+class HistorySource:
+    """History as events, paced by event time where a speed is asked for."""
 
     def __init__(
-        self, batches: Iterator[RawBatch], serving: Serving, clock: SetClock, *, speed: float, progress: Progress
+        self, history: History, serving: Serving, clock: SetClock, *, speed: float, progress: Progress
     ) -> None:
-        self._batches = batches
+        self.events = history.events
+        self._turns = history.turns()
         self._engine = serving.engine
         self._clock = clock
         self._speed = speed
         self._progress = progress
         self._began: tuple[int, int] | None = None  # event time and monotonic time of the first paced batch
 
-    async def next_fetched(self, max_wait_s: float) -> list[RawBatch] | None:
+    async def next_fetched(self, max_wait_s: float) -> list[Any] | None:
         newest = self._engine.newest_ns()
         self._clock.advance_to(newest)
         if self._speed:
@@ -68,13 +109,8 @@ class TapeSource:
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, max_wait_s))
                 return []
-        batch = next(self._batches, None)
-        if batch is None:
-            return None
-        self._progress.advance(len(batch))
-        return [batch]
-
-    def events(self, fetched: list[RawBatch]) -> list[RawBatch]:
+        fetched, rows = await anext(self._turns, (None, 0))
+        self._progress.advance(rows)
         return fetched
 
     def _ahead_s(self, newest: int) -> float:
@@ -91,7 +127,7 @@ class TapeSource:
 class FileSink:
     """Forecasts, scores and bars into Parquet, and a digest over all that was forecast and scored."""
 
-    def __init__(self, folder: Path, serving: Serving, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, serving: Serving, stack: AsyncExitStack) -> None:
         self._forecast_bits, self._score_bits = hashlib.blake2b(), hashlib.blake2b()
         self._serving = serving
         self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in FILES}
@@ -125,32 +161,28 @@ def _row_bits(*columns: F64 | U64) -> bytes:
 
 
 async def replay(settings: Settings, order: Order) -> dict[str, Any]:
-    """Run the tape to its end; returns the summary, with files left in `order.out`."""
+    """Run the history to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
-    tape = Tape(
-        order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols
-    )
-    settings = tape.settings
-    serving, clock = build(settings), SetClock()
-    thread = EngineThread()
-    began = clock.monotonic_ns()
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        history = await stack.enter_async_context(open_history(settings, order))
+        settings = history.settings
+        serving, clock = build(settings), SetClock()
+        thread = EngineThread()
         stack.callback(thread.stop, float(settings.runtime.drain_s))
+        began = clock.monotonic_ns()
         for name in FILES:
             (order.out / f"{name}.parquet").unlink(missing_ok=True)
         store = Store.open(settings, symbols=serving.symbols, cards=serving.cards, at_ns=0)
-        progress = stack.enter_context(Progress(tape.rows, "replay"))
+        stack.push_async_callback(store.close)
+        progress = stack.enter_context(Progress(history.rows, "replay"))
         sink = FileSink(order.out, serving, stack)
-        try:
-            units = CommitUnits(store, serving.engine, settings, clock)
-            source = TapeSource(iter(tape), serving, clock, speed=order.speed, progress=progress)
-            pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
-            async with beside(units.write_all()):
-                await pump.run()
-                await pump.close_unit(last=True)
-                await units.idle()
-        finally:
-            await store.close()
+        units = CommitUnits(store, serving.engine, settings, clock)
+        source = HistorySource(history, serving, clock, speed=order.speed, progress=progress)
+        pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
+        async with beside(units.write_all()):
+            await pump.run()
+            await pump.close_unit(last=True)
+            await units.idle()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S
     return summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order)
 
@@ -161,8 +193,9 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
     counts = folder.counts()
     accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
     consumed = int(counts.sum())
+    name = order.data.name if isinstance(order.data, Path) else order.data
     return {
-        "title": f"Replay of {order.data.name}", "data": str(order.data), "model": serving.settings.model.default,
+        "title": f"Replay of {name}", "data": str(order.data), "model": serving.settings.model.default,
         "models": [{"name": c.name, "version": c.version, "kind": c.kind, "digest": c.digest} for c in serving.cards],
         "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
         "held": held, "crossed": folder.crossed,

@@ -17,7 +17,7 @@ class Records(Protocol):
         """Publish rare records, outside every commit unit."""
 
 
-def _nothing() -> int:
+def _none() -> int:
     return 0
 
 
@@ -31,8 +31,9 @@ class Opened:
     committing: Committing | None = None
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
 
-    to_repeat: Callable[[], int] = _nothing  # records that a restart reads once more before it is live
+    to_repeat: Callable[[], int] = _none  # records that a restart reads once more before it is live
     lag: Callable[[], dict[tuple[str, int], int]] = dict  # records that wait in each partition
+    lag_s: Callable[[], float] = _none  # age of the newest record that was read, while others wait
 
 
 class Bus(Protocol):

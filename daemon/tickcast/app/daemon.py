@@ -141,7 +141,7 @@ class Daemon:
             cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self.lag.summary_ms(), latency_ms=meter.latency.summary_ms(),
             feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.units.behind,
-            rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
+            lag_records=self.unread, lag_s=self.bus.lag_s(), rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
         )  # fmt: skip
 
     async def _report_for_ever(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -38,7 +39,9 @@ class KafkaBus:
         outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
         own = recovery.own_partitions(kafka, ticks)
         async with AsyncExitStack() as stack:
-            delivery = await stack.enter_async_context(Delivery.open(kafka))  # fence first, then read
+            delivery = await stack.enter_async_context(
+                Delivery.open(kafka, max_away_s=settings.runtime.max_wait_s)  # fence first, then read
+            )
             found = await client.committed(kafka, own)
             recovery.refuse_changed_layout(kafka, ticks, found)
             reader = await stack.enter_async_context(Reader.open(kafka, own))
@@ -49,15 +52,16 @@ class KafkaBus:
                 await restore(serving, store, clock)
             begin = committed | (resumed or {})
             reader.begin(begin)
-            source = KafkaSource(reader, serving, clock, repeat_until=committed)
+            beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
+            source = KafkaSource(reader, settings, clock, committed=committed, beats=beats)
             sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
-            commits = Commits(delivery, settings, clock, partitions=ticks, committed=committed)
+            commits = Commits(delivery, source, settings, clock, partitions=ticks, committed=committed)
             if any(at not in found for at in own):
-                await commits.commit(delivery.seal(), committed)  # what `start` meant is decided once
+                await commits.commit(commits.seal(), committed)  # what `start` meant is decided once
             self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(own), begin=begin)
             yield Opened(
                 source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
-                lag=reader.lag,
+                lag=reader.lag, lag_s=source.lag_s, jobs=[self._watch_partitions(reader, ticks)],
             )  # fmt: skip
 
     async def _resume(
@@ -77,6 +81,12 @@ class KafkaBus:
         self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
         return state.positions
 
+    async def _watch_partitions(self, reader: Reader, counts: Mapping[str, int]) -> None:
+        """New partitions hold ticks that nobody reads, and move keys: only a reshard puts that right."""
+        while (now := reader.partition_counts()) == counts:
+            await asyncio.sleep(client.METADATA_MS / 1000)
+        self._log.error("partitions_changed", were=dict(counts), are=now, remedy="stop all slots: tickcast reshard")
+
     def _outputs(self) -> list[str]:
         names = ["forecasts", "dlq", *(["features"] if self._settings.features.publish else [])]
         return [self._settings.topics.prefix + name for name in names]
@@ -85,28 +95,34 @@ class KafkaBus:
         self._log.warning("broker_away", reason=problem, retry_s=pause_s)
 
 
+class SealedUnit(NamedTuple):
+    published: Sealed
+    beats: dict[Source, int]  # last heartbeat of each partition up to the unit's end
+
+
 class Commits:
     """Publish, store, commit, save: what a unit goes through after its turn. It is `Committing` over a Delivery."""
 
     def __init__(
-        self, delivery: Delivery, settings: Settings, clock: Clock, *, partitions: Mapping[str, int],
-        committed: Mapping[Source, int],
+        self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, *,
+        partitions: Mapping[str, int], committed: Mapping[Source, int],
     ) -> None:  # fmt: skip
-        self._delivery, self._settings, self._clock = delivery, settings, clock
+        self._delivery, self._source, self._settings, self._clock = delivery, source, settings, clock
         self._partitions, self._committed = partitions, dict(committed)
         self._saved_ns = clock.monotonic_ns()
 
-    def seal(self) -> Sealed:
-        return self._delivery.seal()
+    def seal(self) -> SealedUnit:
+        return SealedUnit(self._delivery.seal(), dict(self._source.beats))
 
-    async def settle(self, sealed: Sealed) -> None:
-        await self._delivery.settle(sealed)
+    async def settle(self, sealed: SealedUnit) -> None:
+        await self._delivery.settle(sealed.published)
 
-    async def commit(self, sealed: Sealed, offsets: Mapping[Source, int]) -> None:
+    async def commit(self, sealed: SealedUnit, offsets: Mapping[Source, int]) -> None:
         """Positions never go back: what is read once more after a restart was committed before it."""
         ahead = {source: offset for source, offset in offsets.items() if offset >= self._committed[source]}
-        notes = {at: recovery.note(self._settings.kafka, self._partitions[at[0]], 0) for at in ahead}
-        await self._delivery.commit(sealed, ahead, notes)
+        kafka = self._settings.kafka
+        notes = {at: recovery.note(kafka, self._partitions[at[0]], sealed.beats[at]) for at in ahead}
+        await self._delivery.commit(sealed.published, ahead, notes)
         self._committed |= ahead
 
     def snapshot_due(self, *, last: bool) -> bool:

@@ -23,6 +23,7 @@ from tickcast.edges.kafka.publish import supported as framing_supported
 from tickcast.edges.kafka.reader import Reader
 from tickcast.errors import NoProgress, Reason
 from tickcast.records import DeadLetter
+from tickcast.settings import Settings
 
 Source = tuple[str, int]
 Fetched = Blob | RawBatch | Heartbeat
@@ -31,33 +32,70 @@ NS_PER_MS = 10**6
 
 
 class KafkaSource:
-    """Blobs as events, in order; and, once all that a restart repeats has been read, the word that it has."""
+    """Blobs as events, in order, and heartbeats of silent partitions.
 
-    def __init__(self, reader: Reader, serving: Serving, clock: Clock, *, repeat_until: Mapping[Source, int]) -> None:
+    A heartbeat is no record, so the last one of each partition stands beside its committed offset; after a restart it
+    comes again at just that place, before any record that followed it.
+    """
+
+    def __init__(
+        self, reader: Reader, settings: Settings, clock: Clock, *, committed: Mapping[Source, int],
+        beats: Mapping[Source, int],
+    ) -> None:  # fmt: skip
         self.traced: list[RawBatch] = []  # batches of this turn that hold trace headers
+        self.beats = dict(beats)  # event time of the last heartbeat of each partition
         self._reader = reader
-        self._silence = Silence(serving.settings)
+        self._silence = Silence(settings)
         self._clock = clock
-        self._repeat_until = dict(repeat_until)
+        self._committed = dict(committed)
+        self._repeated = {source: ts for source, ts in beats.items() if ts}  # yet to come again
+        self._newest_stamp_ns = 0
 
     async def next_fetched(self, max_wait_s: float) -> list[Fetched]:
-        items = await self._reader.fetch(max_wait_s)
+        items: list[Fetched] = [*await self._reader.fetch(max_wait_s)]
         now = self._clock.now_ns()
-        for item in items:
-            next_offset = item.next_offset if isinstance(item, Blob) else int(item.offsets[-1]) + 1
-            self._silence.heard(item.topic, item.partition, next_offset - 1, now)
-        return [*items, *self._silence.heartbeats(now)]
+        for source in {(item.topic, item.partition) for item in items}:
+            self._silence.heard(*source, self._reader.position[source] - 1, now)
+        silent = self._silence.heartbeats(now)
+        self.beats |= {(beat.topic, beat.partition): beat.ts for beat in silent}
+        return [*self._overdue(), *items, *silent]
 
     def events(self, fetched: Sequence[Fetched]) -> Sequence[Event]:
         events: list[Event] = []
         for item in fetched:
-            events += _opened(item) if isinstance(item, Blob) else [item]
-        self.traced = [event for event in events if isinstance(event, RawBatch) and event.trace is not None]
+            for event in _opened(item) if isinstance(item, Blob) else [item]:
+                events += self._with_its_beat(event) if self._repeated else [event]
+        batches = [event for event in events if isinstance(event, RawBatch)]
+        self.traced = [batch for batch in batches if batch.trace is not None]
+        self._newest_stamp_ns = max([self._newest_stamp_ns, *(int(batch.stamps_ns[-1]) for batch in batches)])
         return events
 
     def to_repeat(self, positions: Mapping[Source, int]) -> int:
         """Records that were committed before the restart and are yet to be read again."""
-        return sum(max(end - positions.get(source, 0), 0) for source, end in self._repeat_until.items())
+        return sum(max(end - positions.get(source, 0), 0) for source, end in self._committed.items())
+
+    def lag_s(self) -> float:
+        """How old the newest record is that we have read, while others wait."""
+        waiting = self._newest_stamp_ns and any(self._reader.lag().values())
+        return (self._clock.now_ns() - self._newest_stamp_ns) / 1e9 if waiting else 0.0
+
+    def _overdue(self) -> list[Heartbeat]:
+        """Where reading begins at the committed offset, the heartbeat comes first of all."""
+        due = [at for at in self._repeated if self._reader.begun[at] >= self._committed[at]]
+        return [self._repeat(source) for source in due]
+
+    def _with_its_beat(self, event: Event) -> list[Event]:
+        """The batch in two where the committed offset lies within it, with the heartbeat in between."""
+        if not isinstance(event, RawBatch) or (event.topic, event.partition) not in self._repeated:
+            return [event]
+        source = (event.topic, event.partition)
+        before = int(np.searchsorted(event.offsets, self._committed[source]))
+        if before == len(event):
+            return [event]
+        return [event.part(0, before), self._repeat(source), event.part(before, len(event))]
+
+    def _repeat(self, source: Source) -> Heartbeat:
+        return Heartbeat(*source, ts=self._repeated.pop(source), offset=self._committed[source] - 1)
 
 
 def _opened(blob: Blob) -> list[Event]:

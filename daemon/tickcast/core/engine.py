@@ -132,6 +132,7 @@ class Engine:
             elif isinstance(event, Heartbeat):
                 for closed in self.folder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
                     self._open_questions(closed)
+                self._reach(Reached(event.topic, event.partition, event.offset + 1))
             elif isinstance(event, Letters):
                 self._refuse(event)
             elif isinstance(event, Reached):

@@ -18,6 +18,7 @@ from tickcast.errors import BadBroker, BadSettings, BrokerAway, Fenced, Tickcast
 
 CLIENT = "tickcast"
 REQUEST_MS = 20_000
+PRODUCE_MS = 60_000  # a batch that the broker has not taken by then is lost, and with it the unit
 BACKOFF_MS = 20  # between a transaction's steps; the client's own 100 ms would be most of a commit
 METADATA_MS = 30_000  # how soon new partitions are seen
 FETCH_WAIT_MS = 100
@@ -95,7 +96,7 @@ def producer(settings: Kafka, *, transactional_id: str | None = None) -> AIOKafk
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, acks="all", enable_idempotence=True,
         transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_s * 1000,
-        linger_ms=0, max_request_size=PRODUCE_BYTES, request_timeout_ms=REQUEST_MS, retry_backoff_ms=BACKOFF_MS,
+        linger_ms=0, max_request_size=PRODUCE_BYTES, request_timeout_ms=PRODUCE_MS, retry_backoff_ms=BACKOFF_MS,
         metadata_max_age_ms=METADATA_MS, **security(settings.security),
     )  # fmt: skip
 

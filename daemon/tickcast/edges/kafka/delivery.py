@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -20,6 +21,7 @@ from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Source
 from tickcast.edges.kafka.publish import Outbox, PlainBatch, ReadyBatch
+from tickcast.errors import BrokerAway
 
 JSON = msgspec.json.Encoder()
 
@@ -41,8 +43,10 @@ class Sealed:
 class Delivery:
     """Made by `open`. `post` and `seal` never wait; `settle` and `commit` are called unit by unit, in order."""
 
-    def __init__(self, settings: Kafka) -> None:
+    def __init__(self, settings: Kafka, *, max_away_s: float) -> None:
         self._settings = settings
+        self._max_away_s = max_away_s
+        self._heard = asyncio.get_running_loop().time()
         self._exactly_once = settings.delivery == "exactly_once"
         self._fence = client.producer(settings, transactional_id=client.transactional_id(settings, settings.slot))
         self._plain = client.producer(settings)
@@ -53,9 +57,9 @@ class Delivery:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Kafka) -> AsyncIterator["Delivery"]:
+    async def open(cls, settings: Kafka, *, max_away_s: float) -> AsyncIterator["Delivery"]:
         """Fences the slot; from here on the committed positions are final."""
-        delivery = cls(settings)
+        delivery = cls(settings, max_away_s=max_away_s)
         try:
             await delivery._within(delivery._fence.start(), "taking the slot")
             await delivery._within(delivery._plain.start(), "starting the producer")
@@ -104,9 +108,18 @@ class Delivery:
             self._units[0].held = []
 
     async def produce(self, topic: str, messages: list[bytes]) -> None:
-        """Rare records outside every transaction: health, accuracy, jobs, replies."""
-        sent = [await self._plain.send(topic, message) for message in messages]
-        await asyncio.gather(*sent)
+        """Rare records outside every transaction: health, accuracy, jobs, replies. They come again, so while no broker
+        answers they are dropped, up to `max_away_s`."""
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                await asyncio.gather(*[await self._plain.send(topic, message) for message in messages])
+        except (TimeoutError, KafkaError) as error:
+            if clock() - self._heard > self._max_away_s:
+                raise BrokerAway(f"no broker has answered for {self._max_away_s} s: {error!r}") from None
+            structlog.get_logger().warning("broker_away", reason=repr(error), topic=topic)
+        else:
+            self._heard = clock()
 
     async def _commit(self, at: dict[TopicPartition, OffsetAndMetadata]) -> None:
         if not self._exactly_once:

@@ -33,6 +33,7 @@ MOST_WAITING = 2  # batches of a partition that the client has not taken; more w
 
 Trace = tuple[U8, I64]  # the traceparent of row i is the 55 bytes from data[starts[i]] on; -1 = none
 Delivery = Awaitable[Any]
+Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]  # key, value, headers
 
 
 class ReadyBatch:
@@ -113,7 +114,7 @@ class PlainFramer:
     def frame(
         self, encoded: Encoded, symbols: SymbolTable, stamp_ms: int, trace: Trace | None = None
     ) -> list[PlainBatch]:
-        messages = []
+        messages: list[Message] = []
         for row, symbol in enumerate(encoded.symbol):
             key = symbols.arrays.names[symbol, : symbols.arrays.lengths[symbol]].tobytes()
             value = encoded.data[encoded.starts[row] : encoded.ends[row]].tobytes()

@@ -36,7 +36,8 @@ class Reader:
         self.rebuilds = 0  # without progress in between
         self._settings = settings
         self._partitions = {source: TopicPartition(*source) for source in sources}
-        self._position: dict[Source, int] = {}
+        self.position: dict[Source, int] = {}  # next offset of each
+        self.begun: dict[Source, int] = {}
         self._still_s = dict.fromkeys(sources, 0.0)  # waited for a partition that has more to give
         self._stopped: set[Source] = set()
         self._consumer: AIOKafkaConsumer | None = None
@@ -68,7 +69,8 @@ class Reader:
     def begin(self, positions: Mapping[Source, int]) -> None:
         """Read each partition from its offset on."""
         assert self._consumer is not None
-        self._position = dict(positions)
+        self.position = dict(positions)
+        self.begun = self.begun or dict(positions)
         for source, at in self._partitions.items():
             self._consumer.seek(at, positions[source])
 
@@ -91,7 +93,7 @@ class Reader:
         items: list[Blob | RawBatch] = self._blobs(fetched) if self.columnar else [*fetch.plain_batches(fetched)]
         for item in items:
             source = (item.topic, item.partition)
-            self._position[source] = item.next_offset if isinstance(item, Blob) else int(item.offsets[-1]) + 1
+            self.position[source] = item.next_offset if isinstance(item, Blob) else int(item.offsets[-1]) + 1
             self._still_s[source], self.rebuilds = 0.0, 0
         if not items:
             await self._note_stillness(clock() - began)
@@ -101,7 +103,7 @@ class Reader:
         """Records that the broker held at the last fetch and we have not read."""
         assert self._consumer is not None
         high = {source: self._consumer.highwater(at) or 0 for source, at in self._partitions.items()}
-        return {source: max(high[source] - position, 0) for source, position in self._position.items()}
+        return {source: max(high[source] - position, 0) for source, position in self.position.items()}
 
     def stop_reading(self, source: Source) -> bool:
         """Never read the partition again; returns whether others are left."""
@@ -110,8 +112,8 @@ class Reader:
         self._consumer.pause(self._partitions[source])
         return len(self._stopped) < len(self._partitions)
 
-    async def new_partitions(self) -> dict[str, int]:
-        """Partitions of our topics as the broker counts them now."""
+    def partition_counts(self) -> dict[str, int]:
+        """Partitions of our topics as the client's metadata, which it refreshes by itself, has them now."""
         assert self._consumer is not None
         topics = {topic for topic, _ in self._partitions}
         return {topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in topics}
@@ -134,7 +136,7 @@ class Reader:
         self._still_s = dict.fromkeys(self._still_s, 0.0)
         await self._disconnect()
         await self._connect()
-        self.begin(self._position)
+        self.begin(self.position)
 
     async def _connect(self) -> None:
         self._consumer = client.consumer(self._settings, deserializer=fetch.BLOBS if self.columnar else None)

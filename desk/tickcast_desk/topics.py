@@ -1,0 +1,19 @@
+"""Finding a topic for a command that a person typed: a short wait, said on the terminal. It moves no record."""
+
+import sys
+
+from tickcast.bus_settings import Kafka
+from tickcast.edges.kafka import client
+
+MAX_WAIT_S = 10  # for a broker that was started a moment ago
+
+
+async def count_partitions(settings: Kafka, topic: str, *, named_by: str) -> int:
+    """`named_by` is the setting or the argument that names the topic."""
+    await client.reach(settings, max_wait_s=MAX_WAIT_S, waiting=_say_waiting)
+    counts = await client.partitions_of(settings, [topic], setting=named_by)
+    return counts[topic]
+
+
+def _say_waiting(problem: str, pause_s: float) -> None:
+    print(f"{problem}; again in {pause_s:.1f} s", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""The ledger: what the ticks of a topic should have led to, beside what stands in the topics and the store.
+
+It reads with the plain client and knows the daemon by its settings only: tick bars of one tick, so that every good tick
+after its symbol's first has exactly one forecast.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from chaoskit import Deployment
+
+RELATIVE, OF_A_MOVE = 1e-6, 1e-4  # how far two writings of one forecast may be apart
+OF_THE_RUN = {"produced_ns", "age_ms"}  # the rest of a forecast is a function of the ticks
+NUMBERS = {"quantiles", "point", "anchor", "scale", "confidence"}
+READ_LIMIT_S = 120
+
+Place = tuple[int, int]  # partition and offset of a tick
+Forecast = dict[str, Any]
+
+
+@dataclass
+class Expected:
+    """What the ticks should have led to."""
+
+    ticks: int = 0
+    late: int = 0
+    answers: set[Place] = field(default_factory=set)
+    letters: dict[Place, tuple[bytes | None, bytes]] = field(default_factory=dict)
+
+
+@dataclass
+class Ledger:
+    """In numbers; all of `faults` are nought where the promise was kept."""
+
+    ticks: int
+    late: int
+    expected: int
+    answered: int
+    lost: int  # ticks that no forecast answers
+    strange: int  # forecasts of what no forecast should be of, or of another id than the tick's first
+    duplicates: int  # records beyond the first of an id, read_committed
+    uncommitted: int  # records that only read_uncommitted sees
+    differing: int  # duplicates with other values, committed or not
+    unlike_reference: int  # forecasts that an undisturbed run made otherwise, or not at all
+    letters: int
+    letters_lost: int
+    letters_altered: int
+    letters_twice: int
+    stored: int
+    store_lacks: int
+    store_twice: int
+    letters_not_stored_once: int
+
+    def faults(self, *, exactly_once: bool) -> dict[str, int]:
+        names = [
+            "lost", "strange", "differing", "unlike_reference", "letters_lost", "letters_altered", "store_lacks",
+            "store_twice", "letters_not_stored_once", *(("duplicates", "letters_twice") if exactly_once else ()),
+        ]  # fmt: skip
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+def check(deployment: Deployment, *, reference: Deployment, stores: Sequence[Path] = ()) -> Ledger:
+    """Of a deployment that has caught up and been drained. The stores of several daemons count as one."""
+    expected = judge(read(deployment, deployment.ticks))
+    topic = deployment.prefix + "forecasts"
+    committed, all_of_them = read(deployment, topic), read(deployment, topic, isolation="read_uncommitted")
+    forecasts = [_forecast(record) for record in committed]
+    first: dict[str, Forecast] = {}
+    for forecast in forecasts:
+        first.setdefault(forecast["id"], forecast)
+    at = Counter(map(_place, first.values()))
+    model = {f["id"]: f for f in map(_forecast, read(reference, reference.prefix + "forecasts"))}
+    letters = read(deployment, deployment.prefix + "dlq")
+    ledger = Ledger(
+        ticks=expected.ticks, late=expected.late, expected=len(expected.answers),
+        answered=len(expected.answers & at.keys()), lost=len(expected.answers - at.keys()),
+        strange=sum(at.values()) - len(expected.answers & at.keys()), duplicates=len(forecasts) - len(first),
+        uncommitted=len(all_of_them) - len(committed),
+        differing=sum(differ(f, first.get(f["id"], f)) for f in map(_forecast, all_of_them)),
+        unlike_reference=sum(id not in model or differ(f, model[id]) for id, f in first.items()),
+        **_letters(letters, expected), **_stored(stores or [deployment.store], expected, set(first)),
+    )  # fmt: skip
+    print(ledger)
+    return ledger
+
+
+def judge(records: Sequence[ConsumerRecord], *, lateness_ns: int = 1_000_000_000) -> Expected:
+    """By the rules of docs/bars.md, told once more and plainly."""
+    expected, newest = Expected(ticks=len(records)), dict[str, int]()
+    for record in records:
+        try:
+            tick = msgspec.json.decode(record.value or b"")
+            symbol, at = tick["symbol"], tick["ts"]
+        except (msgspec.DecodeError, KeyError):
+            expected.letters[_at(record)] = (record.key, record.value or b"")
+            continue
+        if at < newest.get(symbol, at) - lateness_ns:
+            expected.late += 1
+            continue
+        if symbol in newest:
+            expected.answers.add(_at(record))
+        newest[symbol] = max(at, newest.get(symbol, at))
+    return expected
+
+
+def differ(one: Forecast, other: Forecast) -> bool:
+    if one.keys() != other.keys():
+        return True
+    exact = one.keys() - NUMBERS - OF_THE_RUN
+    return any(one[name] != other[name] for name in exact) or not all(
+        _is_close(one[name], other[name], other) for name in NUMBERS & one.keys()
+    )
+
+
+def _is_close(one: Any, other: Any, forecast: Forecast) -> bool:
+    if one is None or other is None:
+        return one is other
+    apart, size = np.abs(np.subtract(one, other)), np.abs(other)
+    move = forecast["scale"] * abs(forecast["anchor"])  # log returns
+    return bool((apart <= RELATIVE * size).all() and (apart <= np.maximum(OF_A_MOVE * move, 0)).all())
+
+
+def _letters(records: Sequence[ConsumerRecord], expected: Expected) -> dict[str, int]:
+    seen = Counter[Place]()
+    altered = 0
+    for record in records:
+        headers = {name: value.decode() for name, value in record.headers}
+        place = int(headers["partition"]), int(headers["offset"])
+        seen[place] += 1
+        altered += expected.letters.get(place) != (record.key, record.value or b"")
+    return {
+        "letters": len(expected.letters), "letters_lost": len(expected.letters.keys() - seen.keys()),
+        "letters_altered": altered, "letters_twice": sum(seen.values()) - len(seen),
+    }  # fmt: skip
+
+
+def _stored(stores: Sequence[Path], expected: Expected, ids: set[str]) -> dict[str, int]:
+    stored, letters, twice = set[str](), Counter[Place](), 0
+    for path in stores:
+        with duckdb.connect(str(path), read_only=True) as store:
+            rows = [id.hex for (id,) in store.sql("SELECT id FROM forecasts").fetchall()]
+            places = store.sql("SELECT source_partition, source_offset FROM dead_letters").fetchall()
+        twice += len(rows) - len(set(rows))
+        stored |= set(rows)
+        letters.update(places)
+    wrong = sum(letters[place] != 1 for place in expected.letters) if len(stores) == 1 else 0
+    return {
+        "stored": len(stored), "store_lacks": len(ids - stored), "store_twice": twice,
+        "letters_not_stored_once": wrong,
+    }  # fmt: skip
+
+
+def read(deployment: Deployment, topic: str, *, isolation: str = "read_committed") -> list[ConsumerRecord]:
+    """All that the topic holds, partition by partition."""
+    return asyncio.run(_read(deployment.broker.bootstrap, topic, deployment.partitions, isolation))
+
+
+async def _read(bootstrap: str, topic: str, count: int, isolation: str) -> list[ConsumerRecord]:
+    records: list[ConsumerRecord] = []
+    async with (
+        asyncio.timeout(READ_LIMIT_S),
+        AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level=isolation, auto_offset_reset="earliest") as reader,
+    ):
+        partitions = [TopicPartition(topic, p) for p in range(count)]
+        reader.assign(partitions)
+        ends: Mapping[TopicPartition, int] = await reader.end_offsets(partitions)
+        while [at for at in partitions if await reader.position(at) < ends[at]]:
+            for found in (await reader.getmany(timeout_ms=100)).values():
+                records += found
+    return sorted(records, key=_at)
+
+
+def _forecast(record: ConsumerRecord) -> Forecast:
+    return msgspec.json.decode(record.value)
+
+
+def _place(forecast: Forecast) -> Place:
+    return forecast["source"]["partition"], forecast["source"]["offset"]
+
+
+def _at(record: ConsumerRecord) -> Place:
+    return record.partition, record.offset

@@ -1,0 +1,46 @@
+"""A daemon that kills itself: `python seams.py SEAM TIMES run --config FILE` runs `tickcast run ...` until it has passed
+that seam so often. The seams are put in from here; the daemon knows nothing of them.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from tickcast import cli
+from tickcast.app.kafka_bus import Commits
+from tickcast.edges.kafka.delivery import Delivery
+from tickcast.edges.kafka.reader import Reader
+from tickcast.registry.store import Store
+
+SEAMS: dict[str, tuple[type, str]] = {
+    "fetch": (Reader, "fetch"),
+    "publish": (Delivery, "settle"),  # the broker holds what the unit published; the store does not
+    "store": (Store, "write"),
+    "offsets": (AIOKafkaProducer, "send_offsets_to_transaction"),  # within the transaction
+    "commit": (Delivery, "commit"),  # before the snapshot of this unit
+    "snapshot": (Commits, "save"),
+}
+
+
+def die_after(seam: str, times: int) -> None:
+    """Let the call end so many times, and nothing come after it."""
+    owner, name = SEAMS[seam]
+    call, left = getattr(owner, name), times
+
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        result = await call(*args, **kwargs)
+        left -= result != []  # an empty fetch is none
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, dying)
+
+
+if __name__ == "__main__":
+    die_after(sys.argv[1], int(sys.argv[2]))
+    sys.exit(cli.main(sys.argv[3:]))
