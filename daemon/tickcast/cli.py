@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tickcast.app.bus import Bus
     from tickcast.clock import SystemClock
 
+HOUR_S = 3600
+
 T = TypeVar("T")
 Handler = Callable[[argparse.Namespace, Settings, Origins], int]
 
@@ -56,10 +58,14 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
     replay = add("replay", _replay, "run history through the same engine and report how it did")
-    replay.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    history = replay.add_mutually_exclusive_group(required=True)
+    history.add_argument("--data", type=Path, help="file or folder of ticks or bars")
+    history.add_argument("--from-kafka", metavar="TOPIC", help="what the topic holds between --start and --end")
     replay.add_argument("--out", type=Path, default=Path("out/replay"), help="folder for the report and its data")
-    replay.add_argument("--from", dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339")
-    replay.add_argument("--to", dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
+    replay.add_argument(
+        "--from", "--start", dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339"
+    )
+    replay.add_argument("--to", "--end", dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
     replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
     replay.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
     replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
@@ -77,11 +83,14 @@ def parser() -> argparse.ArgumentParser:
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
     query.add_argument("sql")
     add("run", _run, "the daemon")
-    synth = add("synth", _synth, "write a seeded synthetic market to a file")
-    synth.add_argument("--out", type=Path, required=True, help=".parquet, .csv or .jsonl, also .gz")
+    synth = add("synth", _synth, "a seeded synthetic market, to a file or live to the broker")
+    market = synth.add_mutually_exclusive_group(required=True)
+    market.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl, also .gz")
+    market.add_argument("--to", choices=["kafka"], help="send ticks of now to the first of topics.ticks")
     synth.add_argument("--symbols", type=_positive, default=50)
-    synth.add_argument("--seconds", type=_positive, default=3600)
+    synth.add_argument("--seconds", type=_positive, help="default: an hour in a file, until Ctrl-C to a broker")
     synth.add_argument("--seed", type=int, default=1)
+    synth.add_argument("--rate", type=_speed, default=500.0, metavar="max|N", help="ticks per second, in the mean")
     schema = add("schema", _schema, "print the JSON Schema of a record, or the list of records")
     schema.add_argument("name", nargs="?", help="a record, such as forecasts")
     add("reference", _reference, "print the reference page of the documentation")
@@ -140,7 +149,7 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
 
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
-    order = Order(args.data, args.out, args.chunk, args.speed, args.start, args.end, args.symbols)
+    order = Order(args.data or args.from_kafka, args.out, args.chunk, args.speed, args.start, args.end, args.symbols)
     _run_loop(lambda: replay_and_report(settings, order))
     return EXIT_OK
 
@@ -173,8 +182,28 @@ def _query(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast_desk.synth import write
 
-    ticks = write(args.out, symbols=args.symbols, seconds=args.seconds, seed=args.seed)
+    if args.to:
+        return _synth_live(args, settings)
+    if not args.rate:
+        raise BadSettings("--rate max is for --to kafka: time in a file has no fastest pace", remedy="give --rate N")
+    ticks = write(
+        args.out, symbols=args.symbols, seconds=args.seconds or HOUR_S, seed=args.seed, tick_rate_hz=args.rate
+    )
     print(f"{ticks:,} ticks in {args.out}")
+    return EXIT_OK
+
+
+def _synth_live(args: argparse.Namespace, settings: Settings) -> int:
+    from tickcast.clock import SystemClock
+    from tickcast_desk.produce import Feed, produce
+
+    async def trade() -> int:
+        stop = asyncio.Event()
+        drain_on_signals(stop.set)
+        feed = Feed(args.symbols, args.seed, args.rate, args.seconds)
+        return await produce(settings, feed, clock=SystemClock(), stop=stop)
+
+    print(f"{_run_loop(trade):,} ticks in {settings.topics.ticks[0]}")
     return EXIT_OK
 
 

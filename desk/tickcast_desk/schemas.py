@@ -56,7 +56,7 @@ class Forecast(Struct):
     anchor: Annotated[float, Meta(description="the last close")]
     unit: Literal["price"]
     transform: Annotated[str, Meta(extra_json_schema={"enum": TRANSFORMS})]
-    scale: Annotated[float | None, Meta(description="usual one-bar move of the window; null beyond all measure")]
+    scale: Annotated[float, Meta(ge=0, description="usual one-bar move of the window")]
     model: str
     version: Annotated[str, Meta(description="of the model")]
     rung: Annotated[str, Meta(extra_json_schema={"enum": [*RUNGS]}, description="who answered")]

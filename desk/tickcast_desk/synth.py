@@ -178,12 +178,15 @@ class Market:
         return Block(symbol[order], ts[order], np.round(price[order], 9), size[order])
 
 
+def json_texts(ticks: pl.DataFrame) -> pl.Series:
+    """One JSON object per tick."""
+    form = pl.format('{{"symbol":"{}","ts":{},"price":{},"size":{}}}', "symbol", "ts", "price", "size")
+    return ticks.select(form.alias("text"))["text"]
+
+
 def json_messages(ticks: pl.DataFrame) -> list[tuple[str, bytes]]:
-    """One JSON object per tick, with its symbol as key."""
-    text = ticks.select(
-        pl.format('{{"symbol":"{}","ts":{},"price":{},"size":{}}}', "symbol", "ts", "price", "size").alias("text")
-    )["text"]
-    return [(symbol, line.encode()) for symbol, line in zip(ticks["symbol"], text)]
+    """The text of each tick, with its symbol as key."""
+    return [(symbol, line.encode()) for symbol, line in zip(ticks["symbol"], json_texts(ticks))]
 
 
 def write(path: Path, *, symbols: int, seconds: float, seed: int, tick_rate_hz: float = 500.0) -> int:

@@ -56,7 +56,8 @@ class TopicHistory:
             )
 
     def events(self, fetched: list[Item]) -> list[Event]:
-        return [self._wanted.of(item) if isinstance(item, RawBatch) else letter_of(item) for item in fetched]
+        events = [self._wanted.of(item) if isinstance(item, RawBatch) else letter_of(item) for item in fetched]
+        return [event for event in events if not isinstance(event, RawBatch) or len(event)]
 
 
 class Wanted:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tickcast.app.wiring import build
+from tickcast.app.wiring import Serving, build
 from tickcast.codec.forecasts import ForecastWriter
-from tickcast.columns import PACKED, RawBatch
+from tickcast.columns import PACKED, Encoded, RawBatch
 from tickcast.core.ladder import RUNGS
 from tickcast.settings import CodecTopic, Fields, Settings, load
 
@@ -19,7 +19,7 @@ def warm() -> None:
     for kind in KINDS:
         settings = load(overrides={"bars.kind": kind, "features.publish": "true"}, environ={})[0]
         warm_up(settings)
-    warm_up(load(overrides={"codec.kind": "arrow"}, environ={})[0])
+    warm_up(load(overrides={"codec.kind": "arrow", "bus.kind": "kafka"}, environ={})[0])
 
 
 def warm_up(settings: Settings) -> None:
@@ -41,10 +41,21 @@ def warm_up(settings: Settings) -> None:
     outcome = engine.turn([_packed(bars, small)], T0)
     sources = engine.folder.sources()
     for forecasts in outcome.forecasts:
-        writer.encode(forecasts, serving.symbols, produced_ns=T0, sources=sources)
+        encoded = writer.encode(forecasts, serving.symbols, produced_ns=T0, sources=sources)
+        if settings.bus.kind == "kafka":
+            _warm_kafka(encoded, serving)
     for vectors in outcome.vectors:
         writer.encode_features(vectors, serving.symbols, names=serving.features.names, sources=sources)
     engine.scorekeeper.accuracy(T0, window="rolling")
+
+
+def _warm_kafka(encoded: Encoded, serving: Serving) -> None:
+    from tickcast.edges.kafka import fetch, framing  # other buses do without the client
+
+    fetch.warm_up()
+    kafka = serving.settings.kafka
+    framer = framing.Framer(1, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
+    framer.frame(encoded, serving.symbols, T0 // 10**6)
 
 
 def _packed(bars: int, settings: Settings) -> RawBatch:

@@ -1,4 +1,4 @@
-"""What systemd and the daemon tell each other: readiness, status, signs of life, secrets. Elsewhere it is silent.
+"""What systemd and the daemon tell each other: readiness, status, signs of life. Elsewhere it is silent.
 
 It never decides whether the daemon is well: `watch` asks, and says nothing while there is no answer.
 """
@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 import structlog
 
@@ -58,13 +57,6 @@ class Notifier:
                 speaker.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             structlog.get_logger().warning("notify_failed", reason=str(error), said=lines[0])
-
-
-def credential(environ: Mapping[str, str], name: str) -> Path | None:
-    """The file of a secret that the unit loads with LoadCredential=, where there is one."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, name) if folder else None
-    return path if path and path.is_file() else None
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

@@ -59,7 +59,7 @@ class RangeReader:
                 if span.first < span.end:
                     reader = await stack.enter_async_context(Reader.open(bounded, [source]))
                     reader.begin({source: span.first})
-                    opened.append(_Partition(reader, span))
+                    opened.append(_Partition(reader, source, span))
             yield cls(opened)
 
     @property
@@ -93,12 +93,11 @@ class RangeReader:
 class _Partition:
     """One partition on its way through its span. Its time is the largest stamp so far: it never runs backwards."""
 
-    def __init__(self, reader: Reader, span: Span) -> None:
+    def __init__(self, reader: Reader, source: Source, span: Span) -> None:
         self.span = span
         self.ready: deque[tuple[RawBatch, I64]] = deque()  # what comes next, with the time at each message
         self.damaged: list[Damaged] = []
-        self._reader = reader
-        self._read = span.first
+        self._reader, self._source = reader, source
         self._newest_ns = -FOREVER_NS
 
     @property
@@ -107,11 +106,15 @@ class _Partition:
 
     @property
     def reached(self) -> int:
-        return int(self.ready[0][0].offsets[0]) if self.ready else min(self._read, self.span.end)
+        return int(self.ready[0][0].offsets[0]) if self.ready else min(self._read_to, self.span.end)
+
+    @property
+    def _read_to(self) -> int:
+        return self._reader.position[self._source]
 
     async def fill(self) -> None:
         """Returns once something is ready, or the span has ended."""
-        while not self.ready and self._read < self.span.end:
+        while not self.ready and self._read_to < self.span.end:
             for item in await self._reader.fetch(MAX_WAIT_S):
                 self._keep(item)
 
@@ -125,7 +128,6 @@ class _Partition:
 
     def _keep(self, item: Blob | RawBatch) -> None:
         batches, damaged = open_blob(item) if isinstance(item, Blob) else ([item], [])
-        self._read = item.next_offset if isinstance(item, Blob) else int(item.offsets[-1]) + 1
         self.damaged += [batch for batch in damaged if batch.first_offset < self.span.end]
         for batch in batches:
             raw = batch.part(0, int(np.searchsorted(batch.offsets, self.span.end)))

@@ -1,0 +1,95 @@
+"""A broker that does not let the daemon in, or is not there: the message names the setting, the exit code says what to do."""
+
+import pytest
+
+from brokerkit import PASSWORD, USER
+from chaoskit import OUTPUTS, Deployment
+from feeder import feed_at_once, tape
+from netkit import free_port
+from tickcast.errors import EXIT_DIED, EXIT_REFUSED
+
+pytestmark = pytest.mark.timeout(120)
+Right = tuple[str, str, tuple[str, ...]]
+
+
+@pytest.fixture
+def secured(secure_kafka, tmp_path) -> Deployment:
+    """As it should be but for its rights: TLS, and a user with a password."""
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    return Deployment(
+        secure_kafka, tmp_path / "daemon", listener="SASL_SSL", kafka__security__protocol="SASL_SSL",
+        kafka__security__username=USER, kafka__security__password_file=str(password),
+        kafka__security__ca_file=str(secure_kafka.certificates.ca),
+    )  # fmt: skip
+
+
+def rights(deployment: Deployment) -> dict[str, Right]:
+    """All that a daemon needs, by what it needs it for."""
+    outputs = {name: ("topic", deployment.prefix + name, ("write", "describe")) for name in OUTPUTS}
+    return outputs | {
+        "ticks": ("topic", deployment.ticks, ("read", "describe")),
+        "group": ("group", deployment.group, ("read", "describe")),
+        "slot": ("transactional_id", f"tickcast.{deployment.group}.0", ("write", "describe")),
+    }
+
+
+def allow(deployment: Deployment, *, without: str = "") -> None:
+    for what, (resource, name, operations) in rights(deployment).items():
+        if what != without:
+            deployment.broker.allow(resource, name, *operations)
+
+
+def test_with_all_rights_it_answers(secured):
+    allow(secured)
+    feed_at_once(secured.broker.bootstrap, secured.ticks, tape(1, partitions=4), 100)
+    secured.run_undisturbed()
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [
+        ("ticks", "topics.ticks"), ("forecasts", "forecasts"), ("dlq", "dlq"), ("group", "kafka.group"),
+        ("slot", "transactional"),
+    ],
+)  # fmt: skip
+def test_a_missing_right_refuses_the_start_and_says_which(secured, without, named):
+    allow(secured, without=without)
+    feed_at_once(secured.broker.bootstrap, secured.ticks, tape(1, partitions=4), 300)
+    daemon = secured.start()
+    assert daemon.ended() == EXIT_REFUSED, daemon.log()
+    assert named in daemon.log().splitlines()[-1], daemon.log()
+    assert "docs/kafka.md" in daemon.log()
+
+
+def test_an_authority_that_we_do_not_trust_is_refused(secured):
+    daemon = secured.start(kafka__security__ca_file=str(secured.broker.certificates.stranger))
+    assert daemon.ended() == EXIT_REFUSED, daemon.log()
+    assert "kafka.security.protocol, .ca_file" in daemon.log()
+
+
+def test_a_wrong_password_is_refused(secured, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guessed")
+    daemon = secured.start(kafka__security__password_file=str(wrong))
+    assert daemon.ended() == EXIT_REFUSED, daemon.log()
+    assert f"refuses the user '{USER}'" in daemon.log()
+    assert "kafka.security.username, .password_file" in daemon.log()
+    assert "guessed" not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("topics.ticks", ["no.such.topic"]), ("topics.prefix", "no.such.prefix.")]
+)
+def test_a_missing_topic_is_refused(kafka, tmp_path, setting, value):
+    daemon = Deployment(kafka, tmp_path / "daemon").start(**{setting: value})
+    assert daemon.ended() == EXIT_REFUSED, daemon.log()
+    assert f"of {setting} does not exist" in daemon.log()
+
+
+def test_a_broker_that_is_away_is_waited_for_and_given_up_after_max_wait_s(kafka, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    daemon = Deployment(kafka, tmp_path / "daemon").start(kafka__bootstrap_servers=address, runtime__max_wait_s=2)
+    assert daemon.ended() == EXIT_DIED, daemon.log()
+    assert daemon.log().count("broker_away") > 2
+    assert "kafka.bootstrap_servers" in daemon.log().splitlines()[-1]
