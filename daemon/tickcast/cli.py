@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
     query.add_argument("sql")
     add("run", _run, "the daemon")
+    units = add("install-units", _install_units, "write systemd's units with the paths of this machine")
+    units.add_argument("--to", type=Path, default=Path("/etc/systemd/system"), metavar="DIR", help="where they go")
     synth = add("synth", _synth, "a seeded synthetic market, to a file or live to the broker")
     market = synth.add_mutually_exclusive_group(required=True)
     market.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl, also .gz")
@@ -108,6 +110,7 @@ def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.app.daemon import Daemon
     from tickcast.app.footprint import state_bytes
+    from tickcast.app.reload import Reload
     from tickcast.clock import SystemClock
     from tickcast.edges.telemetry import set_up_logging
     from tickcast_desk.check import refuse_too_large
@@ -119,6 +122,10 @@ def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
         set_up_logging(settings.log, clock=clock)
         daemon = Daemon(settings, _bus(settings, clock), clock=clock)
         drain_on_signals(daemon.drain)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Reload(
+            settings, lambda: load([Path(f) for f in args.config], _overrides(args.set))[0],
+            notifier=daemon.notifier, clock=clock,
+        ))  # fmt: skip
         await daemon.run()
 
     _run_loop(serve)
@@ -127,14 +134,32 @@ def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
 
 def _bus(settings: Settings, clock: "SystemClock") -> "Bus":
     """Only what the settings name is imported."""
+    bus: Bus
     if settings.bus.kind == "kafka":
         from tickcast.app.kafka_bus import KafkaBus
 
-        return KafkaBus(settings)
-    from tickcast.app.bus_edges import EmbeddedBus
-    from tickcast.edges.memory_bus import MemoryBus
+        bus = KafkaBus(settings)
+    elif settings.bus.kind == "mqtt":
+        from tickcast.app.mqtt_bus import MqttBus
 
-    return EmbeddedBus(MemoryBus(clock))
+        bus = MqttBus(settings)
+    else:
+        from tickcast.app.bus_edges import EmbeddedBus
+        from tickcast.edges.memory_bus import MemoryBus
+
+        bus = EmbeddedBus(MemoryBus(clock))
+    if settings.mqtt.mirror:
+        from tickcast.app.mqtt_bus import MirroredBus
+
+        bus = MirroredBus(bus, settings)
+    return bus
+
+
+def _install_units(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.install_units import install_units
+
+    install_units(settings, [Path(f) for f in args.config], to=args.to)
+    return EXIT_OK
 
 
 def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:

@@ -157,5 +157,6 @@ class Health(Record, frozen=True):
     produced_ns: int
     feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
     lag_records: int = 0  # that wait in the source
+    dropped: dict[str, int] = {}  # messages that gave way to newer ones, by where
     lag_s: float = 0.0  # age of the newest record that was read, while others wait
     schema: int = 1

@@ -158,7 +158,10 @@ class _Trade:
                 await asyncio.sleep(STEP_S)
 
     async def say_progress(self) -> None:
+        before, then_ns = 0, self._began_ns
         while True:
-            before = self.sent
             await asyncio.sleep(SAY_EVERY_S)
-            print(f"{self.sent:,} ticks sent, {(self.sent - before) / SAY_EVERY_S:,.0f}/s", flush=True)
+            sent, now_ns = self.sent, self._clock.monotonic_ns()
+            rate_hz = (sent - before) * SECOND_NS / (now_ns - then_ns)
+            print(f"{sent:,} ticks sent, {rate_hz:,.0f}/s", flush=True)
+            before, then_ns = sent, now_ns

@@ -109,7 +109,10 @@ class HistorySource:
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, max_wait_s))
                 return []
-        fetched, rows = await anext(self._turns, (None, 0))
+        turn = await anext(self._turns, None)
+        if turn is None:
+            return None
+        fetched, rows = turn
         self._progress.advance(rows)
         return fetched
 

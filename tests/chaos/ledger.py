@@ -8,15 +8,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-
 from chaoskit import Deployment
 
 RELATIVE, OF_A_MOVE = 1e-6, 1e-4  # how far two writings of one forecast may be apart
@@ -36,6 +34,13 @@ class Expected:
     late: int = 0
     answers: set[Place] = field(default_factory=set)
     letters: dict[Place, tuple[bytes | None, bytes]] = field(default_factory=dict)
+
+
+class Stored(NamedTuple):
+    """What the store of one daemon holds."""
+
+    ids: list[str]  # of forecasts
+    letters: list[Place]
 
 
 @dataclass
@@ -69,29 +74,49 @@ class Ledger:
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a deployment left behind, with all records in the order of their offsets."""
+
+    ticks: Sequence[ConsumerRecord]
+    forecasts: Sequence[ConsumerRecord]  # read_committed
+    with_aborted: Sequence[ConsumerRecord]  # read_uncommitted
+    letters: Sequence[ConsumerRecord]
+    undisturbed: Sequence[ConsumerRecord]  # forecasts of the reference
+    stores: Sequence[Stored]
+
+
 def check(deployment: Deployment, *, reference: Deployment, stores: Sequence[Path] = ()) -> Ledger:
-    """Of a deployment that has caught up and been drained. The stores of several daemons count as one."""
-    expected = judge(read(deployment, deployment.ticks))
+    """Of a deployment that has caught up and been drained. The stores of several daemons count together."""
     topic = deployment.prefix + "forecasts"
-    committed, all_of_them = read(deployment, topic), read(deployment, topic, isolation="read_uncommitted")
-    forecasts = [_forecast(record) for record in committed]
+    ledger = balance(Evidence(
+        ticks=read(deployment, deployment.ticks), forecasts=read(deployment, topic),
+        with_aborted=read(deployment, topic, isolation="read_uncommitted"),
+        letters=read(deployment, deployment.prefix + "dlq"),
+        undisturbed=read(reference, reference.prefix + "forecasts"),
+        stores=[stored(path) for path in stores or [deployment.store]],
+    ))  # fmt: skip
+    print(ledger)
+    return ledger
+
+
+def balance(evidence: Evidence) -> Ledger:
+    expected = judge(evidence.ticks)
+    forecasts = [_forecast(record) for record in evidence.forecasts]
     first: dict[str, Forecast] = {}
     for forecast in forecasts:
         first.setdefault(forecast["id"], forecast)
     at = Counter(map(_place, first.values()))
-    model = {f["id"]: f for f in map(_forecast, read(reference, reference.prefix + "forecasts"))}
-    letters = read(deployment, deployment.prefix + "dlq")
-    ledger = Ledger(
-        ticks=expected.ticks, late=expected.late, expected=len(expected.answers),
-        answered=len(expected.answers & at.keys()), lost=len(expected.answers - at.keys()),
-        strange=sum(at.values()) - len(expected.answers & at.keys()), duplicates=len(forecasts) - len(first),
-        uncommitted=len(all_of_them) - len(committed),
-        differing=sum(differ(f, first.get(f["id"], f)) for f in map(_forecast, all_of_them)),
+    model = {f["id"]: f for f in map(_forecast, evidence.undisturbed)}
+    answered = len(expected.answers & at.keys())
+    return Ledger(
+        ticks=expected.ticks, late=expected.late, expected=len(expected.answers), answered=answered,
+        lost=len(expected.answers) - answered, strange=at.total() - answered, duplicates=len(forecasts) - len(first),
+        uncommitted=len(evidence.with_aborted) - len(forecasts),
+        differing=sum(differ(f, first.get(f["id"], f)) for f in map(_forecast, evidence.with_aborted)),
         unlike_reference=sum(id not in model or differ(f, model[id]) for id, f in first.items()),
-        **_letters(letters, expected), **_stored(stores or [deployment.store], expected, set(first)),
+        **_letters(evidence.letters, expected), **_stored(evidence.stores, expected, set(first)),
     )  # fmt: skip
-    print(ledger)
-    return ledger
 
 
 def judge(records: Sequence[ConsumerRecord], *, lateness_ns: int = 1_000_000_000) -> Expected:
@@ -127,7 +152,7 @@ def _is_close(one: Any, other: Any, forecast: Forecast) -> bool:
         return one is other
     apart, size = np.abs(np.subtract(one, other)), np.abs(other)
     move = forecast["scale"] * abs(forecast["anchor"])  # log returns
-    return bool((apart <= RELATIVE * size).all() and (apart <= np.maximum(OF_A_MOVE * move, 0)).all())
+    return bool((apart <= RELATIVE * size).all() and (apart <= OF_A_MOVE * move).all())
 
 
 def _letters(records: Sequence[ConsumerRecord], expected: Expected) -> dict[str, int]:
@@ -144,20 +169,22 @@ def _letters(records: Sequence[ConsumerRecord], expected: Expected) -> dict[str,
     }  # fmt: skip
 
 
-def _stored(stores: Sequence[Path], expected: Expected, ids: set[str]) -> dict[str, int]:
-    stored, letters, twice = set[str](), Counter[Place](), 0
-    for path in stores:
-        with duckdb.connect(str(path), read_only=True) as store:
-            rows = [id.hex for (id,) in store.sql("SELECT id FROM forecasts").fetchall()]
-            places = store.sql("SELECT source_partition, source_offset FROM dead_letters").fetchall()
-        twice += len(rows) - len(set(rows))
-        stored |= set(rows)
-        letters.update(places)
-    wrong = sum(letters[place] != 1 for place in expected.letters) if len(stores) == 1 else 0
+def _stored(stores: Sequence[Stored], expected: Expected, ids: set[str]) -> dict[str, int]:
+    everywhere = set[str]().union(*(store.ids for store in stores))
+    letters = [Counter(store.letters) for store in stores]
     return {
-        "stored": len(stored), "store_lacks": len(ids - stored), "store_twice": twice,
-        "letters_not_stored_once": wrong,
+        "stored": len(everywhere), "store_lacks": len(ids - everywhere),
+        "store_twice": sum(len(store.ids) - len(set(store.ids)) for store in stores),
+        "letters_not_stored_once": sum(
+            max(held[place] for held in letters) != 1 for place in expected.letters
+        ),
     }  # fmt: skip
+
+
+def stored(path: Path) -> Stored:
+    with duckdb.connect(str(path), read_only=True) as store:
+        ids = [id.hex for (id,) in store.sql("SELECT id FROM forecasts").fetchall()]
+        return Stored(ids, store.sql("SELECT source_partition, source_offset FROM dead_letters").fetchall())
 
 
 def read(deployment: Deployment, topic: str, *, isolation: str = "read_committed") -> list[ConsumerRecord]:

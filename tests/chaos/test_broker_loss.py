@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-
-from brokerkit import KafkaCluster
 from chaoskit import Deployment, Supervisor, is_long, pause, seed_of
 from feeder import Feeder, feed_at_once, tape
 from ledger import check
+
+from brokerkit import KafkaCluster
 from tickcast.errors import EXIT_DIED, EXIT_OK
 
 pytestmark = pytest.mark.timeout(400)
@@ -25,12 +25,13 @@ def survives(tmp_path) -> Callable[..., Supervisor]:
         deployment = Deployment(broker, tmp_path / "daemon", delivery=delivery, **settings)
         feed_at_once(broker.bootstrap, deployment.ticks, messages, 500)
         deployment.run_undisturbed()
-        with Feeder(broker.bootstrap, deployment.ticks, messages), Supervisor(deployment) as supervisor:
+        with Feeder(broker.bootstrap, deployment.ticks, messages) as feeder, Supervisor(deployment) as supervisor:
             for _ in range(ROUNDS):
                 supervisor.wait_for(lambda daemon: daemon.has_logged("daemon_started"), "a start")
                 pause(1)
                 breakage()
                 pause(1)
+            feeder.finish()
             supervisor.catch_up()
             supervisor.drain()
         assert supervisor.exits == [EXIT_DIED] * (len(supervisor.exits) - 1) + [EXIT_OK]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from chaoskit import Deployment, Supervisor, pause, seed_of
-from conftest import need
 from feeder import Feeder, feed_at_once, tape
 from ledger import check
+
+from conftest import need
 from tickcast.errors import EXIT_OK
 
 DISK_MB = 48
@@ -33,7 +33,7 @@ def test_ticks_wait_while_the_disk_of_the_store_is_full(kafka, tmp_path, small_d
     feed_at_once(kafka.bootstrap, deployment.ticks, messages, 500)
     deployment.run_undisturbed()
     ballast = small_disk / "ballast"
-    with Feeder(kafka.bootstrap, deployment.ticks, messages), Supervisor(deployment) as supervisor:
+    with Feeder(kafka.bootstrap, deployment.ticks, messages) as feeder, Supervisor(deployment) as supervisor:
         supervisor.wait_for(lambda daemon: daemon.has_logged("daemon_started"), "a start")
         fill(ballast)
         supervisor.wait_for(lambda daemon: daemon.has_logged("store_stalled"), "store_stalled")
@@ -43,6 +43,7 @@ def test_ticks_wait_while_the_disk_of_the_store_is_full(kafka, tmp_path, small_d
         assert deployment.committed() == stood_at  # what is not stored is not committed
         ballast.unlink()
         supervisor.wait_for(lambda _: deployment.committed() != stood_at, "a commit after the stall")
+        feeder.finish()
         supervisor.catch_up()
         supervisor.drain()
     assert supervisor.exits == [EXIT_OK]

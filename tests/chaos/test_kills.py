@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from brokerkit import KafkaBroker
 from chaoskit import Deployment, Supervisor, is_long, seed_of
 from feeder import Feeder, Message, feed_at_once, tape
 from ledger import check
 from seams import SEAMS
+
+from brokerkit import KafkaBroker
 
 KILLS = 60 if is_long() else 4  # at random times, in each mode
 ROUNDS = 4 if is_long() else 1  # through all seams, in each mode
@@ -54,11 +54,12 @@ def test_every_tick_is_answered_when_the_daemon_dies_at_random_times(kafka, tmp_
     seed = seed_of(f"random kills, {delivery}")
     rng, messages = np.random.default_rng(seed), tape(seed, partitions=4)
     deployment = begun(kafka, tmp_path / "daemon", delivery, messages)
-    with Feeder(kafka.bootstrap, deployment.ticks, messages, per_s=TICKS_PER_S), Supervisor(deployment) as supervisor:
+    with Feeder(kafka.bootstrap, deployment.ticks, messages, per_s=TICKS_PER_S) as feeder, Supervisor(deployment) as supervisor:
         for number in range(KILLS):
             if number % 4:  # each fourth may hit the start
                 supervisor.wait_for(lambda daemon: daemon.has_logged("slot_taken"), "a start")
             supervisor.kill_after(float(rng.uniform(0, 3)))
+        feeder.finish()
         supervisor.catch_up()
         supervisor.drain()
     assert supervisor.exits == [-signal.SIGKILL] * KILLS + [0]

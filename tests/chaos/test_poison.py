@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
-
-from brokerkit import KafkaBroker
-from chaoskit import Deployment, pause
+from chaoskit import Deployment
 from feeder import START_NS
 from ledger import read
-from netkit import wait_until
-from tickcast.errors import EXIT_DIED, EXIT_OK
+
+from brokerkit import KafkaBroker
+from tickcast.errors import EXIT_DIED
 
 pytestmark = pytest.mark.timeout(240)
 CRC_AT, CHECKED_FROM, ATTRIBUTES_AT, NO_CODEC = 17, 21, 22, 7

@@ -1,10 +1,10 @@
 """A broker that does not let the daemon in, or is not there: the message names the setting, the exit code says what to do."""
 
 import pytest
-
-from brokerkit import PASSWORD, USER
 from chaoskit import OUTPUTS, Deployment
 from feeder import feed_at_once, tape
+
+from brokerkit import PASSWORD, USER
 from netkit import free_port
 from tickcast.errors import EXIT_DIED, EXIT_REFUSED
 

@@ -3,10 +3,10 @@
 import signal
 
 import pytest
-
 from chaoskit import Deployment, is_long, pause, seed_of
 from feeder import Feeder, feed_at_once, tape
 from ledger import check
+
 from tickcast.errors import EXIT_FENCED, EXIT_OK
 
 pytestmark = pytest.mark.timeout(300)

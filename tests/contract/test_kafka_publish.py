@@ -15,7 +15,7 @@ from tickcast.clock import SystemClock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows, Forecasts
 from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import Outbox, PlainFramer
+from tickcast.edges.kafka.publish import Outbox, PlainBatch, PlainFramer
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -149,6 +149,16 @@ async def test_forecasts_and_features_are_read_back_as_they_were(kafka, framer_o
             assert np.allclose(value["quantiles" if is_forecast else "values"], wanted, rtol=1e-7, atol=0)
             seen.add((is_forecast, row))
     assert len(seen) == 1_000
+
+
+async def test_a_message_without_a_key_keeps_its_headers(kafka):
+    topic = kafka.create_topic(unique("letters"), 2)
+    headers = [("reason", b"malformed")]
+    async with producing(kafka) as (_, outbox), asyncio.timeout(LIMIT_S):
+        outbox.post(topic, [PlainBatch([(None, b"", headers), (b"k", b"{", headers)], STAMP_MS)])
+        await outbox.settle()
+    found = [(r.key, r.value, list(r.headers)) for records in (await read(kafka, topic)).values() for r in records]
+    assert sorted(found, key=str) == sorted([(None, b"", headers), (b"k", b"{", headers)], key=str)
 
 
 async def test_each_partition_keeps_the_order_of_many_posts(kafka, framer_of):

@@ -106,7 +106,7 @@ def commands():
 
 def test_every_command_and_each_of_its_options_is_named_in_its_section_of_the_guide():
     guide = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## tickcast (\w+)\n(.*?)(?=^## |\Z)", guide, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## tickcast ([\w-]+)\n(.*?)(?=^## |\Z)", guide, re.MULTILINE | re.DOTALL))
     found = commands()
     assert set(sections) == set(found)
     assert not [(name, option) for name, options in found.items() for option in options if option not in sections[name]]

@@ -29,6 +29,9 @@ def unpacked(tmp_path_factory):
     return target
 
 
+KINDS = ("py", "sql", "toml", "service")
+
+
 def run(folder, *arguments):
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("COV")
@@ -48,8 +51,9 @@ def test_the_wheel_holds_every_module_migration_and_settings_file(unpacked):
         (PLUGINS, "tickcast_plugins"),
         (ROOT / "migrations", "tickcast/migrations"),
         (ROOT / "config", "tickcast/config"),
+        (ROOT / "systemd", "tickcast/systemd"),
     ):
-        wanted = {str(path.relative_to(source)) for kind in ("py", "sql", "toml") for path in source.rglob(f"*.{kind}")}
+        wanted = {str(path.relative_to(source)) for kind in KINDS for path in source.rglob(f"*.{kind}")}
         assert wanted
         assert not [name for name in wanted if not (unpacked / target / name).is_file()]
 

@@ -112,13 +112,13 @@ def test_a_message_too_large_for_any_batch_is_left_out_and_reported(framer):
         assert [value for _, value, _ in records(batch)] == [b"before", b"after"]
 
 
-def test_a_message_may_fill_its_batch_to_the_last_byte():
-    symbols, value = table("BTC"), b"x" * 500
-    framer = Framer(1, max_batch_bytes=10_000, compression="none")
-    size = framer.frame(encoded([value], [0]), symbols, STAMP_MS)[0].size()
-    for most, batches in ((size, 1), (size - 1, 0)):
+@pytest.mark.parametrize("count", [1, 2])
+def test_messages_may_fill_a_batch_to_the_last_byte(count):
+    symbols, messages = table("BTC"), encoded([b"x" * 500] * count, [0] * count)
+    (whole,) = Framer(1, max_batch_bytes=10_000, compression="none").frame(messages, symbols, STAMP_MS)
+    for most, batches in ((whole.size(), 1), (whole.size() - 1, count if count > 1 else 0)):
         framer = Framer(1, max_batch_bytes=most, compression="none")
-        assert len(framer.frame(encoded([value], [0]), symbols, STAMP_MS)) == batches
+        assert len(framer.frame(messages, symbols, STAMP_MS)) == batches
 
 
 def test_nothing_makes_no_batch():

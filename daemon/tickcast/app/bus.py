@@ -33,6 +33,7 @@ class Opened:
 
     to_repeat: Callable[[], int] = _none  # records that a restart reads once more before it is live
     lag: Callable[[], dict[tuple[str, int], int]] = dict  # records that wait in each partition
+    dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
     lag_s: Callable[[], float] = _none  # age of the newest record that was read, while others wait
 
 

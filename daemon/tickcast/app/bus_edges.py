@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tickcast.app.bus import Opened
 from tickcast.app.restore import restore
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
-from tickcast.columns import Encoded
+from tickcast.columns import Encoded, RawBatch
 from tickcast.core.engine import Event, Heartbeat, Outcome
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.memory_bus import MemoryBus
@@ -37,18 +37,26 @@ class Silence:
         return [Heartbeat(topic, partition, ts=now, offset=offset) for (topic, partition), offset in silent]
 
 
-class BusSource:
-    """Ticks of the configured topics, and heartbeats of partitions that fell silent."""
+class Batches(Protocol):
+    """A reader that gathers what arrives."""
 
-    def __init__(self, bus: MemoryBus, settings: Settings, clock: Clock) -> None:
-        self._bus = bus
-        self._topic = settings.topics.ticks[0]
-        self._subscription = bus.subscribe(*settings.topics.ticks)
+    @property
+    def unread(self) -> int: ...
+
+    async def next_batches(self, max_wait_s: float) -> list[RawBatch]: ...
+
+
+class BatchSource:
+    """Batches as they come, and heartbeats of partitions that fell silent."""
+
+    def __init__(self, batches: Batches, topic: str, settings: Settings, clock: Clock) -> None:
+        self._batches = batches
+        self._topic = topic
         self._silence = Silence(settings)
         self._clock = clock
 
     async def next_fetched(self, max_wait_s: float) -> list[Event]:
-        batches = await self._subscription.next_batches(max_wait_s)
+        batches = await self._batches.next_batches(max_wait_s)
         now = self._clock.now_ns()
         for batch in batches:
             self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
@@ -58,10 +66,7 @@ class BusSource:
         return fetched
 
     def lag(self) -> dict[tuple[str, int], int]:
-        return {(self._topic, 0): self._subscription.unread}
-
-    def close(self) -> None:
-        self._bus.unsubscribe(self._subscription)
+        return {(self._topic, 0): self._batches.unread}
 
 
 class Publication(NamedTuple):
@@ -112,8 +117,10 @@ class EmbeddedBus:
     @asynccontextmanager
     async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
         await restore(serving, store, clock)
-        source = BusSource(self._bus, serving.settings, clock)
+        topics = serving.settings.topics.ticks
+        subscription = self._bus.subscribe(*topics)
+        source = BatchSource(subscription, topics[0], serving.settings, clock)
         try:
             yield Opened(source, BusSink(self._bus, serving), self._bus, lag=source.lag)
         finally:
-            source.close()
+            self._bus.unsubscribe(subscription)

@@ -14,6 +14,7 @@ import structlog
 from tickcast.app.beside import beside
 from tickcast.app.bus import Bus
 from tickcast.app.engine_thread import EngineThread
+from tickcast.app.pulse import Pulse
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
 from tickcast.app.warm import warm_up
@@ -21,6 +22,7 @@ from tickcast.app.wiring import Serving, build
 from tickcast.clock import Clock, SystemClock
 from tickcast.core.questions import NOBODY
 from tickcast.edges.query_socket import QueryServer
+from tickcast.edges.systemd import Notifier
 from tickcast.edges.telemetry import Latency, LoopLag
 from tickcast.errors import Reason, StoreStalled
 from tickcast.records import Accuracy, Health
@@ -43,6 +45,7 @@ class Daemon:
         self.serving: Serving = build(settings)
         self._bus = bus
         self._clock = clock or SystemClock()
+        self.notifier = Notifier(os.environ, self._clock)
         self._started_ns = self._clock.monotonic_ns()
         self._lag = LoopLag(self._clock)
         self._draining = self._pumping = False
@@ -63,10 +66,11 @@ class Daemon:
             self.bus = bus = await stack.enter_async_context(self._bus.open(self.serving, self.store, self._clock))
             self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
             self.pump = Pump(self.serving, bus.source, bus.sink, thread=thread, units=self.units, clock=self._clock)
+            pulse = Pulse(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
             await stack.enter_async_context(beside(
                 self.units.write_all(), self._lag.watch(), self._report_for_ever(), self._roll_off_for_ever(),
                 QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(), self._go_live(),
-                *bus.jobs,
+                self.notifier.watch(pulse.alive), *bus.jobs,
             ))  # fmt: skip
             share_the_interpreter()
             stack.callback(gc.unfreeze)
@@ -83,14 +87,17 @@ class Daemon:
         while left := self.bus.to_repeat():
             if (now := self._clock.monotonic_ns() / 1e9) - told >= PROGRESS_S:
                 self._log.info("warming", records_left=left)
+                self.notifier.status(f"warming: {left} records left")
                 told = now
             await asyncio.sleep(POLL_S)
         self.state = "live"
         self.live.set()
+        self.notifier.ready(self._summary())
         self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
 
     async def _drain(self) -> None:
         self.state = "draining"
+        self.notifier.stopping(self._summary())
         try:
             async with asyncio.timeout(self.settings.runtime.drain_s):
                 await self._report()
@@ -101,6 +108,20 @@ class Daemon:
                 f"{self.units.behind} commit units could not be stored within runtime.drain_s",
                 remedy="what they hold is still in the source: it is read again at the next start",
             ) from None
+
+    def _passes(self) -> int:
+        return self.pump.passes
+
+    def _waits(self) -> bool:
+        """For something that has a name, and a limit of its own."""
+        return self.pump.waits or self.state != "live"
+
+    def _summary(self) -> str:
+        health = self.health()
+        return (
+            f"{health.state}: {health.consumed} ticks, {health.forecasts} forecasts, "
+            f"{health.symbols} symbols of which {health.cold} are cold"
+        )
 
     @property
     def lag(self) -> Latency:
@@ -141,7 +162,8 @@ class Daemon:
             cold=cold, turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self.lag.summary_ms(), latency_ms=meter.latency.summary_ms(),
             feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.units.behind,
-            lag_records=self.unread, lag_s=self.bus.lag_s(), rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
+            lag_records=self.unread, lag_s=self.bus.lag_s(), dropped=self.bus.dropped(),
+            rss_bytes=resident_bytes(), produced_ns=self._clock.now_ns(),
         )  # fmt: skip
 
     async def _report_for_ever(self) -> None:
@@ -154,6 +176,7 @@ class Daemon:
         self.units.add_accuracy(accuracy)
         await self._publish("accuracy", accuracy)
         await self._publish("health", [self.health()])
+        self.notifier.status(self._summary())
 
     async def _publish(self, name: str, records: "list[Accuracy] | list[Health]") -> None:
         if records:

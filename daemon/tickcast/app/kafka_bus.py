@@ -6,20 +6,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import structlog
 
 from tickcast.app import recovery
 from tickcast.app.bus import Opened
 from tickcast.app.kafka_edges import KafkaSink, KafkaSource
 from tickcast.app.restore import restore
-from tickcast.app.wiring import Serving
+from tickcast.app.wiring import Serving, build
 from tickcast.clock import Clock
+from tickcast.columns import BarBatch
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.delivery import Delivery, Sealed
 from tickcast.edges.kafka.reader import Bounds, Reader
-from tickcast.errors import StoreStalled
+from tickcast.errors import BadStore, StoreStalled
 from tickcast.registry import snapshot
-from tickcast.registry.store import Store
+from tickcast.registry.history import Part
+from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 from tickcast.state import State
 
@@ -49,8 +52,8 @@ class KafkaBus:
             committed = recovery.committed_positions(kafka, own, found, bounds)
             resumed = await self._resume(serving, committed, bounds)
             if resumed is None:
-                await restore(serving, store, clock)
-            begin = committed | (resumed or {})
+                resumed = await _recover(serving, store, clock, committed, bounds)
+            begin = committed | resumed
             reader.begin(begin)
             beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
             source = KafkaSource(reader, settings, clock, committed=committed, beats=beats)
@@ -76,6 +79,11 @@ class KafkaBus:
             return None
         if problem := recovery.usable(state.positions, committed, bounds):
             self._log.warning("snapshot_refused", reason=problem)
+            return None
+        try:
+            await asyncio.to_thread(lambda: build(self._settings).engine.resume(state))
+        except BadStore as problem:  # half filled, that engine could not begin without a snapshot either
+            self._log.warning("snapshot_refused", reason=str(problem))
             return None
         serving.engine.resume(state)
         self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
@@ -140,3 +148,49 @@ class Commits:
 
 def snapshot_folder(settings: Settings) -> Path:
     return settings.snapshot.folder or settings.store.path.parent / "snapshots"
+
+
+async def _recover(
+    serving: Serving, store: Store, clock: Clock, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds]
+) -> dict[Source, int]:
+    """Without a snapshot: fill the windows from the store, and say where each partition is read from."""
+    settings, engine = serving.settings, serving.engine
+    kept = await asyncio.to_thread(store.kept, committed)
+    starts = {
+        at: recovery.start(
+            settings, kept[at], bars_needed=engine.bars_needed(), committed=committed[at], low=bounds[at].low
+        )
+        for at in committed
+    }
+    bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
+    _take_up(serving, starts, bars)
+    engine.positions = {at: start.offset for at, start in starts.items()}
+    unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
+    if unseen:
+        await store.write(Unit(offsets=unseen))  # a later restart can begin where this one did
+    _tell(starts, committed)
+    return dict(engine.positions)
+
+
+def _take_up(serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch) -> None:
+    """Event time and the home of each symbol are what they were when the restored bars had closed."""
+    folder, state = serving.engine.folder, serving.engine.folder._state
+    number = np.array([folder.partition(*source) for source in starts], np.int32)
+    known = bars.partition >= 0
+    state.symbol["partition"][bars.symbol[known]] = number[bars.partition[known]]
+    for source, start in starts.items():
+        if start.newest_ns is not None:
+            part = state.partition[folder.partition(*source)]
+            part["newest"] = start.newest_ns
+            if serving.settings.bars.kind == "time":
+                part["closed_to"] = start.upto_ns
+
+
+def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, int]) -> None:
+    log = structlog.get_logger()
+    if again := sum(committed[source] - start.offset for source, start in starts.items()):
+        log.info("reading_again", records=again)
+    if cut := [source for source, start in starts.items() if start.lacks == "open bars"]:
+        log.warning("open_bars_cut", partitions=cut, reason="the first ticks of bars that were open are not read again")
+    if cold := [source for source, start in starts.items() if start.lacks == "windows"]:
+        log.warning("windows_cold", partitions=cold, reason="neither bars nor old enough watermarks are stored")

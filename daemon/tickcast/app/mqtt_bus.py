@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from tickcast.app.beside import beside
 from tickcast.app.bus import Bus, Opened, Records
-from tickcast.app.bus_edges import Silence
+from tickcast.app.bus_edges import BatchSource
 from tickcast.app.pump import Sink
 from tickcast.app.restore import restore
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded
-from tickcast.core.engine import Event, Outcome
+from tickcast.core.engine import Outcome
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.mqtt import MqttMirror
 from tickcast.edges.mqtt_source import MqttSource
@@ -41,6 +41,7 @@ class MirroredBus:
             yield replace(
                 opened, sink=_MirroredSink(opened.sink, mirror, serving),
                 records=_MirroredRecords(opened.records, mirror, self._settings.topics.prefix),
+                dropped=lambda: {**opened.dropped(), "mqtt_mirror": mirror.dropped},
             )  # fmt: skip
 
 
@@ -56,31 +57,10 @@ class MqttBus:
         ticks = MqttSource(
             self._settings.mqtt, clock, max_away_s=self._settings.runtime.max_wait_s, positions=store.positions()
         )
-        source = _MqttTicks(ticks, self._settings, clock)
+        source = BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock)
         async with beside(ticks.run()):
             await ticks.link.tried.wait()
-            yield Opened(source, _Nowhere(), _Nowhere(), lag=source.lag)
-
-
-class _MqttTicks:
-    def __init__(self, ticks: MqttSource, settings: Settings, clock: Clock) -> None:
-        self._ticks = ticks
-        self._first = settings.mqtt.ticks[0]
-        self._silence = Silence(settings)
-        self._clock = clock
-
-    async def next_fetched(self, max_wait_s: float) -> list[Event]:
-        batches = await self._ticks.next_batches(max_wait_s)
-        now = self._clock.now_ns()
-        for batch in batches:
-            self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
-        return [*batches, *self._silence.heartbeats(now)]
-
-    def events(self, fetched: list[Event]) -> list[Event]:
-        return fetched
-
-    def lag(self) -> dict[tuple[str, int], int]:
-        return {(self._first, 0): self._ticks.unread}
+            yield Opened(source, _Nowhere(), _Nowhere(), lag=source.lag, dropped=lambda: {"mqtt_ticks": ticks.dropped})
 
 
 class _Nowhere:

@@ -68,6 +68,8 @@ class Pump:
     ) -> None:
         self.meter = Meter()
         self.turn_time = Latency()
+        self.passes = 0  # turns of the loop, empty ones too
+        self.waits = False  # for room in the store or the bus
         self._engine = serving.engine
         self._source = source
         self._sink = sink
@@ -83,8 +85,11 @@ class Pump:
 
     async def run(self) -> None:
         while not self._stopping:
+            self.passes += 1
+            self.waits = True
             await self._units.room()
             await self._sink.room()
+            self.waits = False
             if self._stopping:
                 return
             fetched = await self._source.next_fetched(MAX_WAIT_S)

@@ -4,15 +4,19 @@ Pure decisions; `kafka_bus` asks the broker and acts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.reader import Bounds
 from tickcast.errors import BadPositions
+from tickcast.registry.history import Kept, Mark
+from tickcast.settings import BarSettings, Settings
 
 Source = tuple[str, int]
 NOTE_VERSION = 1
+NS_PER_MS = 10**6
+BEGINNING_NS, END_NS = -(1 << 62), (1 << 63) - 1
 
 
 def note(settings: Kafka, partitions: int, heartbeat_ns: int) -> dict[str, Any]:
@@ -74,3 +78,62 @@ def usable(state: Mapping[Source, int], committed: Mapping[Source, int], bounds:
         if position < bounds[source].low:
             return f"what follows it in {source} is no longer kept by the broker"
     return ""
+
+
+class Start(NamedTuple):
+    """Where a partition is read from when there is no snapshot, and what of it is in the windows by then.
+
+    The windows hold its bars that were closed by records below `below` and end at `upto_ns` or before. Time bars that
+    begin there or later are built from ticks alone, and ticks before it are late.
+    """
+
+    offset: int
+    below: int
+    upto_ns: int
+    newest_ns: int | None  # the largest event time below `offset`; None = nothing was read there
+    lacks: Literal["", "open bars", "windows"] = ""  # what the undisturbed daemon would have had besides
+
+
+def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, low: int) -> Start:
+    """Never beyond the committed offset, never below what the broker holds."""
+    marks = [mark for mark in kept.marks if low <= mark.next_offset <= committed]
+    if kept.closed_ns is None:
+        return _rewound(settings, marks, bars_needed, committed)
+    if settings.bars.kind == "time":
+        for mark in reversed(marks):
+            boundary_ns = _next_boundary(settings.bars, mark)
+            if boundary_ns <= kept.closed_ns:  # all bars before it are stored, all after it begin above the mark
+                return Start(mark.next_offset, committed, boundary_ns, mark.watermark_ns)
+    offset = max(low, min(committed, kept.next_offset))  # a store put back from a copy is behind the commits
+    upto_ns = kept.closed_ns if settings.bars.kind == "time" else END_NS
+    return Start(offset, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
+
+
+def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int) -> Start:
+    """No bars are stored: read so much again that the windows fill, as far as there are marks."""
+    if not marks:
+        return Start(committed, committed, END_NS, None, "windows" if committed else "")
+    enough = [mark for mark in marks if _fills(settings, mark, marks[-1], bars_needed, committed)]
+    mark = enough[-1] if enough else marks[0]
+    upto_ns = _next_boundary(settings.bars, mark) if settings.bars.kind == "time" else END_NS
+    return Start(mark.next_offset, committed, upto_ns, mark.watermark_ns, "" if enough else "windows")
+
+
+def _fills(settings: Settings, mark: Mark, newest: Mark, bars_needed: int, committed: int) -> bool:
+    """Whether the ticks from the mark on are enough for full windows, of symbols that are never silent."""
+    if mark.watermark_ns is None or newest.watermark_ns is None:
+        return mark.watermark_ns is None
+    if settings.bars.kind == "time":
+        return mark.watermark_ns <= newest.watermark_ns - (bars_needed + 1) * settings.bars.every_ms * NS_PER_MS
+    ticks = settings.bars.every_ticks if settings.bars.kind == "tick" else 1  # of a bar, at least
+    return mark.next_offset <= committed - bars_needed * ticks * settings.symbols.limit
+
+
+def _next_boundary(bars: BarSettings, mark: Mark) -> int:
+    """The first beginning of a time bar that lies after every tick below the mark."""
+    every_ns = bars.every_ms * NS_PER_MS
+    return BEGINNING_NS if mark.watermark_ns is None else (mark.watermark_ns // every_ns + 1) * every_ns
+
+
+def _is_every_tick(bars: BarSettings) -> bool:
+    return bars.kind == "tick" and bars.every_ticks == 1

@@ -1,6 +1,7 @@
 """Loading history into the store, and filling windows from it before the first live tick."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -8,7 +9,10 @@ import structlog
 from tickcast.app.units import dead_letters
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
+from tickcast.columns import BarBatch
 from tickcast.errors import BadSettings
+from tickcast.registry.history import Part
+from tickcast.registry.rows import Source
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 
@@ -28,17 +32,18 @@ async def load(settings: Settings, path: Path, store: Store) -> int:
     return loaded
 
 
-async def restore(serving: Serving, store: Store, clock: Clock) -> None:
-    """Windows from stored bars; `bars.history` is loaded first where the store has none."""
-    history = serving.settings.bars.history
-    tail = await asyncio.to_thread(store.bars_tail, serving.symbols, serving.engine.bars_needed())
+async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[Source, Part] | None = None) -> BarBatch:
+    """Windows from stored bars, of `parts` only; `bars.history` is loaded first where the store has none."""
+    history, needed = serving.settings.bars.history, serving.engine.bars_needed()
+    tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
     if history is not None and not len(tail):
         loaded = await load(serving.settings, history, store)
         structlog.get_logger().info("history_loaded", path=str(history), bars=loaded)
-        tail = await asyncio.to_thread(store.bars_tail, serving.symbols, serving.engine.bars_needed())
+        tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
     if len(tail):
         serving.engine.restore(tail)
     structlog.get_logger().info("windows_filled", symbols=len(serving.symbols), bars=len(tail))
+    return tail
 
 
 async def load_into_store(settings: Settings, path: Path) -> int:

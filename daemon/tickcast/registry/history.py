@@ -1,10 +1,14 @@
-"""Reads bars back: the tail that fills windows, and spans for training. It never writes."""
+"""Reads back what a restart or training needs: bars, and where event time stood. It never writes, nor decides."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from tickcast.columns import BarBatch
+from tickcast.registry.rows import Source
 from tickcast.symbols import SymbolTable
 
 NEAR_BARS = 4  # the tail is sought within so many times the wanted bars; for symbols still short, everywhere
@@ -14,14 +18,26 @@ NEAR = """
 SELECT max(as_of_ns) - $bars * greatest(1, (max(as_of_ns) - min(as_of_ns)) // greatest(1, max(ordinal) - min(ordinal)))
 FROM bars
 """
-TAIL = """
+OWN = """
+SELECT unnest($topics::VARCHAR[]) AS source_topic, unnest($numbers::INTEGER[]) AS source_partition,
+    unnest($below::BIGINT[]) AS below, unnest($upto::BIGINT[]) AS upto, unnest(range(len($topics))) AS place
+"""
+TAIL = f"""
 SELECT * EXCLUDE (nth, newest) FROM (
     SELECT symbol, ordinal, as_of_ns, tie, open, high, low, close, volume, ticks, mask, gap, source_offset,
+        coalesce(place, -1)::INTEGER AS place,
         row_number() OVER newest_first AS nth, first(ordinal) OVER newest_first AS newest
-    FROM bars WHERE as_of_ns > $after AND NOT list_contains($done, symbol)
+    FROM bars LEFT JOIN ({OWN}) own USING (source_topic, source_partition)
+    WHERE as_of_ns > $after AND NOT list_contains($done, symbol)
+        AND ($all OR source_topic IS NULL OR source_offset < below AND as_of_ns <= upto)
     WINDOW newest_first AS (PARTITION BY symbol ORDER BY as_of_ns DESC, tie DESC)
 ) WHERE nth <= $count AND ordinal = newest - nth + 1
 """
+CLOSED = f"""
+SELECT source_topic, source_partition, max(as_of_ns)
+FROM bars JOIN ({OWN}) own USING (source_topic, source_partition) WHERE source_offset < below GROUP BY ALL
+"""
+MARKS = "SELECT source_topic, source_partition, watermark_ns, next_offset FROM watermarks ORDER BY next_offset"
 SPAN = """
 SELECT * FROM bars
 WHERE as_of_ns >= $from AND as_of_ns < $to AND ($symbols IS NULL OR list_contains($symbols, symbol))
@@ -29,22 +45,68 @@ ORDER BY symbol, as_of_ns, tie
 """
 
 
-def bars_tail(cursor: duckdb.DuckDBPyConnection, symbols: SymbolTable, count: int) -> BarBatch:
+class Mark(NamedTuple):
+    """Every tick that was accepted below `next_offset` is at most this new; None = nothing was read before it."""
+
+    watermark_ns: int | None
+    next_offset: int
+
+
+class Kept(NamedTuple):
+    """What the store holds of a partition."""
+
+    marks: list[Mark]  # ascending; about one a minute of event time
+    closed_ns: int | None  # as_of of the newest bar that was closed below an offset; None = none is stored
+    next_offset: int  # all that records below it brought is stored
+
+
+class Part(NamedTuple):
+    """Those bars of a partition that were closed by records below an offset, and end at a time or before."""
+
+    below: int
+    upto_ns: int
+
+
+def kept(
+    cursor: duckdb.DuckDBPyConnection, below: Mapping[Source, int], positions: Mapping[Source, int]
+) -> dict[Source, Kept]:
+    """What is stored of these partitions, where `positions` are the next offsets of the store."""
+    parts = {source: Part(offset, 0) for source, offset in below.items()}
+    closed = {(topic, number): ns for topic, number, ns in cursor.execute(CLOSED, _own(parts)).fetchall()}
+    marks: dict[Source, list[Mark]] = {source: [] for source in below}
+    for topic, number, ns, offset in cursor.execute(MARKS).fetchall():
+        marks.get((topic, number), []).append(Mark(ns, offset))
+    return {source: Kept(marks[source], closed.get(source), positions.get(source, 0)) for source in below}
+
+
+def bars_tail(
+    cursor: duckdb.DuckDBPyConnection, symbols: SymbolTable, count: int, parts: Mapping[Source, Part] | None = None
+) -> BarBatch:
     """The last `count` bars of every stored symbol, back to its last hole; sorted by symbol and ordinal.
 
-    The symbols' names enter the table; those that find no room there are left out.
+    The symbols' names enter the table; those that find no room there are left out. With `parts`, only bars of those
+    partitions and bars without a source count, and `partition` is the place of the source in `parts`, -1 for none.
     """
+    own = _own(parts or {}) | {"all": parts is None, "count": count}
     ((after,),) = cursor.execute(NEAR, {"bars": NEAR_BARS * count}).fetchall()
-    near = _table(cursor, TAIL, {"after": EVER if after is None else after, "done": [], "count": count})
+    near = _table(cursor, TAIL, own | {"after": EVER if after is None else after, "done": []})
     sizes = near.group_by("symbol").aggregate([("ordinal", "count")]).to_pydict()
     done = [name for name, bars in zip(sizes["symbol"], sizes["ordinal_count"], strict=True) if bars == count]
-    far = _table(cursor, TAIL, {"after": EVER, "done": done, "count": count})
+    far = _table(cursor, TAIL, own | {"after": EVER, "done": done})
     return _batch(pa.concat_tables([_only(near, done), far]), symbols)
 
 
 def bars_between(cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None) -> pa.Table:
     """Bars with from_ns <= as_of < to_ns, of these symbols or all, sorted by symbol and time."""
     return _table(cursor, SPAN, {"from": from_ns, "to": to_ns, "symbols": symbols})
+
+
+def _own(parts: Mapping[Source, Part]) -> dict[str, object]:
+    """The parameters of OWN."""
+    return {
+        "topics": [topic for topic, _ in parts], "numbers": [number for _, number in parts],
+        "below": [part.below for part in parts.values()], "upto": [part.upto_ns for part in parts.values()],
+    }  # fmt: skip
 
 
 def _table(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, object]) -> pa.Table:
@@ -62,11 +124,11 @@ def _batch(table: pa.Table, symbols: SymbolTable) -> BarBatch:
     symbol = np.array([code[name] for name in known], np.int32)[names.indices.to_numpy()]
 
     c = {name: np.asarray(table[name].to_numpy()) for name in table.column_names if name != "symbol"}
-    nowhere = np.zeros(len(table), np.int64)  # partitions and marks are the engine's of that time
+    unknown = np.zeros(len(table), np.int64)  # marks are the engine's of that time
     bars = BarBatch(
         symbol, c["ordinal"], c["as_of_ns"], c["tie"], c["open"], c["high"], c["low"], c["close"], c["volume"],
-        c["ticks"], c["mask"].astype(np.uint8), c["gap"].astype(np.uint8), nowhere.astype(np.int32),
-        c["source_offset"], nowhere,
+        c["ticks"], c["mask"].astype(np.uint8), c["gap"].astype(np.uint8), c["place"],
+        c["source_offset"], unknown,
     )  # fmt: skip
     order = np.lexsort((bars.ordinal, bars.symbol))
     return bars.take(order[bars.symbol[order] >= 0])

@@ -6,7 +6,7 @@ The event loop only ever awaits; all work on the file happens on the two threads
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +21,7 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.records import ModelCard
 from tickcast.registry import history, rolloff, schema
 from tickcast.registry.database import archive_folder, open_database, refusal
+from tickcast.registry.history import Kept, Part
 from tickcast.registry.lock import StoreLock
 from tickcast.registry.query import Answer, select
 from tickcast.registry.rolloff import RollOff
@@ -70,6 +71,10 @@ class Store:
         names = self._names if symbols is None else Names(symbols)
         await self._on_writer(lambda: self._writer.write(unit, names))
 
+    async def answer(self) -> None:
+        """Returns once the writer has done all that it was asked before."""
+        await self._on_writer(lambda: None)
+
     async def query(self, sql: str) -> Answer:
         """One SELECT by somebody else; BadRequest for anything more. One query runs at a time."""
         store = self._settings.store
@@ -78,11 +83,12 @@ class Store:
         )
 
     async def roll_off(self, now_event_ns: int) -> RollOff:
-        """Move the days that are older than `store.keep_days` to the archive."""
+        """Move the days that are older than `store.keep_days` to the archive; watermarks of that age are dropped."""
         archive = archive_folder(self._settings)
         before_ns = rolloff.midnight_before(now_event_ns, self._settings.store.keep_days)
         rows, files = 0, list[Path]()
         try:
+            await self._on_writer(partial(self._writer.forget_watermarks, before_ns))
             for what in await self._on_reader(lambda cursor: rolloff.due(cursor, before_ns)):
                 moved = await self._on_reader(partial(rolloff.export, archive=archive, what=what))
                 if moved is not None and await self._on_writer(partial(self._writer.forget, moved)):
@@ -95,9 +101,13 @@ class Store:
         """The next offset of each partition, as it was when the store was opened."""
         return dict(self._writer.at_open)
 
-    def bars_tail(self, symbols: SymbolTable, count: int) -> BarBatch:
+    def kept(self, below: Mapping[Source, int]) -> dict[Source, Kept]:
+        """What a restart at these offsets can build on; see history.kept. Blocks."""
+        return self._with_cursor(lambda cursor: history.kept(cursor, below, self.positions()))
+
+    def bars_tail(self, symbols: SymbolTable, count: int, parts: Mapping[Source, Part] | None = None) -> BarBatch:
         """The newest stored bars of each symbol, to fill windows with; see history.bars_tail. Blocks."""
-        return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count))
+        return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count, parts))
 
     def bars_between(self, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> pa.Table:
         """Stored bars of a span of event time, for training and checks. Blocks."""

@@ -24,6 +24,7 @@ from tickcast.registry.database import connect
 from tickcast.registry.rows import Names, Origin, Position, Source
 from tickcast.settings import Settings
 
+MINUTE_NS = 60 * 10**9  # of event time: a watermark is kept so often
 CHECKPOINT_BYTES = 24 << 20  # of log; at 16 MB a row costs twice the CPU, at 64 MB memory swings by far more
 INVALID = (duckdb.FatalException, duckdb.InternalException)  # after these the database must be opened again
 STALLED = (*INVALID, duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
@@ -76,6 +77,7 @@ class Writer:
         ((settled,),) = connection.execute("SELECT max(settled_ns) FROM scores").fetchall()
         self._settled_at_open = -1 if settled is None else int(settled)
         self._settled: dict[Source, int] = {}  # event time up to which scores were stored by this process
+        self._marked = self._stored_marks()  # the newest watermark kept of each source
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         return self._connection.cursor()
@@ -93,6 +95,7 @@ class Writer:
                     self._insert(name, table, seen)
             self._doubtful = None
         self._positions = positions
+        self._marked |= self._due_marks(unit)
         self._note_settled(unit.scores, unit.sources)
         self._checkpoint_when_due()
 
@@ -103,6 +106,12 @@ class Writer:
             deleted = rolloff.delete(self._connection, moved)
         self._checkpoint_when_due()
         return deleted
+
+    def forget_watermarks(self, before_ns: int) -> None:
+        """Delete those that are older; unlike other rows they are of no use in an archive."""
+        self._open_again_if_invalid()
+        with self._transaction(self._positions):
+            self._connection.execute("DELETE FROM watermarks WHERE watermark_ns < ?", [before_ns]).fetchall()
 
     def close(self) -> None:
         with suppress(*STALLED):  # all that was committed is in the log; the next start folds it in
@@ -131,6 +140,16 @@ class Writer:
             ends = np.array([self._next_offset((d.topic, d.partition)) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])
             yield "dead_letters", rows.letter_rows(unit.dead_letters, unit.watermarks), offsets < ends
+        if due := self._due_marks(unit):
+            yield "watermarks", _mark_rows(due, unit.offsets), np.zeros(len(due), np.bool_)
+
+    def _due_marks(self, unit: Unit) -> dict[Source, int | None]:
+        """Watermarks to keep: each source's first ever, and the first of every minute after that."""
+        return {
+            source: unit.watermarks.get(source)
+            for source in unit.offsets
+            if source not in self._marked or _is_later_minute(self._marked[source], unit.watermarks.get(source))
+        }
 
     def _next_offset(self, source: Source) -> int:
         return self._positions[source].next_offset if source in self._positions else 0
@@ -250,6 +269,24 @@ class Writer:
         ((text,),) = self._connection.execute("SELECT positions FROM commits").fetchall()
         positions = msgspec.json.decode(text, type=list[Position])
         return {(position.source_topic, position.source_partition): position for position in positions}
+
+    def _stored_marks(self) -> dict[Source, int | None]:
+        newest = "SELECT source_topic, source_partition, max(watermark_ns) FROM watermarks GROUP BY ALL"
+        return {(topic, number): ns for topic, number, ns in self._connection.execute(newest).fetchall()}
+
+
+def _is_later_minute(before_ns: int | None, now_ns: int | None) -> bool:
+    return now_ns is not None and (before_ns is None or now_ns // MINUTE_NS > before_ns // MINUTE_NS)
+
+
+def _mark_rows(marks: Mapping[Source, int | None], offsets: Mapping[Source, int]) -> pa.Table:
+    return pa.table(
+        {
+            "source_topic": [topic for topic, _ in marks], "source_partition": [number for _, number in marks],
+            "watermark_ns": pa.array([*marks.values()], pa.int64()),
+            "next_offset": [offsets[source] for source in marks],
+        }
+    )  # fmt: skip
 
 
 def _joined(batches: list[Joined]) -> Joined:

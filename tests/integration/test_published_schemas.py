@@ -1,0 +1,260 @@
+"""What the daemon really publishes, on each kind of bus, is what the schemas say; docs/topics.md shows such messages."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from brokerkit import KafkaBroker, unique
+from livekit import Live, live_settings, running
+from modelkit import Fitted, model_settings
+from mosquittokit import PASSWORD, USER, Mosquitto
+from netkit import HOST
+from schemakit import problems, valid
+from tickcast.app.bus_edges import EmbeddedBus
+from tickcast.app.daemon import Daemon
+from tickcast.app.kafka_bus import KafkaBus
+from tickcast.app.mqtt_bus import MirroredBus
+from tickcast.clock import SystemClock
+from tickcast.columns import Inputs
+from tickcast.edges.memory_bus import MemoryBus
+from tickcast.plugin import Runner
+from tickcast.settings import Settings
+from tickcast_desk.reference import TOPIC_MEANING
+from tickcast_desk.schemas import schema_of
+from tickcast_desk.synth import Market, json_messages
+
+WAIT_S = 60.0
+SECOND = 10**9
+PAGE = (Path(__file__).parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")
+EXAMPLES = {name: json.loads(text) for name, text in re.findall(r"^## (\w+)\n.*?```json\n(.*?)```", PAGE, re.M | re.S)}
+EVERY_RUNG = {
+    "window__lookback": 12, "forecast__horizon": 3, "model__default": "holt", "model__season_bars": 4,
+    "model__ladder": '["seasonal", "naive"]', "features__publish": "true", "score__publish_every_s": 0.1,
+    "features__set": '[{kind = "rsi", period = 2}, {kind = "log_return", period = 3}]',
+}  # fmt: skip
+BAD = [b"", b"{", b'{"symbol":"SYN0","ts":1}', b'{"symbol":"","ts":1700000000000000000,"price":1,"size":1}']
+
+
+def ticks(seconds: int, *, symbols: int = 3) -> list[tuple[str, bytes]]:
+    market = Market(seed=3, symbols=symbols, tick_rate_hz=60)
+    return json_messages(market.ticks(market.start_ns + seconds * SECOND))
+
+
+def values(messages: list[tuple[str, bytes]]) -> list[bytes]:
+    return [message for _, message in messages]
+
+
+async def published(
+    settings: Settings, messages: list[bytes], *, broken: Runner | None = None
+) -> dict[str, list[bytes]]:
+    """Every message of every topic of a whole life of the daemon, in order; `broken` takes the first model's place."""
+    async with running(settings) as live:
+        subscriptions = {name: live.bus.subscribe(settings.topics.prefix + name) for name in TOPIC_MEANING}
+        if broken is not None:
+            live.daemon.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
+        await live.send(messages)
+    return {name: await taken(subscription) for name, subscription in subscriptions.items()}
+
+
+async def taken(subscription: Any) -> list[bytes]:
+    return [batch.message(i) for batch in await subscription.next_batches(0.1) for i in range(len(batch))]
+
+
+@pytest.mark.parametrize("kind", ["time", "tick", "volume"])
+async def test_every_message_of_every_topic_is_as_its_schema_says(tmp_path: Path, kind: str) -> None:
+    size = {"bars__every_size": 30} if kind == "volume" else {}
+    found = await published(live_settings(tmp_path, **EVERY_RUNG, **size, bars__kind=kind), values(ticks(40)) + BAD)
+    assert found["dlq"] == BAD
+    records = {name: valid(name, messages) for name, messages in found.items() if name != "dlq"}
+    assert all(records.values())
+    for name, messages in records.items():
+        assert list(messages[0]) == schema_of(name)["required"]
+    forecasts = records["forecasts"]
+    assert {f["rung"] for f in forecasts} == {"naive", "seasonal", "holt"}
+    assert {tuple(f["quality"]) for f in forecasts} == {(), ("adaptive_cold",)}
+    assert (
+        {f["target_ns"] is None for f in forecasts} == {f["expires_ns"] is None for f in forecasts} == {kind != "time"}
+    )
+    assert any(row["skill"] is None for row in records["accuracy"])
+    assert any(row["skill"] is not None for row in records["accuracy"])
+
+
+class Broken:
+    """A model that answers with no numbers."""
+
+    device = "cpu"
+
+    def __init__(self, like: Runner) -> None:
+        self.card = like.card
+
+    def predict(self, inputs: Inputs) -> Any:
+        return np.full((len(inputs), self.card.horizon, len(self.card.levels)), np.nan, np.float32)
+
+
+async def test_a_fitted_models_forecasts_and_its_failures_are_as_the_schema_says(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    settings = model_settings("tick", tmp_path, model__default=fitted.models["tick"], quality__future_ms=0)
+    history, later = (values(json_messages(part.head(800))) for part in (fitted.history, fitted.ticks))
+    forecasts = valid("forecasts", (await published(settings, history + later))["forecasts"])
+    assert {f["rung"] for f in forecasts} == {"naive", "model"}
+    assert any("in_sample" in f["quality"] for f in forecasts)
+    like = Live(settings).daemon.serving.ladder.runners[0]  # type: ignore[union-attr]
+    again = tmp_path / "again"
+    again.mkdir()
+    settings = model_settings("tick", again, model__default=fitted.models["tick"], quality__future_ms=0)
+    failed = valid("forecasts", (await published(settings, later, broken=Broken(like)))["forecasts"])
+    assert {f["rung"] for f in failed} == {"naive", "fallback"}
+    assert all(("fallback" in f["quality"]) == (f["rung"] == "fallback") for f in failed)
+
+
+@pytest.mark.parametrize("kind", ["time", "tick"])
+def test_the_card_in_a_model_folder_is_as_its_schema_says(fitted: Fitted, kind: str) -> None:
+    assert valid("models", [(fitted.models[kind] / "card.json").read_bytes()])
+
+
+@asynccontextmanager
+async def live(daemon: Daemon) -> AsyncIterator[None]:
+    """Live inside the block, drained after it."""
+    task, started = asyncio.create_task(daemon.run()), asyncio.create_task(daemon.live.wait())
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+    started.cancel()
+    if task.done():
+        await task
+    yield
+    daemon.drain()
+    async with asyncio.timeout(WAIT_S):
+        await task
+
+
+async def on_kafka(broker: KafkaBroker, settings: Settings, sent: list[tuple[str, bytes]]) -> dict[str, list[Any]]:
+    """What is in each output topic after the daemon has read all that was sent and drained."""
+    async with live(daemon := Daemon(settings, KafkaBus(settings), clock=SystemClock())):
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            for key, message in sent:
+                await producer.send(settings.topics.ticks[0], message, key=key.encode())
+        async with asyncio.timeout(WAIT_S):
+            while daemon.health().consumed < len(sent):
+                await asyncio.sleep(0.05)
+    names = {settings.topics.prefix + name: name for name in TOPIC_MEANING}
+    found: dict[str, list[Any]] = {name: [] for name in TOPIC_MEANING}
+    async with AIOKafkaConsumer(
+        *names, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest", isolation_level="read_committed"
+    ) as consumer:
+        async with asyncio.timeout(WAIT_S):
+            ends = await consumer.end_offsets(consumer.assignment())
+            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+                for partition, got in (await consumer.getmany(timeout_ms=500)).items():
+                    found[names[partition.topic]] += got
+    return found
+
+
+async def test_on_kafka_keys_values_and_headers_are_as_the_schemas_and_the_page_say(
+    kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    prefix = unique("schemas") + "."
+    for name in ("ticks", *TOPIC_MEANING):
+        kafka.create_topic(prefix + name, 2)
+    settings = live_settings(
+        tmp_path, **EVERY_RUNG, bus__kind="kafka", kafka__bootstrap_servers=kafka.bootstrap, kafka__group=prefix,
+        topics__prefix=prefix, topics__ticks=f'["{prefix}ticks"]',
+    )  # fmt: skip
+    found = await on_kafka(kafka, settings, ticks(15) + [("SYN0", bad) for bad in BAD])
+    for name in ("forecasts", "features", "accuracy", "health"):
+        decoded = valid(name, [record.value for record in found[name]])
+        assert decoded, name
+        for record, content in zip(found[name], decoded, strict=True):
+            assert record.key == (content["symbol"].encode() if "symbol" in content else None)
+    assert sorted(record.value for record in found["dlq"]) == sorted(BAD)
+    for record in found["dlq"]:
+        headers = {key: value.decode() for key, value in record.headers}
+        assert not problems("dlq", headers)
+        assert headers.keys() == EXAMPLES["dlq"].keys()
+        assert (headers["topic"], record.key) == (prefix + "ticks", b"SYN0")
+
+
+async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    settings = live_settings(
+        tmp_path, **EVERY_RUNG, mqtt__url=mosquitto.url, mqtt__qos=1,
+        mqtt__mirror='["forecasts", "features", "accuracy", "health"]',
+    )  # fmt: skip
+    bus, heard = MemoryBus(SystemClock()), dict[str, list[bytes]]()
+    async with aiomqtt.Client(HOST, mosquitto.port, username=USER, password=PASSWORD) as client:
+        await client.subscribe("tickcast/#", qos=1)
+        async with live(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
+            await bus.produce(settings.topics.ticks[0], values(ticks(12)))
+            await hear(client, heard, until={"forecasts", "features", "accuracy", "health", "status"})
+        while b"offline" not in heard["status"][-1]:
+            await hear(client, heard, until={"status"})
+    assert [record["state"] for record in valid("status", heard["status"])] == ["online", "offline"]
+    assert all(valid(name, messages) for name, messages in heard.items())
+
+
+async def hear(client: aiomqtt.Client, heard: dict[str, list[bytes]], *, until: set[str]) -> None:
+    """At least one more message, and on until each of these names was heard."""
+    async with asyncio.timeout(WAIT_S):
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            heard.setdefault(message.topic.value.split("/")[1], []).append(message.payload)
+            if until <= heard.keys():
+                return
+
+
+def test_the_page_has_a_section_and_a_valid_example_for_every_topic_and_the_status() -> None:
+    assert list(EXAMPLES) == [*TOPIC_MEANING, "status"]
+    assert not {name: found for name, example in EXAMPLES.items() if (found := problems(name, example))}
+
+
+def same(found: Any, shown: Any) -> bool:
+    """Equal, but for what another processor may round otherwise."""
+    if isinstance(shown, Mapping):
+        return found.keys() == shown.keys() and all(same(found[key], shown[key]) for key in shown)
+    if isinstance(shown, list):
+        return len(found) == len(shown) and all(map(same, found, shown))
+    return bool(found == pytest.approx(shown, rel=1e-6) if isinstance(shown, float) else found == shown)
+
+
+OF_THE_CLOCK = {
+    "forecasts": {"produced_ns", "age_ms"}, "features": set(), "accuracy": set(),
+    "health": {
+        "instance", "state", "uptime_s", "turns", "batch_mean", "loop_lag_ms", "latency_ms", "store_units_behind",
+        "rss_bytes", "produced_ns",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_CLOCK)
+async def test_the_examples_are_messages_of_a_real_run(tmp_path: Path, name: str) -> None:
+    """The daemon that the page names is asked again: all that does not hang on the clock is found again."""
+    found = valid(name, (await published(page_settings(tmp_path), values(ticks(20)) + BAD))[name])
+
+    def lasting(record: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in record.items() if key not in OF_THE_CLOCK[name]}
+
+    assert list(found[-1]) == list(EXAMPLES[name])
+    assert any(same(lasting(record), lasting(EXAMPLES[name])) for record in found), json.dumps(found[-1])
+
+
+def page_settings(folder: Path) -> Settings:
+    """The settings that the page names beside its examples."""
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    pairs, section = {}, ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line:
+            key, _, value = line.partition(" = ")
+            pairs[f"{section}__{key}"] = value
+    return live_settings(folder, **pairs)
