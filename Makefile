@@ -57,8 +57,9 @@ golden: $(SET_UP) kernels ## write the golden files anew, after a change that is
 replay: $(SET_UP) kernels ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
 	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
 
-docs: $(SET_UP) ## write docs/reference.md and config/default.toml from the code
+docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json and config/default.toml from the code
 	@$(BIN)/python -m tickcast_desk.reference
+	@$(BIN)/python -m tickcast_desk.asyncapi
 
 lock: ## pin every dependency by version and hash (needs uv); edit pyproject.toml first
 	@$(LOCK) pyproject.toml --output-file requirements/base.txt

@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-NOT_SCRIPTS = {"run", "stats"}
+NOT_SCRIPTS = {"run", "stats", "kafka_child", "kafka_peer"}
 LONG = {"accuracy", "soak"}  # run by name; `make bench` prints their last committed result
 TIMEOUT_S = 3600
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "duckdb", "polars", "msgspec", "aiokafka")

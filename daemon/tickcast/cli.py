@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
     query.add_argument("sql")
     add("run", _run, "the daemon")
+    reshard = add("reshard", _reshard, "share the partitions out to another number of slots, while all are stopped")
+    reshard.add_argument("--slots", type=_positive, required=True, metavar="N", help="the new number of slots")
     units = add("install-units", _install_units, "write systemd's units with the paths of this machine")
     units.add_argument("--to", type=Path, default=Path("/etc/systemd/system"), metavar="DIR", help="where they go")
     synth = add("synth", _synth, "a seeded synthetic market, to a file or live to the broker")
@@ -93,8 +95,7 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--seconds", type=_positive, help="default: an hour in a file, until Ctrl-C to a broker")
     synth.add_argument("--seed", type=int, default=1)
     synth.add_argument("--rate", type=_speed, default=500.0, metavar="max|N", help="ticks per second, in the mean")
-    schema = add("schema", _schema, "print the JSON Schema of a record, or the list of records")
-    schema.add_argument("name", nargs="?", help="a record, such as forecasts")
+    add("schema", _schema, "a record's JSON Schema, or the list of records").add_argument("name", nargs="?")
     add("reference", _reference, "print the reference page of the documentation")
     add("warm", _warm, "compile all kernels into the cache")
     return top
@@ -136,9 +137,10 @@ def _bus(settings: Settings, clock: "SystemClock") -> "Bus":
     """Only what the settings name is imported."""
     bus: Bus
     if settings.bus.kind == "kafka":
+        from tickcast.app.group_bus import GroupBus
         from tickcast.app.kafka_bus import KafkaBus
 
-        bus = KafkaBus(settings)
+        bus = KafkaBus(settings) if settings.kafka.assignment == "static" else GroupBus(settings)
     elif settings.bus.kind == "mqtt":
         from tickcast.app.mqtt_bus import MqttBus
 
@@ -159,6 +161,20 @@ def _install_units(args: argparse.Namespace, settings: Settings, origins: Origin
     from tickcast_desk.install_units import install_units
 
     install_units(settings, [Path(f) for f in args.config], to=args.to)
+    return EXIT_OK
+
+
+def _reshard(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.reshard import reshard
+    from tickcast.clock import SystemClock
+
+    def of_slot(slot: int) -> Settings:
+        chosen = {"kafka.slot": str(slot), "kafka.slots": str(max(args.slots, slot + 1))}
+        return load([Path(f) for f in args.config], _overrides(args.set) | chosen)[0]
+
+    done = _run_loop(lambda: reshard(of_slot, args.slots, SystemClock()))
+    print(f"{done.partitions} partitions for {args.slots} slots, {done.rows:,} rows handed over")
+    print(f"set kafka.slots = {args.slots} and start them")
     return EXIT_OK
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tickcast import slot_paths
 from tickcast.bus_settings import Bus, Kafka, Mqtt, Natural, Positive, Section, Topics
 from tickcast.errors import BadSettings
 
@@ -74,7 +75,7 @@ class Codec(Section):
     """Longer messages are refused unread."""
     fields: Fields = Fields()
     topics: dict[str, CodecTopic] = {}
-    """`[codec.topics."NAME"]` overrides any codec key for one topic."""
+    """`[codec.topics."NAME"]` overrides any codec key for one topic, but `layout`, which is of files."""
 
 
 class Quality(Section):
@@ -186,7 +187,8 @@ class Uncertainty(Section):
 
 class Store(Section):
     path: Path = Path("tickcast.duckdb")
-    """The DuckDB file; its lock file and its archive of Parquet stand beside it."""
+    """The DuckDB file; its lock file and its archive of Parquet stand beside it. `{slot}` in its folder, in
+    `store.archive`, `snapshot.folder` and `runtime.folder` becomes the number of the slot."""
     bars: Literal["all", "none"] = "all"
     """Whether closed bars are stored."""
     forecasts: Literal["all", "sample", "none"] = "all"
@@ -301,6 +303,7 @@ class Settings(BaseSettings):
             raise ValueError("features.future needs bars.kind = time: other bars have no known target time")
         if self.bars.calendar != "24x7" and self.bars.kind != "time":
             raise ValueError("bars.calendar needs bars.kind = time")
+        slot_paths.refuse_shared(self)
         return self
 
     def scored_horizons(self) -> list[int]:
@@ -326,7 +329,7 @@ def load(
     for dotted, text in (overrides or {}).items():
         _merge(merged, _nested(dotted.split("."), parse(text)), origins, "command line")
     try:
-        return Settings(**merged), origins
+        return slot_paths.of_its_slot(Settings(**merged)), origins
     except ValidationError as error:
         raise BadSettings(_explain(error, origins), remedy="`tickcast check` prints every setting") from None
 

@@ -4,22 +4,17 @@ Event times are those of the moment. It ends when told to, or after so many seco
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
-from aiokafka.errors import KafkaError
 
 from tickcast.app.beside import beside
-from tickcast.bus_settings import Kafka
 from tickcast.clock import Clock
 from tickcast.columns import Encoded
-from tickcast.edges.kafka import client, publish
-from tickcast.edges.kafka.framing import Framer
-from tickcast.errors import BrokerAway, TickcastError
+from tickcast.edges.kafka.topic_writer import TopicWriter
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 from tickcast_desk.synth import Market, json_texts
@@ -73,36 +68,13 @@ class LiveMarket:
 
 async def produce(settings: Settings, feed: Feed, *, clock: Clock, stop: asyncio.Event) -> int:
     """Returns how many ticks the broker has taken."""
-    topic = settings.topics.ticks[0]
-    partitions = await count_partitions(settings.kafka, topic, named_by="topics.ticks")
-    async with _open_outbox(settings.kafka) as outbox:
-        trade = _Trade(settings.kafka, feed, topic, partitions=partitions, outbox=outbox, clock=clock)
-        try:
-            async with beside(trade.say_progress()):
-                await _run_until(stop, trade.run())
-            async with asyncio.timeout(settings.kafka.call_timeout_s):
-                await outbox.settle()
-        except (TimeoutError, KafkaError) as error:
-            raise _in_our_words(error, topic) from None
+    kafka, topic = settings.kafka, settings.topics.ticks[0]
+    partitions = await count_partitions(kafka, topic, named_by="topics.ticks")
+    async with TopicWriter.open(kafka, topic, partitions=partitions) as writer:
+        trade = _Trade(feed, writer, clock)
+        async with beside(trade.say_progress()):
+            await _run_until(stop, trade.run())
     return trade.sent
-
-
-@asynccontextmanager
-async def _open_outbox(settings: Kafka) -> AsyncIterator[publish.Outbox]:
-    producer = client.producer(settings)
-    try:
-        try:
-            async with asyncio.timeout(settings.call_timeout_s):
-                await producer.start()
-        except (TimeoutError, KafkaError) as error:
-            raise BrokerAway(f"the producer cannot start: {error!r}") from None
-        outbox = publish.Outbox(producer, max_in_flight_bytes=settings.in_flight_bytes)
-        try:
-            yield outbox
-        finally:
-            await outbox.close()
-    finally:
-        await client.stop(producer.stop())
 
 
 async def _run_until(stop: asyncio.Event, body: Coroutine[Any, Any, None]) -> None:
@@ -118,42 +90,25 @@ async def _run_until(stop: asyncio.Event, body: Coroutine[Any, Any, None]) -> No
         await asyncio.gather(running, told, return_exceptions=True)
 
 
-def _in_our_words(error: TimeoutError | KafkaError, topic: str) -> TickcastError:
-    if isinstance(error, client.NO_RIGHTS):
-        return client.in_our_words(error, f"writing to {topic}")
-    return BrokerAway(
-        f"the broker does not take ticks: {error!r}", remedy="whether it holds the last ones is not known"
-    )
-
-
 class _Trade:
-    """The market's ticks on their way to the outbox, at their pace."""
+    """The market's ticks on their way to the broker, at their pace."""
 
-    def __init__(
-        self, settings: Kafka, feed: Feed, topic: str, *, partitions: int, outbox: publish.Outbox, clock: Clock
-    ) -> None:
+    def __init__(self, feed: Feed, writer: TopicWriter, clock: Clock) -> None:
         self.sent = 0
-        self._topic, self._feed, self._outbox, self._clock = topic, feed, outbox, clock
+        self._feed, self._writer, self._clock = feed, writer, clock
         self._start_ns, self._began_ns = clock.now_ns(), clock.monotonic_ns()
         self._market = LiveMarket(feed, self._start_ns)
-        most = settings.batch_bytes
-        self._framer = (
-            Framer(partitions, max_batch_bytes=most, compression=settings.compression)
-            if publish.supported()
-            else publish.PlainFramer(max_batch_bytes=most)
-        )
 
     async def run(self) -> None:
         """Until the feed's seconds are over."""
         last_ns = 1 << 62 if self._feed.seconds is None else round(self._feed.seconds * SECOND_NS)
         passed_ns = 0
         while passed_ns < last_ns:
-            await self._outbox.room()
             passed_ns = min(self._clock.monotonic_ns() - self._began_ns, last_ns)
             now_ns = self._start_ns + passed_ns
             messages = await asyncio.to_thread(self._market.next_messages, now_ns)
-            self._outbox.post(self._topic, self._framer.frame(messages, self._market.names, now_ns // 10**6))
             self.sent += len(messages.starts)
+            await self._writer.send(messages, self._market.names, stamp_ms=now_ns // 10**6)
             if self._feed.rate_hz:
                 await asyncio.sleep(STEP_S)
 

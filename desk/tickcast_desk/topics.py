@@ -1,5 +1,6 @@
 """Finding a topic for a command that a person typed: a short wait, said on the terminal. It moves no record."""
 
+import logging
 import sys
 
 from tickcast.bus_settings import Kafka
@@ -9,7 +10,9 @@ MAX_WAIT_S = 10  # for a broker that was started a moment ago
 
 
 async def count_partitions(settings: Kafka, topic: str, *, named_by: str) -> int:
-    """`named_by` is the setting or the argument that names the topic."""
+    """`named_by` is the setting or the argument that names the topic. From here on the client's own log is silent: it
+    repeats many times a second what is said here once."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     await client.reach(settings, max_wait_s=MAX_WAIT_S, waiting=_say_waiting)
     counts = await client.partitions_of(settings, [topic], setting=named_by)
     return counts[topic]

@@ -46,6 +46,11 @@ class Daemon(Child):
         """Negative where a signal ended it; None while it runs."""
         return self._process.poll()
 
+    @property
+    def is_stopped(self) -> bool:
+        """By SIGSTOP."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def has_logged(self, event: str) -> bool:
         return any(line["event"] == event for line in self.events())
 
@@ -109,7 +114,14 @@ class Deployment:
 
     def start_to_die(self, seam: str, after: int) -> Daemon:
         """A daemon that kills itself when it has passed that seam so often."""
-        return self.start(program=[sys.executable, HERE / "seams.py", seam, str(after)])
+        return self._start_with(seam, after, signal.SIGKILL)
+
+    def start_to_stop(self, seam: str, after: int) -> Daemon:
+        """A daemon that stops itself there, until it is told to go on."""
+        return self._start_with(seam, after, signal.SIGSTOP)
+
+    def _start_with(self, seam: str, after: int, number: signal.Signals) -> Daemon:
+        return self.start(program=[sys.executable, HERE / "seams.py", seam, str(after), number.name])
 
     def twin(self, name: str, **settings: object) -> "Deployment":
         """An own group, topics and folder over the same ticks."""
@@ -147,8 +159,9 @@ class Deployment:
     def run_undisturbed(self) -> None:
         """From the first tick to the last, in one go."""
         daemon = self.start()
+        daemon.wait_for("daemon_started")
         daemon.wait_until(self.is_caught_up, "the end of the topic", limit_s=LIMIT_S)
-        assert daemon.drain() == EXIT_OK, daemon.log()
+        assert daemon.drain() == EXIT_OK, daemon.log()[-4000:]
 
 
 class Supervisor:

@@ -1,5 +1,5 @@
-"""A daemon that kills itself: `python seams.py SEAM TIMES run --config FILE` runs `tickcast run ...` until it has passed
-that seam so often. The seams are put in from here; the daemon knows nothing of them.
+"""A daemon that kills or stops itself: `python seams.py SEAM TIMES SIGNAL run --config FILE` runs `tickcast run ...`,
+and raises the signal when it has passed that seam so often. The seams are put in from here; the daemon has no hooks.
 """
 
 import os
@@ -25,22 +25,22 @@ SEAMS: dict[str, tuple[type, str]] = {
 }
 
 
-def die_after(seam: str, times: int) -> None:
-    """Let the call end so many times, and nothing come after it."""
+def raise_after(seam: str, times: int, number: int) -> None:
+    """Let the call end so many times, and then nothing come after it."""
     owner, name = SEAMS[seam]
     call, left = getattr(owner, name), times
 
-    async def dying(*args: Any, **kwargs: Any) -> Any:
+    async def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal left
         result = await call(*args, **kwargs)
         left -= result != []  # an empty fetch is none
         if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return result
 
-    setattr(owner, name, dying)
+    setattr(owner, name, counted)
 
 
 if __name__ == "__main__":
-    die_after(sys.argv[1], int(sys.argv[2]))
-    sys.exit(cli.main(sys.argv[3:]))
+    raise_after(sys.argv[1], int(sys.argv[2]), signal.Signals[sys.argv[3]])
+    sys.exit(cli.main(sys.argv[4:]))

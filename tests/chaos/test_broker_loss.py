@@ -12,7 +12,7 @@ from tickcast.errors import EXIT_DIED, EXIT_OK
 
 pytestmark = pytest.mark.timeout(400)
 ROUNDS = 3 if is_long() else 1
-PAUSE_S, CALL_TIMEOUT_S = (30, 20) if is_long() else (6, 3)
+PAUSE_S, TRANSACTION_S, CALL_S = (30, 25, 20) if is_long() else (8, 5, 3)
 MODES = pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 
 
@@ -55,7 +55,8 @@ def test_a_broker_that_stops_for_longer_than_a_commit_may_take(own_kafka, surviv
         pause(PAUSE_S)
         own_kafka.resume()
 
-    supervisor = survives(own_kafka, breakage, delivery, kafka__call_timeout_s=CALL_TIMEOUT_S)
+    limits = {"kafka.call_timeout_s": CALL_S, "kafka.transaction_timeout_s": TRANSACTION_S}
+    supervisor = survives(own_kafka, breakage, delivery, **limits)
     assert any("no answer within" in run.log() for run in supervisor.runs)
 
 

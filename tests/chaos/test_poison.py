@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.record.util import calc_crc32c
 from chaoskit import Deployment
 from feeder import START_NS
@@ -53,6 +53,10 @@ def produce(broker: KafkaBroker, topic: str, messages: list[bytes | None], *, pa
     return asyncio.run(send())
 
 
+def headers(letter: ConsumerRecord) -> dict[str, str]:
+    return {name: value.decode() for name, value in letter.headers}
+
+
 def segment(broker: KafkaBroker, topic: str, partition: int = 0) -> Path:
     """The file that holds the partition, as it lies on the broker's disk."""
     return broker.nodes[0]._folder / "data" / f"{topic}-{partition}" / "00000000000000000000.log"
@@ -88,15 +92,19 @@ def test_poison_becomes_exact_dead_letters_and_is_never_read_again(own_kafka, tm
     expected += [(batch, None, "corrupt") for batch in corrupt]
     for _ in range(2):  # the second run reads none of it again
         deployment.run_undisturbed()
-        letters = read(deployment, deployment.prefix + "dlq")
-        headers = [{name: value.decode() for name, value in letter.headers} for letter in letters]
-        assert [(letter.value, letter.key, h["reason"]) for letter, h in zip(letters, headers, strict=True)] == expected
-        assert [int(h["offset"]) for h in headers] == offsets[20 : 20 + len(expected)]
-        assert {h["topic"] for h in headers} == {deployment.ticks}
-        assert {h["stage"] for h in headers} == {"codec", "quality"}
+        records = read(deployment, deployment.prefix + "dlq")
+        assert len(records) == len(expected)
+        letters = {int(headers(letter)["offset"]): letter for letter in records}
+        found = [(one.value, one.key, headers(one)["reason"]) for _, one in sorted(letters.items())]
+        assert found == expected
+        assert sorted(letters) == offsets[20 : 20 + len(expected)]
+        assert {headers(one)["topic"] for one in letters.values()} == {deployment.ticks}
+        assert {headers(one)["partition"] for one in letters.values()} == {"0"}
+        assert {headers(one)["stage"] for one in letters.values()} == {"codec", "quality"}
         assert len(read(deployment, deployment.prefix + "forecasts")) == len(good) - 1
-    health = json.loads(read(deployment, deployment.prefix + "health")[0].value)
-    assert health["consumed"] == len(offsets)
+    health = json.loads(max(read(deployment, deployment.prefix + "health"), key=lambda record: record.timestamp).value)
+    sums = {name: health[name] for name in ("consumed", "accepted", "late", "held", "rejected")}
+    assert sums == {"consumed": 53, "accepted": 40, "late": 0, "held": 0, "rejected": 13}
 
 
 def test_a_partition_of_poison_alone_is_left_and_the_daemon_ends_only_when_all_are(kafka, tmp_path):

@@ -1,4 +1,4 @@
-"""What the daemon really publishes, on each kind of bus, is what the schemas say; docs/topics.md shows such messages."""
+"""What the daemon really publishes, on each kind of bus, is as the schemas say, and as docs/topics.md shows it."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ EXAMPLES = {name: json.loads(text) for name, text in re.findall(r"^## (\w+)\n.*?
 EVERY_RUNG = {
     "window__lookback": 12, "forecast__horizon": 3, "model__default": "holt", "model__season_bars": 4,
     "model__ladder": '["seasonal", "naive"]', "features__publish": "true", "score__publish_every_s": 0.1,
-    "features__set": '[{kind = "rsi", period = 2}, {kind = "log_return", period = 3}]',
+    "features__set": '[{kind = "log_return", period = 3}, {kind = "rolling_std", window = 6}]',
 }  # fmt: skip
 BAD = [b"", b"{", b'{"symbol":"SYN0","ts":1}', b'{"symbol":"","ts":1700000000000000000,"price":1,"size":1}']
 
@@ -69,23 +69,30 @@ async def taken(subscription: Any) -> list[bytes]:
     return [batch.message(i) for batch in await subscription.next_batches(0.1) for i in range(len(batch))]
 
 
-@pytest.mark.parametrize("kind", ["time", "tick", "volume"])
-async def test_every_message_of_every_topic_is_as_its_schema_says(tmp_path: Path, kind: str) -> None:
-    size = {"bars__every_size": 30} if kind == "volume" else {}
-    found = await published(live_settings(tmp_path, **EVERY_RUNG, **size, bars__kind=kind), values(ticks(40)) + BAD)
+@pytest.mark.parametrize(
+    ("kind", "seconds", "bars"),
+    [("time", 60, {}), ("tick", 20, {"score__adapt_every_bars": 16}), ("volume", 60, {"bars__every_size": 5})],
+)
+async def test_every_message_of_every_topic_is_as_its_schema_says(
+    tmp_path: Path, kind: str, seconds: int, bars: dict[str, Any]
+) -> None:
+    settings = live_settings(tmp_path, **EVERY_RUNG, **bars, bars__kind=kind)
+    found = await published(settings, values(ticks(seconds)) + BAD)
     assert found["dlq"] == BAD
     records = {name: valid(name, messages) for name, messages in found.items() if name != "dlq"}
-    assert all(records.values())
     for name, messages in records.items():
         assert list(messages[0]) == schema_of(name)["required"]
     forecasts = records["forecasts"]
     assert {f["rung"] for f in forecasts} == {"naive", "seasonal", "holt"}
     assert {tuple(f["quality"]) for f in forecasts} == {(), ("adaptive_cold",)}
-    assert (
-        {f["target_ns"] is None for f in forecasts} == {f["expires_ns"] is None for f in forecasts} == {kind != "time"}
-    )
-    assert any(row["skill"] is None for row in records["accuracy"])
-    assert any(row["skill"] is not None for row in records["accuracy"])
+    for key in ("target_ns", "expires_ns"):
+        assert {f[key] is None for f in forecasts} == {kind != "time"}
+
+
+async def test_figures_that_no_label_has_reached_are_null_and_as_the_schema_says(tmp_path: Path) -> None:
+    found = await published(live_settings(tmp_path, **EVERY_RUNG), values(ticks(5)))
+    accuracy = valid("accuracy", found["accuracy"])
+    assert {row["mae"] is None for row in accuracy} == {True, False}
 
 
 class Broken:
@@ -103,15 +110,15 @@ class Broken:
 async def test_a_fitted_models_forecasts_and_its_failures_are_as_the_schema_says(
     fitted: Fitted, tmp_path: Path
 ) -> None:
-    settings = model_settings("tick", tmp_path, model__default=fitted.models["tick"], quality__future_ms=0)
-    history, later = (values(json_messages(part.head(800))) for part in (fitted.history, fitted.ticks))
+    settings = model_settings("time", tmp_path, model__default=fitted.models["time"], quality__future_ms=0)
+    history, later = (values(json_messages(part.head(2000))) for part in (fitted.history, fitted.ticks))
     forecasts = valid("forecasts", (await published(settings, history + later))["forecasts"])
     assert {f["rung"] for f in forecasts} == {"naive", "model"}
     assert any("in_sample" in f["quality"] for f in forecasts)
     like = Live(settings).daemon.serving.ladder.runners[0]  # type: ignore[union-attr]
     again = tmp_path / "again"
     again.mkdir()
-    settings = model_settings("tick", again, model__default=fitted.models["tick"], quality__future_ms=0)
+    settings = model_settings("time", again, model__default=fitted.models["time"], quality__future_ms=0)
     failed = valid("forecasts", (await published(settings, later, broken=Broken(like)))["forecasts"])
     assert {f["rung"] for f in failed} == {"naive", "fallback"}
     assert all(("fallback" in f["quality"]) == (f["rung"] == "fallback") for f in failed)
@@ -131,10 +138,12 @@ async def live(daemon: Daemon) -> AsyncIterator[None]:
     started.cancel()
     if task.done():
         await task
-    yield
-    daemon.drain()
-    async with asyncio.timeout(WAIT_S):
-        await task
+    try:
+        yield
+    finally:
+        daemon.drain()
+        async with asyncio.timeout(WAIT_S):
+            await task
 
 
 async def on_kafka(broker: KafkaBroker, settings: Settings, sent: list[tuple[str, bytes]]) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
 """What a bus is to the daemon: where ticks come from, where results go, and when they count."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ class Opened:
     lag: Callable[[], dict[tuple[str, int], int]] = dict  # records that wait in each partition
     dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
     lag_s: Callable[[], float] = _none  # age of the newest record that was read, while others wait
+    goes_on: Callable[[], Awaitable[bool]] | None = None
+    """Asked when the source has ended and all of it is committed. True: it goes on as before; False: the bus has other
+    partitions for us and is to be opened again. None: the source ends with the daemon."""
 
 
 class Bus(Protocol):

@@ -49,10 +49,19 @@ class Daemon:
         self._started_ns = self._clock.monotonic_ns()
         self._lag = LoopLag(self._clock)
         self._draining = self._pumping = False
+        self._pulse: Pulse | None = None
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
         """Until drained, or until something fatal is raised."""
+        async with beside(self._lag.watch(), self.notifier.watch(self._alive)):
+            while await self._session():
+                self.serving = build(self.settings)
+        self.state = "stopped"
+        self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    async def _session(self) -> bool:
+        """From opening the bus to the end of its source; whether the bus has other partitions for another session."""
         async with AsyncExitStack() as stack:
             self.store = Store.open(
                 self.settings, symbols=self.serving.symbols, cards=self.serving.cards, at_ns=self._clock.now_ns()
@@ -66,20 +75,33 @@ class Daemon:
             self.bus = bus = await stack.enter_async_context(self._bus.open(self.serving, self.store, self._clock))
             self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
             self.pump = Pump(self.serving, bus.source, bus.sink, thread=thread, units=self.units, clock=self._clock)
-            pulse = Pulse(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
             await stack.enter_async_context(beside(
-                self.units.write_all(), self._lag.watch(), self._report_for_ever(), self._roll_off_for_ever(),
-                QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(), self._go_live(),
-                self.notifier.watch(pulse.alive), *bus.jobs,
+                self.units.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._go_live(),
+                QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(), *bus.jobs,
             ))  # fmt: skip
+            self._pulse = Pulse(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
+            stack.callback(self._end_pulse)
             share_the_interpreter()
             stack.callback(gc.unfreeze)
-            if not self._draining:  # a signal may come before there is a pump to stop
-                self._pumping = True
-                await self.pump.run()
-            await self._drain()
-        self.state = "stopped"
-        self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+            return await self._pump_on()
+
+    async def _pump_on(self) -> bool:
+        """Until a drain, or until the bus has other partitions for us: then True."""
+        while not self._draining:  # a signal may come before there is a pump to stop
+            self._pumping = True
+            await self.pump.run()
+            self._pumping = False
+            if self._draining or self.bus.goes_on is None:
+                break
+            before, self.state = self.state, "rebalancing"
+            await self._settle()
+            if not await self.bus.goes_on():
+                return True
+            self.state = before
+        self.state = "draining"
+        self.notifier.stopping(self._summary())
+        await self._settle()
+        return False
 
     async def _go_live(self) -> None:
         """Live once the pump has read again what a restart repeats; until then it is warming, and says how far."""
@@ -95,9 +117,8 @@ class Daemon:
         self.notifier.ready(self._summary())
         self._log.info("daemon_started", symbols=len(self.serving.symbols), model=self.settings.model.default)
 
-    async def _drain(self) -> None:
-        self.state = "draining"
-        self.notifier.stopping(self._summary())
+    async def _settle(self) -> None:
+        """All that was fetched is answered, published, stored and committed."""
         try:
             async with asyncio.timeout(self.settings.runtime.drain_s):
                 await self._report()
@@ -108,6 +129,13 @@ class Daemon:
                 f"{self.units.behind} commit units could not be stored within runtime.drain_s",
                 remedy="what they hold is still in the source: it is read again at the next start",
             ) from None
+
+    async def _alive(self) -> bool:
+        """Between two sessions there is nothing that could be stuck but the loop."""
+        return await self._pulse.alive() if self._pulse else True
+
+    def _end_pulse(self) -> None:
+        self._pulse = None
 
     def _passes(self) -> int:
         return self.pump.passes

@@ -51,7 +51,7 @@ class KafkaSource:
         self._repeated = {source: ts for source, ts in beats.items() if ts}  # yet to come again
         self._newest_stamp_ns = 0
 
-    async def next_fetched(self, max_wait_s: float) -> list[Fetched]:
+    async def next_fetched(self, max_wait_s: float) -> list[Fetched] | None:
         items: list[Fetched] = [*await self._reader.fetch(max_wait_s)]
         now = self._clock.now_ns()
         for source in {(item.topic, item.partition) for item in items}:
@@ -149,7 +149,10 @@ class KafkaSink:
                 encoded = self._writer.encode_features(rows, symbols, names=names, sources=sources)
                 parcels.append(self._framed(self._features, encoded, rows, sources, produced_ns))
         letters = [letter for group in outcome.letters for letter in dead_letters(group)]
-        if messages := [_message(one) for one in letters if one.offset >= self._floor((one.topic, one.partition))]:
+        most_bytes = self._serving.settings.kafka.batch_bytes
+        if messages := [
+            _message(one, most_bytes) for one in letters if one.offset >= self._floor((one.topic, one.partition))
+        ]:
             parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
         skipped = [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
         return Publication(parcels, skipped, self._poison_of(outcome))
@@ -222,10 +225,14 @@ def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[R
     return text.reshape(-1), starts
 
 
-def _message(letter: DeadLetter) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
-    """As it came, with where from and why in the headers."""
+def _message(letter: DeadLetter, most_bytes: int) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+    """As it came, with where from and why in the headers. What no broker would take goes without its value, which the
+    store keeps: refused here it would be refused again after every restart."""
     headers = {
         "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
         "stage": letter.stage, "version": __version__,
     }  # fmt: skip
-    return letter.key, letter.value, [(name, str(value).encode()) for name, value in headers.items()]
+    value = letter.value
+    if len(value) > most_bytes:
+        headers["omitted_bytes"], value = len(value), b""
+    return letter.key, value, [(name, str(text).encode()) for name, text in headers.items()]

@@ -18,6 +18,8 @@ NOTE_VERSION = 1
 NS_PER_MS = 10**6
 BEGINNING_NS, END_NS = -(1 << 62), (1 << 63) - 1
 
+Lack = Literal["", "open bars", "windows"]
+
 
 def note(settings: Kafka, partitions: int, heartbeat_ns: int) -> dict[str, Any]:
     """What stands beside a committed offset: enough to see later that the deployment has changed."""
@@ -91,7 +93,7 @@ class Start(NamedTuple):
     below: int
     upto_ns: int
     newest_ns: int | None  # the largest event time below `offset`; None = nothing was read there
-    lacks: Literal["", "open bars", "windows"] = ""  # what the undisturbed daemon would have had besides
+    lacks: Lack = ""  # what the undisturbed daemon would have had besides
 
 
 def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, low: int) -> Start:
@@ -104,19 +106,23 @@ def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, l
             boundary_ns = _next_boundary(settings.bars, mark)
             if boundary_ns <= kept.closed_ns:  # all bars before it are stored, all after it begin above the mark
                 return Start(mark.next_offset, committed, boundary_ns, mark.watermark_ns)
-    offset = max(low, min(committed, kept.next_offset))  # a store put back from a copy is behind the commits
+    behind = low <= kept.next_offset < committed  # the store was put back from a copy
+    offset = kept.next_offset if behind else committed
     upto_ns = kept.closed_ns if settings.bars.kind == "time" else END_NS
     return Start(offset, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
 
 
 def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int) -> Start:
     """No bars are stored: read so much again that the windows fill, as far as there are marks."""
+    bars = settings.bars
     if not marks:
         return Start(committed, committed, END_NS, None, "windows" if committed else "")
     enough = [mark for mark in marks if _fills(settings, mark, marks[-1], bars_needed, committed)]
     mark = enough[-1] if enough else marks[0]
-    upto_ns = _next_boundary(settings.bars, mark) if settings.bars.kind == "time" else END_NS
-    return Start(mark.next_offset, committed, upto_ns, mark.watermark_ns, "" if enough else "windows")
+    upto_ns = _next_boundary(bars, mark) if bars.kind == "time" else END_NS
+    whole = bars.kind == "time" or _is_every_tick(bars) or mark.watermark_ns is None
+    lacks: Lack = "windows" if not enough else "" if whole else "open bars"
+    return Start(mark.next_offset, committed, upto_ns, mark.watermark_ns, lacks)
 
 
 def _fills(settings: Settings, mark: Mark, newest: Mark, bars_needed: int, committed: int) -> bool:

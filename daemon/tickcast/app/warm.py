@@ -31,7 +31,7 @@ def warm_up(settings: Settings) -> None:
             "bars": settings.bars.model_copy(update={"calendar": "24x7", "history": None, "every_ticks": 1}),
         }
     )
-    serving = build(small)
+    serving = build(small, models_made_for=settings)
     writer = ForecastWriter(small, serving.cards, list(RUNGS))
     engine = serving.engine
     engine.turn([_messages(settings.topics.ticks[0], np.frombuffer(bytearray(b"{}"), np.uint8), 1)], T0)

@@ -36,10 +36,11 @@ class Serving:
         return self.ladder.cards if self.ladder else []
 
 
-def build(settings: Settings) -> Serving:
+def build(settings: Settings, *, models_made_for: Settings | None = None) -> Serving:
+    """`models_made_for`: the deployment whose models are served, where `settings` only stand in for it."""
     symbols = SymbolTable(settings.symbols.limit)
     features = FeatureSet(settings.features.set, settings.forecast.transform)
-    ladder = _ladder(settings, features)
+    ladder = _ladder(settings, features, models_made_for or settings)
     engine = Engine(
         settings, symbols, Decoder(settings.codec, symbols), features, ladder, closed_time=_calendar(settings),
         adjustments=_adjustments(settings),
@@ -47,7 +48,7 @@ def build(settings: Settings) -> Serving:
     return Serving(settings, symbols, features, ladder, engine)
 
 
-def _ladder(settings: Settings, features: FeatureSet) -> Ladder | None:
+def _ladder(settings: Settings, features: FeatureSet, made_for: Settings) -> Ladder | None:
     """The default model, then the rungs that stand in for it while a symbol has few bars."""
     default = settings.model.default
     if default == "none":
@@ -55,7 +56,7 @@ def _ladder(settings: Settings, features: FeatureSet) -> Ladder | None:
     names = list(dict.fromkeys([*([default] if default in RUNGS else []), *settings.model.ladder]))
     runners = [_rung(name, settings) for name in names]
     if default not in RUNGS:
-        runners.insert(0, _net(Path(default), settings, features))
+        runners.insert(0, _net(Path(default), made_for, features))
     return Ladder(runners, _rung("naive", settings), settings)
 
 

@@ -222,14 +222,16 @@ class Engine:
         """Compute the features of the bars just closed and copy the windows of the questions that are due."""
         bars, first = closed.bars, closed.first
         self._outcome.bars.append(bars)
-        if self.ladder is None and not self._settings.features.publish:
+        publish = self._settings.features.publish
+        if self.ladder is None and not publish:
+            return
+        is_due = due(self._settings, bars.as_of, bars.ordinal, bars.mask)
+        if self.ladder is None:  # no window will ever look back on the values of the other bars
+            self._publish_vectors(bars.take(is_due), self._compute(bars.take(is_due), first[is_due]))
             return
         values = self._remember(bars, first)
-        is_due = due(self._settings, bars.as_of, bars.ordinal, bars.mask)
-        if self._settings.features.publish:
-            self._publish_vectors(bars, values, np.flatnonzero(is_due & np.isfinite(values).all(axis=1)))
-        if self.ladder is None:
-            return
+        if publish:
+            self._publish_vectors(bars.take(is_due), values[is_due])
         model = self.ladder.choose(bars.ordinal - first + 1)
         rows = np.flatnonzero(is_due & (model != NOBODY))
         symbol, as_of = bars.symbol[rows], bars.as_of[rows]
@@ -247,28 +249,24 @@ class Engine:
 
     def _remember(self, bars: BarBatch, first: I64) -> F64:
         """Compute the features of bars that are in the rings, and keep them beside the bars."""
-        ring = self.folder.bars
-        values = self._features.compute(ring, bars.symbol, bars.ordinal, first, on_failure=self._note_failure)
+        ring, values = self.folder.bars, self._compute(bars, first)
         self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
         return values
+
+    def _compute(self, bars: BarBatch, first: I64) -> F64:
+        return self._features.compute(self.folder.bars, bars.symbol, bars.ordinal, first, on_failure=self._note_failure)
 
     def _note_failure(self, kind: str, failure: BadOutput) -> None:
         """A feature without a value makes its windows unusable: those questions are answered by last value, flagged."""
         self.feature_failures[kind] = self.feature_failures.get(kind, 0) + 1
         self.last_failure = str(failure)
 
-    def _publish_vectors(self, bars: BarBatch, values: F64, rows: I64) -> None:
+    def _publish_vectors(self, bars: BarBatch, values: F64) -> None:
+        """Where every feature has a value."""
+        rows = np.flatnonzero(np.isfinite(values).all(axis=1))
         if len(rows):
-            self._outcome.vectors.append(
-                FeatureRows(
-                    bars.symbol[rows],
-                    bars.as_of[rows],
-                    bars.tie[rows],
-                    bars.partition[rows],
-                    bars.offset[rows],
-                    values[rows],
-                )
-            )
+            b = bars.take(rows)
+            self._outcome.vectors.append(FeatureRows(b.symbol, b.as_of, b.tie, b.partition, b.offset, values[rows]))
 
     def _targets(self, as_of: I64) -> I64:
         steps = self._settings.forecast.horizon

@@ -14,6 +14,7 @@ from tickcast.columns import F32, F64, I32, I64, U64, Bars, Inputs
 TRANSFORMS = {"log_return": 0, "difference": 1, "level": 2}
 LOG_RETURN, DIFFERENCE, LEVEL = 0, 1, 2
 SCALE_FLOOR = 1e-8  # a window that never moved has this scale instead of zero
+SCALE_CEILING = 1e150  # and one whose squared moves overflow has this
 DAY_NS = 86_400 * 10**9
 WEEK_NS = 7 * DAY_NS
 EPOCH_WEEKDAY_NS = 4 * DAY_NS  # 1970-01-01 was a Thursday; shifts week phases to start on Sunday
@@ -84,7 +85,7 @@ def gather(bars, values, symbol, ordinal, first, lookback, transform, past, mask
             elif bars.mask[at]:
                 squares += values[at, 0] * values[at, 0]
                 moves += 1
-        scale[i] = max(np.sqrt(squares / moves), SCALE_FLOOR) if moves else SCALE_FLOOR
+        scale[i] = min(max(np.sqrt(squares / moves), SCALE_FLOOR), SCALE_CEILING) if moves else SCALE_FLOOR
 
 
 def gather_inputs(

@@ -83,6 +83,12 @@ def newest_valid(folder: Path, settings: Settings, *, not_beyond: Mapping[tuple[
     return Found(None, refused)
 
 
+def drop(folder: Path) -> None:
+    """Delete all of them: what they hold is no longer what their reader owns."""
+    for path in _files(folder):
+        path.unlink()
+
+
 def _pieces(state: State, settings: Settings) -> Iterator[Any]:
     """The file's bytes, in order; arrays as they lie in memory, so that nothing is copied."""
     arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}

@@ -1,13 +1,14 @@
 """What was published counts once its unit is committed: at least once, or exactly once in one transaction per unit.
 
 In both modes a transactional producer commits the offsets. Its id is the slot's, so that whoever starts later fences
-whoever ran before, and a zombie fails at its next commit. It decides nothing about what is published.
+whoever ran before, and a zombie fails at its next commit. A member of a group has no slot: there `commit_by` commits.
+It decides nothing about what is published.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,9 +22,11 @@ from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Source
 from tickcast.edges.kafka.publish import Outbox, PlainBatch, ReadyBatch
-from tickcast.errors import BrokerAway
+from tickcast.errors import BrokerAway, Fenced, TickcastError, TransactionLost
 
 JSON = msgspec.json.Encoder()
+SLICE_S = 0.1
+Commit = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]]
 
 
 class Parcel(NamedTuple):
@@ -43,10 +46,12 @@ class Sealed:
 class Delivery:
     """Made by `open`. `post` and `seal` never wait; `settle` and `commit` are called unit by unit, in order."""
 
-    def __init__(self, settings: Kafka, *, max_away_s: float) -> None:
+    def __init__(self, settings: Kafka, *, max_away_s: float, commit_by: Commit | None = None) -> None:
         self._settings = settings
+        self._commit_by = commit_by or self._transaction
         self._max_away_s = max_away_s
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._begun = asyncio.get_running_loop().time()
+        self._committed: dict[Source, int] = {}  # by us
         self._exactly_once = settings.delivery == "exactly_once"
         self._fence = client.producer(settings, transactional_id=client.transactional_id(settings, settings.slot))
         self._plain = client.producer(settings)
@@ -57,22 +62,29 @@ class Delivery:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Kafka, *, max_away_s: float) -> AsyncIterator["Delivery"]:
+    async def open(
+        cls, settings: Kafka, *, max_away_s: float, commit_by: Commit | None = None
+    ) -> AsyncIterator["Delivery"]:
         """Fences the slot; from here on the committed positions are final."""
-        delivery = cls(settings, max_away_s=max_away_s)
+        delivery = cls(settings, max_away_s=max_away_s, commit_by=commit_by)
         try:
-            await delivery._within(delivery._fence.start(), "taking the slot")
+            if commit_by is None:
+                await delivery._within(
+                    delivery._fence.start(), f"taking slot {settings.slot} of kafka.group {settings.group}"
+                )
             await delivery._within(delivery._plain.start(), "starting the producer")
             if delivery._exactly_once:
-                await delivery._within(delivery._fence.begin_transaction(), "opening a transaction")
+                await delivery._within(delivery._begin(), "opening a transaction")
             yield delivery
         finally:
+            await delivery._outbox.close()
             await client.stop(delivery._fence.stop())
             await client.stop(delivery._plain.stop())
 
     async def room(self) -> None:
-        """Returns once more may be posted."""
-        await self._outbox.room()
+        """Returns once more may be posted, or once publishing has failed: `settle` says so of the unit."""
+        with suppress(KafkaError, AssertionError):
+            await self._outbox.room()
 
     def post(self, parcels: list[Parcel]) -> None:
         """Publish as part of the unit that is being filled."""
@@ -101,7 +113,8 @@ class Delivery:
             TopicPartition(*source): OffsetAndMetadata(offset, JSON.encode(notes[source]).decode())
             for source, offset in offsets.items()
         }
-        await self._within(self._commit(at), "committing")
+        await self._within(self._commit_by(at), "committing")
+        self._committed |= offsets
         self._units.popleft()
         if self._exactly_once:
             self._send(self._units[0].held)
@@ -121,26 +134,61 @@ class Delivery:
         else:
             self._heard = clock()
 
-    async def _commit(self, at: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    async def _transaction(self, at: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         if not self._exactly_once:
-            await self._fence.begin_transaction()
+            await self._begin()
         if at:
             await self._fence.send_offsets_to_transaction(at, self._settings.group)
         await self._fence.commit_transaction()
         if self._exactly_once:
-            await self._fence.begin_transaction()
+            await self._begin()
+
+    async def _begin(self) -> None:
+        self._begun = asyncio.get_running_loop().time()
+        await self._fence.begin_transaction()
 
     def _send(self, parcels: list[Parcel]) -> None:
-        for parcel in parcels:
-            self._outbox.post(parcel.topic, parcel.batches)
+        try:
+            for parcel in parcels:
+                self._outbox.post(parcel.topic, parcel.batches)
+        except (KafkaError, AssertionError) as error:
+            raise client.in_our_words(error, "publishing") from error
 
     async def _within(self, call: Any, doing: str, *, patient: bool = False) -> None:
         """Every call has a deadline: a transaction whose end is unknown is lost, and only recovery knows."""
         deadline = self._settings.transaction_timeout_s if patient else self._settings.call_timeout_s
         try:
-            async with asyncio.timeout(deadline):
-                await call
-        except TimeoutError:
-            raise client.in_our_words(TimeoutError(f"no answer within {deadline} s"), doing) from None
-        except (KafkaError, AssertionError) as error:  # the client asserts where its state machine is broken
-            raise client.in_our_words(error, doing) from error
+            await _while_awake(call, deadline)
+        except (KafkaError, TimeoutError, AssertionError) as error:  # the client asserts where its states are broken
+            known = client.in_our_words(error, doing)
+            if isinstance(known, Fenced) and await self._was_alone():
+                limit = self._settings.transaction_timeout_s
+                raise TransactionLost(
+                    f"{doing}: the broker gave up a transaction that was open for more than {limit} s",
+                    remedy="if it happens again, raise kafka.transaction_timeout_s",
+                ) from error
+            raise known from error
+
+    async def _was_alone(self) -> bool:
+        """A broker fences whoever leaves a transaction open too long, too. Then nobody has gone on where we were."""
+        if asyncio.get_running_loop().time() - self._begun < self._settings.transaction_timeout_s:
+            return False
+        try:
+            found = await client.committed(self._settings, self._committed)
+        except TickcastError:
+            return False
+        return {source: at.offset for source, at in found.items()} == self._committed
+
+
+async def _while_awake(call: Any, within_s: float) -> None:
+    """Await it for so long, in slices: a process that was stopped hears first that its slot is taken."""
+    task, left = asyncio.ensure_future(call), within_s
+    try:
+        while not task.done():
+            if left <= 0:
+                raise TimeoutError(f"no answer within {within_s} s")
+            await asyncio.wait([task], timeout=SLICE_S)
+            left -= SLICE_S
+        task.result()
+    finally:
+        task.cancel()

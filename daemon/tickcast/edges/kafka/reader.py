@@ -126,8 +126,8 @@ class Reader:
         """A client that brings nothing although there is more is replaced, and at last given up."""
         for source, behind in self.lag().items():
             self._still_s[source] = self._still_s[source] + waited_s if behind and source not in self._stopped else 0.0
-        worst = max(self._still_s, key=self._still_s.__getitem__)
-        if self._still_s[worst] < self._settings.watchdog_s:
+        worst = max(self._still_s, key=self._still_s.__getitem__, default=None)
+        if worst is None or self._still_s[worst] < self._settings.watchdog_s:
             return
         self.rebuilds += 1
         if self.rebuilds > MOST_REBUILDS:

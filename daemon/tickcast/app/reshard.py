@@ -1,0 +1,101 @@
+"""Shares partitions out anew: another number of slots, or topics that have grown. It runs while all slots are stopped.
+
+It takes every slot's fence, gives each partition's rows to its new owner's store, and then commits where all were, as
+the new slots, in one transaction: until that is through the old slots may go on as if nothing had been. An engine's
+snapshot is of a whole slot, so there is none afterwards: windows are filled from the bars, adaptive state starts anew.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+from tickcast.app import recovery
+from tickcast.app.group_bus import was_added
+from tickcast.app.kafka_bus import snapshot_folder
+from tickcast.bus_settings import Kafka
+from tickcast.clock import Clock
+from tickcast.edges.kafka import client
+from tickcast.edges.kafka.client import Committed, Source
+from tickcast.edges.kafka.delivery import Delivery
+from tickcast.edges.kafka.reader import Reader
+from tickcast.errors import BadPositions, BadSettings, BadStore
+from tickcast.registry import snapshot
+from tickcast.registry.handover import Handover
+from tickcast.settings import Settings
+
+LOOK_S = 0.1
+
+
+class Resharded(NamedTuple):
+    partitions: int
+    rows: int  # that another store holds now
+
+
+async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clock) -> Resharded:
+    """`settings_of` a slot, at the new number of slots."""
+    settings = settings_of(0)
+    kafka = settings.kafka
+    if kafka.assignment != "static":
+        raise BadSettings("kafka.assignment is 'group', and a group shares out by itself", remedy="start more daemons")
+    ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
+    for slot in range(slots):
+        recovery.own_partitions(settings_of(slot).kafka, ticks)
+    found = await _committed(settings, ticks)
+    old = max(int(committed.note.get("slots", 1)) for committed in found.values())
+    each = {slot: settings_of(slot) for slot in range(max(old, slots))}
+    _refuse_missing(each, old)
+    with Handover.open(each, lambda source: source[1] % slots, at_ns=clock.now_ns()) as handover:
+        async with AsyncExitStack() as stack:
+            fences = [
+                await stack.enter_async_context(Delivery.open(_alone(one), max_away_s=settings.runtime.max_wait_s))
+                for one in each.values()
+            ]
+            positions = await _positions(settings, ticks)
+            rows = await asyncio.to_thread(handover.copy)
+            for one in each.values():
+                snapshot.drop(snapshot_folder(one))
+            notes = {at: recovery.note(kafka, ticks[at[0]], int(p.note.get("beat", 0))) for at, p in positions.items()}
+            await fences[0].commit(fences[0].seal(), {at: p.offset for at, p in positions.items()}, notes)
+            await _until_seen(settings, notes)
+        await asyncio.to_thread(handover.forget)
+    return Resharded(len(positions), rows)
+
+
+def _refuse_missing(each: Mapping[int, Settings], old: int) -> None:
+    for slot in range(old):
+        path = each[slot].store.path
+        if not path.exists():
+            raise BadStore(f"slot {slot} had a store, and {path} is not there", remedy="bring it there, see store.path")
+
+
+def _alone(settings: Settings) -> Kafka:
+    """To take the fence and commit; nothing is published."""
+    return settings.kafka.model_copy(update={"delivery": "at_least_once"})
+
+
+async def _committed(settings: Settings, ticks: Mapping[str, int]) -> dict[Source, Committed]:
+    found = await client.committed(settings.kafka, [(topic, p) for topic, count in ticks.items() for p in range(count)])
+    if not found:
+        raise BadPositions(
+            f"kafka.group '{settings.kafka.group}' has committed nothing",
+            remedy="there is nothing to share out: start the slots",
+        )
+    return found
+
+
+async def _positions(settings: Settings, ticks: Mapping[str, int]) -> dict[Source, Committed]:
+    """Where all partitions go on; those that were added begin at their beginning. Final, as the fences are ours."""
+    found = await _committed(settings, ticks)
+    added = [(topic, p) for topic, count in ticks.items() for p in range(count) if was_added((topic, p), found)]
+    if not added:
+        return found
+    async with Reader.open(settings.kafka, added) as reader:
+        return found | {at: Committed(bounds.low, {}) for at, bounds in (await reader.bounds()).items()}
+
+
+async def _until_seen(settings: Settings, notes: Mapping[Source, object]) -> None:
+    """The broker may show a commit a moment after it has taken it."""
+    async with asyncio.timeout(settings.kafka.call_timeout_s):
+        while {at: c.note for at, c in (await client.committed(settings.kafka, notes)).items()} != notes:
+            await asyncio.sleep(LOOK_S)

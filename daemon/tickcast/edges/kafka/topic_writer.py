@@ -1,0 +1,61 @@
+"""Sends encoded messages to one topic, for commands rather than the daemon: no slot, no fence, no transaction.
+
+Nothing is doubled or lost while it runs; what was on its way when it fails may or may not have arrived.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka.errors import KafkaError
+
+from tickcast.bus_settings import Kafka
+from tickcast.columns import Encoded
+from tickcast.edges.kafka import client
+from tickcast.edges.kafka.framing import Framer
+from tickcast.edges.kafka.publish import Outbox, PlainFramer, supported
+from tickcast.errors import BrokerAway, TickcastError
+from tickcast.symbols import SymbolTable
+
+
+class TopicWriter:
+    """Made by `open`."""
+
+    def __init__(self, settings: Kafka, topic: str, outbox: Outbox, *, partitions: int) -> None:
+        self._settings, self._topic, self._outbox = settings, topic, outbox
+        most = settings.batch_bytes
+        self._framer = (
+            Framer(partitions, max_batch_bytes=most, compression=settings.compression)
+            if supported()
+            else PlainFramer(max_batch_bytes=most)
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Kafka, topic: str, *, partitions: int) -> AsyncIterator["TopicWriter"]:
+        producer = client.producer(settings)
+        outbox = Outbox(producer, max_in_flight_bytes=settings.in_flight_bytes)
+        try:
+            async with asyncio.timeout(settings.call_timeout_s):
+                await producer.start()
+            yield cls(settings, topic, outbox, partitions=partitions)
+            async with asyncio.timeout(settings.call_timeout_s):
+                await outbox.settle()
+        except (TimeoutError, KafkaError) as error:
+            raise _in_our_words(error, topic) from None
+        finally:
+            await outbox.close()
+            await client.stop(producer.stop())
+
+    async def send(self, messages: Encoded, symbols: SymbolTable, *, stamp_ms: int) -> None:
+        """Each to the partition of its symbol; returns once more may be sent. Leaving the block waits for the rest."""
+        self._outbox.post(self._topic, self._framer.frame(messages, symbols, stamp_ms))
+        for too_large in self._framer.take_skipped():
+            raise too_large
+        await self._outbox.room()
+
+
+def _in_our_words(error: TimeoutError | KafkaError, topic: str) -> TickcastError:
+    if isinstance(error, client.NO_RIGHTS):
+        return client.in_our_words(error, f"writing to {topic}")
+    return BrokerAway(f"the broker does not take what goes to {topic}: {error!r}", remedy="some of it may have arrived")
