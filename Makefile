@@ -5,7 +5,7 @@ BIN := .venv/bin
 SET_UP := .venv/.set-up
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test check bench accuracy golden replay soak docs lock release
+.PHONY: kernels brokers help setup demo broker test check bench accuracy golden replay soak chaos docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ else
 	@$(BIN)/coverage report --skip-covered --fail-under=85
 	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/core/*'
 endif
+
+chaos: $(SET_UP) kernels brokers ## the long form of tests/chaos, with more than 100 kills (CHAOS_SEED=N repeats a run)
+	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 check: $(SET_UP) ## format, lint, types, layers
 	@$(BIN)/ruff format --check

@@ -57,19 +57,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--headless", action="store_true", help="plain lines instead of the live view")
     demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
-    replay = add("replay", _replay, "run history through the same engine and report how it did")
-    history = replay.add_mutually_exclusive_group(required=True)
-    history.add_argument("--data", type=Path, help="file or folder of ticks or bars")
-    history.add_argument("--from-kafka", metavar="TOPIC", help="what the topic holds between --start and --end")
-    replay.add_argument("--out", type=Path, default=Path("out/replay"), help="folder for the report and its data")
-    replay.add_argument(
-        "--from", "--start", dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339"
-    )
-    replay.add_argument("--to", "--end", dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
-    replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
-    replay.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
-    replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
-    replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
+    _add_replay_arguments(add("replay", _replay, "run history through the same engine and report how it did"))
     fit = add("fit", _fit, "train a model on history, in a child process")
     fit.add_argument("--model", default="nhits", help="kind of model")
     fit.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
@@ -87,7 +75,28 @@ def parser() -> argparse.ArgumentParser:
     reshard.add_argument("--slots", type=_positive, required=True, metavar="N", help="the new number of slots")
     units = add("install-units", _install_units, "write systemd's units with the paths of this machine")
     units.add_argument("--to", type=Path, default=Path("/etc/systemd/system"), metavar="DIR", help="where they go")
-    synth = add("synth", _synth, "a seeded synthetic market, to a file or live to the broker")
+    _add_synth_arguments(add("synth", _synth, "a seeded synthetic market, to a file or live to the broker"))
+    add("schema", _schema, "a record's JSON Schema, or the list of records").add_argument("name", nargs="?")
+    add("reference", _reference, "print the reference page of the documentation")
+    add("warm", _warm, "compile all kernels into the cache")
+    return top
+
+
+def _add_replay_arguments(replay: argparse.ArgumentParser) -> None:
+    history = replay.add_mutually_exclusive_group(required=True)
+    history.add_argument("--data", type=Path, help="file or folder of ticks or bars")
+    history.add_argument("--from-kafka", metavar="TOPIC", help="what the topic holds between --start and --end")
+    replay.add_argument("--out", type=Path, default=Path("out/replay"), help="folder for the report and its data")
+    first, stop = ("--from", "--start"), ("--to", "--end")
+    replay.add_argument(*first, dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339")
+    replay.add_argument(*stop, dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
+    replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
+    replay.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
+    replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
+    replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
+
+
+def _add_synth_arguments(synth: argparse.ArgumentParser) -> None:
     market = synth.add_mutually_exclusive_group(required=True)
     market.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl, also .gz")
     market.add_argument("--to", choices=["kafka"], help="send ticks of now to the first of topics.ticks")
@@ -95,10 +104,6 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--seconds", type=_positive, help="default: an hour in a file, until Ctrl-C to a broker")
     synth.add_argument("--seed", type=int, default=1)
     synth.add_argument("--rate", type=_speed, default=500.0, metavar="max|N", help="ticks per second, in the mean")
-    add("schema", _schema, "a record's JSON Schema, or the list of records").add_argument("name", nargs="?")
-    add("reference", _reference, "print the reference page of the documentation")
-    add("warm", _warm, "compile all kernels into the cache")
-    return top
 
 
 def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:

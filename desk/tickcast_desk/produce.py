@@ -18,7 +18,7 @@ from tickcast.edges.kafka.topic_writer import TopicWriter
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 from tickcast_desk.synth import Market, json_texts
-from tickcast_desk.topics import count_partitions
+from tickcast_desk.topics import count_partitions, silent_client
 
 SECOND_NS = 10**9
 STEP_S = 0.02  # ticks are sent in slices of so many seconds
@@ -70,10 +70,11 @@ async def produce(settings: Settings, feed: Feed, *, clock: Clock, stop: asyncio
     """Returns how many ticks the broker has taken."""
     kafka, topic = settings.kafka, settings.topics.ticks[0]
     partitions = await count_partitions(kafka, topic, named_by="topics.ticks")
-    async with TopicWriter.open(kafka, topic, partitions=partitions) as writer:
-        trade = _Trade(feed, writer, clock)
-        async with beside(trade.say_progress()):
-            await _run_until(stop, trade.run())
+    with silent_client():
+        async with TopicWriter.open(kafka, topic, partitions=partitions) as writer:
+            trade = _Trade(feed, writer, clock)
+            async with beside(trade.say_progress()):
+                await _run_until(stop, trade.run())
     return trade.sent
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from tickcast import records
 from tickcast.codec.forecasts import SCHEMA as WRITTEN_BY_KERNELS
-from tickcast.core.fold import QUIET
+from tickcast.core.fold import LOUD
 from tickcast.core.ladder import RUNGS
 from tickcast.errors import BadRequest, Quality, Reason
 from tickcast.settings import ForecastSettings
@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FLAGS = [str(flag.name).lower() for flag in Quality]
-POISON = [reason.name.lower() for reason in Reason if reason not in (*QUIET, Reason.OTHER_EVENT)]
+POISON = [reason.name.lower() for reason in Reason if LOUD[reason] and reason != Reason.OTHER_EVENT]
 TRANSFORMS = list(get_args(ForecastSettings.model_fields["transform"].annotation))
 
 Natural = Annotated[int, Meta(ge=0)]

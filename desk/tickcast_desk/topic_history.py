@@ -19,7 +19,7 @@ from tickcast.edges.tape_columns import Cut
 from tickcast.errors import BadData
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
-from tickcast_desk.topics import count_partitions
+from tickcast_desk.topics import count_partitions, silent_client
 
 if TYPE_CHECKING:
     from tickcast_desk.replay import Order
@@ -39,10 +39,11 @@ class TopicHistory:
     async def open(cls, settings: Settings, order: Order) -> AsyncIterator[TopicHistory]:
         topic = str(order.data)
         partitions = await count_partitions(settings.kafka, topic, named_by="--from-kafka")
-        async with RangeReader.open(
-            settings.kafka, topic, partitions=partitions, from_ns=order.from_ns, to_ns=order.to_ns
-        ) as reader:
-            yield cls(settings, reader, order)
+        with silent_client():
+            async with RangeReader.open(
+                settings.kafka, topic, partitions=partitions, from_ns=order.from_ns, to_ns=order.to_ns
+            ) as reader:
+                yield cls(settings, reader, order)
 
     async def turns(self) -> AsyncIterator[tuple[list[Item], int]]:
         passed = 0

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
@@ -10,12 +12,22 @@ MAX_WAIT_S = 10  # for a broker that was started a moment ago
 
 
 async def count_partitions(settings: Kafka, topic: str, *, named_by: str) -> int:
-    """`named_by` is the setting or the argument that names the topic. From here on the client's own log is silent: it
-    repeats many times a second what is said here once."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    """`named_by` is the setting or the argument that names the topic."""
     await client.reach(settings, max_wait_s=MAX_WAIT_S, waiting=_say_waiting)
     counts = await client.partitions_of(settings, [topic], setting=named_by)
     return counts[topic]
+
+
+@contextmanager
+def silent_client() -> Iterator[None]:
+    """While a broker is away the client's own log repeats many times a second what a command says once."""
+    log = logging.getLogger("aiokafka")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _say_waiting(problem: str, pause_s: float) -> None:

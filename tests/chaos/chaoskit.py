@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -23,6 +24,7 @@ HERE = Path(__file__).parent
 TICKCAST = [Path(sys.executable).parent / "tickcast"]
 OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "features")
 FINAL = (EXIT_OK, EXIT_FENCED, EXIT_REFUSED)  # systemd/tickcast.service does not restart on these
+MODES = ("at_least_once", "exactly_once")
 RESTART_S = 0.2
 LIMIT_S = 120.0
 
@@ -38,6 +40,11 @@ def is_long() -> bool:
     return bool(os.environ.get("CHAOS_LONG"))
 
 
+def modes(*short: str) -> pytest.MarkDecorator:
+    """Run the test in these modes of delivery; in the long form in both."""
+    return pytest.mark.parametrize("delivery", MODES if is_long() else short)
+
+
 class Daemon(Child):
     """One run of `tickcast run`."""
 
@@ -45,6 +52,11 @@ class Daemon(Child):
     def exit_code(self) -> int | None:
         """Negative where a signal ended it; None while it runs."""
         return self._process.poll()
+
+    @property
+    def last_words(self) -> str:
+        """What it said of its end to whoever started it."""
+        return next((line for line in self.log().splitlines() if line.startswith("tickcast: ")), "")
 
     @property
     def is_stopped(self) -> bool:

@@ -196,7 +196,9 @@ async def _read(bootstrap: str, topic: str, count: int, isolation: str) -> list[
     records: list[ConsumerRecord] = []
     async with (
         asyncio.timeout(READ_LIMIT_S),
-        AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level=isolation, auto_offset_reset="earliest") as reader,
+        AIOKafkaConsumer(
+            bootstrap_servers=bootstrap, isolation_level=isolation, auto_offset_reset="earliest"
+        ) as reader,
     ):
         partitions = [TopicPartition(topic, p) for p in range(count)]
         reader.assign(partitions)

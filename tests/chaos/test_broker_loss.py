@@ -1,9 +1,9 @@
-"""The broker dies, stops, or is cut off while ticks flow: the daemon goes on, or ends with 1 and recovers when restarted."""
+"""The broker dies, stops, or is cut off while ticks flow: the daemon goes on, or ends with 1 and a restart recovers."""
 
 from collections.abc import Callable
 
 import pytest
-from chaoskit import Deployment, Supervisor, is_long, pause, seed_of
+from chaoskit import MODES, Deployment, Supervisor, is_long, modes, pause, seed_of
 from feeder import Feeder, feed_at_once, tape
 from ledger import check
 
@@ -13,7 +13,6 @@ from tickcast.errors import EXIT_DIED, EXIT_OK
 pytestmark = pytest.mark.timeout(400)
 ROUNDS = 3 if is_long() else 1
 PAUSE_S, TRANSACTION_S, CALL_S = (30, 25, 20) if is_long() else (8, 5, 3)
-MODES = pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 
 
 @pytest.fixture
@@ -43,12 +42,12 @@ def survives(tmp_path) -> Callable[..., Supervisor]:
     return check_it
 
 
-@MODES
+@modes(*MODES)
 def test_a_broker_that_is_killed_and_comes_back(own_kafka, survives, delivery):
     survives(own_kafka, own_kafka.restart, delivery)
 
 
-@MODES
+@modes("exactly_once")
 def test_a_broker_that_stops_for_longer_than_a_commit_may_take(own_kafka, survives, delivery):
     def breakage() -> None:
         own_kafka.pause()
@@ -60,7 +59,7 @@ def test_a_broker_that_stops_for_longer_than_a_commit_may_take(own_kafka, surviv
     assert any("no answer within" in run.log() for run in supervisor.runs)
 
 
-@MODES
+@modes("at_least_once")
 def test_a_port_that_is_cut_and_restored(own_kafka, survives, delivery):
     def breakage() -> None:
         own_kafka.proxy.cut()
@@ -70,12 +69,12 @@ def test_a_port_that_is_cut_and_restored(own_kafka, survives, delivery):
     survives(own_kafka, breakage, delivery, listener="PROXIED")
 
 
-@MODES
+@modes("exactly_once")
 def test_a_cluster_that_is_restarted_as_a_whole(kafka_cluster, survives, delivery):
     survives(kafka_cluster, kafka_cluster.restart, delivery)
 
 
-@MODES
+@modes("at_least_once")
 def test_one_broker_of_three_that_dies_and_comes_back(kafka_cluster, survives, delivery):
     nodes = iter(kafka_cluster.nodes * ROUNDS)
 

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaoskit import Deployment, Supervisor, is_long, seed_of
+from chaoskit import MODES, Deployment, Supervisor, is_long, modes, seed_of
 from feeder import Feeder, Message, feed_at_once, tape
 from ledger import check
 from seams import SEAMS
 
 from brokerkit import KafkaBroker
 
-KILLS = 60 if is_long() else 4  # at random times, in each mode
+KILLS = 60 if is_long() else 3  # at random times, in each mode
 ROUNDS = 4 if is_long() else 1  # through all seams, in each mode
 FIRST_TICKS, TICKS_PER_S = 500, 200 if is_long() else 500
-MODES = pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 
 
 def begun(kafka: KafkaBroker, folder: Path, delivery: str, messages: Iterator[Message]) -> Deployment:
@@ -35,7 +34,7 @@ def assert_promises_kept(deployment: Deployment) -> None:
 
 
 @pytest.mark.timeout(1800 if is_long() else 300)
-@MODES
+@modes(*MODES)
 def test_every_tick_is_answered_when_the_daemon_dies_at_any_seam(kafka, tmp_path, delivery):
     seed = seed_of(f"seams, {delivery}")
     rng, messages = np.random.default_rng(seed), tape(seed, partitions=4)
@@ -49,12 +48,15 @@ def test_every_tick_is_answered_when_the_daemon_dies_at_any_seam(kafka, tmp_path
 
 
 @pytest.mark.timeout(1800 if is_long() else 300)
-@MODES
+@modes(*MODES)
 def test_every_tick_is_answered_when_the_daemon_dies_at_random_times(kafka, tmp_path, delivery):
     seed = seed_of(f"random kills, {delivery}")
     rng, messages = np.random.default_rng(seed), tape(seed, partitions=4)
     deployment = begun(kafka, tmp_path / "daemon", delivery, messages)
-    with Feeder(kafka.bootstrap, deployment.ticks, messages, per_s=TICKS_PER_S) as feeder, Supervisor(deployment) as supervisor:
+    with (
+        Feeder(kafka.bootstrap, deployment.ticks, messages, per_s=TICKS_PER_S) as feeder,
+        Supervisor(deployment) as supervisor,
+    ):
         for number in range(KILLS):
             if number % 4:  # each fourth may hit the start
                 supervisor.wait_for(lambda daemon: daemon.has_logged("slot_taken"), "a start")

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-
 from feeder import START_NS
 from ledger import Evidence, Stored, balance
 

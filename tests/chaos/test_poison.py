@@ -45,9 +45,7 @@ def produce(broker: KafkaBroker, topic: str, messages: list[bytes | None], *, pa
 
     async def send() -> list[int]:
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, acks="all") as producer:
-            sent = [
-                await producer.send_and_wait(topic, value, key=b"key", partition=partition) for value in messages
-            ]
+            sent = [await producer.send_and_wait(topic, value, key=b"key", partition=partition) for value in messages]
         return [one.offset for one in sent]
 
     return asyncio.run(send())

@@ -3,21 +3,20 @@
 import signal
 
 import pytest
-
-from chaoskit import Deployment, is_long, pause, seed_of
+from chaoskit import MODES, Deployment, is_long, modes, pause, seed_of
 from feeder import Feeder, feed_at_once, tape
 from ledger import check
 from seams import SEAMS
+
 from tickcast.errors import EXIT_DIED, EXIT_FENCED, EXIT_OK
 
 pytestmark = pytest.mark.timeout(300)
 CALL_TIMEOUT_S = 2
-TAKE_OVERS = 20 if is_long() else 3
-STOPPED_AT = list(SEAMS) if is_long() else ["publish", "offsets"]
-MODES = pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+TAKE_OVERS = 20 if is_long() else 2
+STOPPED_AT = list(SEAMS) if is_long() else ["offsets"]
 
 
-@MODES
+@modes(*MODES)
 def test_a_daemon_that_lost_its_slot_while_it_was_stopped_ends_with_75_and_spoils_nothing(kafka, tmp_path, delivery):
     messages = tape(seed_of(f"zombie, {delivery}"), partitions=4)
     deployment = Deployment(kafka, tmp_path / "daemon", delivery=delivery, kafka__call_timeout_s=CALL_TIMEOUT_S)
@@ -44,9 +43,11 @@ def test_a_daemon_that_lost_its_slot_while_it_was_stopped_ends_with_75_and_spoil
     assert not ledger.faults(exactly_once=delivery == "exactly_once")
 
 
-@MODES
+@modes(*MODES)
 def test_a_daemon_whose_slot_is_taken_while_it_runs_ends_with_75_each_time(kafka, tmp_path, delivery):
-    deployment = Deployment(kafka, tmp_path / "daemon", delivery=delivery, store__unit_ms=2000)  # fenced between commits
+    deployment = Deployment(
+        kafka, tmp_path / "daemon", delivery=delivery, store__unit_ms=2000
+    )  # fenced between commits
     with Feeder(kafka.bootstrap, deployment.ticks, tape(seed_of(f"taken, {delivery}"), partitions=4)):
         daemon = deployment.start()
         for number in range(TAKE_OVERS):

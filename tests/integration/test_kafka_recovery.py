@@ -134,11 +134,14 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
     """The daemon is live inside the block; whoever does not drain it there stops it hard by leaving."""
     daemon = Daemon(settings, KafkaBus(settings))
     task, live = asyncio.create_task(daemon.run()), asyncio.create_task(daemon.live.wait())
+    inside = asyncio.current_task()
+    assert inside is not None
     try:
         async with asyncio.timeout(LIMIT_S):
             await asyncio.wait({task, live}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
+        task.add_done_callback(lambda ended: ended.cancelled() or (ended.exception() and inside.cancel()))
         yield daemon
     finally:
         live.cancel()

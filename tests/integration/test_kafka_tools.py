@@ -145,9 +145,14 @@ async def test_at_full_speed_the_times_are_still_those_of_now_and_it_ends_when_t
     topic, clock, stop = new_topic(kafka, 2), SystemClock(), asyncio.Event()
     before = clock.now_ns()
     feed = Feed(symbols=6, seed=3, rate_hz=0.0)
-    asyncio.get_running_loop().call_later(1.0, stop.set)
     async with asyncio.timeout(LIMIT_S):
-        sent = await produce.produce(settings_for(kafka, tmp_path, topic), feed, clock=clock, stop=stop)
+        sending = asyncio.create_task(
+            produce.produce(settings_for(kafka, tmp_path, topic), feed, clock=clock, stop=stop)
+        )
+        while not sending.done() and await ends_of(kafka, topic, 2) <= 10_000:
+            await asyncio.sleep(0.1)
+        stop.set()
+        sent = await sending
     after = clock.now_ns()
     assert sent == await ends_of(kafka, topic, 2) > 10_000
     found = await records(kafka, topic, 2)

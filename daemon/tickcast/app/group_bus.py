@@ -11,7 +11,7 @@ import structlog
 
 from tickcast.app import recovery
 from tickcast.app.bus import Opened
-from tickcast.app.kafka_bus import Commits, KafkaBus
+from tickcast.app.kafka_bus import Commits, KafkaBus, recover
 from tickcast.app.kafka_edges import Fetched, KafkaSink, KafkaSource
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
@@ -49,15 +49,16 @@ class GroupBus(KafkaBus):
             reader = await stack.enter_async_context(Reader.open(kafka, own))
             bounds = await reader.bounds()
             committed = recovery.committed_positions(kafka, own, found, bounds)
-            committed |= {at: bounds[at].low for at in own if was_added(at, found)}
-            begin = {at: max(offset - READ_AGAIN, bounds[at].low) for at, offset in committed.items()}
+            committed |= {at: bounds[at].low for at in own if recovery.was_added(at, found)}
+            since = {at: recovery.since(found.get(at), ticks[at[0]]) for at in own}
+            begin = await recover(serving, store, clock, committed, bounds, since, reread=READ_AGAIN)
             reader.begin(begin)
             beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
             source = GroupSource(session, reader, settings, clock, committed=committed, beats=beats)
             sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
             session.commits = commits = GroupCommits(
-                delivery, source, settings, clock, partitions=ticks, committed=committed
-            )
+                delivery, source, settings, clock, partitions=ticks, committed=committed, since=since
+            )  # fmt: skip
             if any(at not in found for at in own):
                 await commits.commit(commits.seal(), committed)  # what `start` meant is decided once
             structlog.get_logger().info("share_taken", partitions=len(own), begin=begin)
@@ -135,9 +136,3 @@ class GroupCommits(Commits):
 
     def snapshot_due(self, *, last: bool) -> bool:
         return False
-
-
-def was_added(source: Source, found: Mapping[Source, Committed]) -> bool:
-    """A partition that the topic did not have at the last commits: nobody has read it, whatever `start` says."""
-    counts = [committed.note.get("partitions", 0) for (topic, _), committed in found.items() if topic == source[0]]
-    return source not in found and bool(counts) and source[1] >= min(counts)

@@ -50,15 +50,16 @@ class KafkaBus:
             reader = await stack.enter_async_context(Reader.open(kafka, own))
             bounds = await reader.bounds()
             committed = recovery.committed_positions(kafka, own, found, bounds)
+            since = {at: recovery.since(found.get(at), ticks[at[0]]) for at in own}
             resumed = await self._resume(serving, committed, bounds)
             if resumed is None:
-                resumed = await _recover(serving, store, clock, committed, bounds)
+                resumed = await recover(serving, store, clock, committed, bounds, since)
             begin = committed | resumed
             reader.begin(begin)
             beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
             source = KafkaSource(reader, settings, clock, committed=committed, beats=beats)
             sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
-            commits = Commits(delivery, source, settings, clock, partitions=ticks, committed=committed)
+            commits = Commits(delivery, source, settings, clock, partitions=ticks, committed=committed, since=since)
             if any(at not in found for at in own):
                 await commits.commit(commits.seal(), committed)  # what `start` meant is decided once
             self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(own), begin=begin)
@@ -113,10 +114,10 @@ class Commits:
 
     def __init__(
         self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, *,
-        partitions: Mapping[str, int], committed: Mapping[Source, int],
+        partitions: Mapping[str, int], committed: Mapping[Source, int], since: Mapping[Source, int],
     ) -> None:  # fmt: skip
         self._delivery, self._source, self._settings, self._clock = delivery, source, settings, clock
-        self._partitions, self._committed = partitions, dict(committed)
+        self._partitions, self._committed, self._since = partitions, dict(committed), since
         self._saved_ns = clock.monotonic_ns()
 
     def seal(self) -> SealedUnit:
@@ -129,7 +130,7 @@ class Commits:
         """Positions never go back: what is read once more after a restart was committed before it."""
         ahead = {source: offset for source, offset in offsets.items() if offset >= self._committed[source]}
         kafka = self._settings.kafka
-        notes = {at: recovery.note(kafka, self._partitions[at[0]], sealed.beats[at]) for at in ahead}
+        notes = {at: recovery.note(kafka, self._partitions[at[0]], sealed.beats[at], self._since[at]) for at in ahead}
         await self._delivery.commit(sealed.published, ahead, notes)
         self._committed |= ahead
 
@@ -150,20 +151,23 @@ def snapshot_folder(settings: Settings) -> Path:
     return settings.snapshot.folder or settings.store.path.parent / "snapshots"
 
 
-async def _recover(
-    serving: Serving, store: Store, clock: Clock, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds]
-) -> dict[Source, int]:
-    """Without a snapshot: fill the windows from the store, and say where each partition is read from."""
+async def recover(
+    serving: Serving, store: Store, clock: Clock, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds],
+    since: Mapping[Source, int], *, reread: int = 0,
+) -> dict[Source, int]:  # fmt: skip
+    """Without a snapshot: fill the windows from the store, and say where each partition is read from.
+
+    With `reread` so many records fill the windows where the store has no bars, or is further behind.
+    """
     settings, engine = serving.settings, serving.engine
     kept = await asyncio.to_thread(store.kept, committed)
-    starts = {
-        at: recovery.start(
-            settings, kept[at], bars_needed=engine.bars_needed(), committed=committed[at], low=bounds[at].low
-        )
-        for at in committed
-    }
+    starts = {}
+    for at, offset in committed.items():
+        low = max(bounds[at].low, since[at])  # below it, symbols lay in other partitions
+        start = recovery.start(settings, kept[at], bars_needed=engine.bars_needed(), committed=offset, low=low)
+        starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
     bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
-    _take_up(serving, starts, bars)
+    _take_up(serving, starts, bars, since)
     engine.positions = {at: start.offset for at, start in starts.items()}
     unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
     if unseen:
@@ -172,11 +176,14 @@ async def _recover(
     return dict(engine.positions)
 
 
-def _take_up(serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch) -> None:
+def _take_up(
+    serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch, since: Mapping[Source, int]
+) -> None:
     """Event time and the home of each symbol are what they were when the restored bars had closed."""
     folder, state = serving.engine.folder, serving.engine.folder._state
     number = np.array([folder.partition(*source) for source in starts], np.int32)
-    known = bars.partition >= 0
+    earliest = np.array([since[source] for source in starts] or [0], np.int64)
+    known = (bars.partition >= 0) & (bars.offset >= earliest[bars.partition])
     state.symbol["partition"][bars.symbol[known]] = number[bars.partition[known]]
     for source, start in starts.items():
         if start.newest_ns is not None:

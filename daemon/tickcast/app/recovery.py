@@ -21,9 +21,25 @@ BEGINNING_NS, END_NS = -(1 << 62), (1 << 63) - 1
 Lack = Literal["", "open bars", "windows"]
 
 
-def note(settings: Kafka, partitions: int, heartbeat_ns: int) -> dict[str, Any]:
-    """What stands beside a committed offset: enough to see later that the deployment has changed."""
-    return {"v": NOTE_VERSION, "slots": settings.slots, "partitions": partitions, "beat": heartbeat_ns}
+def note(settings: Kafka, partitions: int, heartbeat_ns: int, since: int = 0) -> dict[str, Any]:
+    """What stands beside a committed offset: enough to see later that the deployment has changed.
+
+    Below the offset `since` the topic had fewer partitions, and symbols lay elsewhere.
+    """
+    return {"v": NOTE_VERSION, "slots": settings.slots, "partitions": partitions, "beat": heartbeat_ns, "since": since}
+
+
+def since(found: Committed | None, partitions: int) -> int:
+    """The offset from which on the topic has had this number of partitions."""
+    if found is None:
+        return 0
+    return int(found.note.get("since", 0)) if found.note.get("partitions") in (None, partitions) else found.offset
+
+
+def was_added(source: Source, found: Mapping[Source, Committed]) -> bool:
+    """A partition that the topic did not have at the last commits: nobody has read it, whatever `kafka.start` says."""
+    counts = [committed.note.get("partitions", 0) for (topic, _), committed in found.items() if topic == source[0]]
+    return source not in found and bool(counts) and source[1] >= min(counts)
 
 
 def own_partitions(settings: Kafka, counts: Mapping[str, int]) -> list[Source]:
@@ -110,6 +126,14 @@ def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, l
     offset = kept.next_offset if behind else committed
     upto_ns = kept.closed_ns if settings.bars.kind == "time" else END_NS
     return Start(offset, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
+
+
+def reread(settings: Settings, start: Start, *, committed: int, low: int, most: int) -> Start:
+    """For a partition that was another's: its last ticks fill the windows where the store cannot, or is far behind."""
+    if start.lacks != "windows" and committed - start.offset <= most:
+        return start
+    offset = max(committed - most, low)
+    return Start(offset, 0, END_NS, None, "" if _is_every_tick(settings.bars) or offset == 0 else "open bars")
 
 
 def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int) -> Start:

@@ -8,10 +8,9 @@ snapshot is of a whole slot, so there is none afterwards: windows are filled fro
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tickcast.app import recovery
-from tickcast.app.group_bus import was_added
 from tickcast.app.kafka_bus import snapshot_folder
 from tickcast.bus_settings import Kafka
 from tickcast.clock import Clock
@@ -41,8 +40,7 @@ async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clo
     ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
     for slot in range(slots):
         recovery.own_partitions(settings_of(slot).kafka, ticks)
-    found = await _committed(settings, ticks)
-    old = max(int(committed.note.get("slots", 1)) for committed in found.values())
+    old = max(int(found.note.get("slots", 1)) for found in (await _committed(settings, ticks)).values())
     each = {slot: settings_of(slot) for slot in range(max(old, slots))}
     _refuse_missing(each, old)
     with Handover.open(each, lambda source: source[1] % slots, at_ns=clock.now_ns()) as handover:
@@ -55,7 +53,7 @@ async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clo
             rows = await asyncio.to_thread(handover.copy)
             for one in each.values():
                 snapshot.drop(snapshot_folder(one))
-            notes = {at: recovery.note(kafka, ticks[at[0]], int(p.note.get("beat", 0))) for at, p in positions.items()}
+            notes = {at: _note(kafka, ticks[at[0]], found) for at, found in positions.items()}
             await fences[0].commit(fences[0].seal(), {at: p.offset for at, p in positions.items()}, notes)
             await _until_seen(settings, notes)
         await asyncio.to_thread(handover.forget)
@@ -67,6 +65,10 @@ def _refuse_missing(each: Mapping[int, Settings], old: int) -> None:
         path = each[slot].store.path
         if not path.exists():
             raise BadStore(f"slot {slot} had a store, and {path} is not there", remedy="bring it there, see store.path")
+
+
+def _note(settings: Kafka, partitions: int, old: Committed) -> dict[str, Any]:
+    return recovery.note(settings, partitions, int(old.note.get("beat", 0)), recovery.since(old, partitions))
 
 
 def _alone(settings: Settings) -> Kafka:
@@ -87,7 +89,9 @@ async def _committed(settings: Settings, ticks: Mapping[str, int]) -> dict[Sourc
 async def _positions(settings: Settings, ticks: Mapping[str, int]) -> dict[Source, Committed]:
     """Where all partitions go on; those that were added begin at their beginning. Final, as the fences are ours."""
     found = await _committed(settings, ticks)
-    added = [(topic, p) for topic, count in ticks.items() for p in range(count) if was_added((topic, p), found)]
+    added = [
+        (topic, p) for topic, count in ticks.items() for p in range(count) if recovery.was_added((topic, p), found)
+    ]
     if not added:
         return found
     async with Reader.open(settings.kafka, added) as reader:

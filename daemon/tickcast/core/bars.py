@@ -80,6 +80,17 @@ def store(bars, closed):  # type: ignore[no-untyped-def]
         bars.volume[at], bars.mask[at], bars.as_of[at] = c.volume, c.mask, c.as_of
 
 
+@lean_njit
+def split(closed, out):  # type: ignore[no-untyped-def]
+    """Closed bars as columns, each record read once."""
+    for i in range(len(out.symbol)):
+        c = closed[i]
+        out.ordinal[i], out.as_of[i], out.symbol[i], out.tie[i], out.row[i] = c.ordinal, c.as_of, c.symbol, c.tie, c.row
+        out.open[i], out.high[i], out.low[i], out.close[i] = c.open, c.high, c.low, c.close
+        out.volume[i], out.ticks[i], out.mask[i], out.gap[i] = c.volume, c.ticks, c.mask, c.gap
+        out.first[i], out.void_before[i], out.mark[i] = c.first, c.void_before, c.mark
+
+
 @inlined_njit
 def _emit(closed, s, code, o, as_of, mask, gap, mark, row):  # type: ignore[no-untyped-def]
     """Write the open bar `o` as a closed one; with mask 0 the last close is carried instead."""

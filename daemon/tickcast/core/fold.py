@@ -14,7 +14,7 @@ from tickcast.core import fold_state
 from tickcast.core.held import Held
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.core.windows import ring, ring_columns
-from tickcast.errors import BadSettings, BadStore, Reason
+from tickcast.errors import REASON_COUNT, BadSettings, BadStore, Reason
 from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
@@ -23,7 +23,8 @@ ROOM = 1 << 16  # bars that one call of the kernel may close
 PARTITIONS = 256
 LEAST_JUMP_MS, JUMP_BARS = 3_600_000, 100
 MS = 10**6
-QUIET = (Reason.ACCEPTED, Reason.LATE, Reason.HELD)  # outcomes of a tick that make no dead letter
+LOUD = np.ones(REASON_COUNT, np.bool_)  # by outcome of a tick: whether it makes a dead letter
+LOUD[[Reason.ACCEPTED, Reason.LATE, Reason.HELD]] = False
 
 
 class Adjustments(NamedTuple):
@@ -223,16 +224,19 @@ class Folder:
             del self._held[p]
         if held[1] >= 0:
             self._held[p] = Held.of(raw, int(ticks.row[held[1]]))
-        bad = np.flatnonzero(~np.isin(outcome, QUIET))
+        bad = np.flatnonzero(LOUD[outcome])
         if len(bad):
             yield raw, Rejects(ticks.row[bad], outcome[bad])
 
     def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
-        n = int(self._room.used[0])
-        column = {name: self._room.bars[name][:n].copy() for name in fold_state.CLOSED.names or ()}
-        row, first, void_before = (column.pop(name) for name in ("row", "first", "void_before"))
-        bars = BarBatch(**column, partition=np.full(n, p, np.int32), offset=raw.offsets[row])
-        return ClosedBars(bars, first, void_before, raw.stamps_ns[row])
+        closed = fold_state.columns_for(int(self._room.used[0]))
+        folding.split(self._room.bars, closed)
+        bars = BarBatch(
+            closed.symbol, closed.ordinal, closed.as_of, closed.tie, closed.open, closed.high, closed.low, closed.close,
+            closed.volume, closed.ticks, closed.mask, closed.gap, np.full(len(closed.row), p, np.int32),
+            raw.offsets[closed.row], closed.mark,
+        )  # fmt: skip
+        return ClosedBars(bars, closed.first, closed.void_before, raw.stamps_ns[closed.row])
 
     def _adopt_new_symbols(self) -> None:
         """Point new symbols at their adjustments."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.columns import F64, I32, I64
+from tickcast.columns import F64, I32, I64, U8
 from tickcast.errors import REASON_COUNT
 
 NEVER = -(1 << 62)
@@ -97,6 +97,31 @@ CLOSED = np.dtype(
     ],
     align=True,
 )  # fmt: skip
+
+
+class ClosedColumns(NamedTuple):
+    """The same by column."""
+
+    ordinal: I64
+    as_of: I64
+    open: F64
+    high: F64
+    low: F64
+    close: F64
+    volume: F64
+    ticks: I64
+    first: I64
+    void_before: I64
+    mark: I64
+    symbol: I32
+    tie: I32
+    row: I32
+    mask: U8
+    gap: U8
+
+
+def columns_for(rows: int) -> ClosedColumns:
+    return ClosedColumns._make(np.empty(rows, CLOSED[name]) for name in ClosedColumns._fields)
 
 
 class Room(NamedTuple):

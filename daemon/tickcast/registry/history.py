@@ -28,7 +28,7 @@ SELECT * EXCLUDE (nth, newest) FROM (
         coalesce(place, -1)::INTEGER AS place,
         row_number() OVER newest_first AS nth, first(ordinal) OVER newest_first AS newest
     FROM bars LEFT JOIN ({OWN}) own USING (source_topic, source_partition)
-    WHERE as_of_ns > $after AND NOT list_contains($done, symbol)
+    WHERE as_of_ns > $after AND symbol NOT IN (SELECT unnest($done::VARCHAR[]))
         AND ($all OR source_topic IS NULL OR source_offset < below AND as_of_ns <= upto)
     WINDOW newest_first AS (PARTITION BY symbol ORDER BY as_of_ns DESC, tie DESC)
 ) WHERE nth <= $count AND ordinal = newest - nth + 1

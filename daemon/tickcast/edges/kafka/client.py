@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -143,10 +143,7 @@ async def _knock(settings: Kafka) -> None:
 
 def _refusal(error: BaseException, settings: Kafka) -> TickcastError | None:
     """What no waiting will cure, with the setting to look at."""
-    causes = [error]
-    while causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
-    for cause in causes:
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             return BadBroker(
                 f"TLS with {settings.bootstrap_servers} failed: {cause}",
@@ -162,16 +159,26 @@ def _refusal(error: BaseException, settings: Kafka) -> TickcastError | None:
     return None
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from: the client wraps what its background task met."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def in_our_words(error: BaseException, doing: str) -> TickcastError:
     """An error of the client while it runs, with its fate."""
-    if isinstance(error, TickcastError):
-        return error
-    if isinstance(error, FENCED):
-        return Fenced(
-            f"{doing}: another daemon has taken this slot", remedy="see kafka.slot; only one may run per slot"
-        )
-    if isinstance(error, NO_RIGHTS):
-        return BadBroker(f"{doing}: the broker gives no right to it: {error!r}", remedy="see the ACLs in docs/kafka.md")
+    for cause in _causes(error):
+        if isinstance(cause, TickcastError):
+            return cause
+        if isinstance(cause, FENCED):
+            return Fenced(
+                f"{doing}: another daemon has taken this slot", remedy="see kafka.slot; only one may run per slot"
+            )
+        if isinstance(cause, NO_RIGHTS):
+            return BadBroker(
+                f"{doing}: the broker gives no right to it: {cause!r}", remedy="see the ACLs in docs/kafka.md"
+            )
     return TransactionLost(f"{doing}: {error!r}")
 
 

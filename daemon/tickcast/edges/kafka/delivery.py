@@ -7,7 +7,7 @@ It decides nothing about what is published.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ class Delivery:
             TopicPartition(*source): OffsetAndMetadata(offset, JSON.encode(notes[source]).decode())
             for source, offset in offsets.items()
         }
-        await self._within(self._commit_by(at), "committing")
+        await self._within(self._commit_by(at), f"committing {_topics(offsets) or 'no position'}")
         self._committed |= offsets
         self._units.popleft()
         if self._exactly_once:
@@ -178,6 +178,10 @@ class Delivery:
         except TickcastError:
             return False
         return {source: at.offset for source, at in found.items()} == self._committed
+
+
+def _topics(sources: Iterable[Source]) -> str:
+    return ", ".join(sorted({topic for topic, _ in sources}))
 
 
 async def _while_awake(call: Any, within_s: float) -> None:

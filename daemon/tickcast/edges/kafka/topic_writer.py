@@ -17,6 +17,8 @@ from tickcast.edges.kafka.publish import Outbox, PlainFramer, supported
 from tickcast.errors import BrokerAway, TickcastError
 from tickcast.symbols import SymbolTable
 
+MOST_AWAY_S = 60  # the client itself would try for ever
+
 
 class TopicWriter:
     """Made by `open`."""
@@ -52,7 +54,8 @@ class TopicWriter:
         self._outbox.post(self._topic, self._framer.frame(messages, symbols, stamp_ms))
         for too_large in self._framer.take_skipped():
             raise too_large
-        await self._outbox.room()
+        async with asyncio.timeout(MOST_AWAY_S):
+            await self._outbox.room()
 
 
 def _in_our_words(error: TimeoutError | KafkaError, topic: str) -> TickcastError:
