@@ -64,7 +64,9 @@ def main(bootstrap: str, topic: str, out: str, ticks: int) -> None:
                 mean = one.total / n
                 variance = (one.squares - n * mean * mean) / (n - 1) if n > 1 else 0.0
                 values = [math.log(tick.price / previous), mean, math.sqrt(max(variance, 0.0)), one.ema]
-                text = msgspec.json.encode({"symbol": tick.symbol, "as_of_ns": tick.ts, "names": NAMES, "values": values})
+                text = msgspec.json.encode(
+                    {"symbol": tick.symbol, "as_of_ns": tick.ts, "names": NAMES, "values": values}
+                )
                 producer.produce(out, text, key=tick.symbol)
         producer.poll(0)
         if started is None and seen >= ticks // 10:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.app.kafka_edges import _letter as letter_of
+from tickcast.app.kafka_edges import letter_of as letter_of
 from tickcast.codec.decode import Decoder
 from tickcast.columns import RawBatch
 from tickcast.core.engine import Event

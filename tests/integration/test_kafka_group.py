@@ -106,7 +106,7 @@ class Group:
         forecasts = await self.read(self.prefix + "forecasts", 2)
         answered = {(f["source"]["partition"], f["source"]["offset"]) for _, f in forecasts}
         seen, missing = set(), []
-        for place, tick in sorted(ticks, key=lambda item: item[0]):
+        for place, tick in sorted(ticks, key=lambda item: item[1]["ts"]):
             if tick["symbol"] in seen and place not in answered:
                 missing.append(place)
             seen.add(tick["symbol"])

@@ -32,7 +32,7 @@ T0 = 1_700_000_000 * 10**9
 MS, SECOND = 10**6, 10**9
 PARTITIONS, SYMBOLS = 4, 8
 OUTPUTS = ("forecasts", "dlq", "accuracy", "health")
-LIMIT_S = 60
+LIMIT_S = 100
 MIDDLE = 101.2, 120  # just after a minute of event time: the newest watermark that is kept is too new to begin at
 
 TIME = {"bars__kind": "time", "bars__every_ms": 1000, "bars__lateness_ms": 1500}
@@ -195,11 +195,19 @@ async def stop_in_the_middle(stream: Stream, settings: Settings, ticks: list[lis
     before, beyond = ticks
     async with running(settings) as daemon:
         await stream.send_slowly(before, settings)
-        reached = sum(stream.ends.values())
-        monkeypatch.setattr(kafka_bus.Commits, "commit", lambda *_: asyncio.Event().wait())
+        reached, commit = dict(stream.ends), kafka_bus.Commits.commit
+
+        async def never_beyond(commits: kafka_bus.Commits, sealed: Any, offsets: dict[tuple[str, int], int]) -> None:
+            if any(offset > reached[source] for source, offset in offsets.items()):
+                await asyncio.Event().wait()
+            await commit(commits, sealed, offsets)
+
+        monkeypatch.setattr(kafka_bus.Commits, "commit", never_beyond)
         await stream.send(beyond)
         async with asyncio.timeout(LIMIT_S):
-            while (await daemon.store.query("SELECT sum(next_offset) FROM offsets")).rows[0][0] <= reached:
+            while (await daemon.store.query("SELECT sum(next_offset) FROM offsets")).rows[0][0] <= sum(
+                reached.values()
+            ):
                 await asyncio.sleep(0.02)
     monkeypatch.undo()
     shutil.rmtree(kafka_bus.snapshot_folder(settings))

@@ -25,7 +25,7 @@ from tickcast.columns import RawBatch
 from tickcast.edges.kafka import client, fetch
 from tickcast.edges.kafka.blob import Damaged
 from tickcast.edges.kafka.range_reader import SPARE_MS, RangeReader
-from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadData, Reason
+from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadData, BrokerAway, Reason
 from tickcast.settings import Settings
 from tickcast_desk import produce, topics
 from tickcast_desk.produce import Feed
@@ -383,3 +383,14 @@ def test_the_commands_from_market_to_report(
     for neither_or_both in ([], ["--from-kafka", topic, "--data", str(out)]):
         with pytest.raises(SystemExit, match=str(USAGE)):
             main(["replay", *neither_or_both])
+
+
+async def test_a_broker_that_stays_away_ends_it_with_a_message(own_kafka: KafkaBroker, tmp_path: Path) -> None:
+    topic, frame = new_topic(own_kafka, 2), ticks()
+    await send(own_kafka, topic, json_messages(frame), stamps_of(frame), partitions=2)
+    settings = settings_for(own_kafka, tmp_path, topic, kafka__fetch_partition_bytes=5_000, kafka__watchdog_s=2)
+    with pytest.raises(BrokerAway):  # noqa: PT012
+        async with asyncio.timeout(LIMIT_S):
+            async with RangeReader.open(settings.kafka, topic, partitions=2, from_ns=None, to_ns=None) as reader:
+                async for _ in reader.turns(500):
+                    own_kafka.kill()

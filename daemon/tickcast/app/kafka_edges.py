@@ -101,10 +101,10 @@ class KafkaSource:
 def _opened(blob: Blob) -> list[Event]:
     """Damaged batches first: their offsets do not matter to the engine, and `Reached` ends the blob."""
     raws, damaged = open_blob(blob)
-    return [*map(_letter, damaged), *raws, Reached(blob.topic, blob.partition, blob.next_offset)]
+    return [*map(letter_of, damaged), *raws, Reached(blob.topic, blob.partition, blob.next_offset)]
 
 
-def _letter(damaged: Damaged) -> Letters:
+def letter_of(damaged: Damaged) -> Letters:
     """The whole batch as one message that nobody can read."""
     data, start = np.frombuffer(damaged.data, np.uint8), np.zeros(1, np.int64)
     raw = RawBatch(

@@ -255,7 +255,10 @@ def read_note(text: str | None) -> dict[str, Any]:
 
 
 async def stop(closing: Any, *, within_s: float = 5.0) -> None:
-    """Stop a client: a fenced or cut-off one may hang or raise, and we are leaving anyway."""
-    with suppress(Exception):
-        async with asyncio.timeout(within_s):
-            await closing
+    """Stop a client: a fenced or cut-off one may hang, raise, or raise its own tasks' cancellation; we leave anyway."""
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait({task}, timeout=within_s)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled():
+        task.exception()
