@@ -5,7 +5,7 @@ BIN := .venv/bin
 SET_UP := .venv/.set-up
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test check bench accuracy golden replay soak chaos docs lock release
+.PHONY: kernels brokers help setup demo broker test check bench bench-kafka accuracy golden replay soak chaos docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ check: $(SET_UP) ## format, lint, types, layers
 
 bench: $(SET_UP) kernels ## every figure that the README states, with machine and versions
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-kafka: $(SET_UP) kernels brokers ## the figures with a real broker; writes benchmarks/results/kafka_*.json
+	@$(BIN)/python benchmarks/run.py kafka_ingest kafka_job kafka_latency
 
 accuracy: $(SET_UP) kernels ## the accuracy tables; writes benchmarks/results/accuracy.json
 	@$(BIN)/python benchmarks/run.py accuracy

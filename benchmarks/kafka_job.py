@@ -1,4 +1,4 @@
-"""The streaming job Kafka to Kafka by the daemon itself, against plain confluent-kafka in Python; and what promises cost.
+"""The streaming job Kafka to Kafka by the daemon, against plain confluent-kafka; and what exactly-once costs.
 
     python benchmarks/run.py kafka_job          needs Java and the jars (scripts/brokers.sh); makes build/peers by uv
 
@@ -30,17 +30,17 @@ from tickcast.edges.kafka.framing import Framer
 from tickcast.edges.kafka.publish import Outbox
 from tickcast.symbols import SymbolTable
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokerkit import KafkaBroker, unique
+
+HERE = Path(__file__).parent
 
 TICKS, SYMBOLS, PARTITIONS, PAIRS = 2_000_000, 1_000, 4, 5
 T0, STEP_NS = 1_700_000_000 * 10**9, 10**6
 CHUNK = 50_000
 WARM_TICKS = 200  # of a symbol: from there on outputs are compared
 TOLERANCE = 1e-6
-PEERS = ROOT / "build" / "peers"
+PEERS = HERE.parent / "build" / "peers"
 MOST_S = 300
 NAMES = ["log_return_1", "rolling_mean_64", "rolling_std_64", "ema_19"]
 WINDOW, SPAN, EVERY = 64, 19, 10
@@ -97,7 +97,8 @@ def daemon_run(bootstrap: str, topic: str, **settings: str) -> Run:
     """The daemon in a process of its own, from the start of the topic to its end."""
     with tempfile.TemporaryDirectory() as folder:
         given = {
-            "bus.kind": "kafka", "kafka.bootstrap_servers": bootstrap, "kafka.group": unique("bench"), "topics.ticks": f'["{topic}"]',
+            "bus.kind": "kafka", "kafka.bootstrap_servers": bootstrap, "kafka.group": unique("bench"),
+            "topics.ticks": f'["{topic}"]',
             "store.path": f"{folder}/job.duckdb", "runtime.folder": folder, "quality.future_ms": "0",
             "log.level": "error", "snapshot.every_s": "3600", **settings,
         }  # fmt: skip

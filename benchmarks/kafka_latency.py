@@ -27,8 +27,7 @@ from live import fitted
 from stats import Figure, ratio_of
 from tickcast.clock import SystemClock
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokerkit import KafkaBroker, unique
 
 RATE_HZ, SECONDS, SYMBOLS, WARM_TICKS, PAIRS = 2_000, 8, 100, 130, 5
