@@ -14,13 +14,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.new_partitions import NewPartitions
 
-from brokerkit import unique
+from brokerkit import PASSWORD, USER, unique
 from kafkanode import ask
 from livekit import live_settings
 from netkit import Child
 from tickcast.app.daemon import Daemon
 from tickcast.app.group_bus import GroupBus
 from tickcast.edges.kafka import client
+from tickcast.edges.kafka.group import Membership
+from tickcast.errors import BadBroker
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90
@@ -174,18 +176,17 @@ async def test_no_tick_goes_unanswered_while_members_join_and_leave_in_a_loop(ka
 
 async def test_a_member_more_than_there_are_partitions_waits_and_takes_over(kafka, tmp_path):
     group = Group(kafka, tmp_path, partitions=1)
-    async with group.member("a") as first, group.ticks():
-        async with group.member("b") as second:
-            await until(lambda: {partitions_of(first), partitions_of(second)} == {0, 1}, "one with and one without")
-            await asyncio.sleep(1)
-            working, idle = (first, second) if partitions_of(first) else (second, first)
-            assert working.health().consumed
-            assert idle.health().state == "live"
-            if idle is second:
+    async with group.ticks():
+        async with group.member("a") as first:
+            serving = first.serving
+            async with group.member("b") as second:
+                await until(lambda: (partitions_of(first), partitions_of(second)) == (1, 0), "one with, one without")
+                consumed = first.health().consumed
+                await until(lambda: first.health().consumed > consumed, "the first to go on")
+                assert first.serving is serving  # it has kept its partition, so it has kept its windows
                 first.drain()
                 await until(lambda: partitions_of(second) == 1, "the other to take over")
-        if idle is first:
-            await until(lambda: partitions_of(first) == 1, "the other to take over")
+                await until(lambda: second.health().consumed, "it to read")
     async with group.member("c"):
         await until(group.is_caught_up, "all ticks to be committed")
     assert await group.unanswered() == []
@@ -232,3 +233,22 @@ async def test_partitions_that_are_added_while_a_member_runs_are_read_from_their
 
 async def grow(admin: AIOKafkaAdminClient, topic, partitions):
     return await admin.create_partitions({topic: NewPartitions(partitions)})
+
+
+async def test_a_member_without_the_right_to_its_group_is_refused_with_what_to_look_at(secure_kafka, tmp_path):
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    topic = secure_kafka.create_topic(unique("ticks"), 1)
+    secure_kafka.allow("topic", topic, "read", "describe")
+    ca = secure_kafka.certificates.ca
+    security = {"protocol": "SASL_SSL", "username": USER, "password_file": password, "ca_file": ca}
+    kafka = live_settings(
+        tmp_path, kafka__bootstrap_servers=secure_kafka.address("SASL_SSL"), kafka__group=unique("group"),
+        **{f"kafka__security__{key}": value for key, value in security.items()},
+    ).kafka  # fmt: skip
+    member = await Membership.join(kafka, [topic], give_back_s=5, max_away_s=LIMIT_S)
+    try:
+        with pytest.raises(BadBroker, match=f"as a member of kafka.group '{kafka.group}'.*ACL"):
+            await member.next_share()
+    finally:
+        await member.leave()

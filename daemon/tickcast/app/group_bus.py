@@ -32,16 +32,21 @@ class GroupBus(KafkaBus):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._member: Membership | None = None
+        self._session: Session | None = None
 
     @asynccontextmanager
     async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
         settings, kafka = self._settings, self._settings.kafka
-        await client.reach(kafka, max_wait_s=settings.runtime.max_wait_s, waiting=self._note_waiting)
-        ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
-        outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(self._session(ticks))
-            member, own = session.member, session.share.sources
+            stack.push_async_callback(self._leave_unless_followed)
+            self._session = None
+            await client.reach(kafka, max_wait_s=settings.runtime.max_wait_s, waiting=self._note_waiting)
+            ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
+            outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
+            member = await self._joined(list(ticks))
+            self._session = session = Session(settings, member, await member.next_share())
+            stack.callback(session.end)
+            own = session.share.sources
             delivery = await stack.enter_async_context(
                 Delivery.open(kafka, max_away_s=settings.runtime.max_wait_s, commit_by=member.commit)
             )
@@ -67,23 +72,19 @@ class GroupBus(KafkaBus):
                 lag=reader.lag, lag_s=source.lag_s, goes_on=session.goes_on,
             )  # fmt: skip
 
-    @asynccontextmanager
-    async def _session(self, ticks: Mapping[str, int]) -> AsyncIterator["Session"]:
-        """With a share of the group's partitions in hand."""
-        settings = self._settings
-        self._member = member = self._member or await Membership.join(
-            settings.kafka, list(ticks), give_back_s=settings.runtime.drain_s, max_away_s=settings.runtime.max_wait_s
-        )
-        session = None
-        try:
-            session = Session(settings, member, await member.next_share())
-            yield session
-        finally:
-            if session is not None:
-                session.share.give_back()
-            if session is None or not session.followed:
-                self._member = None
-                await member.leave()
+    async def _joined(self, topics: list[str]) -> Membership:
+        if self._member is None:
+            runtime = self._settings.runtime
+            self._member = await Membership.join(
+                self._settings.kafka, topics, give_back_s=runtime.drain_s, max_away_s=runtime.max_wait_s
+            )
+        return self._member
+
+    async def _leave_unless_followed(self) -> None:
+        """The others need not find out by themselves that we are gone."""
+        if self._member is not None and not (self._session and self._session.followed):
+            await self._member.leave()
+            self._member = None
 
 
 class Session:
@@ -96,6 +97,9 @@ class Session:
         self.commits: GroupCommits | None = None
         self._settings = settings
         share.take()
+
+    def end(self) -> None:
+        self.share.give_back()
 
     async def goes_on(self) -> bool:
         """Give the share back; where the group gives us the very same, and nobody had it meanwhile, go on with it."""
