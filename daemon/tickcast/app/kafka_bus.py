@@ -180,17 +180,14 @@ def _take_up(
     serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch, since: Mapping[Source, int]
 ) -> None:
     """Event time and the home of each symbol are what they were when the restored bars had closed."""
-    folder, state = serving.engine.folder, serving.engine.folder._state
+    folder = serving.engine.folder
     number = np.array([folder.partition(*source) for source in starts], np.int32)
     earliest = np.array([since[source] for source in starts] or [0], np.int64)
     known = (bars.partition >= 0) & (bars.offset >= earliest[bars.partition])
-    state.symbol["partition"][bars.symbol[known]] = number[bars.partition[known]]
+    folder.settle_in(bars.symbol[known], number[bars.partition[known]])
     for source, start in starts.items():
         if start.newest_ns is not None:
-            part = state.partition[folder.partition(*source)]
-            part["newest"] = start.newest_ns
-            if serving.settings.bars.kind == "time":
-                part["closed_to"] = start.upto_ns
+            folder.begin(source, newest_ns=start.newest_ns, closed_to_ns=start.upto_ns)
 
 
 def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, int]) -> None:

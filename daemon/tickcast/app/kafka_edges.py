@@ -50,6 +50,9 @@ class KafkaSource:
         self._committed = dict(committed)
         self._repeated = {source: ts for source, ts in beats.items() if ts}  # yet to come again
         self._newest_stamp_ns = 0
+        for source, offset in committed.items():
+            if offset:
+                self._silence.heard(*source, offset - 1, clock.now_ns())
 
     async def next_fetched(self, max_wait_s: float) -> list[Fetched] | None:
         items: list[Fetched] = [*await self._reader.fetch(max_wait_s)]
@@ -73,6 +76,10 @@ class KafkaSource:
     def to_repeat(self, positions: Mapping[Source, int]) -> int:
         """Records that were committed before the restart and are yet to be read again."""
         return sum(max(end - positions.get(source, 0), 0) for source, end in self._committed.items())
+
+    def repeats(self, source: Source, position: int) -> bool:
+        """Whether what comes of the partition is still what was published before the restart."""
+        return position < self._committed.get(source, 0) or source in self._repeated
 
     def lag_s(self) -> float:
         """How old the newest record is that we have read, while others wait."""
@@ -129,7 +136,10 @@ class KafkaSink:
         partitions: Mapping[str, int], published: Mapping[Source, int],
     ) -> None:  # fmt: skip
         self._delivery, self._source, self._reader, self._serving = delivery, source, reader, serving
-        self._published = published  # offset below which all of a partition was published before the restart
+        begun = serving.engine.positions
+        self._published = {  # offset below which all of a partition was published before the restart
+            at: offset for at, offset in published.items() if source.repeats(at, begun.get(at, offset))
+        }
         self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
         self._framers = {topic: _framer(serving, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
@@ -154,6 +164,7 @@ class KafkaSink:
             _message(one, most_bytes) for one in letters if one.offset >= self._floor((one.topic, one.partition))
         ]:
             parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
+        self._end_repeats(outcome)
         skipped = [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
         return Publication(parcels, skipped, self._poison_of(outcome))
 
@@ -166,6 +177,12 @@ class KafkaSink:
 
     async def room(self) -> None:
         await self._delivery.room()
+
+    def _end_repeats(self, outcome: Outcome) -> None:
+        """After it a heartbeat, which has the offset of the record before it, brings forecasts that are new."""
+        for source, position in outcome.positions.items():
+            if source in self._published and not self._source.repeats(source, position):
+                del self._published[source]
 
     def _floor(self, source: Source) -> int:
         return self._published.get(source, 0)

@@ -214,6 +214,17 @@ class Folder:
             if self.rules.kind != folding.KINDS["time"]:
                 state["newest"], state["ticks"] = bars.as_of[last], 1
 
+    def begin(self, source: tuple[str, int], *, newest_ns: int, closed_to_ns: int) -> None:
+        """Event time of a partition whose bars were restored; for time bars, ticks before `closed_to_ns` come late."""
+        part = self._state.partition[self.partition(*source)]
+        part["newest"] = newest_ns
+        if self.rules.kind == folding.KINDS["time"]:
+            part["closed_to"] = closed_to_ns
+
+    def settle_in(self, symbols: I32, partitions: I32) -> None:
+        """The partition that each of these symbols comes from."""
+        self._state.symbol["partition"][symbols] = partitions
+
     def _refused(
         self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, held: I64
     ) -> "Iterator[tuple[RawBatch, Rejects]]":
