@@ -29,7 +29,7 @@ HEADER_BYTES = HEADER.size
 AFTER_LENGTH, CRC_AT, CHECKED_FROM = 12, 17, 21
 TRANSACTIONAL = 16  # bit of a batch's attributes
 TRACE_NAME, TRACE_BYTES = b"traceparent", 55  # W3C
-MOST_WAITING = 2  # batches of a partition that the client has not taken; more would only grow old
+MOST_UNDER_WAY = 1  # batches of a partition; more would each wait for a round trip of their own, fewer idle the broker
 
 Trace = tuple[U8, I64]  # the traceparent of row i is the 55 bytes from data[starts[i]] on; -1 = none
 Delivery = Awaitable[Any]
@@ -240,7 +240,7 @@ class Outbox:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_full(self) -> bool:
-        crowded = any(len(lane.waiting) > MOST_WAITING for lane in self._lanes.values())
+        crowded = any(lane.posted - lane.acknowledged > MOST_UNDER_WAY for lane in self._lanes.values())
         return crowded or self.in_flight_bytes >= self._most
 
     async def _wait_while(self, condition: Callable[[], bool]) -> None:
