@@ -21,7 +21,13 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NOT_SCRIPTS = {"run", "stats", "kafka_child", "kafka_peer"}
-LONG = {"accuracy", "soak", "kafka_ingest", "kafka_job", "kafka_latency"}  # by name; `make bench` prints their last result
+LONG = {
+    "accuracy",
+    "soak",
+    "kafka_ingest",
+    "kafka_job",
+    "kafka_latency",
+}  # by name; `make bench` prints their last result
 TIMEOUT_S = 3600
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "duckdb", "polars", "msgspec", "aiokafka")
 CHILD = """
