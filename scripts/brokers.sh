@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets what tests and `make broker` need to run real brokers: Java 17, Maven, Kafka's jars (into build/kafka),
-# mosquitto, and openssl for certificates. It installs only what is missing, from the system's packages, never asks,
+# mosquitto, openssl for certificates, and systemd for its units. It installs only what is missing, from the system's packages, never asks,
 # and says what it does. Exit status 1 and one line for each thing that is still missing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -54,6 +54,10 @@ command -v mosquitto >/dev/null || missing+=("mosquitto: apt-get install mosquit
 
 command -v openssl >/dev/null || install openssl
 command -v openssl >/dev/null || missing+=("openssl: apt-get install openssl")
+
+# The units are judged by systemd-analyze and booted in a container.
+command -v systemd-analyze >/dev/null && command -v systemd-nspawn >/dev/null || install systemd systemd-container
+command -v systemd-analyze >/dev/null || missing+=("systemd, which judges the units: apt-get install systemd")
 
 if ((${#missing[@]})); then
   tail -n 20 "$log" >&2
