@@ -307,9 +307,11 @@ def test_no_column_of_traces_is_made_where_no_message_has_one():
 
 @pytest.fixture
 def names(monkeypatch):
-    """The client's two names, put back after the test."""
-    for name in ("MemoryRecords", "PartitionRecords"):
-        monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
+    """The client's two names as it has them itself, whichever test ran before; put back after this one."""
+    swapped = getattr(fetcher.MemoryRecords, "__self__", None)
+    plain = (swapped._plain_records, swapped._plain_partition) if isinstance(swapped, fetch._Dispatch) else None
+    for name, own in zip(("MemoryRecords", "PartitionRecords"), plain or (None, None), strict=True):
+        monkeypatch.setattr(fetcher, name, own or getattr(fetcher, name))
 
 
 class OtherRecords:
