@@ -45,6 +45,13 @@ async def test_every_forecast_is_published_once_stored_once_and_scored(tmp_path:
     assert next_offset == live.daemon.health().consumed
 
 
+async def test_a_batch_without_messages_is_nothing(tmp_path: Path) -> None:
+    async with running(live_settings(tmp_path, **SMALL)) as live:
+        await live.bus.produce(live.topic, [])
+        await live.send(market(2)[1])
+        assert live.daemon.health().consumed > 0
+
+
 async def test_a_forecast_record_names_where_it_came_from_and_who_made_it(tmp_path: Path) -> None:
     async with running(live_settings(tmp_path, **SMALL)) as live:
         await live.send(market(10)[1])

@@ -58,6 +58,7 @@ class BatchSource:
     async def next_fetched(self, max_wait_s: float) -> list[Event]:
         batches = await self._batches.next_batches(max_wait_s)
         now = self._clock.now_ns()
+        batches = [batch for batch in batches if len(batch)]
         for batch in batches:
             self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
         return [*batches, *self._silence.heartbeats(now)]
