@@ -18,8 +18,8 @@ import polars as pl
 
 from stats import Figure
 from tickcast.columns import F64
-from tickcast.training.order import BARS, FitOrder, write_order
-from tickcast.training.worker import RESULT, Result
+from tickcast_trainer.order import BARS, FitOrder, write_order
+from tickcast_trainer.worker import RESULT, Result
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data" / "academic" / "ETTm2.csv.gz"
 LOOKBACK, HORIZON = 480, 96
@@ -73,7 +73,7 @@ def write_bars(folder: Path) -> None:
 
 
 def fit(folder: Path) -> Result:
-    command = [sys.executable, "-m", "tickcast.training.worker", str(folder)]
+    command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     subprocess.run(command, check=False, timeout=TIMEOUT_S)
     result = msgspec.json.decode((folder / RESULT).read_bytes(), type=Result)
     if not result.ok:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tickcast.columns import F64
-from tickcast.training.order import BARS, FitOrder, write_order
+from tickcast_trainer.order import BARS, FitOrder, write_order
 
 EVERY_NS = 10**9
 

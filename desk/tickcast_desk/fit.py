@@ -18,10 +18,10 @@ from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel, BadSettings
 from tickcast.settings import Settings
-from tickcast.training.order import BARS, FitOrder, write_order
-from tickcast.training.worker import PROGRESS, RESULT, Result
 from tickcast_desk.frames import bar_table
 from tickcast_desk.view import Progress
+from tickcast_trainer.order import BARS, FitOrder, write_order
+from tickcast_trainer.worker import PROGRESS, RESULT, Result
 
 POLL_S = 0.2
 
@@ -78,7 +78,7 @@ def write_bars(settings: Settings, data: Path, path: Path, *, symbols: list[str]
 
 def train(folder: Path) -> Result:
     """Run the child process to its end, showing its progress; BadModel where it failed."""
-    command = [sys.executable, "-m", "tickcast.training.worker", str(folder)]
+    command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
         try:
             _follow(child, folder / PROGRESS)

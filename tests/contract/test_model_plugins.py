@@ -15,7 +15,7 @@ from tickcast.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import FeatureSpec, ModelCard
 from tickcast.testing import check_model, walks
-from tickcast.training import fit
+from tickcast_trainer import fit
 from trainkit import Progress, autoregressive, job, series, sine
 
 TRANSFORMS = ("log_return", "difference", "level")

@@ -14,11 +14,11 @@ from tickcast.columns import Forecasts, RawBatch
 from tickcast.edges.memory_bus import raw_batch
 from tickcast.edges.tape import write_ticks
 from tickcast.settings import Settings
-from tickcast.training.dataset import Dataset, load_dataset
-from tickcast.training.order import BARS
 from tickcast_desk.fit import make_order, write_bars
 from tickcast_desk.replay import Order, in_folder, replay, replay_and_report
 from tickcast_desk.synth import json_messages
+from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.order import BARS
 
 KINDS = ["time", "tick"]
 WHOLE = 1 << 30

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 DAEMON = ROOT / "daemon" / "tickcast"
 DESK = ROOT / "desk" / "tickcast_desk"
 PLUGINS = ROOT / "plugins" / "tickcast_plugins"
-CODE = (DAEMON, DESK, PLUGINS, ROOT / "tests", ROOT / "benchmarks")
+TRAINER = ROOT / "trainer" / "tickcast_trainer"
+OURS = (DAEMON, DESK, PLUGINS, TRAINER)
+CODE = (*OURS, ROOT / "tests", ROOT / "benchmarks")
 NOT_OURS = {"__pycache__", "build", "dist", "out"}
 TEXT = {".py", ".toml", ".md", ".txt", ".sql", ".sh", ".json", ".html", ".yml", ".yaml", ".service", ""}
 

@@ -4,17 +4,17 @@ import ast
 
 import pytest
 from layers import PURE, ROOMS, complaints
-from source import DAEMON, DESK, PLUGINS, python_files, tree
+from source import DAEMON, OURS, python_files, tree
 
 
 def module_name(path):
-    root = next(root for root in (DAEMON, DESK, PLUGINS) if root in path.parents)
+    root = next(root for root in OURS if root in path.parents)
     parts = path.relative_to(root.parent).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
 def test_every_import_and_call_respects_its_layer():
-    wrong = [what for path in python_files(DAEMON, DESK, PLUGINS) for what in complaints(module_name(path), tree(path))]
+    wrong = [what for path in python_files(*OURS) for what in complaints(module_name(path), tree(path))]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -39,6 +39,8 @@ def test_every_folder_of_the_daemon_is_a_known_layer():
         ("tickcast.edges.tape", "from tickcast.app import pump"),
         ("tickcast.app.pump", "import torch"),
         ("tickcast.app.daemon", "from tickcast_desk import replay"),
+        ("tickcast.app.daemon", "from tickcast_trainer import fit"),
+        ("tickcast_trainer.fit", "from tickcast.registry import store"),
         ("tickcast.app.daemon", "import rich"),
         ("tickcast.app.pump", "from tickcast import testing"),
         ("tickcast.app.pump", "import pickle"),
@@ -46,7 +48,7 @@ def test_every_folder_of_the_daemon_is_a_known_layer():
         ("tickcast.app.pump", "time.time()"),
         ("tickcast.app.pump", "numpy.load('x', allow_pickle=True)"),
         ("tickcast_plugins.models.holt", "from tickcast.core import windows"),
-        ("tickcast_plugins.models.holt", "from tickcast.training import fit"),
+        ("tickcast_plugins.models.holt", "from tickcast_trainer import fit"),
     ],
 )
 def test_what_crosses_a_layer_is_caught(module, code):
@@ -58,7 +60,7 @@ def test_what_crosses_a_layer_is_caught(module, code):
     [
         ("tickcast.cli", "from tickcast_desk import demo"),
         ("tickcast.app.daemon", "from tickcast.core.engine import Engine"),
-        ("tickcast.training.dataset", "from tickcast.core import windows"),
+        ("tickcast_trainer.dataset", "from tickcast.core import windows"),
         ("tickcast.control.commands", "from tickcast.registry import models"),
         ("tickcast.core.bars", "from tickcast.columns import Bars"),
         ("tickcast.clock", "time.time_ns()"),

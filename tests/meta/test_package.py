@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from source import DAEMON, DESK, PLUGINS, ROOT
+from source import OURS, ROOT
 
 import tickcast
 
@@ -46,9 +46,7 @@ def run(folder, *arguments):
 
 def test_the_wheel_holds_every_module_migration_and_settings_file(unpacked):
     for source, target in (
-        (DAEMON, "tickcast"),
-        (DESK, "tickcast_desk"),
-        (PLUGINS, "tickcast_plugins"),
+        *((root, root.name) for root in OURS),
         (ROOT / "migrations", "tickcast/migrations"),
         (ROOT / "config", "tickcast/config"),
         (ROOT / "systemd", "tickcast/systemd"),
@@ -58,10 +56,11 @@ def test_the_wheel_holds_every_module_migration_and_settings_file(unpacked):
         assert not [name for name in wanted if not (unpacked / target / name).is_file()]
 
 
-def test_the_wheel_holds_the_three_packages_the_licence_and_nothing_else(unpacked):
+def test_the_wheel_holds_our_packages_the_licence_and_nothing_else(unpacked):
     assert {path.name for path in unpacked.iterdir()} == {
-        "tickcast", "tickcast_desk", "tickcast_plugins", f"tickcast-{PROJECT['version']}.dist-info",
-    }  # fmt: skip
+        *(root.name for root in OURS),
+        f"tickcast-{PROJECT['version']}.dist-info",
+    }
     assert list(unpacked.glob("*.dist-info/licenses/LICENSE"))
 
 

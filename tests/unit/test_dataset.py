@@ -11,11 +11,11 @@ from tickcast.columns import F64, I64
 from tickcast.core import windows
 from tickcast.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
-from tickcast.training.dataset import Dataset, load_dataset
-from tickcast.training.history import read_history
-from tickcast.training.order import BARS
-from tickcast.training.splits import CUTS, PARTS, usable_windows
-from tickcast.training.train import draw
+from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.history import read_history
+from tickcast_trainer.order import BARS
+from tickcast_trainer.splits import CUTS, PARTS, usable_windows
+from tickcast_trainer.train import draw
 from trainkit import EVERY_NS, job, series, walk
 
 LOOKBACK, HORIZON = 24, 4

@@ -17,14 +17,14 @@ from tickcast.columns import Inputs
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.inference.load import open_model, read_card
 from tickcast.records import ModelCard
-from tickcast.training import fit, worker
-from tickcast.training.dataset import load_dataset
-from tickcast.training.evaluate import Figures
-from tickcast.training.export import check_parity, export, probe_inputs
-from tickcast.training.losses import make_loss
-from tickcast.training.order import FitOrder, read_order
-from tickcast.training.train import train
 from tickcast_plugins.models.nhits import NHITSParams
+from tickcast_trainer import fit, worker
+from tickcast_trainer.dataset import load_dataset
+from tickcast_trainer.evaluate import Figures
+from tickcast_trainer.export import check_parity, export, probe_inputs
+from tickcast_trainer.losses import make_loss
+from tickcast_trainer.order import FitOrder, read_order
+from tickcast_trainer.train import train
 from trainkit import Progress, autoregressive, job, series, walk
 
 LEVELS = [0.25, 0.5, 0.75]
@@ -246,15 +246,13 @@ def test_the_guide_names_every_parameter_of_fit_and_model() -> None:
 
 
 def test_the_worker_says_how_it_is_called() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tickcast.training.worker"], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "tickcast_trainer.worker"], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "JOB_FOLDER" in done.stderr
 
 
 def run_worker(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tickcast.training.worker", str(folder)]
+    command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -19,7 +19,7 @@ from tickcast.inference.load import CARD, PROBE, open_model
 from tickcast.inference.onnx import MODEL
 from tickcast.records import ModelCard, digest
 from tickcast.testing import walks
-from tickcast.training import fit
+from tickcast_trainer import fit
 from trainkit import Progress, autoregressive, job, series
 
 ARTEFACTS = [MODEL, PROBE, "weights.safetensors"]

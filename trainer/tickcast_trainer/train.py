@@ -12,9 +12,9 @@ from tickcast.columns import I64
 from tickcast.core.windows import SCALE_FLOOR
 from tickcast.errors import BadData
 from tickcast.plugin import Report
-from tickcast.training.dataset import Batch, Dataset
-from tickcast.training.losses import Loss, make_loss
-from tickcast.training.order import FitOrder
+from tickcast_trainer.dataset import Batch, Dataset
+from tickcast_trainer.losses import Loss, make_loss
+from tickcast_trainer.order import FitOrder
 
 WARM_UP, LAST_RATE = 0.1, 0.01  # share of the cycle that climbs; share of the rate that is left at its end
 MAX_GRADIENT = 1.0

@@ -15,12 +15,12 @@ from tickcast.inference.load import CARD, FRAMEWORK
 from tickcast.inference.onnx import MODEL, OnnxRunner
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.records import ModelCard, digest
-from tickcast.training.dataset import Dataset, load_dataset
-from tickcast.training.evaluate import evaluate, residual_gaps
-from tickcast.training.export import check_parity, export, probe_inputs, write_probe
-from tickcast.training.losses import POINT_LOSSES
-from tickcast.training.order import FitOrder, read_order, write_order
-from tickcast.training.train import Outcome, train
+from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.evaluate import evaluate, residual_gaps
+from tickcast_trainer.export import check_parity, export, probe_inputs, write_probe
+from tickcast_trainer.losses import POINT_LOSSES
+from tickcast_trainer.order import FitOrder, read_order, write_order
+from tickcast_trainer.train import Outcome, train
 
 __all__ = ["FOLDER", "FitOrder", "read_order", "run", "write_order"]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tickcast.columns import F64, I32, I64, U8, Bars
 from tickcast.core.windows import UNWRAPPED
 from tickcast.errors import BadData
-from tickcast.training.order import BARS
+from tickcast_trainer.order import BARS
 
 PRICES = ("open", "high", "low", "close")
 COLUMNS = ("symbol", "as_of_ns", "tie", *PRICES, "volume", "mask", "gap")

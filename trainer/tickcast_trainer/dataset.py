@@ -13,9 +13,9 @@ from tickcast.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast.records import FeatureSpec
 from tickcast.settings import FeatureEntry
-from tickcast.training.history import History, read_history
-from tickcast.training.order import FitOrder
-from tickcast.training.splits import Parts, split
+from tickcast_trainer.history import History, read_history
+from tickcast_trainer.order import FitOrder
+from tickcast_trainer.splits import Parts, split
 
 
 class Batch(NamedTuple):

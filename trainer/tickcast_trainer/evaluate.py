@@ -7,7 +7,7 @@ import numpy as np
 
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.core.windows import SCALE_FLOOR
-from tickcast.training.dataset import Dataset
+from tickcast_trainer.dataset import Dataset
 
 TILE = 2048
 Predict = Callable[[Inputs], F32]

@@ -1,4 +1,4 @@
-"""The body of the child process of a fit: `python -m tickcast.training.worker JOB_FOLDER`.
+"""The body of the child process of a fit: `python -m tickcast_trainer.worker JOB_FOLDER`.
 
 It holds no broker and no store. Progress goes to `progress.jsonl`, the result to `result.json`, written last and whole.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tickcast.errors import EXIT_DIED, EXIT_OK, BadRequest, TickcastError
-from tickcast.training.order import read_order
+from tickcast_trainer.order import read_order
 
 PROGRESS, RESULT = "progress.jsonl", "result.json"
 NICE = 19
@@ -30,7 +30,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python -m tickcast.training.worker JOB_FOLDER", file=sys.stderr)
+        print("usage: python -m tickcast_trainer.worker JOB_FOLDER", file=sys.stderr)
         return BadRequest.exit_code
     folder = Path(arguments[0])
     os.nice(NICE)
@@ -47,7 +47,7 @@ def work(folder: Path) -> Result:
         threads = read_order(folder).threads
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
         from tickcast.inference.load import read_card
-        from tickcast.training import fit
+        from tickcast_trainer import fit
 
         with (folder / PROGRESS).open("ab", buffering=0) as progress:
             model = fit.run(folder, ProgressFile(progress, os.getppid()))

@@ -11,7 +11,7 @@ from numba import njit
 
 from tickcast.columns import I64
 from tickcast.errors import BadData
-from tickcast.training.history import History
+from tickcast_trainer.history import History
 
 CUTS = (0.7, 0.8, 0.9)  # of the span of event time
 PAPER_TRAIN, PAPER_TEST = 0.7, 0.2  # of the bars of any other series
