@@ -62,7 +62,9 @@ class Model(Protocol):
     card: ModelCard
 
     def fit(self, dataset: Any, report: Report) -> None:
-        """Learn from the dataset's training part; early stopping may look at its validation part only."""
+        """Learn from the dataset's training part. Early stopping may look at its validation part only, widths may come
+        from its calibration part.
+        """
 
     def save(self, folder: Path) -> None:
         """Write `model.onnx`, and whatever else `load` needs (safetensors, JSON); never pickle."""

@@ -16,6 +16,8 @@ OTHERS = [
     ("rolling_min", {"window": 9, "of": "log_return"}),
     ("rolling_max", {"window": 1, "of": "volume"}),
     ("zscore", {"window": 50, "of": "log_return"}),
+    ("ew_zscore", {"span": 2, "of": "log_return"}),
+    ("ew_zscore", {"span": 3, "of": "volume"}),
     ("ema", {"span": 1}),
     ("ema", {"span": 5, "of": "volume"}),
     ("macd", {"fast": 3, "slow": 6, "signal": 10}),

@@ -13,6 +13,8 @@ PACKAGES = {  # a heavy or stateful package -> the only layers that may import i
     "duckdb": {"registry"},
     "torch": {"trainer", "inference", "plugins"},
     "optuna": {"trainer"},
+    "sklearn": {"plugins"},
+    "scipy": {"plugins"},
     "polars": {"app", "desk", "edges", "trainer", "registry"},
     "onnxruntime": {"inference"},
     "aiokafka": {"edges"},

@@ -75,6 +75,14 @@ def ema_feature(past, *, span, of="close"):
     return [ema(series(past, of)[-8 * span :], span)[-1]]
 
 
+def ew_zscore(past, *, span, of="close"):
+    newest = series(past, of)[-1]
+    values = [value - newest for value in series(past, of)[-8 * span :]]  # the same, with all their digits
+    mean = ema(values, span)[-1]
+    variance = ema([(value - mean) ** 2 for value in values], span)[-1]
+    return [-mean / math.sqrt(variance) if variance else 0.0]
+
+
 def macd(past, *, fast, slow, signal):
     close = past.close[-8 * max(slow, signal) :]
     line = [a - b for a, b in zip(ema(close, fast), ema(close, slow))]
@@ -194,6 +202,7 @@ ORACLE = {
     "rolling_min": windowed(min),
     "rolling_max": windowed(max),
     "zscore": windowed(zscore),
+    "ew_zscore": ew_zscore,
     "minmax": windowed(minmax),
     "robust": windowed(robust),
     "ema": ema_feature,

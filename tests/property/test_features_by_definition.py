@@ -25,6 +25,8 @@ CASES = [
     ("rolling_max", {"window": 12, "of": "log_return"}),
     ("zscore", {"window": 24}),
     ("zscore", {"window": 30, "of": "volume"}),
+    ("ew_zscore", {"span": 19}),
+    ("ew_zscore", {"span": 5, "of": "log_return"}),
     ("minmax", {"window": 14}),
     ("robust", {"window": 24}),
     ("robust", {"window": 9, "of": "log_return"}),

@@ -110,7 +110,8 @@ def judge(data, fetch_offset, aborted):
     if len(blob.batches):
         assert blob.next_offset > fetch_offset
     for raw in batches:
-        assert (raw.starts >= 0).all()
+        assert (raw.starts >= -1).all()
+        assert (raw.ends[raw.starts < 0] == -1).all()
         assert (raw.starts <= raw.ends).all()
         assert (raw.ends <= len(raw.data)).all()
         assert (raw.keys[0] <= raw.keys[1]).all()

@@ -70,6 +70,18 @@ def test_ema_and_macd_follow_a_step_that_was_worked_by_hand():
     assert found == [pytest.approx(float(value)) for value in (line[1], smooth, line[1] - smooth)]
 
 
+def test_the_weighted_z_score_follows_a_step_that_was_worked_by_hand():
+    step = bars_of([0.0] * 40 + [1.0, 1.0])  # span 3: of the weight 3/4 lies on the ones
+    assert newest_of("ew_zscore", step, span=3) == [pytest.approx((1 - 3 / 4) / (3 / 4 * 1 / 4) ** 0.5)]
+
+
+def test_the_weighted_z_score_forgets_a_jump_that_the_plain_one_still_sees():
+    jump = bars_of([0.0] * 120 + [100.0] + [0.0, 0.01] * 20)
+    plain, weighted = newest_of("zscore", jump, window=80)[0], newest_of("ew_zscore", jump, span=4)[0]
+    assert abs(plain) < 0.2
+    assert weighted > 0.5
+
+
 @pytest.mark.parametrize("span", [1, 2, 19, 100])
 def test_a_truncated_ema_is_the_endless_one_within_one_in_a_million(span):
     close = 100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.001, 2_000)))
@@ -93,8 +105,9 @@ def test_on_one_two_three_four_it_is(kind, params, value):
 
 @pytest.mark.parametrize(
     ("kind", "neutral"),
-    [("zscore", 0.0), ("bollinger", 0.5), ("minmax", 0.5), ("robust", 0.0), ("rolling_std", 0.0), ("detrend", 0.0),
-     ("rsi", 50.0), ("iqr_outlier", 0.0), ("density_outlier", 0.0), ("realised_volatility", 0.0)],
+    [("zscore", 0.0), ("ew_zscore", 0.0), ("bollinger", 0.5), ("minmax", 0.5), ("robust", 0.0),
+     ("rolling_std", 0.0), ("detrend", 0.0), ("rsi", 50.0), ("iqr_outlier", 0.0), ("density_outlier", 0.0),
+     ("realised_volatility", 0.0)],
 )  # fmt: skip
 def test_prices_that_never_move_are_neutral(kind, neutral):
     price = 0.1 + 0.2  # no number that a sum over it would be exact for
@@ -145,7 +158,7 @@ def test_the_deviation_does_not_drift_at_large_prices():
 
 def test_large_prices_do_not_cancel_in_differences_of_averages():
     small = np.cumsum(np.random.default_rng(4).integers(-3, 4, 300)) / 64
-    for kind in ("macd", "detrend", "zscore", "bollinger"):
+    for kind in ("macd", "detrend", "zscore", "ew_zscore", "bollinger"):
         near, far = newest_of(kind, bars_of(small + 10.0)), newest_of(kind, bars_of(small + 1e8))
         assert far == pytest.approx(near, rel=1e-12)
 

@@ -115,6 +115,16 @@ def test_after_a_point_loss_the_widths_come_from_the_calibration_part(tmp_path: 
     assert metrics["coverage"]["0.5"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_the_likelihood_is_a_loss_of_those_that_state_one(tmp_path: Path) -> None:
+    small = {"kind": "deepar", "model_params": {"hidden": 8}}
+    _, outcome = fitted(tmp_path, Progress(), loss="nll", epochs=3, **small)
+    _, before = fitted(tmp_path, Progress(), loss="nll", epochs=1, learning_rate=1e-9, **small)
+    assert outcome.validation_loss < before.validation_loss - 0.01
+    for wrong in ({"loss": "nll", "kind": "nlinear", "model_params": {}}, {"loss": "mse", **small}):
+        with pytest.raises(BadSettings, match="set loss ="):
+            fitted(tmp_path, Progress(), **wrong)
+
+
 def test_figures_are_those_of_a_plain_count() -> None:
     figures = Figures(LEVELS)
     quantiles = np.array([[[-1.0, 0.0, 1.0]], [[0.0, 1.0, 2.0]]], np.float32)

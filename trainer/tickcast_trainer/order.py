@@ -26,7 +26,7 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     features: list[dict[str, Any]] = []  # the `[[features.set]]` entries
     future: list[str] = []
     split: Literal["default", "paper"] = "default"
-    loss: Literal["quantile", "mae", "mse", "huber"] = "quantile"
+    loss: Literal["quantile", "mae", "mse", "huber", "nll"] = "quantile"
     optimizer: Literal["adamw"] = "adamw"
     learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4

@@ -13,7 +13,7 @@ from tickcast.core.windows import SCALE_FLOOR
 from tickcast.errors import BadData
 from tickcast.plugin import Report
 from tickcast_trainer.dataset import Batch, Dataset
-from tickcast_trainer.losses import Loss, make_loss
+from tickcast_trainer.losses import make_objective
 from tickcast_trainer.order import FitOrder
 
 WARM_UP, LAST_RATE = 0.1, 0.01  # share of the cycle that climbs; share of the rate that is left at its end
@@ -68,7 +68,7 @@ class _Fit:
         self, module: torch.nn.Module, dataset: Dataset, order: FitOrder, report: Report, clock: Clock
     ) -> None:
         self.module, self.dataset, self.order, self.report, self.clock = module, dataset, order, report, clock
-        self.loss: Loss = make_loss(order.loss, order.levels)
+        self.loss = make_objective(module, order.loss, order.levels)
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=order.learning_rate, weight_decay=order.weight_decay)
         rows = dataset.parts.validation
         self.validation = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
@@ -128,7 +128,7 @@ class _Fit:
         if not len(target):
             return 0.0, 0
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.module(*parts) / scale.unsqueeze(-1), target / scale)
+        loss = self.loss(parts, target, scale)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), MAX_GRADIENT)
         self.optimizer.step()
@@ -154,7 +154,7 @@ class _Fit:
             for first in range(0, len(self.validation), 1024):
                 parts, target, scale = tensors(self.dataset.batch(self.validation[first : first + 1024]))
                 if len(target):
-                    loss = self.loss(self.module(*parts) / scale.unsqueeze(-1), target / scale)
+                    loss = self.loss(parts, target, scale)
                     total, count = total + loss.item() * len(target), count + len(target)
         return total / count if count else math.inf
 

@@ -1,4 +1,4 @@
-"""Features of how widely the window is spread: standard deviation, z-score, Bollinger position, realised volatility.
+"""Features of how widely the window is spread: standard deviation, z-scores, Bollinger position, realised volatility.
 
 Sums are taken anew for every bar and relative to the newest value: nothing drifts, and large prices do not cancel.
 """
@@ -8,6 +8,7 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
+from tickcast_plugins.features.linear import SPANS, ema_of, newest, weighted_sum
 from tickcast_plugins.features.series import CLOSE, LOG_RETURN, column_of, lookback_of, values_of
 
 
@@ -42,6 +43,29 @@ def positions(bars, symbol, ordinal, length, series, degrees, out):  # type: ign
     for i in range(len(symbol)):
         values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
         distance, spread = deviation(values, degrees)
+        out[i, 0] = distance / spread if spread > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def weighted_deviation(weights, values):  # type: ignore[no-untyped-def]
+    """Like `deviation`, with a weight for each value; they sum to 1, and no degrees of freedom are lost."""
+    anchor = values[len(values) - 1]
+    mean = weighted_sum(weights, values, anchor)
+    squares = 0.0
+    for j in range(len(values)):
+        distance = values[j] - anchor - mean
+        squares += weights[j] * distance * distance
+    return -mean, np.sqrt(squares)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def weighted_positions(bars, symbol, ordinal, weights, series, out):  # type: ignore[no-untyped-def]
+    """Like `positions`, but of a window whose values do not all weigh the same."""
+    length = len(weights)
+    column, scratch = column_of(series, bars), np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        values = values_of(series, column, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        distance, spread = weighted_deviation(weights, values)
         out[i, 0] = distance / spread if spread > 0.0 else 0.0
 
 
@@ -84,6 +108,22 @@ class ZScore:
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         positions(bars, symbol, ordinal, self._window, self._series, 1, out)
+
+
+class EwZScore:
+    """(newest - mean) / standard deviation, both exponentially weighted over 8 x span values; 0 where that is 0."""
+
+    version = 1
+
+    def __init__(self, *, span: int = 19, of: str = "close") -> None:
+        self._series = parameters.series(of)
+        length = SPANS * parameters.bars("span", span, least=2, most=parameters.LONGEST_SPAN)
+        self._weights = ema_of(newest(length), span)
+        self.names = (f"ew_zscore_{span}{parameters.suffix(of, 'close')}",)
+        self.lookback = lookback_of(self._series, length)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        weighted_positions(bars, symbol, ordinal, self._weights, self._series, out)
 
 
 class Bollinger:

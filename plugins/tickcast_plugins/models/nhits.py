@@ -2,9 +2,7 @@
 a few knots that are interpolated: coarse blocks carry the slow part, fine blocks what the coarse ones left over.
 """
 
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import Annotated, cast
+from typing import Annotated
 
 import msgspec
 import torch
@@ -13,7 +11,8 @@ from torch import Tensor, nn
 
 from tickcast.errors import BadSettings
 from tickcast.records import ModelCard
-from tickcast_plugins.models.torch_net import TorchNet
+from tickcast_plugins.models.stacks import Stacks, perceptron
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
 
 Ratio = Annotated[int, Meta(ge=1, le=4096)]
 
@@ -45,44 +44,14 @@ class NHITS(TorchNet):
         ]
         return Stacks(blocks)
 
-    def settle(self) -> None:
-        """The forecast starts as last value."""
-        for block in self._module.body.blocks:  # type: ignore[union-attr]
-            nn.init.zeros_(block.forecast.weight)
-            nn.init.zeros_(block.forecast.bias)
-
 
 def _params(card: ModelCard) -> NHITSParams:
-    try:
-        params = msgspec.convert(card.model_params, NHITSParams)
-    except msgspec.ValidationError as error:
-        raise BadSettings(f"nhits: {error}", remedy=f"parameters: {', '.join(NHITSParams.__struct_fields__)}") from None
+    params = read_params(card, NHITSParams)
     if params.downsample and len(params.downsample) != len(params.pooling):
         raise BadSettings("nhits: downsample must be empty or as long as pooling")
     if max(params.pooling) > card.lookback:
         raise BadSettings(f"nhits: pooling {max(params.pooling)} exceeds the lookback of {card.lookback} bars")
     return params
-
-
-class Stacks(nn.Module):
-    """Residual stacking: each block sees what the blocks before it did not explain; forecasts add up."""
-
-    def __init__(self, blocks: list["Block"]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, window: Tensor, extra: Tensor) -> Tensor:
-        own, others = window[:, :1], window[:, 1:]
-        total: Tensor | None = None
-        for block in cast("Iterable[Block]", self.blocks):
-            seen = torch.cat([own, others], dim=1) if others.shape[1] else own
-            hidden = block(seen, extra)
-            forecast = block.foresee(hidden)
-            total = forecast if total is None else total + forecast
-            if block.explains:
-                own = own - block.explain(hidden)
-        assert total is not None
-        return total
 
 
 class Block(nn.Module):
@@ -93,14 +62,11 @@ class Block(nn.Module):
         self.pool, self.heads, self.explains = pool, len(card.levels), explains
         # a whole number of pools: the oldest lookback % pool bars fall out of this block's view
         self.skip = card.lookback % pool
-        inputs = (1 + len(card.features)) * (card.lookback // pool) + 2 * len(card.future) * card.horizon
+        inputs = (1 + len(card.features)) * (card.lookback // pool) + future_width(card)
         sizes = [inputs, *[params.hidden] * params.layers]
-        layers: list[nn.Module] = []
-        for width, following in pairwise(sizes):
-            layers += [nn.Linear(width, following), nn.ReLU()]
-        self.perceptron = nn.Sequential(*layers)
+        self.perceptron = perceptron(sizes)
         knots = -(-card.horizon // downsample)
-        self.forecast = nn.Linear(params.hidden, self.heads * knots)
+        self.forecast = Answer(params.hidden, self.heads * knots)
         self.register_buffer("over_horizon", interpolation(knots, card.horizon))
         self.over_horizon: Tensor
         if explains:  # nobody sees what the last block leaves over

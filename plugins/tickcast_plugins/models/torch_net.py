@@ -1,4 +1,5 @@
-"""What every torch model shares: the scale of a window, scaled channels, quantiles that cannot cross, and its files.
+"""What every torch model shares: its parameters, the scale of a window, scaled channels, quantiles that cannot cross,
+and its files.
 
 All of it is part of the graph that is exported; nothing in it draws random numbers.
 """
@@ -8,7 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,6 +23,25 @@ from tickcast.records import ModelCard
 
 SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
 WEIGHTS = "weights.safetensors"
+Params = TypeVar("Params", bound=msgspec.Struct)
+
+
+def read_params(card: ModelCard, known: type[Params]) -> Params:
+    """`model_params` of a card, refused by name where they are not what the kind takes."""
+    try:
+        return msgspec.convert(card.model_params, known)
+    except msgspec.ValidationError as error:
+        names = ", ".join(known.__struct_fields__)
+        raise BadSettings(f"{card.kind}: {error}", remedy=f"parameters: {names}") from None
+
+
+def future_width(card: ModelCard) -> int:
+    """Numbers in the calendar of all target bars: `extra` of a body."""
+    return 2 * len(card.future) * card.horizon
+
+
+class Answer(nn.Linear):
+    """The last layer of a body. It starts at zero, and so the forecast as last value."""
 
 
 class QuantileHead(nn.Module):
@@ -57,12 +79,12 @@ class QuantileHead(nn.Module):
 class ScaledNet(nn.Module):
     """Wraps a body that works in one-bar moves of its window: body(window [B, F, L], extra [B, E]) -> [B, Q, H]."""
 
-    def __init__(self, card: ModelCard, body: nn.Module) -> None:
+    def __init__(self, card: ModelCard, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.is_level = card.transform == "level"
         self.logged = [i for i, spec in enumerate(card.features) if spec.normalization == "log"]
         self.body = body
-        self.head = QuantileHead(card.horizon, card.levels)
+        self.head = head
         self.register_buffer("center", torch.zeros(len(card.features)))
         self.register_buffer("spread", torch.ones(len(card.features)))
         self.register_buffer("zero", torch.zeros(()), persistent=False)
@@ -71,6 +93,13 @@ class ScaledNet(nn.Module):
         self.zero: Tensor
 
     def forward(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> Tensor:
+        window, extra, scale = self.seen(past, mask, future, static)
+        raw = self.body(window, extra)
+        quantiles: Tensor = self.head(raw) * scale.unsqueeze(-1)
+        return quantiles
+
+    def seen(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Window and extra as the body gets them, and the scale [B, 1]."""
         usable, zero = mask > 0, self.zero
         own = torch.where(usable, past[:, :, 0], zero)
         scale = self.scale(own, mask)
@@ -78,10 +107,7 @@ class ScaledNet(nn.Module):
         if past.shape[2] > 1:
             others = self.scaled(past[:, :, 1:].transpose(1, 2))
             window = torch.cat([window, torch.where(usable.unsqueeze(1), others, zero)], dim=1)
-        extra = torch.cat([future.flatten(1), static], dim=1)
-        raw = self.body(window, extra)
-        quantiles: Tensor = self.head(raw) * scale.unsqueeze(-1)
-        return quantiles
+        return window, torch.cat([future.flatten(1), static], dim=1), scale
 
     def scale(self, own: Tensor, mask: Tensor) -> Tensor:
         """[B, 1]: RMS one-bar move of the usable bars; for levels, of the steps between neighbours that both are."""
@@ -110,21 +136,15 @@ class TorchNet(ABC):
         if 0.5 not in card.levels or sorted(card.levels) != list(card.levels):
             raise BadSettings(f"{self.kind}: levels must ascend and hold 0.5")
         self.card = card
-        generator = torch.Generator().manual_seed(card.seed)
-        self._module = ScaledNet(card, self.body())
-        with torch.no_grad():
-            for parameter in self._module.parameters():
-                bound = 1 / math.sqrt(parameter.shape[1]) if parameter.dim() > 1 else 0.0
-                parameter.uniform_(-bound, bound, generator=generator)
-        self.settle()
+        self._module = self.scaled_net()
+        _start(self._module, torch.Generator().manual_seed(card.seed))
 
     @abstractmethod
     def body(self) -> nn.Module:
         """The network between the scaling of the inputs and that of the quantiles."""
 
-    @abstractmethod
-    def settle(self) -> None:
-        """Set what must not start at random."""
+    def scaled_net(self) -> ScaledNet:
+        return ScaledNet(self.card, self.body(), QuantileHead(self.card.horizon, self.card.levels))
 
     def module(self) -> ScaledNet:
         return self._module
@@ -134,7 +154,7 @@ class TorchNet(ABC):
         self._module.spread.copy_(torch.from_numpy(spread))
 
     def set_gaps(self, gaps: F64) -> None:
-        self._module.head.set_gaps(gaps)
+        self._module.head.set_gaps(gaps)  # type: ignore[operator]
 
     def save(self, folder: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in self._module.state_dict().items()}, folder / WEIGHTS)
@@ -153,3 +173,16 @@ class TorchNet(ABC):
             parts = (inputs.past, inputs.mask, inputs.future, inputs.static)
             answer: F32 = self._module(*(torch.from_numpy(part) for part in parts)).numpy()
         return answer
+
+
+def _start(module: nn.Module, generator: torch.Generator) -> None:
+    """Every parameter from the generator alone, whatever its layer would have drawn by itself."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            bound = 1 / math.sqrt(parameter[0].numel()) if parameter.dim() > 1 else 0.0
+            parameter.uniform_(-bound, bound, generator=generator)
+        for layer in module.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.weight.fill_(1.0)
+            elif isinstance(layer, Answer):
+                layer.weight.zero_()

@@ -1,0 +1,77 @@
+"""TCN: residual blocks of causal convolutions, each looking twice as far apart as the one before."""
+
+from typing import Annotated
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from tickcast.records import ModelCard
+from tickcast_plugins.models.sequence import Outlook, Steps
+from tickcast_plugins.models.torch_net import TorchNet, read_params
+
+Width = Annotated[int, Meta(ge=4, le=1024)]
+
+
+class TCNParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model_params` of a card."""
+
+    hidden: Width = 16
+    kernel: Annotated[int, Meta(ge=2, le=9)] = 3
+    # width of each block; empty = `hidden`, in as many blocks as see the whole window
+    channels: Annotated[list[Width], Meta(max_length=12)] = []
+
+
+class TCN(TorchNet):
+    kind = "tcn"
+
+    def __init__(self, card: ModelCard) -> None:
+        self.params = read_params(card, TCNParams)
+        super().__init__(card)
+
+    def body(self) -> nn.Module:
+        return Convolved(self.card, self.params)
+
+
+class Convolved(nn.Module):
+    """What the last bar of the last block knows answers."""
+
+    def __init__(self, card: ModelCard, params: TCNParams) -> None:
+        super().__init__()
+        self.steps = Steps(card)
+        widths = params.channels or [params.hidden] * blocks_to_see(card.lookback, params.kernel)
+        befores = [self.steps.channels, *widths[:-1]]
+        self.blocks = nn.Sequential(
+            *(CausalBlock(a, b, params.kernel, 2**i) for i, (a, b) in enumerate(zip(befores, widths, strict=True)))
+        )
+        self.outlook = Outlook(card, widths[-1], params.hidden)
+
+    def forward(self, window: Tensor, extra: Tensor) -> Tensor:
+        answer: Tensor = self.outlook(self.blocks(self.steps(window))[:, :, -1], extra)
+        return answer
+
+
+class CausalBlock(nn.Module):
+    """Two convolutions that see no later bar, beside a way around them."""
+
+    def __init__(self, before: int, width: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation
+        self.first = nn.Conv1d(before, width, kernel, dilation=dilation)
+        self.second = nn.Conv1d(width, width, kernel, dilation=dilation)
+        self.around = nn.Conv1d(before, width, 1) if before != width else nn.Identity()
+
+    def forward(self, bars: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(nn.functional.pad(bars, (self.reach, 0))))
+        hidden = self.second(nn.functional.pad(hidden, (self.reach, 0)))
+        return torch.relu(hidden + self.around(bars))
+
+
+def blocks_to_see(lookback: int, kernel: int) -> int:
+    """Blocks, each of two convolutions and twice the dilation of the one before, whose last bar sees `lookback`."""
+    blocks, seen = 0, 1
+    while seen < lookback:
+        seen += 2 * (kernel - 1) * 2**blocks
+        blocks += 1
+    return max(blocks, 1)
