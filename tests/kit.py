@@ -93,6 +93,7 @@ class Folding:
                         (int(letters.offsets[r]), int(reason))
                         for r, reason in zip(rejects.row, rejects.reason, strict=True)
                     ]
+            self.closed += [item.bars for item in self.folder.closed()]
         return self
 
     @property

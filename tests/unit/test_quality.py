@@ -98,7 +98,7 @@ def test_an_outlier_is_refused_once_and_believed_when_the_level_stays() -> None:
 
 def test_a_heartbeat_closes_the_bars_of_a_silent_partition_and_is_no_tick() -> None:
     folding = Folding(settings()).feed([("A", T0, 1.0, 1.0)])
-    closed = list(folding.folder.beat("t", 0, ts=T0 + 2 * SECOND, offset=1))
+    closed = [*folding.folder.beat("t", 0, ts=T0 + 2 * SECOND, offset=1), *folding.folder.closed()]
     assert [*closed[0].bars.close] == [1.0]
     assert folding.folder.counts().sum() == 1
     assert folding.feed([("A", T0 + SECOND, 1.0, 1.0)]).count(Reason.LATE) == 1

@@ -7,8 +7,8 @@ from tickcast.core import scoring, uncertainty
 
 LEVELS, HORIZONS = [0.1, 0.5, 0.9], [1, 3]
 FRAME = scoring.Frame(
-    levels=np.array(LEVELS), horizons=np.array(HORIZONS, np.int64), median=1, transform=1, groups=1, widening=False,
-    gamma=0.01, memory=100.0, bound=20.0, per_bar=False,
+    levels=np.array(LEVELS), horizons=np.array(HORIZONS, np.int64), median=1, transform=1, groups=1, cells=1,
+    widening=False, gamma=0.01, memory=100.0, bound=20.0, per_bar=False,
 )  # fmt: skip
 
 
@@ -19,13 +19,15 @@ class Keeper:
         self.book = scoring.fresh_book(2, HORIZONS, len(LEVELS))
         self.tally = scoring.fresh_tally(1, len(HORIZONS), len(LEVELS), marks=4)
         self.conformal = uncertainty.fresh(1, len(HORIZONS), LEVELS)
-        self.mark = np.zeros(2, np.int64)
+        self.mark = np.zeros(1, np.int64)
 
     def take(self, closes: list[float], *, first: int, scale: float, real: list[int] | None = None) -> scoring.Settled:
         n = len(closes)
         ordinal, close, none = first + np.arange(n), np.array(closes), np.zeros(n, np.int64)
         mask = np.ones(n, np.uint8) if real is None else np.array(real, np.uint8)
-        rows = scoring.Rows(none.astype(np.int32), ordinal, close, ordinal * 10, mask, none, none, np.arange(n))
+        rows = scoring.Rows(
+            none.astype(np.int32), ordinal, close, ordinal * 10, mask, none, none, none.astype(np.int32), np.arange(n)
+        )
         raw = np.tile(np.array([-1.0, 0.0, 1.0]), (n, max(HORIZONS), 1))
         answers = scoring.Answers(
             raw, close.copy(), np.full(n, scale), none.astype(np.int32), np.zeros(n, np.uint8),
@@ -34,7 +36,7 @@ class Keeper:
         )  # fmt: skip
         out = scoring.settled_room(n, len(HORIZONS))
         group = np.zeros(1, np.int32)
-        scoring.settle(self.book, self.tally, self.conformal, out, FRAME, group, rows, answers, self.mark)
+        scoring.settle(self.book, self.tally, self.conformal, out, FRAME, group, rows, answers, self.mark, self.mark)
         return out
 
 

@@ -24,7 +24,7 @@ def run(raw_width: float, *, bars: int, labels: int = 5, seed: int = 0) -> tuple
                 u.note(state, 0, j, LEVELS, raw[h - 1], wide[h - 1], truth)
             if bar >= bars // 2:
                 below += truth <= wide[0]
-        u.adapt(state, LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
+        u.adapt(state, 0, len(state.labels), LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
     return state, below / (labels * (bars - bars // 2))
 
 
@@ -56,7 +56,7 @@ def test_widths_and_miss_rates_are_bounded_when_every_truth_is_absurd() -> None:
     raw = np.zeros((4, 5))
     for _ in range(400):
         u.note(state, 0, 0, LEVELS, raw[0], raw[0], 1e9)
-        u.adapt(state, LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
+        u.adapt(state, 0, len(state.labels), LEVELS, HORIZONS, 0.01, 500.0, 20.0, True)
     assert np.abs(state.move[0, 0]).max() <= 20.0
     assert state.alpha.min() >= u.ALPHA_MIN
     assert state.alpha.max() <= u.ALPHA_MAX
@@ -77,7 +77,7 @@ def test_the_histogram_gives_the_quantile_of_what_went_in_within_its_bins(share:
     state = u.fresh(1, 1, list(LEVELS))
     for score in scores:
         u.note(state, 0, 0, LEVELS, np.zeros(5), np.zeros(5), score)
-    u.adapt(state, LEVELS, np.array([1], np.int64), 0.01, 500.0, 20.0, True)
+    u.adapt(state, 0, len(state.labels), LEVELS, np.array([1], np.int64), 0.01, 500.0, 20.0, True)
     found = u._quantile(state.histogram[0, 0, 4], share)
     assert found == pytest.approx(np.quantile(scores, share), abs=0.05)
 

@@ -72,9 +72,10 @@ def _adjusted(rules, s, ts, price, size):  # type: ignore[no-untyped-def]
 
 
 @lean_njit
-def store(bars, closed):  # type: ignore[no-untyped-def]
-    """Put closed bars into the rings."""
+def store(bars, closed, p, offsets, stamps):  # type: ignore[no-untyped-def]
+    """Put closed bars of partition p into the rings, and note which message closed them."""
     for c in closed:
+        c.partition, c.offset, c.stamp = p, offsets[c.row], stamps[c.row]
         at = bars.start[c.symbol] + (c.ordinal & bars.wrap)
         bars.open[at], bars.high[at], bars.low[at], bars.close[at] = c.open, c.high, c.low, c.close
         bars.volume[at], bars.mask[at], bars.as_of[at] = c.volume, c.mask, c.as_of
@@ -85,10 +86,11 @@ def split(closed, out):  # type: ignore[no-untyped-def]
     """Closed bars as columns, each record read once."""
     for i in range(len(out.symbol)):
         c = closed[i]
-        out.ordinal[i], out.as_of[i], out.symbol[i], out.tie[i], out.row[i] = c.ordinal, c.as_of, c.symbol, c.tie, c.row
+        out.ordinal[i], out.as_of[i], out.symbol[i], out.tie[i] = c.ordinal, c.as_of, c.symbol, c.tie
         out.open[i], out.high[i], out.low[i], out.close[i] = c.open, c.high, c.low, c.close
         out.volume[i], out.ticks[i], out.mask[i], out.gap[i] = c.volume, c.ticks, c.mask, c.gap
         out.first[i], out.void_before[i], out.mark[i] = c.first, c.void_before, c.mark
+        out.partition[i], out.offset[i], out.stamp[i] = c.partition, c.offset, c.stamp
 
 
 @inlined_njit

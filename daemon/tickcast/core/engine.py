@@ -275,7 +275,9 @@ class Engine:
         return target_times(self.folder.closed_time, as_of, steps=steps, every_ns=self.folder.rules.every_ns)
 
     def _answer(self, now_ns: int) -> None:
-        """Ask the models once for all pending questions, then work through the closed bars of each partition."""
+        """Ask the models once for all pending questions, then work through the closed bars in order."""
+        for closed in self.folder.closed():
+            self._open_questions(closed)
         pending, self._pending = self._pending, []
         if not pending or self.ladder is None:
             return
@@ -286,12 +288,9 @@ class Engine:
         question = np.full(len(bars), -1, np.int64)
         question[asked.rows] = np.arange(len(asked.rows))
         rows = rows_of(bars, asked.closed.void_before, question)
-        for p in np.unique(bars.partition):
-            of_p = slice(*np.searchsorted(bars.partition, [p, p + 1]))
-            part = scoring.Rows._make(column[of_p] for column in rows)
-            scores = self.scorekeeper.settle(int(p), part, answers, self.folder.newest_mark(int(p)))
-            if len(scores):
-                self._outcome.scores.append(scores)
+        scores = self.scorekeeper.settle(rows, answers, self.folder.marks())
+        if len(scores):
+            self._outcome.scores.append(scores)
         if len(asked.rows):
             self._outcome.questions += len(asked.rows)
             flags = raw.flags | answers.cold * U8_COLD | answers.in_sample * U8_IN_SAMPLE
@@ -347,10 +346,9 @@ class Engine:
 
 
 def _join(pending: list[_Asked]) -> _Asked:
-    """All of a turn's closed bars as one, partition by partition, each in the order in which they closed."""
+    """All of a turn's closed bars as one, in the order in which they closed."""
     if len(pending) == 1:
         return pending[0]
-    pending = sorted(pending, key=lambda a: int(a.closed.bars.partition[0]))
     starts = np.cumsum([0, *(len(a.closed.bars) for a in pending[:-1])])
     closed = ClosedBars(
         BarBatch.concat([a.closed.bars for a in pending]), np.concatenate([a.closed.first for a in pending]),

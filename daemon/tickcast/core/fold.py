@@ -39,7 +39,7 @@ NO_SPLITS = Adjustments([], np.empty(0, np.int64), np.empty(0))
 
 
 class ClosedBars(NamedTuple):
-    """What one call of the kernel closed."""
+    """Bars of one or more partitions, of each in the order in which they closed."""
 
     bars: BarBatch
     first: I64  # oldest bar of each symbol's window
@@ -87,6 +87,7 @@ class Folder:
         for row, name in enumerate(self._splits.symbol):
             self._adjustments.setdefault(name, []).append(row)
         self._room = fold_state.room(ROOM)
+        self._waiting: set[int] = set()  # partitions that may have bars in the room
         self._known = 0
         self._batch = 0
         self._held: dict[int, Held] = {}
@@ -104,8 +105,10 @@ class Folder:
             self.partitions[key] = len(self.partitions)
         return self.partitions[key]
 
-    def newest_mark(self, p: int) -> int:
-        return int(self._state.partition[p]["mark"])
+    def marks(self) -> I64:
+        """The newest adaptation mark of every partition."""
+        marks: I64 = self._state.partition["mark"][: len(self.partitions)].copy()
+        return marks
 
     def newest_ns(self) -> int:
         """The largest event time that was accepted anywhere; 0 before the first."""
@@ -130,28 +133,43 @@ class Folder:
         return held
 
     def fold(self, raw: RawBatch, ticks: TickBatch) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
-        """Yields closed bars, to be worked off before the next are asked for, and at last what was refused."""
+        """Leaves closed bars to `closed`; yields those that must be worked off before this partition may close more,
+        and at last what was refused.
+        """
         p = self.partition(raw.topic, raw.partition)
         self._adopt_new_symbols()
+        if p in self._waiting:
+            yield from self.closed()
         outcome = np.zeros(len(ticks), np.uint8)
         held = np.array([0, -1], np.int64)
-        first = 0
-        while True:
-            first = self._run(self.rules, p, raw, ticks, first, outcome, held)
-            if self._room.used[0]:
-                yield self._closed(raw, p)
+        first = self._run(self.rules, p, raw, ticks, 0, outcome, held)
+        while first < len(ticks):
+            yield from self.closed()
             if self._state.partition[p]["held"] == fold_state.CONFIRMED:
                 yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, held)
-            elif first >= len(ticks):
-                break
+            first = self._run(self.rules, p, raw, ticks, first, outcome, held)
         yield from self._refused(raw, ticks, p, outcome, held)
+
+    def closed(self) -> Iterator[ClosedBars]:
+        """The bars that were not yielded yet, as one group, if there are any."""
+        self._waiting.clear()
+        if self._room.used[0]:
+            c = fold_state.columns_for(int(self._room.used[0]))
+            folding.split(self._room.bars, c)
+            self._room.used[0] = 0
+            bars = BarBatch(
+                c.symbol, c.ordinal, c.as_of, c.tie, c.open, c.high, c.low, c.close, c.volume, c.ticks, c.mask, c.gap,
+                c.partition, c.offset, c.mark,
+            )  # fmt: skip
+            yield ClosedBars(bars, c.first, c.void_before, c.stamp)
 
     def _run(
         self, rules: fold_state.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64
     ) -> int:
         """One call of the kernel; what it closed is then in `_room` and in the rings."""
         self._batch += 1
-        self._room.used[0] = 0
+        self._waiting.add(p)
+        before = int(self._room.used[0])
         columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
         taken = folding.fold(
             self._state,
@@ -166,7 +184,7 @@ class Folder:
             outcome,
             held,
         )
-        folding.store(self.bars, self._room.bars[: self._room.used[0]])
+        folding.store(self.bars, self._room.bars[before : self._room.used[0]], p, raw.offsets, raw.stamps_ns)
         return int(taken)
 
     def _enter_held(self, raw: RawBatch, p: int, row: int, outcome: U8, held: I64) -> Iterator[ClosedBars]:
@@ -180,9 +198,8 @@ class Folder:
         verdict, nothing = np.zeros(1, np.uint8), np.array([0, -1], np.int64)
         trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS)
         while not self._run(trusting, p, raw, one, 0, verdict, nothing):
-            yield self._closed(raw, p)
-        if self._room.used[0]:
-            yield self._closed(raw, p)
+            yield from self.closed()
+        yield from self.closed()
         if held[1] >= 0:
             outcome[held[1]] = verdict[0]
         else:
@@ -193,9 +210,7 @@ class Folder:
         """A heartbeat as a batch of one row that is no tick."""
         raw = Held(np.zeros(0, np.uint8), 0, -1, offset, -1).batch((topic, partition))
         row = _one_tick(folding.HEARTBEAT, ts, 0.0, 0.0, -1, 0)
-        for item in self.fold(raw, row):
-            if isinstance(item, ClosedBars):
-                yield item
+        yield from (item for item in self.fold(raw, row) if isinstance(item, ClosedBars))
 
     def restore(self, bars: BarBatch) -> None:
         """Put stored bars, sorted by symbol and ordinal, into the rings, as if they had just closed."""
@@ -235,19 +250,8 @@ class Folder:
             del self._held[p]
         if held[1] >= 0:
             self._held[p] = Held.of(raw, int(ticks.row[held[1]]))
-        bad = np.flatnonzero(LOUD[outcome])
-        if len(bad):
+        if outcome.any() and len(bad := np.flatnonzero(LOUD[outcome])):
             yield raw, Rejects(ticks.row[bad], outcome[bad])
-
-    def _closed(self, raw: RawBatch, p: int) -> ClosedBars:
-        closed = fold_state.columns_for(int(self._room.used[0]))
-        folding.split(self._room.bars, closed)
-        bars = BarBatch(
-            closed.symbol, closed.ordinal, closed.as_of, closed.tie, closed.open, closed.high, closed.low, closed.close,
-            closed.volume, closed.ticks, closed.mask, closed.gap, np.full(len(closed.row), p, np.int32),
-            raw.offsets[closed.row], closed.mark,
-        )  # fmt: skip
-        return ClosedBars(bars, closed.first, closed.void_before, raw.stamps_ns[closed.row])
 
     def _adopt_new_symbols(self) -> None:
         """Point new symbols at their adjustments."""

@@ -92,7 +92,8 @@ CLOSED = np.dtype(
     [
         ("ordinal", "i8"), ("as_of", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"),
         ("volume", "f8"), ("ticks", "i8"), ("first", "i8"), ("void_before", "i8"), ("mark", "i8"),
-        ("symbol", "i4"), ("tie", "i4"), ("row", "i4"),  # the message that closed it
+        ("offset", "i8"), ("stamp", "i8"),  # of the message that closed it
+        ("symbol", "i4"), ("tie", "i4"), ("partition", "i4"), ("row", "i4"),  # the message in its batch
         ("mask", "u1"), ("gap", "u1"),
     ],
     align=True,
@@ -113,19 +114,24 @@ class ClosedColumns(NamedTuple):
     first: I64
     void_before: I64
     mark: I64
+    offset: I64
+    stamp: I64
     symbol: I32
     tie: I32
-    row: I32
+    partition: I32
     mask: U8
     gap: U8
 
 
+TYPES = [CLOSED[name] for name in ClosedColumns._fields]
+
+
 def columns_for(rows: int) -> ClosedColumns:
-    return ClosedColumns._make(np.empty(rows, CLOSED[name]) for name in ClosedColumns._fields)
+    return ClosedColumns._make([np.empty(rows, kind) for kind in TYPES])
 
 
 class Room(NamedTuple):
-    """Where one call puts the bars that it closes."""
+    """Where bars are put that close, until they are worked off."""
 
     bars: npt.NDArray[np.void]  # CLOSED
     used: I64  # [1]

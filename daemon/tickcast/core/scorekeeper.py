@@ -1,10 +1,13 @@
-"""The Scorekeeper: book, tallies and conformal state of every partition, and the one call that moves them on."""
+"""The Scorekeeper: book, tallies and conformal state of every partition, and the one call that moves them on.
+
+Cells of all partitions lie behind one another, so one call settles the bars of them all.
+"""
 
 from typing import Literal
 
 import numpy as np
 
-from tickcast.columns import BarBatch, Scores
+from tickcast.columns import I64, BarBatch, Scores
 from tickcast.core import scoring, uncertainty
 from tickcast.core.accuracy import figures
 from tickcast.core.fold import match_group
@@ -26,29 +29,32 @@ class Scorekeeper:
         self._patterns = settings.symbols.groups
         self._group = np.zeros(settings.symbols.limit, np.int32)
         self._known = 0
-        self._cells = len(cards) * len(self._groups)
+        self._cells = len(cards) * len(self._groups)  # of one partition
         self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
             2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
         self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
-        self._partitions: dict[int, tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]] = {}
+        self._tally, self._conformal = self._state_of(0)
+        self._mark = np.zeros(0, np.int64)  # by partition: the one that is open
         self._frame = scoring.Frame(
             levels=np.array(levels), horizons=np.array(horizons, np.int64), median=levels.index(0.5),
-            transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups),
+            transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups), cells=self._cells,
             widening=settings.uncertainty.enabled, gamma=settings.uncertainty.gamma,
             memory=float(settings.uncertainty.memory_bars), bound=settings.uncertainty.max_widening,
             per_bar=settings.bars.kind == "time",
         )  # fmt: skip
 
-    def settle(self, p: int, rows: scoring.Rows, answers: scoring.Answers, newest_mark: int) -> Scores:
-        """Work through the closed bars of partition p in order, filling in the answers that are published."""
+    def settle(self, rows: scoring.Rows, answers: scoring.Answers, newest_mark: I64) -> Scores:
+        """Work through closed bars in order, filling in the answers that are published; marks are by partition."""
         self._adopt_new_symbols()
-        tally, conformal, mark = self._state_of(p)
-        mark[1] = newest_mark
+        self._make_room(len(newest_mark))
         out = scoring.settled_room(len(rows.symbol), len(self.horizons))
-        scoring.settle(self._book, tally, conformal, out, self._frame, self._group, rows, answers, mark)
+        scoring.settle(
+            self._book, self._tally, self._conformal, out, self._frame, self._group, rows, answers, self._mark,
+            newest_mark,
+        )  # fmt: skip
         n = int(out.used[0])
         return Scores(
-            out.symbol[:n], out.as_of[:n], out.model[:n], np.full(n, p, np.int32), out.id_high[:n], out.id_low[:n],
+            out.symbol[:n], out.as_of[:n], out.model[:n], out.partition[:n], out.id_high[:n], out.id_low[:n],
             out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
             out.covered[:n], out.in_sample[:n],
         )  # fmt: skip
@@ -57,12 +63,16 @@ class Scorekeeper:
         """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
         pending = self.pending()
         report = []
+        tally = self._tally
         for cell in range(self._cells):
-            sums = sum(
-                (t.rolling[cell].sum(axis=0) if window == "rolling" else t.whole[cell]) + t.current[cell]
-                for t, _, _ in self._partitions.values()
+            everywhere = slice(cell, None, self._cells)  # the same cell of every partition
+            past = (
+                tally.rolling[everywhere].sum(axis=(0, 1))
+                if window == "rolling"
+                else tally.whole[everywhere].sum(axis=0)
             )
-            if isinstance(sums, int) or not sums[:, scoring.N].any():
+            sums = past + tally.current[everywhere].sum(axis=0)
+            if not sums[:, scoring.N].any():
                 continue
             card = self._cards[cell // len(self._groups)]
             name = (card.name, card.version, self._groups[cell % len(self._groups)])
@@ -86,34 +96,40 @@ class Scorekeeper:
 
     def settled(self) -> int:
         """Labels so far, over all horizons."""
-        return int(
-            sum((t.whole[..., scoring.N] + t.current[..., scoring.N]).sum() for t, _, _ in self._partitions.values())
-        )
+        return int((self._tally.whole[..., scoring.N] + self._tally.current[..., scoring.N]).sum())
 
     def snapshot(self) -> State:
-        parts = {"book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols)))}
-        for p, (tally, conformal, mark) in self._partitions.items():
-            parts[f"tally{p}"], parts[f"conformal{p}"] = copied(tally), copied(conformal)
-            parts[f"mark{p}"] = State({"mark": mark.copy()})
-        state = State.join(parts)
-        state.facts["partitions"] = list(self._partitions)
+        state = State.join({
+            "book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols))),
+            "tally": copied(self._tally), "conformal": copied(self._conformal),
+            "mark": State({"open": self._mark.copy()}),
+        })  # fmt: skip
+        state.facts["partitions"] = len(self._mark)
         return state
 
     def resume(self, state: State) -> None:
         """Put back what `snapshot` gave; the symbols are there already."""
         put_back(state.part("book"), self._book)
-        for p in state.facts["partitions"]:
-            tally, conformal, mark = self._state_of(p)
-            put_back(state.part(f"tally{p}"), tally)
-            put_back(state.part(f"conformal{p}"), conformal)
-            put_rows(state.arrays[f"mark{p}.mark"], mark, "mark")
+        self._make_room(state.facts["partitions"])
+        put_back(state.part("tally"), self._tally)
+        put_back(state.part("conformal"), self._conformal)
+        put_rows(state.arrays["mark.open"], self._mark, "mark")
 
-    def _state_of(self, p: int) -> "tuple[scoring.Tally, uncertainty.Conformal, np.ndarray]":
-        if p not in self._partitions:
-            tally = scoring.fresh_tally(self._cells, len(self.horizons), len(self.levels), marks=self._marks_kept)
-            conformal = uncertainty.fresh(self._cells, len(self.horizons), self.levels)
-            self._partitions[p] = tally, conformal, np.zeros(2, np.int64)
-        return self._partitions[p]
+    def _make_room(self, partitions: int) -> None:
+        """For those that were met since; a daemon meets its partitions in its first turns."""
+        known = len(self._mark)
+        if partitions > known:
+            tally, conformal = self._state_of(partitions - known)
+            self._tally = scoring.Tally._make(map(np.concatenate, zip(self._tally, tally)))
+            self._conformal = uncertainty.Conformal._make(map(np.concatenate, zip(self._conformal, conformal)))
+            self._mark = np.concatenate([self._mark, np.zeros(partitions - known, np.int64)])
+
+    def _state_of(self, partitions: int) -> tuple[scoring.Tally, uncertainty.Conformal]:
+        cells, horizons = partitions * self._cells, len(self.horizons)
+        return (
+            scoring.fresh_tally(cells, horizons, len(self.levels), marks=self._marks_kept),
+            uncertainty.fresh(cells, horizons, self.levels),
+        )
 
     def _adopt_new_symbols(self) -> None:
         if self._patterns:
@@ -122,9 +138,7 @@ class Scorekeeper:
         self._known = len(self._symbols)
 
 
-def rows_of(
-    bars: BarBatch,
-    void_before: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-    question: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-) -> scoring.Rows:
-    return scoring.Rows(bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, question)
+def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.Rows:
+    return scoring.Rows(
+        bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, bars.partition, question
+    )

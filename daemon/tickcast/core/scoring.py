@@ -39,7 +39,7 @@ class Book(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Figures of one partition; the first axis is the cell (model, group)."""
+    """Figures; the first axis is the cell (partition, model, group)."""
 
     current: F64  # [cells, J, columns + Q] since the last mark
     rolling: F64  # [cells, marks, J, columns + Q]
@@ -57,6 +57,7 @@ class Rows(NamedTuple):
     mask: U8
     void_before: I64
     mark: I64
+    partition: I32
     question: I64  # row of Answers, or -1
 
 
@@ -81,6 +82,7 @@ class Settled(NamedTuple):
     symbol: I32
     as_of: I64
     model: I32
+    partition: I32
     id_high: U64
     id_low: U64
     settled_ns: I64
@@ -112,9 +114,10 @@ def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
 def settled_room(rows: int, horizons: int) -> Settled:
     wide = (rows, horizons)
     return Settled(
-        np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint64),
-        np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows), np.empty(wide),
-        np.empty(wide), np.empty(wide), np.empty(wide, np.uint8), np.empty(rows, np.uint8), np.zeros(1, np.int64),
+        np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int32),
+        np.empty(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows),
+        np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide, np.uint8), np.empty(rows, np.uint8),
+        np.zeros(1, np.int64),
     )  # fmt: skip
 
 
@@ -167,7 +170,7 @@ def _loss(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _settle_bar(book, sums, conformal, out, frame, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
+def _settle_bar(book, sums, conformal, out, frame, p, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
     """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
     wrap, levels = book.header.shape[1] - 1, frame.levels
     book.close[s, n & wrap] = y
@@ -193,17 +196,17 @@ def _settle_bar(book, sums, conformal, out, frame, s, n, y, mask, void_before, a
                 _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s], loss)
                 note(conformal, b.cell, j, levels, raw, wide, truth)
         if j == len(frame.horizons) - 1:
-            _finish(book, out, frame, s, k, as_of)
+            _finish(book, out, frame, p, s, k, as_of)
 
 
 @inlined_njit
-def _finish(book, out, frame, s, k, settled_ns):  # type: ignore[no-untyped-def]
+def _finish(book, out, frame, p, s, k, settled_ns):  # type: ignore[no-untyped-def]
     """The last horizon has been settled: question k leaves the book as one row of Scores."""
     wrap, point = book.header.shape[1] - 1, RAW + len(frame.levels) + frame.median
     b, labels = book.header[s, k & wrap], book.labels[s, k & wrap]
     n = out.used[0]
     out.used[0] = n + 1
-    out.symbol[n], out.as_of[n], out.model[n] = s, b.as_of, b.model
+    out.symbol[n], out.as_of[n], out.model[n], out.partition[n] = s, b.as_of, b.model, p
     out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
     out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
     for j in range(len(frame.horizons)):
@@ -231,9 +234,9 @@ def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[
 
 
 @lean_njit
-def _close_mark(tally):  # type: ignore[no-untyped-def]
-    """What gathered since the last mark becomes one entry of the rolling figures."""
-    for cell in range(tally.current.shape[0]):
+def _close_mark(tally, first, end):  # type: ignore[no-untyped-def]
+    """What gathered in these cells since the last mark becomes one entry of the rolling figures."""
+    for cell in range(first, end):
         current = tally.current[cell]
         if current[:, N].sum() + current[:, VOID].sum() == 0.0:
             continue
@@ -254,6 +257,7 @@ class Frame(NamedTuple):
     median: int
     transform: int
     groups: int
+    cells: int  # of one partition
     widening: bool
     gamma: float
     memory: float
@@ -262,31 +266,37 @@ class Frame(NamedTuple):
 
 
 @lean_njit
-def settle(book, tally, conformal, out, frame, group, rows, answers, mark):  # type: ignore[no-untyped-def]
-    """Work through the closed bars of one partition; `mark[0]` is the mark that is open, `mark[1]` the newest one."""
+def settle(book, tally, conformal, out, frame, group, rows, answers, mark, newest):  # type: ignore[no-untyped-def]
+    """Work through closed bars; by partition, `mark` is the mark that is open and `newest` the one to end at."""
     levels, horizons = frame.levels, frame.horizons
     for r in range(len(rows.symbol)):
-        if rows.mark[r] != mark[0]:
-            _pass_mark(tally, conformal, frame)
-            mark[0] = rows.mark[r]
+        p = rows.partition[r]
+        if rows.mark[r] != mark[p]:
+            _pass_mark(tally, conformal, frame, p)
+            mark[p] = rows.mark[r]
         s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
         _settle_bar(
-            book, tally.current, conformal, out, frame, s, n, rows.close[r], rows.mask[r], rows.void_before[r], as_of
+            book, tally.current, conformal, out, frame, p, s, n, rows.close[r], rows.mask[r], rows.void_before[r], as_of
         )
         if i >= 0:
-            cell = answers.model[i] * frame.groups + group[s]
+            cell = p * frame.cells + answers.model[i] * frame.groups + group[s]
             widen(conformal.move, cell, levels, horizons, frame.median, answers.raw, answers.wide, i)
             answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
             answers.cold[i] = conformal.labels[cell, 0] < WARM_LABELS
             if answers.scale[i] < np.inf:  # else the window's moves overflow, and there is no unit to score in
                 _open(book, answers, horizons, i, s, n, as_of, cell)
-    if mark[0] < mark[1]:
-        _pass_mark(tally, conformal, frame)
-        mark[0] = mark[1]
+    for r in range(len(rows.symbol)):
+        p = rows.partition[r]
+        if mark[p] < newest[p]:
+            _pass_mark(tally, conformal, frame, p)
+            mark[p] = newest[p]
 
 
 @lean_njit
-def _pass_mark(tally, conformal, frame):  # type: ignore[no-untyped-def]
+def _pass_mark(tally, conformal, frame, p):  # type: ignore[no-untyped-def]
+    first, end = p * frame.cells, (p + 1) * frame.cells
     if frame.widening:
-        adapt(conformal, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar)
-    _close_mark(tally)
+        adapt(
+            conformal, first, end, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar
+        )
+    _close_mark(tally, first, end)

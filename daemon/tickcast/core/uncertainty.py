@@ -1,6 +1,6 @@
 """Honest quantiles: conformal scores with an adaptive miss rate, kept per cell, scored horizon and level.
 
-A cell is (model, group) of one partition. Everything is in units of the window's scale, so every symbol weighs
+A cell is a (partition, model, group). Everything is in units of the window's scale, so every symbol weighs
 alike. State changes only in `adapt`, at an adaptation mark; between marks labels gather in `pending`.
 
 Scores live in a histogram over asinh-spaced bins with exponential forgetting: constant memory, no sort, and each
@@ -27,7 +27,7 @@ LONGEST_STEP = 10.0  # label bars that one mark may count for in the miss rate (
 
 
 class Conformal(NamedTuple):
-    """State of one partition; the first axis is the cell."""
+    """The first axis is the cell."""
 
     histogram: F64  # [cells, J, Q, BINS], of (truth - quantile) outward
     labels: F64  # [cells, J] label bars remembered
@@ -92,14 +92,13 @@ def _quantile(histogram, share):  # type: ignore[no-untyped-def]
 
 
 @lean_njit
-def adapt(conformal, levels, horizons, gamma, memory, bound, per_bar):  # type: ignore[no-untyped-def]
-    """A mark: fold in the labels since the last one, step the miss rates, and move the quantiles.
+def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar):  # type: ignore[no-untyped-def]
+    """At a mark of the cells first .. end: fold in the labels, step the miss rates, and move the quantiles.
 
     Labels of one time bar count as one label bar together (`per_bar`); each tick or volume bar is its own.
     """
-    cells, steps = conformal.labels.shape
-    for cell in range(cells):
-        for j in range(steps):
+    for cell in range(first, end):
+        for j in range(conformal.labels.shape[1]):
             n = conformal.arrived[cell, j]
             if n == 0.0:
                 continue

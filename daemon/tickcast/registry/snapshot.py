@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tickcast.errors import BadStore, StoreStalled
+from tickcast.registry.durable import sync
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
-FORMAT = 1  # raised whenever a part of the engine remembers something else; a test holds the layout
+FORMAT = 2  # raised whenever a part of the engine remembers something else; a test holds the layout
 MAGIC = b"tickcast"
 HEAD = struct.Struct("<8sII")  # magic, format, bytes of the JSON after it
 ALIGN, DIGEST_BYTES = 64, 32
@@ -55,7 +56,7 @@ def write(folder: Path, state: State, settings: Settings) -> Path:
         kept = _files(folder)
         path = folder / f"state-{_number(kept[0]) + 1 if kept else 1:08d}.snapshot"
         fresh.rename(path)
-        _sync(folder)
+        sync(folder)
         for old in kept[KEPT - 1 :]:
             old.unlink()
     except OSError as error:
@@ -168,11 +169,3 @@ def _files(folder: Path) -> list[Path]:
 def _number(path: Path) -> int:
     found = NAME.fullmatch(path.name)
     return int(found[1]) if found else 0
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
