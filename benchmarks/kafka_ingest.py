@@ -10,6 +10,7 @@ side takes 500 records at a time, its best: the garbage collector makes it deare
 
 import asyncio
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ class Seen(NamedTuple):
     size: F64
 
 
-class Reader:
+class Reader(ABC):
     """One consumer that reads the whole topic each time it is asked to."""
 
     most: int | None = None  # records, or blobs, at a time
@@ -85,11 +86,12 @@ class Reader:
                 read += len(part[0])
         return columns
 
-    def decode(self, fetched: dict[TopicPartition, list[Any]]) -> Iterator[tuple[np.ndarray, ...]]:
-        raise NotImplementedError
+    @abstractmethod
+    def decode(self, fetched: dict[TopicPartition, list[Any]]) -> Iterator[tuple[np.ndarray, ...]]: ...
 
+    @abstractmethod
     def names(self) -> list[str]:
-        raise NotImplementedError
+        """Of the symbols, by the code that their ticks carry."""
 
     def seen(self) -> Seen:
         """What was read, in the order of time."""

@@ -44,6 +44,7 @@ class KafkaNode:
         self.number = number
         self.ports = ports
         self.proxy = Proxy(ports["PROXIED"]) if "PROXIED" in ports else None
+        self.data = folder / "data"  # a folder for each partition
         self._folder = folder
         self._config = folder / "server.properties"
         self._jvm = jvm
@@ -61,7 +62,7 @@ class KafkaNode:
             "node.id": self.number,
             "listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in self.ports.items()),
             "advertised.listeners": ",".join(f"{name}://{self.address(name)}" for name in public),
-            "log.dirs": self._folder / "data",
+            "log.dirs": self.data,
         }
         self._folder.mkdir()
         lines = [f"{key}={value}\n" for key, value in (own | properties).items()]

@@ -1,7 +1,9 @@
-"""A live daemon on the memory bus for tests: messages in, records out, and a clean end."""
+"""A live daemon for tests, on any bus: a start that is waited for and a clean end; on the memory bus, messages in and
+records out.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from tickcast.clock import SystemClock
 from tickcast.edges.memory_bus import MemoryBus, Subscription
 from tickcast.settings import Settings, load
 
-WAIT_S = 60.0
+WAIT_S = 90.0  # a group of Kafka takes its time to share out
 
 
 def live_settings(folder: Path, **overrides: object) -> Settings:
@@ -39,12 +41,9 @@ class Live:
         for first in range(0, len(messages), chunk):
             await self.bus.produce(self.topic, list(messages[first : first + chunk]))
         self._consumed += len(messages)
-        async with asyncio.timeout(WAIT_S):
-            while self.daemon.health().consumed < self._consumed:
-                await asyncio.sleep(0.01)
-            await (
-                self.daemon.accuracy()
-            )  # answered by the engine thread after the last turn, whose results are out then
+        await until(lambda: self.daemon.health().consumed >= self._consumed, "all messages to be consumed")
+        async with asyncio.timeout(WAIT_S):  # answered by the engine thread after the last turn: its results are out
+            await self.daemon.accuracy()
 
     async def forecasts(self) -> list[dict[str, Any]]:
         return await records(self._forecasts)
@@ -56,18 +55,31 @@ async def records(subscription: Subscription) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Live]:
-    """The daemon is live inside the block and has drained after it."""
+    """A daemon on a memory bus of its own, live inside the block."""
     live = Live(settings)
-    task = asyncio.create_task(live.daemon.run())
-    started = asyncio.create_task(live.daemon.live.wait())
-    async with asyncio.timeout(WAIT_S):
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-    started.cancel()
-    if task.done():
-        await task
-    try:
+    async with alive(live.daemon):
         yield live
+
+
+@asynccontextmanager
+async def alive(daemon: Daemon) -> AsyncIterator[Daemon]:
+    """It is live inside the block and has drained after it; what ends it earlier is raised."""
+    task = asyncio.create_task(daemon.run())
+    try:
+        await until(lambda: task.done() or daemon.live.is_set(), "the daemon to be live")
+        if task.done():
+            await task
+        yield daemon
     finally:
-        live.daemon.drain()
+        daemon.drain()
         async with asyncio.timeout(WAIT_S):
             await task
+
+
+async def until(is_so: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while not (await answer if isinstance(answer := is_so(), Awaitable) else answer):
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise TimeoutError(f"waited {WAIT_S:.0f} s for {what}") from None

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     offset: int
     stamp_ns: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     trace: bytes | None
 
 
@@ -89,7 +89,8 @@ def _row(raw: RawBatch, i: int) -> Row:
         key = raw.data[raw.keys[0][i] : raw.keys[1][i]].tobytes()
     if raw.trace is not None and raw.trace[i] >= 0:
         trace = raw.data[raw.trace[i] : raw.trace[i] + len(TRACE)].tobytes()
-    return Row(int(raw.offsets[i]), int(raw.stamps_ns[i]), key, raw.message(i), trace)
+    value = None if raw.is_null(i) else raw.message(i)
+    return Row(int(raw.offsets[i]), int(raw.stamps_ns[i]), key, value, trace)
 
 
 def opened(

@@ -67,6 +67,8 @@ class Kafka(Section):
     """What to do when the broker no longer holds the committed position."""
     compression: Literal["lz4", "none"] = "lz4"
     """How published batches are compressed."""
+    encoding: Literal["json", "arrow"] = "json"
+    """Forecasts and feature vectors one by one as JSON, or many in a message as an Arrow IPC stream."""
     fetch_max_bytes: Positive = 16 << 20
     """Most bytes of one fetch over all partitions."""
     fetch_partition_bytes: Positive = 2 << 20

@@ -1,5 +1,6 @@
 """Frozen groups of equally long numpy columns: how ticks, bars and forecasts travel. Never one object per row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -12,6 +13,8 @@ U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+
+Source = tuple[str, int]  # topic and partition
 
 
 class Columns:
@@ -37,7 +40,7 @@ class RawBatch:
     topic: str
     partition: int
     data: U8
-    starts: I64
+    starts: I64  # -1, as its end, where Kafka's value is null: it reads as empty
     ends: I64
     offsets: I64
     stamps_ns: I64  # the broker's timestamps; -1 where the source has none
@@ -50,10 +53,26 @@ class RawBatch:
     def message(self, row: int) -> bytes:
         return self.data[self.starts[row] : self.ends[row]].tobytes()
 
+    def is_null(self, row: int) -> bool:
+        return bool(self.starts[row] < 0)
+
     def key(self, row: int) -> bytes | None:
         if self.keys is None or self.keys[0][row] < 0:
             return None
         return self.data[self.keys[0][row] : self.keys[1][row]].tobytes()
+
+    @classmethod
+    def join(cls, batches: "Sequence[RawBatch]") -> "RawBatch":
+        """Batches of one partition that follow each other, without keys and nulls."""
+        data = np.concatenate([batch.data for batch in batches])
+        begin = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
+        return cls(
+            batches[0].topic, batches[0].partition, data,
+            np.concatenate([batch.starts + at for batch, at in zip(batches, begin, strict=True)]),
+            np.concatenate([batch.ends + at for batch, at in zip(batches, begin, strict=True)]),
+            np.concatenate([batch.offsets for batch in batches]),
+            np.concatenate([batch.stamps_ns for batch in batches]),
+        )  # fmt: skip
 
     def part(self, first: int, last: int) -> "RawBatch":
         return RawBatch(
@@ -197,6 +216,7 @@ class Encoded(NamedTuple):
     starts: I64
     ends: I64
     symbol: I32
+    first: I64 | None = None  # where a message holds several rows, the first of each
 
 
 NO_TIME = -(1 << 63)  # the event time of a row that has none: the codec rejects it

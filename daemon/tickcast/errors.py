@@ -13,7 +13,7 @@ TickcastError
 │   └── BadOutput          a model or plugin gave something unusable
 ├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
 │   ├── StoreStalled       the store does not take what is given to it (disk full, I/O error)
-│   └── BrokerAway         no broker answers
+│   └── BrokerAway         no broker answers, or it refuses for too long what it allowed before
 └── Fatal              fate: die; systemd restarts, and start-up is recovery
     ├── EngineFailed       the engine thread raised: its state can no longer be trusted
     ├── TransactionLost    what was published may be incomplete: only recovery knows

@@ -12,17 +12,23 @@ from tickcast import __version__
 from tickcast.bus_settings import Mqtt
 from tickcast.settings import Settings
 from tickcast_desk.reference import TOPIC_MEANING
-from tickcast_desk.schemas import PUBLISHED, Schema, schema_of, text_of
+from tickcast_desk.schemas import IN_ARROW, PUBLISHED, Schema, schema_of, text_of
 
 BY_SYMBOL = ("forecasts", "features")  # on Kafka their key, on MQTT the last level of their topic
 MIRRORED = [name for name in get_args(get_args(Mqtt.model_fields["mirror"].annotation)[0]) if name in TOPIC_MEANING]
 KAFKA_BINDING = "0.5.0"
 TRACE = {"type": "string", "description": "W3C trace context of the record that closed the bar, where it had one"}
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
+ARROW_MEANING = (
+    "With `kafka.encoding = arrow`: rows of one partition, whose columns are the fields of the JSON message, of the "
+    "types that its `x-arrow` names. The key is the first row's symbol, the traceparent the first row's."
+)
 
 
 def document() -> Schema:
     """Messages are described once; Kafka's channels and MQTT's refer to them."""
     on_kafka, on_mqtt = _kafka_channels(), _mqtt_channels()
+    messages = {name: _message(name) for name in (*TOPIC_MEANING, "status")}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -35,7 +41,9 @@ def document() -> Schema:
         "servers": _servers(),
         "channels": {**on_kafka, **on_mqtt},
         "operations": _operations([*on_kafka, *on_mqtt]),
-        "components": {"messages": {"ticks": _tick(), **{name: _message(name) for name in (*TOPIC_MEANING, "status")}}},
+        "components": {
+            "messages": {"ticks": _tick(), **messages, **{_arrow(name): _in_arrow(messages[name]) for name in IN_ARROW}}
+        },
     }
 
 
@@ -54,9 +62,10 @@ def _servers() -> Schema:
 def _kafka_channels() -> Schema:
     topics = Settings().topics
     ticks = {"ticks": _channel("kafka", topics.ticks[0], "ticks", "the topics of `topics.ticks`: ticks, yours")}
-    return ticks | {
-        name: _channel("kafka", topics.prefix + name, name, meaning) for name, meaning in TOPIC_MEANING.items()
-    }
+    channels = {name: _channel("kafka", topics.prefix + name, name, meaning) for name, meaning in TOPIC_MEANING.items()}
+    for name in IN_ARROW:
+        channels[name]["messages"][_arrow(name)] = {"$ref": f"#/components/messages/{_arrow(name)}"}
+    return ticks | channels
 
 
 def _mqtt_channels() -> Schema:
@@ -100,6 +109,16 @@ def _message(name: str) -> Schema:
         message["headers"] = {"type": "object", "properties": {"traceparent": TRACE}}
         message["bindings"] = _key("string")
     return message
+
+
+def _arrow(name: str) -> str:
+    return f"{name}_arrow"
+
+
+def _in_arrow(message: Schema) -> Schema:
+    """The same records, many in a message."""
+    shared = {key: message[key] for key in ("headers", "bindings")}
+    return {"title": f"{message['title']}s", "contentType": ARROW_TYPE, "description": ARROW_MEANING, **shared}
 
 
 def _key(kind: Any) -> Schema:

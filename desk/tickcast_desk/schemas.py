@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tickcast import records
+from tickcast.codec.arrow_forecasts import FEATURES, FORECASTS
 from tickcast.codec.forecasts import SCHEMA as WRITTEN_BY_KERNELS
 from tickcast.core.fold import LOUD
 from tickcast.core.ladder import RUNGS
@@ -138,8 +139,11 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+IN_ARROW = {"forecasts": FORECASTS, "features": FEATURES}  # what `kafka.encoding` is about
+
+
 def schema_of(name: str) -> Schema:
-    """Self-contained; every field is always there, and no other."""
+    """Self-contained; every field is always there, and no other. `x-arrow` is the type of a field's Arrow column."""
     if name not in PUBLISHED:
         raise BadRequest(f"there is no record '{name}'", remedy=f"there are {', '.join(PUBLISHED)}")
     published = PUBLISHED[name]
@@ -147,6 +151,8 @@ def schema_of(name: str) -> Schema:
     body = _closed(reference, definitions, undefined=published.undefined)
     if "schema" in body["properties"]:
         body["properties"]["schema"] = {"type": "integer", "const": published.version}
+    for column in IN_ARROW.get(name, ()):
+        body["properties"][column.name]["x-arrow"] = str(column.type)
     return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body}
 
 

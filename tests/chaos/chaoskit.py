@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from feeder import Feeder, Message, feed_at_once
 
 from brokerkit import KafkaCluster, unique
 from kafkanode import ask
@@ -25,6 +26,7 @@ TICKCAST = [Path(sys.executable).parent / "tickcast"]
 OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "features")
 FINAL = (EXIT_OK, EXIT_FENCED, EXIT_REFUSED)  # systemd/tickcast.service does not restart on these
 MODES = ("at_least_once", "exactly_once")
+FIRST_TICKS = 500
 RESTART_S = 0.2
 LIMIT_S = 120.0
 
@@ -168,6 +170,12 @@ class Deployment:
 
         return ask(self.broker.bootstrap, ends)
 
+    def begin(self, messages: Iterator[Message]) -> None:
+        """Some ticks are through and a snapshot is there: from then on anything may happen at any time."""
+        feed_at_once(self.broker.bootstrap, self.ticks, messages, FIRST_TICKS)
+        self.run_undisturbed()
+        assert self.has_snapshot()
+
     def run_undisturbed(self) -> None:
         """From the first tick to the last, in one go."""
         daemon = self.start()
@@ -204,6 +212,12 @@ class Supervisor:
 
     def catch_up(self, *, limit_s: float = LIMIT_S) -> None:
         self.wait_for(lambda _: self._deployment.is_caught_up(), "all ticks to be committed", limit_s=limit_s)
+
+    def end(self, feeder: Feeder) -> None:
+        """No more ticks; all that were fed are committed, and the daemon drains."""
+        feeder.finish()
+        self.catch_up()
+        self.drain()
 
     def kill_after(self, seconds: float) -> None:
         """SIGKILL for the daemon that runs then; returns when it has ended."""

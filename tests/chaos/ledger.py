@@ -33,7 +33,7 @@ class Expected:
     ticks: int = 0
     late: int = 0
     answers: set[Place] = field(default_factory=set)
-    letters: dict[Place, tuple[bytes | None, bytes]] = field(default_factory=dict)
+    letters: dict[Place, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
 
 
 class Stored(NamedTuple):
@@ -86,8 +86,13 @@ class Evidence:
     stores: Sequence[Stored]
 
 
-def check(deployment: Deployment, *, reference: Deployment, stores: Sequence[Path] = ()) -> Ledger:
-    """Of a deployment that has caught up and been drained. The stores of several daemons count together."""
+def assert_promises_kept(deployment: Deployment, *, stores: Sequence[Path] = ()) -> None:
+    """Of a deployment that has caught up and been drained, beside a run over the same ticks that nothing disturbed.
+
+    The stores of several daemons count together.
+    """
+    reference = deployment.twin("reference")
+    reference.run_undisturbed()
     topic = deployment.prefix + "forecasts"
     ledger = balance(Evidence(
         ticks=read(deployment, deployment.ticks), forecasts=read(deployment, topic),
@@ -97,7 +102,7 @@ def check(deployment: Deployment, *, reference: Deployment, stores: Sequence[Pat
         stores=[stored(path) for path in stores or [deployment.store]],
     ))  # fmt: skip
     print(ledger)
-    return ledger
+    assert not ledger.faults(exactly_once=deployment.delivery == "exactly_once")
 
 
 def balance(evidence: Evidence) -> Ledger:
@@ -127,7 +132,7 @@ def judge(records: Sequence[ConsumerRecord], *, lateness_ns: int = 1_000_000_000
             tick = msgspec.json.decode(record.value or b"")
             symbol, at = tick["symbol"], tick["ts"]
         except (msgspec.DecodeError, KeyError):
-            expected.letters[_at(record)] = (record.key, record.value or b"")
+            expected.letters[_at(record)] = (record.key, record.value)
             continue
         if at < newest.get(symbol, at) - lateness_ns:
             expected.late += 1
@@ -162,7 +167,7 @@ def _letters(records: Sequence[ConsumerRecord], expected: Expected) -> dict[str,
         headers = {name: value.decode() for name, value in record.headers}
         place = int(headers["partition"]), int(headers["offset"])
         seen[place] += 1
-        altered += expected.letters.get(place) != (record.key, record.value or b"")
+        altered += expected.letters.get(place) != (record.key, record.value)
     return {
         "letters": len(expected.letters), "letters_lost": len(expected.letters.keys() - seen.keys()),
         "letters_altered": altered, "letters_twice": sum(seen.values()) - len(seen),

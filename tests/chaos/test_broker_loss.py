@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 from chaoskit import MODES, Deployment, Supervisor, is_long, modes, pause, seed_of
-from feeder import Feeder, feed_at_once, tape
-from ledger import check
+from feeder import Feeder, tape
+from ledger import assert_promises_kept
 
 from brokerkit import KafkaCluster
 from tickcast.errors import EXIT_DIED, EXIT_OK
@@ -22,21 +22,16 @@ def survives(tmp_path) -> Callable[..., Supervisor]:
     def check_it(broker: KafkaCluster, breakage: Callable[[], None], delivery: str, **settings: object) -> Supervisor:
         messages = tape(seed_of(f"broker loss, {delivery}"), partitions=4)
         deployment = Deployment(broker, tmp_path / "daemon", delivery=delivery, **settings)
-        feed_at_once(broker.bootstrap, deployment.ticks, messages, 500)
-        deployment.run_undisturbed()
+        deployment.begin(messages)
         with Feeder(broker.bootstrap, deployment.ticks, messages) as feeder, Supervisor(deployment) as supervisor:
             for _ in range(ROUNDS):
                 supervisor.wait_for(lambda daemon: daemon.has_logged("daemon_started"), "a start")
                 pause(1)
                 breakage()
                 pause(1)
-            feeder.finish()
-            supervisor.catch_up()
-            supervisor.drain()
+            supervisor.end(feeder)
         assert supervisor.exits == [EXIT_DIED] * (len(supervisor.exits) - 1) + [EXIT_OK]
-        reference = deployment.twin("reference")
-        reference.run_undisturbed()
-        assert not check(deployment, reference=reference).faults(exactly_once=delivery == "exactly_once")
+        assert_promises_kept(deployment)
         return supervisor
 
     return check_it

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from chaoskit import Deployment, Supervisor, pause, seed_of
-from feeder import Feeder, feed_at_once, tape
-from ledger import check
+from feeder import Feeder, tape
+from ledger import assert_promises_kept
 
 from conftest import need
 from tickcast.errors import EXIT_OK
@@ -30,8 +30,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_ticks_wait_while_the_disk_of_the_store_is_full(kafka, tmp_path, small_disk):
     messages = tape(seed_of("disk full"), partitions=4)
     deployment = Deployment(kafka, tmp_path / "daemon", store__path=str(small_disk / "store.duckdb"))
-    feed_at_once(kafka.bootstrap, deployment.ticks, messages, 500)
-    deployment.run_undisturbed()
+    deployment.begin(messages)
     ballast = small_disk / "ballast"
     with Feeder(kafka.bootstrap, deployment.ticks, messages) as feeder, Supervisor(deployment) as supervisor:
         supervisor.wait_for(lambda daemon: daemon.has_logged("daemon_started"), "a start")
@@ -43,13 +42,9 @@ def test_ticks_wait_while_the_disk_of_the_store_is_full(kafka, tmp_path, small_d
         assert deployment.committed() == stood_at  # what is not stored is not committed
         ballast.unlink()
         supervisor.wait_for(lambda _: deployment.committed() != stood_at, "a commit after the stall")
-        feeder.finish()
-        supervisor.catch_up()
-        supervisor.drain()
+        supervisor.end(feeder)
     assert supervisor.exits == [EXIT_OK]
-    reference = deployment.twin("reference")
-    reference.run_undisturbed()
-    assert not check(deployment, reference=reference).faults(exactly_once=False)
+    assert_promises_kept(deployment)
 
 
 def fill(ballast: Path) -> None:

@@ -1,12 +1,18 @@
 """A broker that refuses the daemon, or is not there: the message names the setting, the code says what to do."""
 
-import pytest
-from chaoskit import OUTPUTS, Deployment
-from feeder import feed_at_once, tape
+from functools import partial
 
-from brokerkit import PASSWORD, USER
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import DeleteAclsRequest
+from chaoskit import MODES, OUTPUTS, Deployment, is_long
+from feeder import Feeder, feed_at_once, tape
+from ledger import assert_promises_kept
+
+from brokerkit import ALLOW, LITERAL, OPERATIONS, PASSWORD, RESOURCES, USER
+from kafkanode import ask
 from netkit import free_port
-from tickcast.errors import EXIT_DIED, EXIT_REFUSED
+from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED
 
 pytestmark = pytest.mark.timeout(120)
 Right = tuple[str, str, tuple[str, ...]]
@@ -62,6 +68,53 @@ def test_a_missing_right_refuses_the_start_and_says_which(secured, without, name
     daemon = secured.start()
     assert daemon.ended() == EXIT_REFUSED, daemon.log()
     assert named in daemon.last_words, daemon.log()
+    assert "docs/kafka.md" in daemon.last_words
+
+
+def withdraw(deployment: Deployment, what: str) -> None:
+    """One operation on one thing, which may be given back: `ticks read`."""
+    thing, operation = what.split()
+    resource, name, _ = rights(deployment)[thing]
+    request = DeleteAclsRequest(RESOURCES[resource], name, LITERAL, f"User:{USER}", "*", OPERATIONS[operation], ALLOW)
+    answer = ask(deployment.broker.bootstrap, partial(AIOKafkaAdminClient._send_request, request=request))
+    ((code, _, matching),) = answer.filter_responses
+    assert (code, len(matching)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "delivery"),
+    [("ticks read", "at_least_once"), ("forecasts write", "at_least_once"), ("forecasts write", "exactly_once"),
+     *(("group read", mode) for mode in MODES if is_long())],
+)  # fmt: skip
+def test_a_right_that_is_withdrawn_while_it_runs_is_asked_for_until_it_is_back(secured, what, delivery):
+    secured.delivery = secured.settings["kafka.delivery"] = delivery
+    allow(secured)
+    messages = tape(2, partitions=4)
+    secured.begin(messages)
+    daemon = secured.start()
+    with Feeder(secured.broker.bootstrap, secured.ticks, messages, per_s=200):
+        before = sum(secured.committed().values())
+        daemon.wait_until(lambda: sum(secured.committed().values()) > before, "a commit")
+        withdraw(secured, what)
+        daemon.wait_until(lambda: daemon.log().count("broker_refuses") > 1, "it to have asked again")
+        allow(secured)
+        before = sum(secured.committed().values())
+        daemon.wait_until(lambda: sum(secured.committed().values()) > before, "it to go on")
+    daemon.wait_until(secured.is_caught_up, "the end of the topic")
+    assert daemon.drain() == EXIT_OK, daemon.log()
+    assert_promises_kept(secured)
+
+
+def test_a_right_that_stays_withdrawn_ends_the_daemon_with_1_and_its_name(secured):
+    allow(secured)
+    daemon = secured.start(runtime__max_wait_s=2)
+    feed_at_once(secured.broker.bootstrap, secured.ticks, tape(3, partitions=4), 100)
+    daemon.wait_until(secured.is_caught_up, "the ticks to be committed")
+    withdraw(secured, "slot write")
+    feed_at_once(secured.broker.bootstrap, secured.ticks, tape(3, partitions=4), 10)
+    assert daemon.ended() == EXIT_DIED, daemon.log()
+    assert "broker_refuses" in daemon.log()
+    assert "slot 0 of kafka.group" in daemon.last_words
     assert "docs/kafka.md" in daemon.last_words
 
 

@@ -128,7 +128,7 @@ async def test_both_paths_yield_equal_rows_for_every_codec(kafka, codec):
     assert len(found) == 6 * 54
     assert fetches <= 3
     assert [row.trace for row in found[:4]] == [None, None, TRACE, None]
-    assert (found[0].key, found[1].value, found[2].key, found[3].key) == (b"A", b"", None, b"")
+    assert (found[0].key, found[1].value, found[2].key, found[3].key) == (b"A", None, None, b"")
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
@@ -275,7 +275,7 @@ async def test_a_batch_that_rotted_on_the_brokers_disk_is_handed_over_once_and_i
 
 
 def log_of(kafka, topic) -> Path:
-    return kafka.nodes[0]._folder / "data" / f"{topic}-0" / f"{0:020}.log"
+    return kafka.nodes[0].data / f"{topic}-0" / f"{0:020}.log"
 
 
 def rot(path, text):

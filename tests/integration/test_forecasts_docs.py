@@ -1,7 +1,6 @@
 """docs/forecasts.md describes each key of a really published record, and its code gives the same ids and confidence."""
 
 import asyncio
-import importlib.util
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from livekit import Live, live_settings, running
+from pagekit import code_of
 from tickcast.core.ladder import RUNGS
 from tickcast.core.questions import bar_identity
 from tickcast.errors import Quality
@@ -19,21 +19,13 @@ from tickcast.settings import Settings
 from tickcast_desk.synth import Market, json_messages
 
 PAGE = (Path(__file__).parents[2] / "docs" / "forecasts.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (EXAMPLE,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 SECONDS = 12
 
 
 @pytest.fixture(scope="module")
 def page_code(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    path = tmp_path_factory.mktemp("page") / "page_code.py"
-    path.write_text("\n".join(PROGRAMS))
-    spec = importlib.util.spec_from_file_location("page_code", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return code_of(PAGE, tmp_path_factory.mktemp("page"))
 
 
 async def published(settings: Settings) -> tuple[list[dict[str, Any]], Live]:

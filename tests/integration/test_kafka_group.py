@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from aiokafka.admin.new_partitions import NewPartitions
 
 from brokerkit import PASSWORD, USER, unique
 from kafkanode import ask
-from livekit import live_settings
+from livekit import alive, live_settings, until
 from netkit import Child
 from tickcast.app.daemon import Daemon
 from tickcast.app.group_bus import GroupBus
@@ -51,19 +50,10 @@ class Group:
             "bars__kind": "tick", "window__lookback": 8, "forecast__horizon": 2,
         } | self.settings  # fmt: skip
 
-    @asynccontextmanager
-    async def member(self, name) -> AsyncIterator[Daemon]:
+    def member(self, name):
         """It is in the group inside the block, and has left it after it."""
         settings = self.settings_of(name)
-        daemon = Daemon(settings, GroupBus(settings))
-        task = asyncio.create_task(daemon.run())
-        try:
-            await until(lambda: task.done() or daemon.live.is_set(), f"{name} to be live")
-            yield daemon
-        finally:
-            daemon.drain()
-            async with asyncio.timeout(LIMIT_S):
-                await task
+        return alive(Daemon(settings, GroupBus(settings)))
 
     @asynccontextmanager
     async def ticks(self, *, per_s=400):
@@ -144,15 +134,6 @@ class Group:
         arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         program = Path(sys.executable).parent / "tickcast"
         return Child([program, "run", *arguments, "--set", "log.format=json"], folder / "log")
-
-
-async def until(is_so, what):
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            while not (await result if asyncio.iscoroutine(result := is_so()) else result):
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise TimeoutError(f"waited {LIMIT_S} s for {what}") from None
 
 
 def partitions_of(daemon):

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import duckdb
 import msgspec
 import pytest
 
-from livekit import live_settings
+from livekit import WAIT_S, alive, live_settings
 from mosquittokit import Mosquitto
 from netkit import HOST
 from tickcast.app.daemon import Daemon
@@ -21,7 +20,6 @@ from tickcast.clock import SystemClock
 from tickcast.errors import BadBroker, BrokerAway
 from tickcast.settings import Settings
 
-WAIT_S = 60.0
 T0 = 1_700_000_000 * 10**9
 
 
@@ -34,22 +32,8 @@ def edge_settings(folder: Path, broker: Mosquitto, **overrides: object) -> Setti
     )  # fmt: skip
 
 
-@asynccontextmanager
-async def edge(settings: Settings) -> AsyncIterator[Daemon]:
-    """Live inside the block, drained after it."""
-    daemon = Daemon(settings, MirroredBus(MqttBus(settings), settings), clock=SystemClock())
-    task, started = asyncio.create_task(daemon.run()), asyncio.create_task(daemon.live.wait())
-    async with asyncio.timeout(WAIT_S):
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-    started.cancel()
-    if task.done():
-        await task
-    try:
-        yield daemon
-    finally:
-        daemon.drain()
-        async with asyncio.timeout(WAIT_S):
-            await task
+def edge(settings: Settings) -> AbstractAsyncContextManager[Daemon]:
+    return alive(Daemon(settings, MirroredBus(MqttBus(settings), settings), clock=SystemClock()))
 
 
 def tick(symbol: str, n: int) -> bytes:

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from brokerkit import KafkaBroker, unique
-from livekit import Live, live_settings, running
+from livekit import WAIT_S, Live, alive, live_settings, running, until
 from modelkit import Fitted, model_settings
 from mosquittokit import PASSWORD, USER, Mosquitto
 from netkit import HOST
@@ -32,7 +31,6 @@ from tickcast_desk.reference import TOPIC_MEANING
 from tickcast_desk.schemas import schema_of
 from tickcast_desk.synth import Market, json_messages
 
-WAIT_S = 60.0
 SECOND = 10**9
 PAGE = (Path(__file__).parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")
 EXAMPLES = {name: json.loads(text) for name, text in re.findall(r"^## (\w+)\n.*?```json\n(.*?)```", PAGE, re.M | re.S)}
@@ -129,32 +127,13 @@ def test_the_card_in_a_model_folder_is_as_its_schema_says(fitted: Fitted, kind: 
     assert valid("models", [(fitted.models[kind] / "card.json").read_bytes()])
 
 
-@asynccontextmanager
-async def live(daemon: Daemon) -> AsyncIterator[None]:
-    """Live inside the block, drained after it."""
-    task, started = asyncio.create_task(daemon.run()), asyncio.create_task(daemon.live.wait())
-    async with asyncio.timeout(WAIT_S):
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-    started.cancel()
-    if task.done():
-        await task
-    try:
-        yield
-    finally:
-        daemon.drain()
-        async with asyncio.timeout(WAIT_S):
-            await task
-
-
 async def on_kafka(broker: KafkaBroker, settings: Settings, sent: list[tuple[str, bytes]]) -> dict[str, list[Any]]:
     """What is in each output topic after the daemon has read all that was sent and drained."""
-    async with live(daemon := Daemon(settings, KafkaBus(settings), clock=SystemClock())):
+    async with alive(Daemon(settings, KafkaBus(settings), clock=SystemClock())) as daemon:
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
             for key, message in sent:
                 await producer.send(settings.topics.ticks[0], message, key=key.encode())
-        async with asyncio.timeout(WAIT_S):
-            while daemon.health().consumed < len(sent):
-                await asyncio.sleep(0.05)
+        await until(lambda: daemon.health().consumed >= len(sent), "all ticks to be consumed")
     names = {settings.topics.prefix + name: name for name in TOPIC_MEANING}
     found: dict[str, list[Any]] = {name: [] for name in TOPIC_MEANING}
     async with AIOKafkaConsumer(
@@ -202,22 +181,22 @@ async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(
     bus, heard = MemoryBus(SystemClock()), dict[str, list[bytes]]()
     async with aiomqtt.Client(HOST, mosquitto.port, username=USER, password=PASSWORD) as client:
         await client.subscribe("tickcast/#", qos=1)
-        async with live(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
+        async with alive(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
             await bus.produce(settings.topics.ticks[0], values(ticks(12)))
-            await hear(client, heard, until={"forecasts", "features", "accuracy", "health", "status"})
+            await hear(client, heard, names={"forecasts", "features", "accuracy", "health", "status"})
         while b"offline" not in heard["status"][-1]:
-            await hear(client, heard, until={"status"})
+            await hear(client, heard, names={"status"})
     assert [record["state"] for record in valid("status", heard["status"])] == ["online", "offline"]
     assert all(valid(name, messages) for name, messages in heard.items())
 
 
-async def hear(client: aiomqtt.Client, heard: dict[str, list[bytes]], *, until: set[str]) -> None:
-    """At least one more message, and on until each of these names was heard."""
+async def hear(client: aiomqtt.Client, heard: dict[str, list[bytes]], *, names: set[str]) -> None:
+    """At least one more message, and on until each of the names was heard."""
     async with asyncio.timeout(WAIT_S):
         async for message in client.messages:
             assert isinstance(message.payload, bytes)
             heard.setdefault(message.topic.value.split("/")[1], []).append(message.payload)
-            if until <= heard.keys():
+            if names <= heard.keys():
                 return
 
 

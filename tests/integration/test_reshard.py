@@ -12,12 +12,15 @@ from aiokafka.admin.new_partitions import NewPartitions
 
 from brokerkit import unique
 from kafkanode import ask
+from livekit import alive, until
+from netkit import free_port
 from tickcast import cli
+from tickcast.app import reshard
 from tickcast.app.daemon import Daemon
 from tickcast.app.kafka_bus import KafkaBus, snapshot_folder
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.delivery import Delivery
-from tickcast.errors import EXIT_OK, EXIT_REFUSED, BadPositions, Fenced, TransactionLost
+from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadPositions, BrokerAway, Fenced, TransactionLost
 from tickcast.settings import load
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,7 +63,8 @@ class Deployment:
         """These slots, or all, are live inside the block and have drained after it."""
         async with AsyncExitStack() as stack:
             chosen = slots or range(self.slots)
-            yield [await stack.enter_async_context(running(self.settings_of(slot, **other))) for slot in chosen]
+            daemons = [daemon_of(self.settings_of(slot, **other)) for slot in chosen]
+            yield [await stack.enter_async_context(alive(daemon)) for daemon in daemons]
 
     async def run_to_the_end(self):
         async with self.running() as daemons:
@@ -124,28 +128,8 @@ class Deployment:
         return [(slot, *row) for slot, rows in self.stored(held).items() for row in rows if row[1] % self.slots != slot]
 
 
-@asynccontextmanager
-async def running(settings):
-    daemon = Daemon(settings, KafkaBus(settings))
-    task = asyncio.create_task(daemon.run())
-    try:
-        await until(lambda: task.done() or daemon.live.is_set(), "the daemon to be live")
-        if task.done():
-            await task
-        yield daemon
-    finally:
-        daemon.drain()
-        async with asyncio.timeout(LIMIT_S):
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(is_so, what):
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            while not (await result if asyncio.iscoroutine(result := is_so()) else result):
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise TimeoutError(f"waited {LIMIT_S} s for {what}") from None
+def daemon_of(settings):
+    return Daemon(settings, KafkaBus(settings))
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1)])
@@ -223,7 +207,7 @@ async def test_a_slot_that_runs_on_this_machine_is_refused_and_one_elsewhere_is_
         assert await deployment.reshard(1) == EXIT_REFUSED
     assert "is held by process" in capsys.readouterr().err
     settings = deployment.settings_of(1, **{"store.path": str(tmp_path / "else{slot}where" / "s.duckdb")})
-    elsewhere = Daemon(settings, KafkaBus(settings))
+    elsewhere = daemon_of(settings)
     task = asyncio.create_task(elsewhere.run())
     await until(elsewhere.live.is_set, "the slot to be live")
     assert await deployment.reshard(1) == EXIT_OK
@@ -252,3 +236,24 @@ async def test_what_cannot_be_shared_out_is_refused_and_says_why(kafka, tmp_path
     assert await deployment.committed() == before
     assert snapshots
     assert [*snapshot_folder(deployment.settings_of(0)).glob("*.snapshot")] == snapshots
+
+
+async def test_a_broker_that_is_away_and_a_folder_that_cannot_be_used_are_said(kafka, tmp_path, capsys):
+    deployment = Deployment(kafka, tmp_path, slots=1, partitions=2)
+    await deployment.send(60)
+    await deployment.run_to_the_end()
+    before = await deployment.committed()
+    nobody = {"kafka.bootstrap_servers": f"127.0.0.1:{free_port()}"}
+    assert await deployment.reshard(2, **nobody) == EXIT_DIED
+    assert "see kafka.bootstrap_servers" in capsys.readouterr().err
+    (tmp_path / "1").write_text("where the folder of slot 1 would be")
+    assert await deployment.reshard(2) == EXIT_REFUSED
+    assert "see store.path" in capsys.readouterr().err
+    assert await deployment.committed() == before
+
+
+async def test_commits_that_the_broker_does_not_show_end_it_with_what_to_do(kafka, tmp_path):
+    deployment = Deployment(kafka, tmp_path, slots=1, partitions=1)
+    settings = deployment.settings_of(0, **{"kafka.call_timeout_s": "1"})
+    with pytest.raises(BrokerAway, match=f"commits of kafka.group '{deployment.prefix}'.*run it again"):
+        await reshard._until_seen(settings, {(deployment.topic, 0): {"slots": 1}})

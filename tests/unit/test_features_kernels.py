@@ -8,7 +8,14 @@ import pytest
 
 from tickcast.columns import Bars
 from tickcast.core.windows import UNWRAPPED, ring
-from tickcast_plugins.features.dispersion import deviation, positions, spreads, volatilities
+from tickcast_plugins.features.dispersion import (
+    deviation,
+    positions,
+    spreads,
+    volatilities,
+    weighted_deviation,
+    weighted_positions,
+)  # fmt: skip
 from tickcast_plugins.features.extremes import extremes
 from tickcast_plugins.features.fourier import amplitudes, phases
 from tickcast_plugins.features.linear import ema_of, newest, weigh, weighted_sum
@@ -52,6 +59,7 @@ def bars_of(close, volume=None):
         (weigh, (HALVES - [[0, 1]], CLOSE, 0.0), -1.0),
         (spreads, (3, CLOSE), 2.0),
         (positions, (3, CLOSE, 1), 1.0),
+        (weighted_positions, (HALVES[0], CLOSE), 1.0),
         (volatilities, (1,), np.log(8 / 6)),
         (robust_positions, (3, CLOSE), 1.0),
         (iqr_flags, (3, 1.5), 0.0),
@@ -145,6 +153,14 @@ def test_a_border_point_is_no_noise_but_a_lone_one_is():
 def test_the_deviation_of_a_window_is_its_distance_and_its_spread():
     distance, spread = deviation(np.array([1.0, 2.0, 6.0]), 1)
     assert (distance, spread) == (pytest.approx(3.0), pytest.approx(statistics.stdev([1, 2, 6])))
+
+
+def test_a_weighted_deviation_is_that_of_values_repeated_by_their_weight():
+    distance, spread = weighted_deviation(np.array([0.5, 0.3, 0.2]), np.array([1.0, 2.0, 6.0]))
+    repeated = [1.0] * 5 + [2.0] * 3 + [6.0] * 2
+    assert (distance, spread) == (
+        pytest.approx(6.0 - statistics.fmean(repeated)), pytest.approx(statistics.pstdev(repeated))
+    )  # fmt: skip
 
 
 def test_extremes_of_a_window_are_found_with_its_newest_value():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -138,6 +139,14 @@ def test_tiles_change_no_answer(folder: Path) -> None:
     inputs = walks(whole, rows=50, lookback=whole.card.lookback)
     np.testing.assert_allclose(tiled.predict(inputs), whole.predict(inputs), rtol=1e-5, atol=1e-6)
     assert whole.predict(inputs.take(slice(0, 0))).shape == (0, 4, 5)
+
+
+def test_the_runtime_tells_nobody_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its telemetry is on by default; where it is, the home folder holds an id and what is to be sent."""
+    unset = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_", "CI"))}
+    code = "import tickcast.inference.onnx"
+    subprocess.run([sys.executable, "-c", code], env={**unset, "HOME": str(tmp_path)}, check=True, timeout=60)
+    assert not [*tmp_path.rglob("*")]
 
 
 def test_opening_takes_well_under_a_second_and_imports_no_torch(folder: Path) -> None:

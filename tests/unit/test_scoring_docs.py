@@ -1,6 +1,5 @@
 """The figures in docs/scoring.md are those that are published, by the page's own code, and none is left out."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from kit import Served, rung, settings, walk
+from pagekit import code_of
 from tickcast.records import Accuracy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
@@ -17,15 +17,7 @@ HORIZON = 3
 
 @pytest.fixture(scope="module")
 def page_code(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    path = tmp_path_factory.mktemp("page") / "page_code.py"
-    path.write_text(program)
-    spec = importlib.util.spec_from_file_location("page_code", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return code_of(PAGE, tmp_path_factory.mktemp("page"))
 
 
 def test_every_field_of_the_record_is_in_the_table_and_no_other() -> None:

@@ -5,10 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tickcast.app.pump import Sink, Source
+from tickcast.app import pump
 from tickcast.app.units import Committing
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
+from tickcast.columns import Source
+from tickcast.errors import TickcastError
 from tickcast.registry.store import Store
 
 
@@ -17,7 +19,15 @@ class Records(Protocol):
         """Publish rare records, outside every commit unit."""
 
 
-def _none() -> int:
+class OpenAgain(Exception):
+    """The session is over, and what ended it may pass: the bus is to be opened again, unless all is to end anyway."""
+
+    def __init__(self, reason: TickcastError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _zero() -> int:
     return 0
 
 
@@ -25,16 +35,16 @@ def _none() -> int:
 class Opened:
     """A bus that is connected, with the engine's windows filled and the source placed where they end."""
 
-    source: Source
-    sink: Sink
+    source: pump.Source
+    sink: pump.Sink
     records: Records
     committing: Committing | None = None
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
 
-    to_repeat: Callable[[], int] = _none  # records that a restart reads once more before it is live
-    lag: Callable[[], dict[tuple[str, int], int]] = dict  # records that wait in each partition
+    to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live
+    lag: Callable[[], dict[Source, int]] = dict  # records that wait in each partition
     dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
-    lag_s: Callable[[], float] = _none  # age of the newest record that was read, while others wait
+    lag_s: Callable[[], float] = _zero  # age of the newest record that was read, while others wait
     goes_on: Callable[[], Awaitable[bool]] | None = None
     """Asked when the source has ended and all of it is committed. True: it goes on as before; False: the bus has other
     partitions for us and is to be opened again. None: the source ends with the daemon."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from tickcast.app.bus import Opened
@@ -9,7 +10,7 @@ from tickcast.app.restore import restore
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
-from tickcast.columns import Encoded, RawBatch
+from tickcast.columns import Encoded, RawBatch, Source
 from tickcast.core.engine import Event, Heartbeat, Outcome
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.memory_bus import MemoryBus
@@ -22,7 +23,7 @@ class Silence:
 
     def __init__(self, settings: Settings) -> None:
         self._idle_ns = settings.bars.idle_ms * 10**6
-        self._last_seen: dict[tuple[str, int], tuple[int, int]] = {}  # partition -> (when, offset of its last record)
+        self._last_seen: dict[Source, tuple[int, int]] = {}  # partition -> (when, offset of its last record)
 
     def heard(self, topic: str, partition: int, last_offset: int, now: int) -> None:
         self._last_seen[topic, partition] = now, last_offset
@@ -55,7 +56,7 @@ class BatchSource:
         self._silence = Silence(settings)
         self._clock = clock
 
-    async def next_fetched(self, max_wait_s: float) -> list[Event]:
+    async def next_fetched(self, max_wait_s: float) -> list[RawBatch | Heartbeat]:
         batches = await self._batches.next_batches(max_wait_s)
         now = self._clock.now_ns()
         batches = [batch for batch in batches if len(batch)]
@@ -63,10 +64,16 @@ class BatchSource:
             self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
         return [*batches, *self._silence.heartbeats(now)]
 
-    def events(self, fetched: list[Event]) -> list[Event]:
-        return fetched
+    def events(self, fetched: list[RawBatch | Heartbeat]) -> list[Event]:
+        """What came in many small batches is taken as one: a turn costs by the batch, not by the tick."""
+        events: list[Event] = []
+        for _, run in groupby(fetched, lambda event: (type(event), event.topic, event.partition)):
+            together = [*run]
+            batches = [event for event in together if isinstance(event, RawBatch)]
+            events += [RawBatch.join(batches)] if len(batches) > 1 else together
+        return events
 
-    def lag(self) -> dict[tuple[str, int], int]:
+    def lag(self) -> dict[Source, int]:
         return {(self._topic, 0): self._batches.unread}
 
 

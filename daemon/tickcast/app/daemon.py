@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from tickcast.app.beside import beside
-from tickcast.app.bus import Bus
+from tickcast.app.bus import Bus, OpenAgain
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pulse import Pulse
 from tickcast.app.pump import Pump
@@ -55,10 +55,19 @@ class Daemon:
     async def run(self) -> None:
         """Until drained, or until something fatal is raised."""
         async with beside(self._lag.watch(), self.notifier.watch(self._alive)):
-            while await self._session():
+            while await self._is_followed():
                 self.serving = build(self.settings)
         self.state = "stopped"
         self._log.info("daemon_drained", forecasts=self.pump.meter.forecasts)
+
+    async def _is_followed(self) -> bool:
+        """One session; whether there is to be another."""
+        try:
+            return await self._session()
+        except OpenAgain as again:
+            if self._draining:
+                raise again.reason from None
+            return True
 
     async def _session(self) -> bool:
         """From opening the bus to the end of its source; whether the bus has other partitions for another session."""
@@ -119,14 +128,17 @@ class Daemon:
 
     async def _settle(self) -> None:
         """All that was fetched is answered, published, stored and committed."""
+        awaited = "the accuracy figures to be published"
         try:
             async with asyncio.timeout(self.settings.runtime.drain_s):
                 await self._report()
+                awaited = "the engine's last turn and snapshot"
                 await self.pump.close_unit(last=True)
+                awaited = f"{self.units.behind} commit units to be published, stored and committed"
                 await self.units.idle()
         except TimeoutError:
             raise StoreStalled(
-                f"{self.units.behind} commit units could not be stored within runtime.drain_s",
+                f"the drain waited longer than runtime.drain_s for {awaited}",
                 remedy="what they hold is still in the source: it is read again at the next start",
             ) from None
 

@@ -4,22 +4,25 @@ What a member has between two rebalances is a session of the daemon: it begins a
 filled, and when the group wants the partitions back, all is settled and committed before others get them.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
 from tickcast.app import recovery
 from tickcast.app.bus import Opened
-from tickcast.app.kafka_bus import Commits, KafkaBus, recover
-from tickcast.app.kafka_edges import Fetched, KafkaSink, KafkaSource
+from tickcast.app.kafka_bus import Commits, KafkaBus, Taken
+from tickcast.app.recovery import Place
+from tickcast.app.restore import recover
 from tickcast.app.wiring import Serving
+from tickcast.bus_settings import Kafka
 from tickcast.clock import Clock
+from tickcast.columns import Source
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.client import Committed, Source
-from tickcast.edges.kafka.delivery import Delivery
+from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.group import Membership, Share
-from tickcast.edges.kafka.reader import Reader
+from tickcast.edges.kafka.reader import Bounds, Reader
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
@@ -32,45 +35,41 @@ class GroupBus(KafkaBus):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._member: Membership | None = None
-        self._session: Session | None = None
+        self._turn: Turn | None = None
 
     @asynccontextmanager
-    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
-        settings, kafka = self._settings, self._settings.kafka
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._leave_unless_followed)
-            self._session = None
-            await client.reach(kafka, max_wait_s=settings.runtime.max_wait_s, waiting=self._note_waiting)
-            ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
-            outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
-            member = await self._joined(list(ticks))
-            self._session = session = Session(settings, member, await member.next_share())
-            stack.callback(session.end)
-            own = session.share.sources
-            delivery = await stack.enter_async_context(
-                Delivery.open(kafka, max_away_s=settings.runtime.max_wait_s, commit_by=member.commit)
-            )
-            found = await client.committed(kafka, [(topic, p) for topic, count in ticks.items() for p in range(count)])
-            reader = await stack.enter_async_context(Reader.open(kafka, own))
-            bounds = await reader.bounds()
-            committed = recovery.committed_positions(kafka, own, found, bounds)
-            committed |= {at: bounds[at].low for at in own if recovery.was_added(at, found)}
-            since = {at: recovery.since(found.get(at), ticks[at[0]]) for at in own}
-            begin = await recover(serving, store, clock, committed, bounds, since, reread=READ_AGAIN)
-            reader.begin(begin)
-            beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
-            source = GroupSource(session, reader, settings, clock, committed=committed, beats=beats)
-            sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
-            session.commits = commits = GroupCommits(
-                delivery, source, settings, clock, partitions=ticks, committed=committed, since=since
-            )  # fmt: skip
-            if any(at not in found for at in own):
-                await commits.commit(commits.seal(), committed)  # what `start` meant is decided once
-            structlog.get_logger().info("share_taken", partitions=len(own), begin=begin)
-            yield Opened(
-                source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
-                lag=reader.lag, lag_s=source.lag_s, goes_on=session.goes_on,
-            )  # fmt: skip
+    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        self._turn = None
+        try:
+            async with super()._session(serving, store, clock) as opened:
+                yield opened
+        finally:
+            await self._leave_unless_followed()
+
+    @asynccontextmanager
+    async def _take(self, ticks: Mapping[str, int]) -> AsyncIterator[Taken]:
+        member = await self._joined(list(ticks))
+        self._turn = turn = Turn(self._settings.kafka, member, await member.next_share())
+        try:
+            yield Taken(turn.share.sources, member.commit, turn.is_over, turn.goes_on)
+        finally:
+            turn.share.give_back()
+
+    def _place(
+        self, ticks: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
+    ) -> Place:
+        place = recovery.place(self._settings.kafka, ticks, found, bounds)
+        added = {at: low for at, low in place.low.items() if recovery.was_added(at, found)}
+        return place._replace(committed=place.committed | added)
+
+    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
+        return await recover(serving, store, clock, place, reread=READ_AGAIN)
+
+    def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+        return []
+
+    def _note_taken(self, begin: Mapping[Source, int]) -> None:
+        self._log.info("share_taken", partitions=len(begin), begin=dict(begin))
 
     async def _joined(self, topics: list[str]) -> Membership:
         if self._member is None:
@@ -82,61 +81,35 @@ class GroupBus(KafkaBus):
 
     async def _leave_unless_followed(self) -> None:
         """The others need not find out by themselves that we are gone."""
-        if self._member is not None and not (self._session and self._session.followed):
+        if self._member is not None and not (self._turn and self._turn.followed):
             await self._member.leave()
             self._member = None
 
 
-class Session:
-    """The share that is worked on, and whether another session follows it."""
+class Turn:
+    """The share that is worked on in a session, and whether another session follows it."""
 
-    def __init__(self, settings: Settings, member: Membership, share: Share) -> None:
-        self.member = member
+    def __init__(self, settings: Kafka, member: Membership, share: Share) -> None:
         self.share = share
         self.followed = False
-        self.commits: GroupCommits | None = None
         self._settings = settings
+        self._member = member
         share.take()
 
-    def end(self) -> None:
-        self.share.give_back()
+    async def is_over(self) -> bool:
+        """The group wants the partitions back."""
+        await self._member.poll()
+        return self.share.wanted_back
 
-    async def goes_on(self) -> bool:
+    async def goes_on(self, commits: Commits) -> bool:
         """Give the share back; where the group gives us the very same, and nobody had it meanwhile, go on with it."""
-        assert self.commits is not None
         self.share.give_back()
-        fresh = await self.member.next_share()
-        found = await client.committed(self._settings.kafka, fresh.sources)
-        is_ours = fresh.sources == self.share.sources and self.commits.are(found) and not fresh.wanted_back
+        fresh = await self._member.next_share()
+        found = await client.committed(self._settings, fresh.sources)
+        is_ours = fresh.sources == self.share.sources and commits.are(found) and not fresh.wanted_back
         structlog.get_logger().info("group_rebalanced", partitions=len(fresh.sources), goes_on=is_ours)
         if is_ours:
             fresh.take()
             self.share = fresh
         self.followed = not is_ours
         return is_ours
-
-
-class GroupSource(KafkaSource):
-    """Ends when the group wants the partitions back."""
-
-    def __init__(
-        self, session: Session, reader: Reader, settings: Settings, clock: Clock, *, committed: Mapping[Source, int],
-        beats: Mapping[Source, int],
-    ) -> None:  # fmt: skip
-        super().__init__(reader, settings, clock, committed=committed, beats=beats)
-        self._session = session
-
-    async def next_fetched(self, max_wait_s: float) -> list[Fetched] | None:
-        await self._session.member.poll()
-        return None if self._session.share.wanted_back else await super().next_fetched(max_wait_s)
-
-
-class GroupCommits(Commits):
-    """A snapshot is of partitions that a restart may not get again: there are none."""
-
-    def are(self, found: Mapping[Source, Committed]) -> bool:
-        """Whether these are the positions that we committed last."""
-        return self._committed == {source: committed.offset for source, committed in found.items()}
-
-    def snapshot_due(self, *, last: bool) -> bool:
-        return False

@@ -1,84 +1,113 @@
-"""Kafka as the daemon's bus: take the slot, find the way back to where it was, and commit unit by unit."""
+"""Kafka as the daemon's bus: take what is ours, find the way back to where it was, and commit unit by unit.
+
+The one opening is here, and what is a static slot's own; `group_bus` has what is a group member's.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import structlog
 
 from tickcast.app import recovery
-from tickcast.app.bus import Opened
+from tickcast.app.bus import OpenAgain, Opened
 from tickcast.app.kafka_edges import KafkaSink, KafkaSource
-from tickcast.app.restore import restore
+from tickcast.app.recovery import Place
+from tickcast.app.restore import recover
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import Clock
-from tickcast.columns import BarBatch
+from tickcast.columns import Source
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.delivery import Delivery, Sealed
+from tickcast.edges.kafka.client import Committed
+from tickcast.edges.kafka.delivery import Commit, Delivery, Sealed
 from tickcast.edges.kafka.reader import Bounds, Reader
-from tickcast.errors import BadStore, StoreStalled
+from tickcast.errors import BadBroker, BadStore, BrokerAway, StoreStalled
 from tickcast.registry import snapshot
-from tickcast.registry.history import Part
-from tickcast.registry.store import Store, Unit
+from tickcast.registry.store import Store
 from tickcast.settings import Settings
 from tickcast.state import State
 
-Source = tuple[str, int]
+
+class Taken(NamedTuple):
+    """The partitions that are ours, a slot's until it is fenced. A group commits, ends and goes on in its own way."""
+
+    sources: list[Source]
+    commit_by: Commit | None = None
+    is_over: Callable[[], Awaitable[bool]] | None = None
+    goes_on: Callable[["Commits"], Awaitable[bool]] | None = None
 
 
 class KafkaBus:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._patience = Patience(settings.runtime.max_wait_s)
         self._log = structlog.get_logger()
 
     @asynccontextmanager
     async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
-        settings, kafka = self._settings, self._settings.kafka
-        await client.reach(kafka, max_wait_s=settings.runtime.max_wait_s, waiting=self._note_waiting)
+        try:
+            async with self._session(serving, store, clock) as opened:
+                yield opened
+        except BadBroker as refused:
+            await self._patience.bear(refused)
+            raise
+
+    @asynccontextmanager
+    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        settings, kafka, max_away_s = self._settings, self._settings.kafka, self._settings.runtime.max_wait_s
+        await client.reach(kafka, max_wait_s=max_away_s, waiting=self._note_waiting)
         ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
         outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
-        own = recovery.own_partitions(kafka, ticks)
-        async with AsyncExitStack() as stack:
-            delivery = await stack.enter_async_context(
-                Delivery.open(kafka, max_away_s=settings.runtime.max_wait_s)  # fence first, then read
-            )
-            found = await client.committed(kafka, own)
-            recovery.refuse_changed_layout(kafka, ticks, found)
-            reader = await stack.enter_async_context(Reader.open(kafka, own))
-            bounds = await reader.bounds()
-            committed = recovery.committed_positions(kafka, own, found, bounds)
-            since = {at: recovery.since(found.get(at), ticks[at[0]]) for at in own}
-            resumed = await self._resume(serving, committed, bounds)
-            if resumed is None:
-                resumed = await recover(serving, store, clock, committed, bounds, since)
-            begin = committed | resumed
+        async with (
+            self._take(ticks) as taken,
+            Delivery.open(kafka, max_away_s=max_away_s, commit_by=taken.commit_by) as delivery,  # fence, then read
+            Reader.open(kafka, taken.sources) as reader,
+        ):
+            found = await client.committed(kafka, recovery.all_partitions(ticks))
+            place = self._place(ticks, found, await reader.bounds())
+            begin = await self._fill(serving, store, clock, place)
             reader.begin(begin)
-            beats = {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in own}
-            source = KafkaSource(reader, settings, clock, committed=committed, beats=beats)
-            sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=committed)
-            commits = Commits(delivery, source, settings, clock, partitions=ticks, committed=committed, since=since)
-            if any(at not in found for at in own):
-                await commits.commit(commits.seal(), committed)  # what `start` meant is decided once
-            self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(own), begin=begin)
+            source = KafkaSource(reader, settings, clock, place, taken.is_over)
+            sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=place.committed)
+            commits = Commits(delivery, source, settings, clock, place, on_progress=self._patience.reset)
+            if place.is_new:
+                await commits.commit(commits.seal(), place.committed)  # what `start` meant is decided once
+            self._note_taken(begin)
             yield Opened(
                 source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
-                lag=reader.lag, lag_s=source.lag_s, jobs=[self._watch_partitions(reader, ticks)],
+                lag=reader.lag, lag_s=source.lag_s, jobs=self._jobs(reader, ticks),
+                goes_on=taken.goes_on and partial(taken.goes_on, commits),
             )  # fmt: skip
 
-    async def _resume(
-        self, serving: Serving, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds]
-    ) -> dict[Source, int] | None:
+    def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:
+        return nullcontext(Taken(recovery.own_partitions(self._settings.kafka, ticks)))
+
+    def _place(
+        self, ticks: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
+    ) -> Place:
+        own = {at: found[at] for at in bounds if at in found}
+        recovery.refuse_changed_layout(self._settings.kafka, ticks, own)
+        return recovery.place(self._settings.kafka, ticks, found, bounds)
+
+    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
+        """The windows as they were, by a snapshot or without; returns where each partition is read from."""
+        resumed = await self._resume(serving, place)
+        return await recover(serving, store, clock, place) if resumed is None else place.committed | resumed
+
+    async def _resume(self, serving: Serving, place: Place) -> dict[Source, int] | None:
         """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
         folder = snapshot_folder(self._settings)
-        state, refused = await asyncio.to_thread(snapshot.newest_valid, folder, self._settings, not_beyond=committed)
+        state, refused = await asyncio.to_thread(
+            snapshot.newest_valid, folder, self._settings, not_beyond=place.committed
+        )
         for problem in refused:
             self._log.warning("snapshot_refused", reason=problem)
         if state is None:
             return None
-        if problem := recovery.usable(state.positions, committed, bounds):
+        if problem := recovery.usable(state.positions, place):
             self._log.warning("snapshot_refused", reason=problem)
             return None
         try:
@@ -89,6 +118,13 @@ class KafkaBus:
         serving.engine.resume(state)
         self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
         return state.positions
+
+    def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+        return [self._watch_partitions(reader, ticks)]
+
+    def _note_taken(self, begin: Mapping[Source, int]) -> None:
+        kafka = self._settings.kafka
+        self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(begin), begin=dict(begin))
 
     async def _watch_partitions(self, reader: Reader, counts: Mapping[str, int]) -> None:
         """New partitions hold ticks that nobody reads, and move keys: only a reshard puts that right."""
@@ -104,6 +140,34 @@ class KafkaBus:
         self._log.warning("broker_away", reason=problem, retry_s=pause_s)
 
 
+class Patience:
+    """A broker that refuses the start is obeyed. One that has let us work is asked again, up to a limit."""
+
+    def __init__(self, max_wait_s: float) -> None:
+        self._max_wait_s = max_wait_s
+        self._has_worked = False
+        self._refused_at: float | None = None  # the first time since the last progress
+        self._pause_s = client.FIRST_PAUSE_S
+
+    def reset(self) -> None:
+        self._has_worked, self._refused_at, self._pause_s = True, None, client.FIRST_PAUSE_S
+
+    async def bear(self, refused: BadBroker) -> None:
+        """Returns where the refusal counts; else raises what is to be done, after a pause."""
+        if not self._has_worked:
+            return
+        now = asyncio.get_running_loop().time()
+        if self._refused_at is None:
+            self._refused_at = now
+        reason = BrokerAway(f"what the broker allowed before it refuses now: {refused}")
+        if now + self._pause_s > self._refused_at + self._max_wait_s:
+            raise reason from refused
+        structlog.get_logger().warning("broker_refuses", reason=str(refused), retry_s=self._pause_s)
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, client.LONGEST_PAUSE_S)
+        raise OpenAgain(reason) from refused
+
+
 class SealedUnit(NamedTuple):
     published: Sealed
     beats: dict[Source, int]  # last heartbeat of each partition up to the unit's end
@@ -113,12 +177,17 @@ class Commits:
     """Publish, store, commit, save: what a unit goes through after its turn. It is `Committing` over a Delivery."""
 
     def __init__(
-        self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, *,
-        partitions: Mapping[str, int], committed: Mapping[Source, int], since: Mapping[Source, int],
+        self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, place: Place, *,
+        on_progress: Callable[[], None],
     ) -> None:  # fmt: skip
         self._delivery, self._source, self._settings, self._clock = delivery, source, settings, clock
-        self._partitions, self._committed, self._since = partitions, dict(committed), since
+        self._place, self._committed = place, dict(place.committed)
+        self._on_progress = on_progress
         self._saved_ns = clock.monotonic_ns()
+
+    def are(self, found: Mapping[Source, Committed]) -> bool:
+        """Whether these are the positions that we committed last."""
+        return self._committed == {source: committed.offset for source, committed in found.items()}
 
     def seal(self) -> SealedUnit:
         return SealedUnit(self._delivery.seal(), dict(self._source.beats))
@@ -128,13 +197,21 @@ class Commits:
 
     async def commit(self, sealed: SealedUnit, offsets: Mapping[Source, int]) -> None:
         """Positions never go back: what is read once more after a restart was committed before it."""
-        ahead = {source: offset for source, offset in offsets.items() if offset >= self._committed[source]}
-        kafka = self._settings.kafka
-        notes = {at: recovery.note(kafka, self._partitions[at[0]], sealed.beats[at], self._since[at]) for at in ahead}
+        before, place = self._committed, self._place
+        ahead = {source: offset for source, offset in offsets.items() if offset >= before[source]}
+        notes = {
+            at: recovery.note(self._settings.kafka, place.partitions[at[0]], sealed.beats[at], place.since[at])
+            for at in ahead
+        }
         await self._delivery.commit(sealed.published, ahead, notes)
-        self._committed |= ahead
+        self._committed = before | ahead
+        if self._committed != before:
+            self._on_progress()
 
     def snapshot_due(self, *, last: bool) -> bool:
+        """Never in a group: it would be of partitions that a restart may not get again."""
+        if self._settings.kafka.assignment == "group":
+            return False
         age_s = (self._clock.monotonic_ns() - self._saved_ns) / 1e9
         return last or age_s >= self._settings.snapshot.every_s
 
@@ -149,52 +226,3 @@ class Commits:
 
 def snapshot_folder(settings: Settings) -> Path:
     return settings.snapshot.folder or settings.store.path.parent / "snapshots"
-
-
-async def recover(
-    serving: Serving, store: Store, clock: Clock, committed: Mapping[Source, int], bounds: Mapping[Source, Bounds],
-    since: Mapping[Source, int], *, reread: int = 0,
-) -> dict[Source, int]:  # fmt: skip
-    """Without a snapshot: fill the windows from the store, and say where each partition is read from.
-
-    With `reread` so many records fill the windows where the store has no bars, or is further behind.
-    """
-    settings, engine = serving.settings, serving.engine
-    kept = await asyncio.to_thread(store.kept, committed)
-    starts = {}
-    for at, offset in committed.items():
-        low = max(bounds[at].low, since[at])  # below it, symbols lay in other partitions
-        start = recovery.start(settings, kept[at], bars_needed=engine.bars_needed(), committed=offset, low=low)
-        starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
-    bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
-    _take_up(serving, starts, bars, since)
-    engine.positions = {at: start.offset for at, start in starts.items()}
-    unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
-    if unseen:
-        await store.write(Unit(offsets=unseen))  # a later restart can begin where this one did
-    _tell(starts, committed)
-    return dict(engine.positions)
-
-
-def _take_up(
-    serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch, since: Mapping[Source, int]
-) -> None:
-    """Event time and the home of each symbol are what they were when the restored bars had closed."""
-    folder = serving.engine.folder
-    number = np.array([folder.partition(*source) for source in starts], np.int32)
-    earliest = np.array([since[source] for source in starts] or [0], np.int64)
-    known = (bars.partition >= 0) & (bars.offset >= earliest[bars.partition])
-    folder.settle_in(bars.symbol[known], number[bars.partition[known]])
-    for source, start in starts.items():
-        if start.newest_ns is not None:
-            folder.begin(source, newest_ns=start.newest_ns, closed_to_ns=start.upto_ns)
-
-
-def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, int]) -> None:
-    log = structlog.get_logger()
-    if again := sum(committed[source] - start.offset for source, start in starts.items()):
-        log.info("reading_again", records=again)
-    if cut := [source for source, start in starts.items() if start.lacks == "open bars"]:
-        log.warning("open_bars_cut", partitions=cut, reason="the first ticks of bars that were open are not read again")
-    if cold := [source for source, start in starts.items() if start.lacks == "windows"]:
-        log.warning("windows_cold", partitions=cold, reason="neither bars nor old enough watermarks are stored")

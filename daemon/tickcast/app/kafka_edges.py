@@ -1,60 +1,66 @@
 """Kafka as the pump's source and sink: blobs are opened, and records finished, on the engine thread."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
 
 from tickcast import __version__
 from tickcast.app.bus_edges import Silence
+from tickcast.app.recovery import Place
 from tickcast.app.units import dead_letters
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
-from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Rejects
+from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Rejects, Source
 from tickcast.core.engine import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
 from tickcast.edges.kafka.delivery import Delivery, Parcel
-from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import TRACE_BYTES, PlainBatch, PlainFramer, Trace
-from tickcast.edges.kafka.publish import supported as framing_supported
+from tickcast.edges.kafka.framing import framer, partitions_of
+from tickcast.edges.kafka.publish import TRACE_BYTES, Message, PlainBatch, Trace
 from tickcast.edges.kafka.reader import Reader
 from tickcast.errors import NoProgress, Reason
 from tickcast.records import DeadLetter
 from tickcast.settings import Settings
 
-Source = tuple[str, int]
+if TYPE_CHECKING:
+    from tickcast.codec.arrow_forecasts import ArrowWriter
+
 Fetched = Blob | RawBatch | Heartbeat
 Rows = TypeVar("Rows", Forecasts, FeatureRows)
 NS_PER_MS = 10**6
 
 
 class KafkaSource:
-    """Blobs as events, in order, and heartbeats of silent partitions.
+    """Blobs as events, in order, and heartbeats of silent partitions; it ends when `is_over` says so.
 
     A heartbeat is no record, so the last one of each partition stands beside its committed offset; after a restart it
     comes again at just that place, before any record that followed it.
     """
 
     def __init__(
-        self, reader: Reader, settings: Settings, clock: Clock, *, committed: Mapping[Source, int],
-        beats: Mapping[Source, int],
+        self, reader: Reader, settings: Settings, clock: Clock, place: Place,
+        is_over: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:  # fmt: skip
         self.traced: list[RawBatch] = []  # batches of this turn that hold trace headers
-        self.beats = dict(beats)  # event time of the last heartbeat of each partition
+        self.beats = dict(place.beats)  # event time of the last heartbeat of each partition
         self._reader = reader
         self._silence = Silence(settings)
         self._clock = clock
-        self._committed = dict(committed)
-        self._repeated = {source: ts for source, ts in beats.items() if ts}  # yet to come again
+        self._is_over = is_over
+        self._committed = dict(place.committed)
+        self._repeated = {source: ts for source, ts in place.beats.items() if ts}  # yet to come again
         self._newest_stamp_ns = 0
-        for source, offset in committed.items():
+        for source, offset in place.committed.items():
             if offset:
                 self._silence.heard(*source, offset - 1, clock.now_ns())
 
     async def next_fetched(self, max_wait_s: float) -> list[Fetched] | None:
+        if self._is_over and await self._is_over():
+            return None
         items: list[Fetched] = [*await self._reader.fetch(max_wait_s)]
         now = self._clock.now_ns()
         for source in {(item.topic, item.partition) for item in items}:
@@ -140,8 +146,8 @@ class KafkaSink:
         self._published = {  # offset below which all of a partition was published before the restart
             at: offset for at, offset in published.items() if source.repeats(at, begun.get(at, offset))
         }
-        self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
-        self._framers = {topic: _framer(serving, count) for topic, count in partitions.items()}
+        self._writers = {topic: _writer(serving, count) for topic, count in partitions.items()}
+        self._framers = {topic: framer(serving.settings.kafka, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
         self._poison: dict[Source, int] = {}
@@ -151,18 +157,15 @@ class KafkaSink:
         parcels = []
         for forecasts in outcome.forecasts:
             if len(fresh := self._fresh(forecasts, sources)):
-                text = self._writer.encode(fresh, symbols, produced_ns=produced_ns, sources=sources)
+                text = self._writers[self._forecasts].encode(fresh, symbols, produced_ns=produced_ns, sources=sources)
                 parcels.append(self._framed(self._forecasts, text, fresh, sources, produced_ns))
         for vectors in outcome.vectors:
             if len(rows := self._fresh(vectors, sources)):
                 names = self._serving.features.names
-                encoded = self._writer.encode_features(rows, symbols, names=names, sources=sources)
+                writer = self._writers[self._features]
+                encoded = writer.encode_features(rows, symbols, names=names, sources=sources)
                 parcels.append(self._framed(self._features, encoded, rows, sources, produced_ns))
-        letters = [letter for group in outcome.letters for letter in dead_letters(group)]
-        most_bytes = self._serving.settings.kafka.batch_bytes
-        if messages := [
-            _message(one, most_bytes) for one in letters if one.offset >= self._floor((one.topic, one.partition))
-        ]:
+        if messages := [message for letters in outcome.letters for message in self._messages(letters)]:
             parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
         self._end_repeats(outcome)
         skipped = [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
@@ -195,8 +198,15 @@ class KafkaSink:
     def _framed(
         self, topic: str, text: Encoded, rows: Forecasts | FeatureRows, sources: list[Source], produced_ns: int
     ) -> Parcel:
-        trace = _traces(rows, sources, self._source.traced) if self._source.traced else None
+        leading = rows if text.first is None else rows.take(text.first)
+        trace = _traces(leading, sources, self._source.traced) if self._source.traced else None
         return Parcel(topic, self._framers[topic].frame(text, self._serving.symbols, produced_ns // NS_PER_MS, trace))
+
+    def _messages(self, letters: Letters) -> list[Message]:
+        raw, most_bytes = letters.raw, self._serving.settings.kafka.batch_bytes
+        rows = zip(letters.rejects.row, dead_letters(letters), strict=True)
+        floor = self._floor((raw.topic, raw.partition))
+        return [_message(one, most_bytes, is_null=raw.is_null(row)) for row, one in rows if one.offset >= floor]
 
     def _poison_of(self, outcome: Outcome) -> dict[Source, int]:
         """A batch with a good message in it ends the run of its partition."""
@@ -220,12 +230,13 @@ class KafkaSink:
             )
 
 
-def _framer(serving: Serving, partitions: int) -> Framer | PlainFramer:
-    kafka = serving.settings.kafka
-    if framing_supported():
-        return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
-    structlog.get_logger().warning("publishing_plainly", reason="aiokafka's producer is not the one we know")
-    return PlainFramer(max_batch_bytes=kafka.batch_bytes)
+def _writer(serving: Serving, partitions: int) -> "ForecastWriter | ArrowWriter":
+    settings, cards = serving.settings, serving.cards
+    if settings.kafka.encoding == "arrow":
+        from tickcast.codec.arrow_forecasts import ArrowWriter  # some 15 ms that only such a deployment spends
+
+        return ArrowWriter(settings, cards, list(RUNGS), partial(partitions_of, partitions=partitions))
+    return ForecastWriter(settings, cards, list(RUNGS))
 
 
 def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[RawBatch]) -> Trace:
@@ -242,14 +253,14 @@ def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[R
     return text.reshape(-1), starts
 
 
-def _message(letter: DeadLetter, most_bytes: int) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+def _message(letter: DeadLetter, most_bytes: int, *, is_null: bool) -> Message:
     """As it came, with where from and why in the headers. What no broker would take goes without its value, which the
     store keeps: refused here it would be refused again after every restart."""
     headers = {
         "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
         "stage": letter.stage, "version": __version__,
     }  # fmt: skip
-    value = letter.value
-    if len(value) > most_bytes:
-        headers["omitted_bytes"], value = len(value), b""
+    value = None if is_null else letter.value
+    if len(letter.value) > most_bytes:
+        headers["omitted_bytes"], value = len(letter.value), b""
     return letter.key, value, [(name, str(text).encode()) for name, text in headers.items()]

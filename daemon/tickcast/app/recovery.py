@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tickcast.bus_settings import Kafka
+from tickcast.columns import Source
 from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.reader import Bounds
 from tickcast.errors import BadPositions
 from tickcast.registry.history import Kept, Mark
 from tickcast.settings import BarSettings, Settings
 
-Source = tuple[str, int]
 NOTE_VERSION = 1
 NS_PER_MS = 10**6
 BEGINNING_NS, END_NS = -(1 << 62), (1 << 63) - 1
@@ -42,8 +42,12 @@ def was_added(source: Source, found: Mapping[Source, Committed]) -> bool:
     return source not in found and bool(counts) and source[1] >= min(counts)
 
 
+def all_partitions(counts: Mapping[str, int]) -> list[Source]:
+    return [(topic, p) for topic, count in counts.items() for p in range(count)]
+
+
 def own_partitions(settings: Kafka, counts: Mapping[str, int]) -> list[Source]:
-    own = [(topic, p) for topic, count in counts.items() for p in range(count) if p % settings.slots == settings.slot]
+    own = [at for at in all_partitions(counts) if at[1] % settings.slots == settings.slot]
     if not own:
         raise BadPositions(
             f"slot {settings.slot} of {settings.slots} owns no partition of {', '.join(counts)}",
@@ -68,11 +72,29 @@ def refuse_changed_layout(settings: Kafka, counts: Mapping[str, int], committed:
             )
 
 
-def committed_positions(
-    settings: Kafka, own: Sequence[Source], committed: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
-) -> dict[Source, int]:
-    """Where reading goes on, by the commits; a partition that has none begins as the settings say."""
-    return {source: _position(settings, source, committed.get(source), bounds[source]) for source in own}
+class Place(NamedTuple):
+    """Where each of our partitions stands, by what was committed and what the broker holds."""
+
+    partitions: Mapping[str, int]  # of each topic
+    low: dict[Source, int]  # oldest offset that the broker holds
+    committed: dict[Source, int]  # where reading goes on
+    since: dict[Source, int]  # from which on the topic has had this number of partitions
+    beats: dict[Source, int]  # event time of the last heartbeat
+    is_new: bool  # some have no commit: the settings say where these begin
+
+
+def place(
+    settings: Kafka, counts: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
+) -> Place:
+    """Of the partitions in `bounds`."""
+    return Place(
+        counts,
+        {at: bound.low for at, bound in bounds.items()},
+        {at: _position(settings, at, found.get(at), bound) for at, bound in bounds.items()},
+        {at: since(found.get(at), counts[at[0]]) for at in bounds},
+        {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in bounds},
+        any(at not in found for at in bounds),
+    )
 
 
 def _position(settings: Kafka, source: Source, found: Committed | None, bounds: Bounds) -> int:
@@ -88,12 +110,12 @@ def _position(settings: Kafka, source: Source, found: Committed | None, bounds: 
     return bounds.low if settings.lost_offsets == "earliest" else bounds.high
 
 
-def usable(state: Mapping[Source, int], committed: Mapping[Source, int], bounds: Mapping[Source, Bounds]) -> str:
+def usable(state: Mapping[Source, int], place: Place) -> str:
     """Why a snapshot of these positions cannot be gone on from; empty = it can."""
     for source, position in state.items():
-        if source not in committed:
+        if source not in place.low:
             return f"it holds {source}, which is not this slot's"
-        if position < bounds[source].low:
+        if position < place.low[source]:
             return f"what follows it in {source} is no longer kept by the broker"
     return ""
 

@@ -14,11 +14,12 @@ from tickcast.app import recovery
 from tickcast.app.kafka_bus import snapshot_folder
 from tickcast.bus_settings import Kafka
 from tickcast.clock import Clock
+from tickcast.columns import Source
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.client import Committed, Source
+from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.delivery import Delivery
 from tickcast.edges.kafka.reader import Reader
-from tickcast.errors import BadPositions, BadSettings, BadStore
+from tickcast.errors import BadPositions, BadSettings, BadStore, BrokerAway
 from tickcast.registry import snapshot
 from tickcast.registry.handover import Handover
 from tickcast.settings import Settings
@@ -37,26 +38,37 @@ async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clo
     kafka = settings.kafka
     if kafka.assignment != "static":
         raise BadSettings("kafka.assignment is 'group', and a group shares out by itself", remedy="start more daemons")
+    await client.reach(kafka, max_wait_s=0, waiting=lambda problem, pause_s: None)
     ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
     for slot in range(slots):
         recovery.own_partitions(settings_of(slot).kafka, ticks)
     old = max(int(found.note.get("slots", 1)) for found in (await _committed(settings, ticks)).values())
     each = {slot: settings_of(slot) for slot in range(max(old, slots))}
     _refuse_missing(each, old)
-    with Handover.open(each, lambda source: source[1] % slots, at_ns=clock.now_ns()) as handover:
-        async with AsyncExitStack() as stack:
-            fences = [
-                await stack.enter_async_context(Delivery.open(_alone(one), max_away_s=settings.runtime.max_wait_s))
-                for one in each.values()
-            ]
-            positions = await _positions(settings, ticks)
-            rows = await asyncio.to_thread(handover.copy)
-            for one in each.values():
-                snapshot.drop(snapshot_folder(one))
-            notes = {at: _note(kafka, ticks[at[0]], found) for at, found in positions.items()}
-            await fences[0].commit(fences[0].seal(), {at: p.offset for at, p in positions.items()}, notes)
-            await _until_seen(settings, notes)
-        await asyncio.to_thread(handover.forget)
+    try:
+        with Handover.open(each, lambda source: source[1] % slots, at_ns=clock.now_ns()) as handover:
+            return await _hand_over(handover, each, ticks)
+    except OSError as error:
+        raise BadStore(
+            f"a slot's folder cannot be used: {error}", remedy="see store.path and snapshot.folder, then run it again"
+        ) from None
+
+
+async def _hand_over(handover: Handover, each: Mapping[int, Settings], ticks: Mapping[str, int]) -> Resharded:
+    settings = each[0]
+    async with AsyncExitStack() as stack:
+        fences = [
+            await stack.enter_async_context(Delivery.open(_alone(one), max_away_s=settings.runtime.max_wait_s))
+            for one in each.values()
+        ]
+        positions = await _positions(settings, ticks)
+        rows = await asyncio.to_thread(handover.copy)
+        for one in each.values():
+            snapshot.drop(snapshot_folder(one))
+        notes = {at: _note(settings.kafka, ticks[at[0]], found) for at, found in positions.items()}
+        await fences[0].commit(fences[0].seal(), {at: p.offset for at, p in positions.items()}, notes)
+        await _until_seen(settings, notes)
+    await asyncio.to_thread(handover.forget)
     return Resharded(len(positions), rows)
 
 
@@ -77,7 +89,7 @@ def _alone(settings: Settings) -> Kafka:
 
 
 async def _committed(settings: Settings, ticks: Mapping[str, int]) -> dict[Source, Committed]:
-    found = await client.committed(settings.kafka, [(topic, p) for topic, count in ticks.items() for p in range(count)])
+    found = await client.committed(settings.kafka, recovery.all_partitions(ticks))
     if not found:
         raise BadPositions(
             f"kafka.group '{settings.kafka.group}' has committed nothing",
@@ -89,9 +101,7 @@ async def _committed(settings: Settings, ticks: Mapping[str, int]) -> dict[Sourc
 async def _positions(settings: Settings, ticks: Mapping[str, int]) -> dict[Source, Committed]:
     """Where all partitions go on; those that were added begin at their beginning. Final, as the fences are ours."""
     found = await _committed(settings, ticks)
-    added = [
-        (topic, p) for topic, count in ticks.items() for p in range(count) if recovery.was_added((topic, p), found)
-    ]
+    added = [at for at in recovery.all_partitions(ticks) if recovery.was_added(at, found)]
     if not added:
         return found
     async with Reader.open(settings.kafka, added) as reader:
@@ -100,6 +110,12 @@ async def _positions(settings: Settings, ticks: Mapping[str, int]) -> dict[Sourc
 
 async def _until_seen(settings: Settings, notes: Mapping[Source, object]) -> None:
     """The broker may show a commit a moment after it has taken it."""
-    async with asyncio.timeout(settings.kafka.call_timeout_s):
-        while {at: c.note for at, c in (await client.committed(settings.kafka, notes)).items()} != notes:
-            await asyncio.sleep(LOOK_S)
+    try:
+        async with asyncio.timeout(settings.kafka.call_timeout_s):
+            while {at: c.note for at, c in (await client.committed(settings.kafka, notes)).items()} != notes:
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        raise BrokerAway(
+            f"the broker took the commits of kafka.group '{settings.kafka.group}' and does not show them",
+            remedy="run it again before a slot starts; kafka.call_timeout_s is the limit",
+        ) from None

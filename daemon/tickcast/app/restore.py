@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import structlog
 
+from tickcast.app import recovery
 from tickcast.app.units import dead_letters
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
-from tickcast.columns import BarBatch
+from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadSettings
 from tickcast.registry.history import Part
-from tickcast.registry.rows import Source
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 
@@ -44,6 +45,54 @@ async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[S
         serving.engine.restore(tail)
     structlog.get_logger().info("windows_filled", symbols=len(serving.symbols), bars=len(tail))
     return tail
+
+
+async def recover(
+    serving: Serving, store: Store, clock: Clock, place: recovery.Place, *, reread: int = 0
+) -> dict[Source, int]:
+    """Without a snapshot: fill the windows from the store, and say where each partition is read from.
+
+    With `reread` so many records fill the windows where the store has no bars, or is further behind.
+    """
+    settings, engine = serving.settings, serving.engine
+    kept = await asyncio.to_thread(store.kept, place.committed)
+    starts = {}
+    for at, offset in place.committed.items():
+        low = max(place.low[at], place.since[at])  # below it, symbols lay in other partitions
+        start = recovery.start(settings, kept[at], bars_needed=engine.bars_needed(), committed=offset, low=low)
+        starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
+    bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
+    _take_up(serving, starts, bars, place.since)
+    engine.positions = {at: start.offset for at, start in starts.items()}
+    unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
+    if unseen:
+        await store.write(Unit(offsets=unseen))  # a later restart can begin where this one did
+    _tell(starts, place.committed)
+    return dict(engine.positions)
+
+
+def _take_up(
+    serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch, since: Mapping[Source, int]
+) -> None:
+    """Event time and the home of each symbol are what they were when the restored bars had closed."""
+    folder = serving.engine.folder
+    number = np.array([folder.partition(*source) for source in starts], np.int32)
+    earliest = np.array([since[source] for source in starts] or [0], np.int64)
+    known = (bars.partition >= 0) & (bars.offset >= earliest[bars.partition])
+    folder.settle_in(bars.symbol[known], number[bars.partition[known]])
+    for source, start in starts.items():
+        if start.newest_ns is not None:
+            folder.begin(source, newest_ns=start.newest_ns, closed_to_ns=start.upto_ns)
+
+
+def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, int]) -> None:
+    log = structlog.get_logger()
+    if again := sum(committed[source] - start.offset for source, start in starts.items()):
+        log.info("reading_again", records=again)
+    if cut := [source for source, start in starts.items() if start.lacks == "open bars"]:
+        log.warning("open_bars_cut", partitions=cut, reason="the first ticks of bars that were open are not read again")
+    if cold := [source for source, start in starts.items() if start.lacks == "windows"]:
+        log.warning("windows_cold", partitions=cold, reason="neither bars nor old enough watermarks are stored")
 
 
 async def load_into_store(settings: Settings, path: Path) -> int:

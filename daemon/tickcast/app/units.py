@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from tickcast.clock import Clock
+from tickcast.columns import Source
 from tickcast.core.engine import Engine, Letters, Outcome
 from tickcast.errors import Reason, StoreStalled
 from tickcast.records import Accuracy, DeadLetter
@@ -17,8 +18,6 @@ from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
-
-Source = tuple[str, int]
 
 
 class Committing(Protocol):

@@ -56,6 +56,7 @@ def _warm_kafka(encoded: Encoded, serving: Serving) -> None:
     kafka = serving.settings.kafka
     framer = framing.Framer(1, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
     framer.frame(encoded, serving.symbols, T0 // 10**6)
+    framing.partitions_of(encoded.symbol, serving.symbols, partitions=1)
 
 
 def _packed(bars: int, settings: Settings) -> RawBatch:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tickcast.codec.digits import put_decimals, put_hex, put_name, put_null, put_significant, put_whole
 from tickcast.codec.pieces import Texts, Writing, json_of, put_piece, room_of, texts_of
-from tickcast.columns import F32, F64, I32, I64, U8, U64, Encoded, FeatureRows, Forecasts
+from tickcast.columns import F32, F64, I32, I64, U8, U64, Encoded, FeatureRows, Forecasts, Source
 from tickcast.compiled import lean_njit
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
@@ -26,8 +26,6 @@ FIXED = 18  # constant pieces of a forecast
 QUALITIES = sum(Quality) + 1  # combinations of the flags
 FEATURE_FIXED = 6
 COMMA, OPEN_ARRAY, CLOSE_ARRAY, CLOSE_OBJECT = 44, 91, 93, 125
-
-Source = tuple[str, int]  # topic and partition
 
 
 class Sheet(NamedTuple):

@@ -19,7 +19,7 @@ def raw_batch(topic: str, partition: int, messages: list[bytes], *, first_offset
     lengths = np.fromiter(map(len, messages), np.int64, len(messages))
     ends = np.cumsum(lengths)
     return RawBatch(
-        topic, partition, np.frombuffer(b"".join(messages), np.uint8), ends - lengths, ends,
+        topic, partition, np.frombuffer(bytearray().join(messages), np.uint8), ends - lengths, ends,
         first_offset + np.arange(len(messages)), np.full(len(messages), stamp_ns),
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ class _Batch:
         return len(self.encoded.starts) - self.first
 
     def next(self) -> Single:
-        data, starts, ends, symbol = self.encoded
+        data, starts, ends, symbol, _ = self.encoded
         row = self.first
         self.first += 1
         return self._topic_of(int(symbol[row])), data[starts[row] : ends[row]].tobytes()

@@ -1,13 +1,17 @@
 """Answers questions with ONNX Runtime on one CPU thread. It imports no torch and never spins on the loop's core."""
 
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from tickcast.columns import F32, Inputs
 from tickcast.errors import BadModel
 from tickcast.records import ModelCard
+
+# Its import alone starts an uploader and leaves an id of the machine in the home folder; a call after it is too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 MODEL = "model.onnx"
 TILE = 2048  # rows of a call whose intermediate values stay in cache

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import duckdb
 import msgspec
 
+from tickcast.columns import Source
 from tickcast.errors import StoreStalled
 from tickcast.registry import schema
 from tickcast.registry.database import open_database, refusal
 from tickcast.registry.lock import StoreLock
-from tickcast.registry.rows import Position, Source
+from tickcast.registry.rows import Position
 from tickcast.registry.writer import KEYS, STALLED
 from tickcast.settings import Settings
 

@@ -7,8 +7,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tickcast.columns import BarBatch
-from tickcast.registry.rows import Source
+from tickcast.columns import BarBatch, Source
 from tickcast.symbols import SymbolTable
 
 NEAR_BARS = 4  # the tail is sought within so many times the wanted bars; for symbols still short, everywhere

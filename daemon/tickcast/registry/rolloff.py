@@ -3,7 +3,6 @@
 A file without a row in `archive_files` is what a crash left: the next roll-off writes it again.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import duckdb
 
 from tickcast.errors import BadStore
+from tickcast.registry.durable import sync
 
 DAY_NS = 86_400 * 10**9
 HOUR_NS = DAY_NS // 24
@@ -89,9 +89,9 @@ def export(cursor: duckdb.DuckDBPyConnection, archive: Path, what: Slice) -> Mov
     fresh = file.with_name(file.name + ".tmp")
     wanted = f"SELECT * FROM {what.table} WHERE {what.where}"
     cursor.execute(f"COPY ({wanted}) TO {_quoted(fresh)} (FORMAT parquet, COMPRESSION zstd)").fetchall()
-    _sync(fresh)
+    sync(fresh)
     fresh.rename(file)
-    _sync(folder)
+    sync(folder)
     if _content(cursor, f"read_parquet({_quoted(file)}) t") != (rows, digest):
         raise BadStore(f"{file} does not hold what was written to it", remedy="its rows stay in the database")
     return Moved(what, part, file, rows)
@@ -128,11 +128,3 @@ def _next_part(cursor: duckdb.DuckDBPyConnection, what: Slice) -> int:
 
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores
+from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.records import Accuracy, DeadLetter
 from tickcast.symbols import SymbolTable
 
 Array = npt.NDArray[Any]
-Source = tuple[str, int]  # topic, partition
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 import duckdb
 import pyarrow as pa
 
-from tickcast.columns import BarBatch
+from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadStore, StoreStalled
 from tickcast.records import ModelCard
 from tickcast.registry import history, rolloff, schema
@@ -25,7 +25,7 @@ from tickcast.registry.history import Kept, Part
 from tickcast.registry.lock import StoreLock
 from tickcast.registry.query import Answer, select
 from tickcast.registry.rolloff import RollOff
-from tickcast.registry.rows import Names, Source
+from tickcast.registry.rows import Names
 from tickcast.registry.writer import Unit, Writer
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable

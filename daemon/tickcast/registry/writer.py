@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tickcast.columns import BarBatch, Forecasts, Scores
+from tickcast.columns import BarBatch, Forecasts, Scores, Source
 from tickcast.errors import StoreStalled
 from tickcast.records import Accuracy, DeadLetter, ModelCard, digest
 from tickcast.registry import rolloff, rows
 from tickcast.registry.database import connect
-from tickcast.registry.rows import Names, Origin, Position, Source
+from tickcast.registry.rows import Names, Origin, Position
 from tickcast.settings import Settings
 
 MINUTE_NS = 60 * 10**9  # of event time: a watermark is kept so often

@@ -14,6 +14,7 @@ from aiokafka.conn import create_conn
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka, KafkaSecurity
+from tickcast.columns import Source
 from tickcast.errors import BadBroker, BadSettings, BrokerAway, Fenced, TickcastError, TransactionLost
 
 CLIENT = "tickcast"
@@ -24,8 +25,6 @@ METADATA_MS = 30_000  # how soon new partitions are seen
 FETCH_WAIT_MS = 100
 PRODUCE_BYTES = 8 << 20  # one request over all partitions of a node
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-
-Source = tuple[str, int]
 
 NO_RIGHTS = (
     kafka_errors.TopicAuthorizationFailedError, kafka_errors.GroupAuthorizationFailedError,
@@ -192,7 +191,7 @@ async def admin(settings: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         async with asyncio.timeout(settings.call_timeout_s):
             await client.start()
         yield client
-    except (TimeoutError, kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError) as error:
+    except (TimeoutError, kafka_errors.KafkaError) as error:
         raise BrokerAway(f"the broker does not answer: {error!r}") from None
     finally:
         await stop(client.close())

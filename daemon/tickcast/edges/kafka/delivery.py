@@ -19,13 +19,14 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka
+from tickcast.columns import Source
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.client import Source
 from tickcast.edges.kafka.publish import Outbox, PlainBatch, ReadyBatch
 from tickcast.errors import BrokerAway, Fenced, TickcastError, TransactionLost
 
 JSON = msgspec.json.Encoder()
 SLICE_S = 0.1
+CLIENTS = (KafkaError, AssertionError)  # errors of the client, which asserts where its states are broken
 Commit = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]]
 
 
@@ -44,7 +45,11 @@ class Sealed:
 
 
 class Delivery:
-    """Made by `open`. `post` and `seal` never wait; `settle` and `commit` are called unit by unit, in order."""
+    """Made by `open`. `post` and `seal` never wait; `settle` and `commit` are called unit by unit, in order.
+
+    Publishing fails in `settle` and nowhere else: after an error of the client nothing more is sent, `post` drops,
+    `room` returns, and the unit that is settled next raises it in our words.
+    """
 
     def __init__(self, settings: Kafka, *, max_away_s: float, commit_by: Commit | None = None) -> None:
         self._settings = settings
@@ -53,7 +58,9 @@ class Delivery:
         self._heard = self._begun = asyncio.get_running_loop().time()
         self._committed: dict[Source, int] = {}  # by us
         self._exactly_once = settings.delivery == "exactly_once"
-        self._fence = client.producer(settings, transactional_id=client.transactional_id(settings, settings.slot))
+        self._fence: Any = None
+        if commit_by is None:
+            self._fence = client.producer(settings, transactional_id=client.transactional_id(settings, settings.slot))
         self._plain = client.producer(settings)
         self._units: deque[Sealed] = deque([Sealed()])  # the first may flow, the last is being filled
         self._outbox = Outbox(
@@ -68,7 +75,7 @@ class Delivery:
         """Fences the slot; from here on the committed positions are final."""
         delivery = cls(settings, max_away_s=max_away_s, commit_by=commit_by)
         try:
-            if commit_by is None:
+            if delivery._fence:
                 await delivery._within(
                     delivery._fence.start(), f"taking slot {settings.slot} of kafka.group {settings.group}"
                 )
@@ -78,12 +85,12 @@ class Delivery:
             yield delivery
         finally:
             await delivery._outbox.close()
-            await client.stop(delivery._fence.stop())
-            await client.stop(delivery._plain.stop())
+            for producer in filter(None, (delivery._fence, delivery._plain)):
+                await client.stop(producer.stop())
 
     async def room(self) -> None:
-        """Returns once more may be posted, or once publishing has failed: `settle` says so of the unit."""
-        with suppress(KafkaError, AssertionError):
+        """Returns once more may be posted."""
+        with suppress(*CLIENTS):
             await self._outbox.room()
 
     def post(self, parcels: list[Parcel]) -> None:
@@ -100,7 +107,7 @@ class Delivery:
         return sealed
 
     async def settle(self, sealed: Sealed) -> None:
-        """Until the broker holds all that the unit published."""
+        """Until the broker holds all that the unit published; what went wrong with any of it is raised here."""
         assert sealed is self._units[0]
         await self._within(self._outbox.settle(), "publishing", patient=True)
 
@@ -148,19 +155,17 @@ class Delivery:
         await self._fence.begin_transaction()
 
     def _send(self, parcels: list[Parcel]) -> None:
-        try:
+        with suppress(*CLIENTS):
             for parcel in parcels:
                 self._outbox.post(parcel.topic, parcel.batches)
-        except (KafkaError, AssertionError) as error:
-            raise client.in_our_words(error, "publishing") from error
 
     async def _within(self, call: Any, doing: str, *, patient: bool = False) -> None:
         """Every call has a deadline: a transaction whose end is unknown is lost, and only recovery knows."""
         deadline = self._settings.transaction_timeout_s if patient else self._settings.call_timeout_s
         try:
             await _while_awake(call, deadline)
-        except (KafkaError, TimeoutError, AssertionError) as error:  # the client asserts where its states are broken
-            known = client.in_our_words(error, doing)
+        except (*CLIENTS, TimeoutError) as error:
+            known = client.in_our_words(self._what_broke_it() or error, doing)
             if isinstance(known, Fenced) and await self._was_alone():
                 limit = self._settings.transaction_timeout_s
                 raise TransactionLost(
@@ -168,6 +173,11 @@ class Delivery:
                     remedy="if it happens again, raise kafka.transaction_timeout_s",
                 ) from error
             raise known from error
+
+    def _what_broke_it(self) -> BaseException | None:
+        """Why the transaction under way has failed: what comes after it, the client meets with bare assertions."""
+        waiter = self._fence and self._fence._txn_manager.wait_for_transaction_end()
+        return waiter.exception() if waiter and waiter.done() and not waiter.cancelled() else None
 
     async def _was_alone(self) -> bool:
         """A broker fences whoever leaves a transaction open too long, too. Then nobody has gone on where we were."""

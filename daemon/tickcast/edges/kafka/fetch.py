@@ -136,7 +136,8 @@ def _plain_batch(tp: TopicPartition, records: list[Any]) -> RawBatch:
     trace = np.where(missing[2::3], -1, starts[2::3])
     return RawBatch(
         tp.topic, tp.partition, np.frombuffer(bytearray().join(piece for piece in pieces if piece), np.uint8),
-        starts[::3].copy(), ends[::3].copy(), np.fromiter((r.offset for r in records), np.int64, len(records)),
+        np.where(missing[::3], -1, starts[::3]), np.where(missing[::3], -1, ends[::3]),
+        np.fromiter((r.offset for r in records), np.int64, len(records)),
         np.fromiter((_ns(r.timestamp) for r in records), np.int64, len(records)),
         (np.where(missing[1::3], -1, starts[1::3]), np.where(missing[1::3], -1, ends[1::3])),
         None if missing[2::3].all() else trace,

@@ -8,9 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import cramjam
 import numpy as np
+import structlog
 
+from tickcast.bus_settings import Kafka
 from tickcast.columns import I32, I64, U8, Encoded
 from tickcast.compiled import lean_njit
+from tickcast.edges.kafka import publish
 from tickcast.edges.kafka.publish import HEADER_BYTES, TRACE_BYTES, TRACE_NAME, ReadyBatch, Trace, too_large
 from tickcast.errors import BadOutput
 from tickcast.symbols import SymbolTable
@@ -98,12 +101,27 @@ class Framer:
         return ReadyBatch(int(plan.partition[batch]), buffer, count=count, stamp_ms=stamp_ms, codec=codec)
 
 
+def framer(kafka: Kafka, partitions: int) -> Framer | publish.PlainFramer:
+    """For a topic of so many partitions; it is the plain one where the client takes no finished batches."""
+    if publish.supported():
+        return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
+    structlog.get_logger().warning("publishing_plainly", reason="aiokafka's producer is not the one we know")
+    return publish.PlainFramer(max_batch_bytes=kafka.batch_bytes)
+
+
 def _messages(encoded: Encoded, symbols: SymbolTable, trace: Trace | None) -> Messages:
     data, starts = trace or (np.empty(0, np.uint8), np.empty(0, np.int64))
     return Messages(
         _read_only(encoded.data), _read_only(encoded.starts), _read_only(encoded.ends), _read_only(encoded.symbol),
         symbols.arrays.names, symbols.arrays.lengths, _read_only(data), _read_only(starts),
     )  # fmt: skip
+
+
+def partitions_of(symbol: I32, symbols: SymbolTable, *, partitions: int) -> I32:
+    """Where the records of each of these symbols go."""
+    places = np.empty(len(symbol), np.int32)
+    place(_read_only(symbol), symbols.arrays.names, symbols.arrays.lengths, partitions, places)
+    return places
 
 
 def _read_only(column: Any) -> Any:
@@ -184,9 +202,19 @@ def _put_in_order(plan, batches):  # type: ignore[no-untyped-def]
 def _partition(messages, row, partition_of, partitions):  # type: ignore[no-untyped-def]
     symbol = messages.symbol[row]
     if partition_of[symbol] < 0:
-        name_hash = murmur2(messages.names[symbol], messages.lengths[symbol])
-        partition_of[symbol] = np.int64(name_hash & POSITIVE) % partitions
+        partition_of[symbol] = _place(messages.names[symbol], messages.lengths[symbol], partitions)
     return partition_of[symbol]
+
+
+@lean_njit
+def place(symbol, names, lengths, partitions, out):  # type: ignore[no-untyped-def]
+    for row in range(len(symbol)):
+        out[row] = _place(names[symbol[row]], lengths[symbol[row]], partitions)
+
+
+@lean_njit
+def _place(name, length, partitions):  # type: ignore[no-untyped-def]
+    return np.int64(murmur2(name, length) & POSITIVE) % partitions
 
 
 @lean_njit

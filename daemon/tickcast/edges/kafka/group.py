@@ -14,8 +14,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka
+from tickcast.columns import Source
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.client import Source
 from tickcast.errors import BrokerAway
 
 HEARTBEAT_MS = 1000  # how soon a member hears that the group wants to share out anew

@@ -33,7 +33,7 @@ MOST_UNDER_WAY = 1  # batches of a partition; more would each wait for a round t
 
 Trace = tuple[U8, I64]  # the traceparent of row i is the 55 bytes from data[starts[i]] on; -1 = none
 Delivery = Awaitable[Any]
-Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]  # key, value, headers
+Message = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
 
 
 class ReadyBatch:
@@ -90,18 +90,27 @@ class PlainBatch:
 
     partition = -1
 
-    def __init__(self, messages: Sequence[tuple[bytes | None, bytes, list[tuple[str, bytes]]]], stamp_ms: int) -> None:
+    def __init__(self, messages: Sequence[Message], stamp_ms: int) -> None:
         self._messages, self._stamp_ms = messages, stamp_ms
 
     async def offer(self, producer: AIOKafkaProducer, topic: str) -> Delivery:
         deliveries = []
         for key, value, headers in self._messages:
-            send = partial(producer.send, topic, value, key=key, timestamp_ms=self._stamp_ms, headers=headers)
+            if key is None and value is None:
+                send = partial(self._offer_bare, producer, topic, headers)
+            else:
+                send = partial(producer.send, topic, value, key=key, timestamp_ms=self._stamp_ms, headers=headers)
             deliveries.append(await _until_taken(send))
         return asyncio.gather(*deliveries)
 
     def size(self) -> int:
-        return sum(len(key or b"") + len(value) for key, value, _ in self._messages)
+        return sum(len(key or b"") + len(value or b"") for key, value, _ in self._messages)
+
+    async def _offer_bare(self, producer: AIOKafkaProducer, topic: str, headers: list[tuple[str, bytes]]) -> Any:
+        """Neither key nor value: a broker takes it, the client's `send` does not."""
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=self._stamp_ms, headers=headers)
+        return await producer.send_batch(batch, topic, partition=min(await producer.partitions_for(topic)))
 
 
 class PlainFramer:

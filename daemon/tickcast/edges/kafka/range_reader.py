@@ -15,10 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from tickcast.bus_settings import Kafka
-from tickcast.columns import I64, RawBatch
+from tickcast.columns import I64, RawBatch, Source
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
-from tickcast.edges.kafka.client import Source
 from tickcast.edges.kafka.reader import Reader
 from tickcast.errors import BrokerAway
 

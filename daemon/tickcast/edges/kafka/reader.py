@@ -13,10 +13,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from tickcast.bus_settings import Kafka
-from tickcast.columns import RawBatch
+from tickcast.columns import RawBatch, Source
 from tickcast.edges.kafka import client, fetch
 from tickcast.edges.kafka.blob import Blob
-from tickcast.edges.kafka.client import Source
 from tickcast.errors import BrokerAway, Fatal, NoProgress
 
 MOST_REBUILDS = 3

@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaError
 from tickcast.bus_settings import Kafka
 from tickcast.columns import Encoded
 from tickcast.edges.kafka import client
-from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import Outbox, PlainFramer, supported
+from tickcast.edges.kafka.framing import framer
+from tickcast.edges.kafka.publish import Outbox
 from tickcast.errors import BrokerAway, TickcastError
 from tickcast.symbols import SymbolTable
 
@@ -25,12 +25,7 @@ class TopicWriter:
 
     def __init__(self, settings: Kafka, topic: str, outbox: Outbox, *, partitions: int) -> None:
         self._settings, self._topic, self._outbox = settings, topic, outbox
-        most = settings.batch_bytes
-        self._framer = (
-            Framer(partitions, max_batch_bytes=most, compression=settings.compression)
-            if supported()
-            else PlainFramer(max_batch_bytes=most)
-        )
+        self._framer = framer(settings, partitions)
 
     @classmethod
     @asynccontextmanager

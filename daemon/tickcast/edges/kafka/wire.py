@@ -207,8 +207,8 @@ def _frame_batch(data, batch, out, row):  # type: ignore[no-untyped-def]
             return -1, 0
         newest = delta
         if base + delta >= floor:
-            out[START, row] = value
-            out[END, row] = value + max(value_length, 0)
+            out[START, row] = value if value_length >= 0 else -1
+            out[END, row] = value + value_length if value_length >= 0 else -1
             out[OFFSET, row] = base + delta
             out[STAMP, row] = _to_ns(batch.max_ms if batch.attributes & LOG_APPEND else first_ms + delta_ms)
             out[KEY_START, row] = key if key_length >= 0 else -1
