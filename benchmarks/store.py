@@ -22,10 +22,10 @@ from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.records import ModelCard
 from tickcast.registry import schema
 from tickcast.registry.rows import Names, Origin, forecast_rows
-from tickcast.registry.size import BAR_BYTES, estimate_bytes_per_day
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
+from tickcast_desk.store_size import BAR_BYTES, estimate_bytes_per_day
 
 T0 = 1_700_000_000 * 10**9
 SECOND = 10**9

@@ -115,11 +115,11 @@ def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 
 def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.app.daemon import Daemon
-    from tickcast.app.footprint import state_bytes
     from tickcast.app.reload import Reload
     from tickcast.clock import SystemClock
     from tickcast.edges.telemetry import set_up_logging
     from tickcast_desk.check import refuse_too_large
+    from tickcast_desk.footprint import state_bytes
 
     refuse_too_large(settings, state_bytes=state_bytes(settings))
 
@@ -170,8 +170,8 @@ def _install_units(args: argparse.Namespace, settings: Settings, origins: Origin
 
 
 def _reshard(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.reshard import reshard
     from tickcast.clock import SystemClock
+    from tickcast_desk.reshard import reshard
 
     def of_slot(slot: int) -> Settings:
         chosen = {"kafka.slot": str(slot), "kafka.slots": str(max(args.slots, slot + 1))}

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from tickcast.app.footprint import state_bytes
 from tickcast.errors import BadSettings
-from tickcast.registry.size import estimate_bytes_per_day
 from tickcast.settings import Origins, Settings
+from tickcast_desk.footprint import state_bytes
+from tickcast_desk.store_size import estimate_bytes_per_day
 
 DEFAULT = "default"
 SECRET_NAME = re.compile(r"(^|_)(password|secret|token|key)$")

@@ -15,13 +15,13 @@ from kafkanode import ask
 from livekit import alive, until
 from netkit import free_port
 from tickcast import cli
-from tickcast.app import reshard
 from tickcast.app.daemon import Daemon
 from tickcast.app.kafka_bus import KafkaBus, snapshot_folder
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.delivery import Delivery
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadPositions, BrokerAway, Fenced, TransactionLost
 from tickcast.settings import load
+from tickcast_desk import reshard
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tickcast.app.footprint import array_bytes, state_bytes
 from tickcast.settings import load
 from tickcast.symbols import SymbolTable
+from tickcast_desk.footprint import array_bytes, state_bytes
 
 
 @dataclass(slots=True)

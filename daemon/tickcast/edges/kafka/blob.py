@@ -7,7 +7,7 @@ the engine thread.
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import cramjam
 import numpy as np
@@ -47,7 +47,8 @@ class Damaged:
     data: bytes  # the whole batch as it came
 
 
-class Blob(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Blob:
     """The batches that a fetch brought of a partition; those of control and of aborted transactions are marked."""
 
     topic: str
@@ -56,6 +57,10 @@ class Blob(NamedTuple):
     batches: Table  # wire.BATCH
     fetch_offset: int
     next_offset: int
+
+    def __len__(self) -> int:
+        """Records, as the headers tell it."""
+        return max(int(self.batches["count"].sum()), 0)
 
     @classmethod
     def scan(
