@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tickcast import slot_paths
 from tickcast.bus_settings import Bus, Kafka, Mqtt, Natural, Positive, Section, Topics
 from tickcast.errors import BadSettings
+from tickcast.work_settings import Control, Jobs, Registry
 
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -277,6 +278,9 @@ class Settings(BaseSettings):
     store: Store = Store()
     symbols: Symbols = Symbols()
     inference: Inference = Inference()
+    registry: Registry = Registry()
+    control: Control = Control()
+    jobs: Jobs = Jobs()
     snapshot: Snapshot = Snapshot()
     runtime: Runtime = Runtime()
     log: Log = Log()
