@@ -52,7 +52,7 @@ def fitted(folder: Path) -> Path:
     ).write_parquet(folder / BARS)  # fmt: skip
     params = {"hidden": HIDDEN}
     write_order(folder, FitOrder(lookback=LOOKBACK, horizon=HORIZON, levels=LEVELS, model_params=params, epochs=1))
-    return fit.run(folder, lambda **_: True)
+    return folder / str(fit.run(folder, lambda **_: True)["model"])
 
 
 def call_us(runner: Runner, rows: int, *, calls: int) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 
 from kit import T0
 from tickcast.app.wiring import Serving, build
-from tickcast.core.engine import Engine, Event, Heartbeat, Outcome, Reached
+from tickcast.core.engine import Engine
+from tickcast.core.events import Event, Heartbeat, Outcome, Reached
 from tickcast.edges.memory_bus import raw_batch
 from tickcast.records import Command
 from tickcast.settings import Settings, load
@@ -35,7 +36,12 @@ NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Decoder._by_topic": "made on demand from the settings",
     "Scorekeeper._group": "made on demand from the names",
     "Scorekeeper._known": "the same",
+    "Routes._model": "made on demand from the names",
+    "Routes._known": "the same",
     "SymbolTable._names": "made on demand from the bytes",
+    "SymbolTable._codes": "the same",
+    "Asking._parts": "the engine itself",
+    "Asking._waiting": "who asks, within a turn",
 }
 
 
@@ -114,7 +120,9 @@ def turns(messages: Sequence[Message], seed: int) -> list[Turn]:
             offsets[1] += 2  # records that carry no tick
             turn.append(Reached("t", 1, offsets[1]))
         if rng.random() < 0.05:
-            turn.append(Command(id="1", command="use_model", args={"name": str(rng.choice(["holt", "seasonal"]))}))
+            route = str(rng.choice(["default", "group:few", "symbol:S3"]))
+            model = str(rng.choice(["holt", "seasonal", *([] if route == "default" else [""])]))
+            turn.append(Command(id="1", command="use_model", args={"model": model, "route": route}))
         ready.append(turn)
     return ready
 

@@ -1,13 +1,21 @@
 """Job folders for tests of training: bars of known series, and a fit whose progress is kept."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
+from tickcast.clock import Clock, SetClock
 from tickcast.columns import F64
+from tickcast.plugin import Report
+from tickcast_trainer import fit
+from tickcast_trainer.checkpoint import Checkpoints
+from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.order import BARS, FitOrder, write_order
+from tickcast_trainer.train import Outcome, train
 
 EVERY_NS = 10**9
 
@@ -53,6 +61,44 @@ def job(folder: Path, frames: list[pl.DataFrame], **order: Any) -> FitOrder:
     made = FitOrder(**(small | order))
     write_order(folder, made)
     return made
+
+
+def model_of(folder: Path, report: Report | None = None) -> Path:
+    """Fit what a job folder orders; returns the folder of the model."""
+    return folder / str(fit.run(folder, report or Progress())["model"])
+
+
+def fitted(
+    folder: Path,
+    report: Report | None = None,
+    *,
+    clock: Clock | None = None,
+    checkpoints: bool = False,
+    change: Callable[[Any], object] = lambda net: None,
+    **order: Any,
+) -> tuple[Any, Outcome]:
+    """A net fitted on moves that turn back, without export, and how that went; `change` may alter it before."""
+    frames = [series(symbol, autoregressive(600, seed=i)) for i, symbol in enumerate("AB")]
+    made = job(folder, frames, **order)
+    dataset = load_dataset(folder, made)
+    net: Any = fit.build(made, dataset)
+    change(net)
+    kept = Checkpoints(folder, {"order": made.digest, "data": dataset.digest}) if checkpoints else None
+    return net, train(net.module(), dataset, made, report or Progress(), clock or SetClock(), checkpoints=kept)
+
+
+def weights(net: Any) -> F64:
+    """All that a net learns, in one row."""
+    vector: F64 = torch.nn.utils.parameters_to_vector(net.module().parameters()).detach().numpy().copy()
+    return vector
+
+
+class Ticking(SetClock):
+    """A second passes whenever somebody looks."""
+
+    def monotonic_ns(self) -> int:
+        self.now += 10**9
+        return self.now
 
 
 class Progress:

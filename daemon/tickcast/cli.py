@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tickcast import __version__
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
-from tickcast.settings import Origins, Settings, load, parse
+from tickcast.settings import Origins, Settings, load
+from tickcast_desk.model_commands import add_commands, comma_list
 
 if TYPE_CHECKING:
     from tickcast.app.bus import Bus
@@ -58,14 +59,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
     _add_replay_arguments(add("replay", _replay, "run history through the same engine and report how it did"))
-    fit = add("fit", _fit, "train a model on history, in a child process")
-    fit.add_argument("--model", default="nhits", help="kind of model")
-    fit.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
-    fit.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the finished model")
-    fit.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
-    fit.add_argument("--name", help="name of the model; default: its kind")
-    fit.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of model or training")
-    fit.add_argument("--split", choices=["default", "paper"], default="default", help="how history is cut")
+    add_commands(add, _run_loop)
     load_data = add("load", _load, "put history into the store, so that windows are warm at start")
     load_data.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
@@ -91,7 +85,7 @@ def _add_replay_arguments(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(*first, dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339")
     replay.add_argument(*stop, dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
     replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
-    replay.add_argument("--symbols", type=_comma_list, metavar="A,B", help="only these symbols")
+    replay.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
     replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
 
@@ -200,17 +194,6 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
     return EXIT_OK
 
 
-def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.fit import fit, make_order
-
-    params = {key: parse(text) for key, text in _overrides(args.param).items()}
-    order = make_order(settings, kind=args.model, name=args.name or args.model, split=args.split, params=params)
-    result = fit(settings, args.data, args.out, order=order, symbols=args.symbols)
-    print(f"{result.status}: {result.metrics}")
-    print(f"the model is in {args.out}; serve it with --set model.default={args.out}")
-    return EXIT_OK
-
-
 def _load(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.app.restore import load_into_store
 
@@ -300,10 +283,6 @@ def _overrides(pairs: Sequence[str]) -> dict[str, str]:
         if "=" not in pair:
             raise BadSettings(f"'{pair}' is not of the form section.key=value")
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _comma_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _positive(text: str) -> int:

@@ -10,6 +10,9 @@ TickcastError
 │   └── BadPositions       the committed positions do not fit this deployment, or the broker lost what follows them
 ├── Skipped            fate: count it, answer or dead-letter it, go on
 │   ├── BadRequest         a command or query that cannot be carried out
+│   │   ├── CommandRefused     a command that is not let in or did not end; its code is a CommandFault
+│   │   ├── ModelRefused       no such model, or it cannot go where it is wanted; its code is a ModelFault
+│   │   └── JobRefused         no such job, or it is not in the state for that; its code is a JobFault
 │   └── BadOutput          a model or plugin gave something unusable
 ├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
 │   ├── StoreStalled       the store does not take what is given to it (disk full, I/O error)
@@ -21,7 +24,7 @@ TickcastError
     └── Fenced             exit 75, not restarted: another daemon has taken this slot
 """
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum, IntFlag, StrEnum
 
 EXIT_OK, EXIT_DIED, EXIT_FENCED, EXIT_REFUSED, EXIT_SECOND_SIGNAL = 0, 1, 75, 78, 130
 
@@ -76,6 +79,74 @@ class Skipped(TickcastError):
 
 class BadRequest(Skipped):
     code = "bad_request"
+
+
+class CommandFault(StrEnum):
+    """Why a command has no result, in the order in which it is looked at."""
+
+    OVERSIZED = "oversized"
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_AUDIENCE = "wrong_audience"
+    STALE = "stale"
+    UNKNOWN_COMMAND = "unknown_command"
+    ROLE_TOO_LOW = "role_too_low"
+    BAD_ARGUMENT = "bad_argument"
+    TOO_MANY = "too_many"
+    REPLAYED = "replayed"
+    # let in, but
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+    ANSWER_TOO_LARGE = "answer_too_large"
+    FAILED = "failed"
+
+
+class CommandRefused(BadRequest):
+    code = "command_refused"
+
+    def __init__(self, fault: CommandFault, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = fault.value
+
+
+class ModelFault(StrEnum):
+    """Why the registry does not do what it is asked."""
+
+    UNKNOWN_MODEL = "unknown_model"
+    AMBIGUOUS_MODEL = "ambiguous_model"
+    RETIRED_MODEL = "retired_model"
+    BAD_NAME = "bad_name"
+    BAD_ROUTE = "bad_route"
+    ALREADY_ACTIVE = "already_active"
+    NOTHING_TO_ROLL_BACK = "nothing_to_roll_back"
+    NO_EVIDENCE = "no_evidence"
+    TOO_COSTLY = "too_costly"
+    BAD_MODEL_RECORD = "bad_model_record"
+
+
+class ModelRefused(BadRequest):
+    code = "model_refused"
+
+    def __init__(self, fault: ModelFault, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = fault.value
+
+
+class JobFault(StrEnum):
+    """Why nothing is done about a job."""
+
+    UNKNOWN_JOB = "unknown_job"
+    NOT_RUNNING = "not_running"
+    NOT_RESUMABLE = "not_resumable"
+
+
+class JobRefused(BadRequest):
+    code = "job_refused"
+
+    def __init__(self, fault: JobFault, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = fault.value
 
 
 class BadOutput(Skipped):

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import msgspec
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
 from tickcast.errors import BadSettings
@@ -99,6 +101,35 @@ class Net(Protocol):
 
     def predict(self, inputs: Inputs) -> F32:
         """As Runner.predict, in the training process."""
+
+
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `optimize` may try for one parameter: a number from `low` to `high`, or one of `choices`."""
+
+    kind: Literal["float", "int", "choice"]
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False  # numbers are tried evenly by their logarithm
+    choices: list[Any] = []
+
+    def __post_init__(self) -> None:
+        if self.kind == "choice":
+            if not self.choices:
+                raise ValueError("a choice needs choices")
+        elif not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low:g} and high {self.high:g} make no range")
+
+    def holds(self, value: Any) -> bool:
+        if self.kind == "choice":
+            return value in self.choices
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
+
+class Tunable(Protocol):
+    """What a kind of model offers besides when `optimize` may choose among its `model_params`."""
+
+    space: ClassVar[dict[str, Parameter]]  # each default lies within it
+    params: Any  # a msgspec.Struct: the parameters it was built with
 
 
 def names(group: str) -> list[str]:

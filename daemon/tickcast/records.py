@@ -19,14 +19,34 @@ class Command(Record, frozen=True):
 
 
 class Reply(Record, frozen=True):
+    """What came of a command: one with `final`, and before it, where a job was begun, one without."""
+
     id: str
     command: str
     ok: bool
+    final: bool = True
     result: dict[str, Any] = {}
     error_code: str = ""
     error: str = ""
-    elapsed_ms: float = 0.0
+    served_by: str = ""  # `<group>/<slot>`
+    elapsed_ms: float = 0.0  # since the command was received
     schema: int = 1
+
+
+class CommandRow(Record, frozen=True):
+    """A row of the table `commands`, which is inbox, list of used ids and audit in one."""
+
+    id: str
+    audience: str
+    key: str  # whose
+    role: str  # of that key, then
+    command: str
+    args_json: str
+    digest: str  # SHA-256 of the text that was signed
+    received_ns: int
+    state: Literal["received", "done"] = "received"
+    reply_json: str = ""  # the final Reply, once done
+    done_ns: int = 0
 
 
 class Alarm(Record, frozen=True):
@@ -77,6 +97,10 @@ class ModelCard(Record, frozen=True):
     created_ns: int = 0
     tags: list[str] = []
     description: str = ""
+    parent: str = ""  # digest of the model whose weights it started from
+    code_version: str = ""  # of the tickcast that fitted it
+    settings_digest: str = ""  # of the settings that steered the fit
+    export_path: str = ""  # how its graph came to be
     schema: int = 1
 
 
@@ -84,6 +108,53 @@ def digest(card: ModelCard) -> str:
     """SHA-256 over all of the card but the digest itself; the card's artefact hashes tie the weights to it."""
     bare = msgspec.structs.replace(card, digest="")
     return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+
+
+class JobEvent(Record, frozen=True):
+    """What became of a job, published on `jobs`: each change of its state, and its progress at most once a second."""
+
+    job: str
+    kind: str
+    state: str
+    step: int
+    steps: int
+    figures: dict[str, Any]  # the last ones that the job reported
+    detail: str  # why it ended, where that needs saying
+    at_ns: int
+    schema: int = 1
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+
+
+class JobRow(Record, frozen=True):
+    """A job as the store keeps it. `why` is a stable code, empty for one that is done; docs/jobs.md lists them."""
+
+    id: str
+    kind: str  # train, evaluate, backtest, optimize
+    command_id: str
+    state: JobState
+    why: str
+    order_json: str
+    created_ns: int
+    started_ns: int = 0
+    ended_ns: int = 0
+    step: int = 0
+    steps: int = 0
+    result_json: str = ""  # job_folder.Result
+
+
+class TrialRow(Record, frozen=True):
+    """One trial of an `optimize` job, as a line of its `trials.jsonl` and as the store keeps it."""
+
+    job: str
+    number: int  # 0 = the parameters that the order itself gives: the model's defaults
+    state: Literal["complete", "pruned", "failed"]
+    params: dict[str, Any]
+    value: float | None  # pinball over the validation part, in one-bar moves; of a pruned one its last epoch's loss
+    epochs: int
+    seconds: float
+    why: str = ""  # of a failed one: a stable code, then a sentence
 
 
 class Accuracy(Record, frozen=True):

@@ -224,6 +224,8 @@ class Symbols(Section):
 class Inference(Section):
     tile: Positive = 2048
     """Questions per call on CPU."""
+    core_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A model that would keep more of a core busy at today's rate of questions is not promoted."""
 
 
 class Snapshot(Section):

@@ -58,13 +58,13 @@ def copied(group: Group, rows: Mapping[str, int] | None = None) -> State:
     return State({name: column[: rows.get(name)].copy() for name, column in group._asdict().items()})
 
 
-def put_back(state: State, group: Group) -> None:
-    """What `copied` gave, back into a fresh group of the same fields, which may have room for more rows."""
+def put_back(state: State, group: Group, rows: Array | None = None) -> None:
+    """What `copied` gave, back into a fresh group of the same fields: its first rows, or those at `rows`."""
     columns, saved = group._asdict(), state.arrays
     if columns.keys() != saved.keys():
         raise BadStore(f"the state has {', '.join(saved) or 'nothing'} where {', '.join(columns)} belong")
     for name, column in columns.items():
-        put_rows(saved[name], column, name)
+        put_rows(saved[name], column, name, rows)
 
 
 def put_rows(saved: Array, column: Array, name: str, rows: Array | None = None) -> None:

@@ -80,6 +80,7 @@ class SymbolTable:
             np.zeros(limit, np.int32), np.zeros(1, np.int64),
         )  # fmt: skip
         self._names: list[str] = []
+        self._codes: dict[str, int] = {}  # of `_names`
 
     def __len__(self) -> int:
         return int(self.arrays.used[0])
@@ -94,7 +95,13 @@ class SymbolTable:
         for code in range(len(self._names), len(self)):
             raw = self.arrays.names[code, : self.arrays.lengths[code]].tobytes()
             self._names.append(raw.decode("utf-8", "replace"))
+            self._codes[self._names[-1]] = code
         return self._names
+
+    def find(self, name: str) -> int:
+        """The code of a name that is known, else -1; nothing is added."""
+        self.names()
+        return self._codes.get(name, -1)
 
     def name(self, code: int) -> str:
         return self.names()[code]

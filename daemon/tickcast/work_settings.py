@@ -1,4 +1,4 @@
-"""Settings of what is done on demand: commands, jobs and the registry. `settings.py` holds the tree they are part of."""
+"""Settings of what is done on demand: commands, jobs and the registry. `settings.py` holds the tree."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,8 @@ from tickcast.bus_settings import Positive, Section
 class Control(Section):
     keys_file: Path | None = None
     """TOML file of the keys that may give commands; without one no command is taken."""
+    data_folder: Path | None = None
+    """Where the files lie that commands name and `export` writes; without one no command touches a file."""
     max_bytes: Positive = 1 << 20
     """A longer envelope is refused unread."""
     max_age_s: Positive = 300

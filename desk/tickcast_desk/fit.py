@@ -4,8 +4,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,12 @@ from tickcast.app.history import closed_bars
 from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel, BadSettings
+from tickcast.job_folder import BARS, SOURCE, START, ProgressLines, Result, Source, read_result
+from tickcast.model_folder import copy_plain_files
 from tickcast.settings import Settings
 from tickcast_desk.frames import bar_table
 from tickcast_desk.view import Progress
-from tickcast_trainer.order import BARS, FitOrder, write_order
-from tickcast_trainer.worker import PROGRESS, RESULT, Result
+from tickcast_trainer.order import FitOrder, Start, order_of, write_order
 
 POLL_S = 0.2
 
@@ -33,12 +32,20 @@ def fit(
     *,
     order: FitOrder,
     symbols: list[str] | None = None,
+    start: Path | None = None,
     clock: Clock | None = None,
 ) -> Result:
-    """Train and leave the model in `out`, which is replaced only by a finished one."""
+    """Train and leave the model in `out`, which is replaced only by a finished one.
+
+    `start` is the model folder that the fit begins with; `order.start` says how, else all its weights go on.
+    """
     folder = settings.runtime.folder / "jobs" / fresh_id()
     folder.mkdir(parents=True)
     try:
+        if start is not None:
+            order = msgspec.structs.replace(order, start=order.start or Start(mode="warm"))
+            (folder / START).mkdir()
+            copy_plain_files(start, folder / START)
         write_bars(settings, data, folder / BARS, symbols=symbols)
         write_order(folder, msgspec.structs.replace(order, created_ns=(clock or SystemClock()).now_ns()))
         result = train(folder)
@@ -50,19 +57,23 @@ def fit(
 
 def make_order(settings: Settings, *, kind: str, name: str, split: str, params: dict[str, Any]) -> FitOrder:
     """The deployment's settings and the parameters that a person gave: FitOrder's own keys, the rest the model's."""
-    known = set(FitOrder.__struct_fields__)
     forecast = settings.forecast
     order = {
         "kind": kind, "name": name, "split": split, "bars": bar_identity(settings), "transform": forecast.transform,
         "lookback": settings.window.lookback, "horizon": forecast.horizon, "levels": forecast.quantiles,
         "features": [entry.model_dump() for entry in settings.features.set], "future": list(settings.features.future),
-        "model_params": {key: value for key, value in params.items() if key not in known},
-        **{key: value for key, value in params.items() if key in known},
+        "params": params,
     }  # fmt: skip
     try:
-        return msgspec.convert(order, FitOrder)
+        return order_of(order)
     except msgspec.ValidationError as error:
         raise BadSettings(f"the parameters of the fit do not fit: {error}") from None
+
+
+def gather(folder: Path) -> None:
+    """In the child process: the bars of the file that a job was given."""
+    source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Source)
+    write_bars(Settings(**source.settings), Path(source.path), folder / BARS, symbols=source.symbols or None)
 
 
 def write_bars(settings: Settings, data: Path, path: Path, *, symbols: list[str] | None) -> None:
@@ -81,46 +92,34 @@ def train(folder: Path) -> Result:
     command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
         try:
-            _follow(child, folder / PROGRESS)
-        except BaseException:  # an interrupt must not leave the child behind; it is raised on
-            child.terminate()
+            _follow(child, ProgressLines(folder))
+        except BaseException:  # an interrupt must not leave the child behind, nor wait for its last epoch
+            child.kill()
             raise
-    try:
-        result = msgspec.json.decode((folder / RESULT).read_bytes(), type=Result)
-    except OSError:
-        raise BadModel(f"the training process ended with {child.returncode} and left no result") from None
+    result = read_result(folder)
+    if result is None:
+        raise BadModel(f"the training process ended with {child.returncode} and left no result")
     if not result.ok:
         raise BadModel(f"the fit failed ({result.error_code}): {result.error}")
     return result
 
 
-def _follow(child: "subprocess.Popen[bytes]", path: Path) -> None:
+def _follow(child: "subprocess.Popen[bytes]", lines: ProgressLines) -> None:
     shown = 0
     progress: Progress | None = None
     while True:
         ended = child.poll() is not None
-        for line in _new_lines(path, shown):
-            step = line["step"]
+        for line in lines.new():
             if progress is None:
                 progress = Progress(line["steps"], "fit")
                 progress.__enter__()
-            progress.advance(step - shown)
-            shown = step
+            progress.advance(line["step"] - shown)
+            shown = line["step"]
         if ended:
             break
         time.sleep(POLL_S)
     if progress is not None:
         progress.__exit__(None, None, None)
-
-
-def _new_lines(path: Path, after: int) -> Iterator[dict[str, Any]]:
-    """Progress beyond step `after`; a line that is still being written waits for the next look."""
-    with suppress(OSError), path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                entry = msgspec.json.decode(line)
-                if entry["step"] > after:
-                    yield entry
 
 
 def _install(model: Path, out: Path) -> None:

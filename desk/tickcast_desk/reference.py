@@ -57,6 +57,24 @@ QUALITY_MEANING = {
     errors.Quality.IN_SAMPLE: "the model was trained on this span; left out of headlines",
 }
 
+FAULT_MEANING = {
+    errors.CommandFault.OVERSIZED: "the envelope is longer than `control.max_bytes`; no reply",
+    errors.CommandFault.MALFORMED: "no envelope; no reply. Or, in one that is genuine, a body that is no command",
+    errors.CommandFault.UNKNOWN_KEY: "`control.keys_file` has no such key; no reply",
+    errors.CommandFault.BAD_SIGNATURE: "the signature is not that of the key over this text; no reply",
+    errors.CommandFault.WRONG_AUDIENCE: "genuine, and meant for another daemon; no reply",
+    errors.CommandFault.STALE: "its timestamp is further from now than `control.max_age_s`",
+    errors.CommandFault.UNKNOWN_COMMAND: "there is no such command, or this daemon does not offer it",
+    errors.CommandFault.ROLE_TOO_LOW: "the role of the key does not include the command",
+    errors.CommandFault.BAD_ARGUMENT: "an argument is unknown, missing, of another type or out of its range",
+    errors.CommandFault.TOO_MANY: "more commands of this key in a minute than `control.per_minute`; it was not kept",
+    errors.CommandFault.REPLAYED: "its id was used before, by another command or key",
+    errors.CommandFault.TIMED_OUT: "it took longer than `control.timeout_s`",
+    errors.CommandFault.INTERRUPTED: "the daemon ended before the command did",
+    errors.CommandFault.ANSWER_TOO_LARGE: "done, but its answer fits no message: ask for less",
+    errors.CommandFault.FAILED: "an error of ours: the log has it",
+}
+
 TOPIC_MEANING = {
     "forecasts": "one record per answered question, keyed by its symbol",
     "features": "the feature vectors, when `features.publish` is on",
@@ -125,6 +143,9 @@ def _codes() -> Iterator[str]:
         ("reason", "number", "meaning"),
         ((f"`{reason.name.lower()}`", str(reason.value), REASON_MEANING[reason]) for reason in errors.Reason),
     )
+    yield "## Refused commands\n"
+    yield "Codes of a reply beside those of the errors; [control](control.md) has the order in which they are found.\n"
+    yield _table(("code", "meaning"), ((f"`{fault.value}`", FAULT_MEANING[fault]) for fault in errors.CommandFault))
     yield "## Quality of a forecast\n"
     yield "Flags of a forecast; several may be set, none means that nothing is amiss.\n"
     yield _table(

@@ -19,9 +19,10 @@ from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving, build
 from tickcast.clock import SetClock
 from tickcast.columns import F64, U64, RawBatch
-from tickcast.core.engine import Event, Outcome
+from tickcast.core.events import Event, Outcome
 from tickcast.edges.tape import Tape
 from tickcast.errors import Reason
+from tickcast.records import Command
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 from tickcast_desk.frames import TableFile, bar_table, forecast_table, score_table
@@ -60,6 +61,19 @@ class History(Protocol):
         """Called on the engine thread."""
 
 
+class Walk(Protocol):
+    """What goes along with a replay: it sees what each turn did, and may put commands between two turns."""
+
+    def begin(self, serving: Serving, rows: int | None) -> None:
+        """Called once, before the first turn; `rows` in all, where that is known."""
+
+    def saw(self, outcome: Outcome) -> None:
+        """Called on the engine thread, after each turn."""
+
+    def before(self, rows: int) -> list[Command] | None:
+        """Called between two turns: commands that take effect before the next `rows` rows; None ends the replay."""
+
+
 class TapeHistory:
     def __init__(self, settings: Settings, order: Order) -> None:
         assert isinstance(order.data, Path)
@@ -91,9 +105,12 @@ class HistorySource:
     """History as events, paced by event time where a speed is asked for."""
 
     def __init__(
-        self, history: History, serving: Serving, clock: SetClock, *, speed: float, progress: Progress
-    ) -> None:
-        self.events = history.events
+        self, history: History, serving: Serving, clock: SetClock, *, speed: float, progress: Progress,
+        walk: Walk | None,
+    ) -> None:  # fmt: skip
+        self._history = history
+        self._walk = walk
+        self._commands: list[Command] = []
         self._turns = history.turns()
         self._engine = serving.engine
         self._clock = clock
@@ -113,8 +130,16 @@ class HistorySource:
         if turn is None:
             return None
         fetched, rows = turn
+        if self._walk is not None:
+            commands = self._walk.before(rows)
+            if commands is None:
+                return None
+            self._commands = commands
         self._progress.advance(rows)
         return fetched
+
+    def events(self, fetched: list[Any]) -> Sequence[Event]:
+        return [*self._commands, *self._history.events(fetched)]
 
     def _ahead_s(self, newest: int) -> float:
         """How far event time has run ahead of the pace."""
@@ -130,9 +155,10 @@ class HistorySource:
 class FileSink:
     """Forecasts, scores and bars into Parquet, and a digest over all that was forecast and scored."""
 
-    def __init__(self, folder: Path, serving: Serving, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, serving: Serving, stack: AsyncExitStack, walk: Walk | None) -> None:
         self._forecast_bits, self._score_bits = hashlib.blake2b(), hashlib.blake2b()
         self._serving = serving
+        self._walk = walk
         self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in FILES}
 
     def encode(self, outcome: Outcome, produced_ns: int) -> None:
@@ -144,6 +170,8 @@ class FileSink:
             self._score_bits.update(_row_bits(scores.id_high, scores.id_low, scores.actual, scores.pinball))
         for bars in outcome.bars:
             self._files["bars"].write(bar_table(bars, self._serving))
+        if self._walk is not None:
+            self._walk.saw(outcome)
 
     def publish(self, encoded: None) -> None:
         """All was done on the engine thread."""
@@ -163,13 +191,15 @@ def _row_bits(*columns: F64 | U64) -> bytes:
     return np.concatenate(flat, axis=1).tobytes()
 
 
-async def replay(settings: Settings, order: Order) -> dict[str, Any]:
+async def replay(settings: Settings, order: Order, *, walk: Walk | None = None) -> dict[str, Any]:
     """Run the history to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(open_history(settings, order))
         settings = history.settings
         serving, clock = build(settings), SetClock()
+        if walk is not None:
+            walk.begin(serving, history.rows)
         thread = EngineThread()
         stack.callback(thread.stop, float(settings.runtime.drain_s))
         began = clock.monotonic_ns()
@@ -178,9 +208,9 @@ async def replay(settings: Settings, order: Order) -> dict[str, Any]:
         store = Store.open(settings, symbols=serving.symbols, cards=serving.cards, at_ns=0)
         stack.push_async_callback(store.close)
         progress = stack.enter_context(Progress(history.rows, "replay"))
-        sink = FileSink(order.out, serving, stack)
+        sink = FileSink(order.out, serving, stack, walk)
         units = CommitUnits(store, serving.engine, settings, clock)
-        source = HistorySource(history, serving, clock, speed=order.speed, progress=progress)
+        source = HistorySource(history, serving, clock, speed=order.speed, progress=progress, walk=walk)
         pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
         async with beside(units.write_all()):
             await pump.run()

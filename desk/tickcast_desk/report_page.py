@@ -91,18 +91,23 @@ MODEL_COLUMNS = (Column("model", "model", "s"), *HORIZON_COLUMNS[1:])
 
 def page(report: Figures, plots: dict[str, Any]) -> str:
     """The whole page. `plots` holds SVG by name, and under `fans` pairs of symbol and SVG."""
-    title = escape(str(report.get("title") or "Replay report"))
+    body = f"{_notes(report)}{_cards(report)}{_accuracy(report, plots)}{_fans(plots)}{_traffic(report, plots)}"
+    return document(str(report.get("title") or "Replay report"), subtitle(report), body, _footer(report))
+
+
+def document(title: str, below: str, body: str, footer: str) -> str:
+    """The frame of every page; all but the title is HTML."""
+    title = escape(title)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main>"
-        f'<header><h1>{title}</h1><p class="quiet">{_subtitle(report)}</p></header>'
-        f"{_notes(report)}{_cards(report)}{_accuracy(report, plots)}{_fans(plots)}{_traffic(report, plots)}"
-        f"<footer>{_footer(report)}</footer></main></body></html>"
+        f'<header><h1>{title}</h1><p class="quiet">{below}</p></header>'
+        f"{body}<footer>{footer}</footer></main></body></html>"
     )
 
 
-def _subtitle(report: Figures) -> str:
+def subtitle(report: Figures) -> str:
     parts = [str(report["data"])] if report.get("data") else []
     parts += [f"{model['name']} {model['version']}" for model in report.get("models") or []]
     if report.get("from_ns") is not None and report.get("to_ns") is not None:
@@ -143,6 +148,11 @@ def _cards(report: Figures) -> str:
             break
     if report.get("ticks_per_s"):
         cards.append(("speed", f"{report['ticks_per_s']:,.0f}", "ticks per second"))
+    return cards_of(cards)
+
+
+def cards_of(cards: list[tuple[str, str, str]]) -> str:
+    """(name, value, remark) of each."""
     return '<div class="cards">' + "".join(_card(*card) for card in cards) + "</div>"
 
 
@@ -156,18 +166,20 @@ def _card(name: str, value: str, remark: str) -> str:
 def _accuracy(report: Figures, plots: dict[str, Any]) -> str:
     if not report["headline"]:
         return ""
-    table = _table(HORIZON_COLUMNS, report["by_horizon"])
+    table = table_of(HORIZON_COLUMNS, report["by_horizon"])
     parts = [
-        _section("Accuracy by horizon", "MAE in the series' own unit; skill is 1 - MAE / MAE of the last value.", table)
+        section_of(
+            "Accuracy by horizon", "MAE in the series' own unit; skill is 1 - MAE / MAE of the last value.", table
+        )
     ]
-    pair = _section("Error by horizon", "Lower is better.", plots["error"])
+    pair = section_of("Error by horizon", "Lower is better.", plots["error"])
     if plots.get("reliability"):
-        pair += _section("Coverage by level", "On the diagonal, quantiles keep their word.", plots["reliability"])
+        pair += section_of("Coverage by level", "On the diagonal, quantiles keep their word.", plots["reliability"])
     parts.append(f'<div class="pair">{pair}</div>')
-    parts.append(_section("Over time", "Error relative to the last value's; below 1 is better.", plots["over_time"]))
+    parts.append(section_of("Over time", "Error relative to the last value's; below 1 is better.", plots["over_time"]))
     if len(report["by_model"]) > 1:
         parts.append(
-            _section("By model", "Who answered, all horizons together.", _table(MODEL_COLUMNS, report["by_model"]))
+            section_of("By model", "Who answered, all horizons together.", table_of(MODEL_COLUMNS, report["by_model"]))
         )
     return "".join(parts)
 
@@ -175,7 +187,7 @@ def _accuracy(report: Figures, plots: dict[str, Any]) -> str:
 def _fans(plots: dict[str, Any]) -> str:
     if not plots["fans"]:
         return ""
-    drawn = "".join(_section(symbol, "", plot) for symbol, plot in plots["fans"])
+    drawn = "".join(section_of(symbol, "", plot) for symbol, plot in plots["fans"])
     head = f'<h2>The last stretch</h2><p class="small quiet">{escape(plots["fan_note"])}</p>{plots["fan_legend"]}'
     return f'<div class="head">{head}</div><div class="pair">{drawn}</div>'
 
@@ -183,24 +195,24 @@ def _fans(plots: dict[str, Any]) -> str:
 def _traffic(report: Figures, plots: dict[str, Any]) -> str:
     counts = [{"name": name, "count": count} for name, count in (report.get("counts") or {}).items()]
     reasons = [{"name": name, "count": count} for name, count in sorted((report.get("reasons") or {}).items())]
-    tables = _table((Column("name", "outcome", "s"), Column("count", "ticks", ",d")), counts)
+    tables = table_of((Column("name", "outcome", "s"), Column("count", "ticks", ",d")), counts)
     if reasons:
-        tables += _table((Column("name", "reason", "s"), Column("count", "ticks", ",d")), reasons)
-    body = _section("Ticks", "accepted + late + rejected + held = consumed", tables)
+        tables += table_of((Column("name", "reason", "s"), Column("count", "ticks", ",d")), reasons)
+    body = section_of("Ticks", "accepted + late + rejected + held = consumed", tables)
     for key, heading, remark in LATENCIES:
         if report.get(key):
             rows = [{"name": name, "count": value} for name, value in report[key].items()]
-            table = _table((Column("name", "", "s"), Column("count", "ms", ".3g")), rows)
-            body += _section(heading, remark, plots.get(key, "") + table)
+            table = table_of((Column("name", "", "s"), Column("count", "ms", ".3g")), rows)
+            body += section_of(heading, remark, plots.get(key, "") + table)
     return f'<div class="pair">{body}</div>'
 
 
-def _section(heading: str, remark: str, body: str) -> str:
+def section_of(heading: str, remark: str, body: str) -> str:
     small = f'<p class="small quiet">{escape(remark)}</p>' if remark else ""
     return f"<section><h2>{escape(heading)}</h2>{small}{body}</section>"
 
 
-def _table(columns: tuple[Column, ...], rows: list[Figures]) -> str:
+def table_of(columns: tuple[Column, ...], rows: list[Figures]) -> str:
     head = "".join(f"<th>{escape(column.heading)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(_cell(column, row[column.key]) for column in columns)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,7 +1,10 @@
-"""The JSON Schema of every record that leaves the process. It describes what others write and writes no record itself.
+"""The JSON Schema of every record that leaves the process, of the envelope of a command, and of what commands take.
+
+It describes what others write and writes no record itself.
 
 Records that are structs are read off their class. Forecasts and feature vectors, which kernels write as text, the
-headers of a dead letter and the status on MQTT are described here.
+headers of a dead letter and the status on MQTT are described here. The schema of a command's arguments is open where a
+record's is closed: what has a default may be left out.
 """
 
 import json
@@ -13,6 +16,8 @@ from msgspec import Meta, Struct
 from tickcast import records
 from tickcast.codec.arrow_forecasts import FEATURES, FORECASTS
 from tickcast.codec.forecasts import SCHEMA as WRITTEN_BY_KERNELS
+from tickcast.control import arguments
+from tickcast.control.envelope import Envelope
 from tickcast.core.fold import LOUD
 from tickcast.core.ladder import RUNGS
 from tickcast.errors import BadRequest, Quality, Reason
@@ -132,20 +137,24 @@ PUBLISHED = {
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 1),
     "status": Published(Status, "on MQTT only, beside what is mirrored", 1),
     "alerts": Published(records.Alarm, "what a person should know; nothing publishes it yet", _numbered(records.Alarm)),
-    "replies": Published(
-        records.Reply, "the answer to a command; nothing publishes it yet", _numbered(records.Reply)
-    ),
+    "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
+    "replies": Published(records.Reply, "the answers to commands", _numbered(records.Reply)),
+    "envelope": Published(Envelope, "what `control` takes", 1),
     "models": Published(records.ModelCard, "`card.json` of a model folder", _numbered(records.ModelCard)),
 }  # fmt: skip
 
+
+COMMAND = "command-"  # before the name of a command: the schema of its arguments
 
 IN_ARROW = {"forecasts": FORECASTS, "features": FEATURES}  # what `kafka.encoding` is about
 
 
 def schema_of(name: str) -> Schema:
     """Self-contained; every field is always there, and no other. `x-arrow` is the type of a field's Arrow column."""
+    if name.removeprefix(COMMAND) in arguments.ACCEPTED and name.startswith(COMMAND):
+        return _of_command(name.removeprefix(COMMAND))
     if name not in PUBLISHED:
-        raise BadRequest(f"there is no record '{name}'", remedy=f"there are {', '.join(PUBLISHED)}")
+        raise BadRequest(f"there is no record '{name}'", remedy=f"there are {', '.join((*PUBLISHED, *commands()))}")
     published = PUBLISHED[name]
     ((reference,), definitions) = msgspec.json.schema_components([published.record], ref_template="{name}")
     body = _closed(reference, definitions, undefined=published.undefined)
@@ -154,6 +163,29 @@ def schema_of(name: str) -> Schema:
     for column in IN_ARROW.get(name, ()):
         body["properties"][column.name]["x-arrow"] = str(column.type)
     return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body}
+
+
+def commands() -> list[str]:
+    """The names of the schemas of commands."""
+    return [COMMAND + command for command in arguments.ACCEPTED]
+
+
+def _of_command(command: str) -> Schema:
+    schema = arguments.schema(command)
+    body = _in_place(schema, schema["$defs"])
+    return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body}
+
+
+def _in_place(schema: Any, definitions: Schema) -> Any:
+    """Definitions in place of references."""
+    if isinstance(schema, list | tuple):
+        return [_in_place(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return _in_place({**definitions[schema["$ref"].rpartition("/")[2]], **beside}, definitions)
+    return {key: _in_place(value, definitions) for key, value in schema.items() if key != "$defs"}
 
 
 def _closed(schema: Any, definitions: Schema, *, undefined: bool) -> Any:
@@ -197,5 +229,9 @@ def text_of(document: Schema) -> str:
 
 
 def listing() -> str:
-    """A line per record: name, version, where it is found."""
-    return "".join(f"{name:<10} {one.version:>2}  {one.meaning}\n" for name, one in PUBLISHED.items())
+    """A line per record: name, version, where it is found; and one per command."""
+    lines = [(name, one.version, one.meaning) for name, one in PUBLISHED.items()]
+    for name in commands():
+        command = name.removeprefix(COMMAND)
+        lines.append((name, arguments.SCHEMA, f"what `{command}` takes; role {arguments.role_of(command)}"))
+    return "".join(f"{name:<17} {version:>2}  {meaning}\n" for name, version, meaning in lines)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tickcast.app.kafka_edges import letter_of as letter_of
 from tickcast.codec.decode import Decoder
 from tickcast.columns import RawBatch
-from tickcast.core.engine import Event
+from tickcast.core.events import Event
 from tickcast.edges.kafka.range_reader import Item, RangeReader
 from tickcast.edges.tape_columns import Cut
 from tickcast.errors import BadData

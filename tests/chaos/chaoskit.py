@@ -123,7 +123,7 @@ class Deployment:
     def start(self, *, program: Sequence[str | Path] = TICKCAST, **settings: object) -> Daemon:
         number = next(self._runs)
         config = self.folder / f"settings-{number}.toml"
-        config.write_text(_toml(self.settings | dotted(settings)))
+        config.write_text(toml(self.settings | dotted(settings)))
         return Daemon([*program, "run", "--config", config], self.folder / f"log-{number}")
 
     def start_to_die(self, seam: str, after: int) -> Daemon:
@@ -264,7 +264,7 @@ def dotted(settings: Mapping[str, object]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-def _toml(settings: Mapping[str, Any]) -> str:
+def toml(settings: Mapping[str, Any]) -> str:
     sections: dict[str, list[str]] = {}
     for key, value in settings.items():
         section, name = key.rsplit(".", 1)

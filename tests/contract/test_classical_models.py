@@ -19,7 +19,7 @@ from tickcast.records import ModelCard
 from tickcast.testing import check_model, walks
 from tickcast_trainer import fit
 from tickcast_trainer.dataset import load_dataset
-from trainkit import Progress, autoregressive, job, series, sine, walk
+from trainkit import Progress, autoregressive, job, model_of, series, sine, walk
 
 PERIOD = 16
 SKILL = {  # by kind: on an autoregression, of which 0.16 can be known; and on a noisy sine
@@ -46,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tup
         folder = tmp_path_factory.mktemp(f"{kind}-{name}")
         frames = [series(s, make(1500, seed=i)) for i, s in enumerate("AB")]
         job(folder, frames, kind=kind, transform=transform, lookback=2 * PERIOD, model_params=params)
-        model = fit.run(folder, Progress())
+        model = model_of(folder)
         return model, open_model(model)
 
     return get
@@ -102,7 +102,7 @@ def test_it_keeps_the_contract(kind: str, tmp_path: Path) -> None:
 def test_with_channels_and_calendar_it_keeps_the_contract(kind: str, transform: str, tmp_path: Path) -> None:
     order = SMALL | {"features": CHANNELS, "future": ["time_of_day"], "transform": transform}
     check_model(partial(fitted, tmp_path, kind, order), lookback=20)
-    model = open_model(fit.run(tmp_path / "1", Progress()))
+    model = open_model(model_of(tmp_path / "1"))
     check_model(lambda _: model, lookback=20)
     inputs = walks(model, rows=9, lookback=20)
     inputs.past[:, -1, 1:] += 2

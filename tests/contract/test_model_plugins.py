@@ -15,8 +15,7 @@ from tickcast.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import FeatureSpec, ModelCard
 from tickcast.testing import check_model, walks
-from tickcast_trainer import fit
-from trainkit import Progress, autoregressive, job, series, sine
+from trainkit import autoregressive, job, model_of, series, sine
 
 TRANSFORMS = ("log_return", "difference", "level")
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
@@ -66,7 +65,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Runner]:
             folder = tmp_path_factory.mktemp(name)
             make, transform = {"sine": (sine, "level"), "autoregressive": (autoregressive, "log_return")}[name]
             job(folder, [series(s, make(2000, seed=i)) for i, s in enumerate("AB")], transform=transform)
-            made[name] = open_model(fit.run(folder, Progress()))
+            made[name] = open_model(model_of(folder))
         return made[name]
 
     return get

@@ -18,7 +18,7 @@ from tickcast_trainer.evaluate import evaluate
 from tickcast_trainer.export import TOLERANCE
 from tickcast_trainer.order import read_order
 from tickcast_trainer.train import tensors, train
-from trainkit import Progress, autoregressive, job, series, sine
+from trainkit import Progress, autoregressive, job, model_of, series, sine
 from zookit import SENTIMENT, SMALL, fuzzed, specs
 
 OLDER = {"nhits"}  # test_model_plugins.py fits and serves it
@@ -72,7 +72,7 @@ def test_fitted_on_a_sine_and_served_as_a_graph_it_beats_last_value(name: str, t
     kind, params = SMALL[name]
     frames = [series(symbol, sine(1500, seed=i)) for i, symbol in enumerate("AB")]
     job(tmp_path, frames, kind=kind, model_params=params, transform="level", **QUICK)
-    runner = open_model(fit.run(tmp_path, Progress()))  # which also compares the graph with the fit at 1, 7 and 256
+    runner = open_model(model_of(tmp_path))  # which also compares the graph with the fit at 1, 7 and 256
     check_model(lambda _: runner, lookback=24)
     figures = runner.card.metrics
     assert figures["parity"] <= TOLERANCE

@@ -147,8 +147,9 @@ def test_a_folder_with_broken_numbering_is_refused(tmp_path, names):
         read_migrations(tmp_path)
 
 
-def test_the_store_page_names_every_table_and_column():
-    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+def test_the_pages_of_store_and_registry_name_every_table_and_column():
+    docs = Path(__file__).parents[2] / "docs"
+    page = "\n".join((docs / name).read_text() for name in ("store.md", "registry.md"))
     with duckdb.connect() as db:
         for migration in KNOWN:
             db.execute(migration.sql).fetchall()

@@ -169,7 +169,7 @@ def test_a_command_is_a_barrier_questions_before_it_go_to_the_model_before_it() 
     feed = TickFeed(served.symbols)
     served.engine._decoder = feed
     one, two = feed.batches(walk(200, 1, seed=6), 100)
-    outcome = served.engine.turn([one, Command(id="1", command="use_model", args={"name": "broken"}), two], T0)
+    outcome = served.engine.turn([one, Command(id="1", command="use_model", args={"model": "broken"}), two], T0)
     first, second = outcome.forecasts
     assert set(first.model) == {0}
     assert set(second.model) == {1}

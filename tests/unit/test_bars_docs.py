@@ -9,7 +9,7 @@ import pytest
 
 from kit import Folding, settings
 from tickcast.app.wiring import build
-from tickcast.core.engine import Outcome
+from tickcast.core.events import Outcome
 from tickcast.core.schedule import is_closed, parse_calendar, target_times
 from tickcast.edges.memory_bus import raw_batch
 from tickcast.errors import Reason

@@ -12,10 +12,10 @@ from tickcast.core import windows
 from tickcast.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.draws import draw
 from tickcast_trainer.history import read_history
-from tickcast_trainer.order import BARS
+from tickcast_trainer.order import BARS, read_order
 from tickcast_trainer.splits import CUTS, PARTS, usable_windows
-from tickcast_trainer.train import draw
 from trainkit import EVERY_NS, job, series, walk
 
 LOOKBACK, HORIZON = 24, 4
@@ -200,6 +200,30 @@ def test_a_symbol_of_n_windows_is_drawn_by_the_root_of_n(tmp_path: Path) -> None
     counts = np.bincount(dataset.history.symbol[dataset.parts.train])
     shares = np.bincount(dataset.history.symbol[drawn])
     assert shares[0] / shares[1] == pytest.approx(np.sqrt(counts[0] / counts[1]), rel=0.1)
+
+
+def test_the_digest_is_of_bars_rule_and_features_and_not_of_how_the_file_is_written(tmp_path: Path) -> None:
+    entries = [{"kind": "roc"}]
+    first = load(tmp_path / "a", two_symbols(), features=entries).digest
+    again = load(tmp_path / "b", two_symbols(), features=entries, seed=9, loss="mae")
+    assert again.digest == first, "what steers the fit alone is no part of the data"
+    pl.concat(two_symbols()).write_parquet(tmp_path / "b" / BARS, compression="gzip", row_group_size=100)
+    assert load_dataset(tmp_path / "b", read_order(tmp_path / "b")).digest == first
+    others = {first}
+    for name in ("open", "high", "low", "close", "volume"):
+        changed = [f.with_columns(pl.when(pl.int_range(pl.len()) == 7).then(101.5).otherwise(name).alias(name))
+                   for f in two_symbols()]  # fmt: skip
+        others.add(load(tmp_path / "c", changed, features=entries).digest)
+    renamed = [f.with_columns(symbol=pl.lit(s)) for f, s in zip(two_symbols(), "AC", strict=True)]
+    others.add(load(tmp_path / "c", renamed, features=entries).digest)
+    for change in (
+        {"features": [{"kind": "roc", "normalization": "zscore"}]}, {"features": []}, {"future": ["time_of_day"]},
+        {"transform": "level"}, {"split": "paper"}, {"bars": {"on_gap": "join"}},
+    ):  # fmt: skip
+        others.add(load(tmp_path / "c", two_symbols(), **({"features": entries} | change)).digest)
+    made = job(tmp_path / "d", two_symbols(), features=entries, lookback=LOOKBACK + 1, horizon=HORIZON)
+    others.add(load_dataset(tmp_path / "d", made).digest)
+    assert len(others) == 1 + 5 + 1 + 6 + 1
 
 
 def test_too_little_history_says_which_part_stays_empty(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tickcast import plugin
-from tickcast.clock import SetClock
+from tickcast import __version__, plugin
 from tickcast.columns import Inputs
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.inference.load import open_model, read_card
@@ -24,22 +23,13 @@ from tickcast_trainer.evaluate import Figures
 from tickcast_trainer.export import check_parity, export, probe_inputs
 from tickcast_trainer.losses import make_loss
 from tickcast_trainer.order import FitOrder, read_order
-from tickcast_trainer.train import train
-from trainkit import Progress, autoregressive, job, series, walk
+from trainkit import Progress, Ticking, autoregressive, fitted, job, model_of, series, walk
 
 LEVELS = [0.25, 0.5, 0.75]
 
 
 def frames(n: int = 600) -> list[Any]:
     return [series(name, autoregressive(n, seed=i)) for i, name in enumerate("AB")]
-
-
-def fitted(folder: Path, report: Progress, **order: Any) -> Any:
-    """(module, outcome) of a fit without export."""
-    made = job(folder, frames(), **order)
-    dataset = load_dataset(folder, made)
-    net: Any = fit.build(made, dataset)
-    return net, train(net.module(), dataset, made, report, order.get("clock") or SetClock())
 
 
 def test_one_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
@@ -74,15 +64,7 @@ def test_a_report_that_says_no_ends_the_fit(tmp_path: Path) -> None:
 
 
 def test_the_time_budget_ends_the_fit(tmp_path: Path) -> None:
-    class Running(SetClock):
-        def monotonic_ns(self) -> int:
-            self.now += 10**9
-            return self.now
-
-    made = job(tmp_path, frames(), epochs=50, time_budget_s=40)
-    dataset = load_dataset(tmp_path, made)
-    net: Any = fit.build(made, dataset)
-    outcome = train(net.module(), dataset, made, Progress(), Running())
+    _, outcome = fitted(tmp_path, epochs=50, time_budget_s=40, clock=Ticking())
     assert outcome.status == "out_of_time"
     assert outcome.epochs < 50
 
@@ -101,16 +83,9 @@ def test_the_quantile_loss_is_least_at_the_true_quantiles() -> None:
         assert loss((truth + torch.tensor(shift)).expand(20_000, 1, 3), sample) > best
 
 
-@pytest.mark.parametrize("name", ["mae", "mse", "huber"])
-def test_a_point_loss_looks_at_the_median_alone(name: str) -> None:
-    quantiles = torch.tensor([[[9.0, 1.0, 9.0]]])
-    assert make_loss(name, LEVELS)(quantiles, torch.tensor([[1.0]])) == 0
-    assert make_loss(name, LEVELS)(quantiles, torch.tensor([[2.0]])) > 0
-
-
 def test_after_a_point_loss_the_widths_come_from_the_calibration_part(tmp_path: Path) -> None:
     job(tmp_path, frames(4000), loss="mae", epochs=3, model_params={"hidden": 8})
-    metrics = read_card(fit.run(tmp_path, Progress())).metrics
+    metrics = read_card(model_of(tmp_path)).metrics
     assert metrics["coverage"]["0.9"] == pytest.approx(0.9, abs=0.03)
     assert metrics["coverage"]["0.5"] == pytest.approx(0.5, abs=0.05)
 
@@ -163,7 +138,7 @@ def test_the_graph_answers_as_torch_at_every_batch_size_and_holds_no_note_of_the
 
 def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
     order = job(tmp_path, frames(), name="mine", seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1)
-    folder = fit.run(tmp_path, Progress())
+    folder = model_of(tmp_path)
     card = open_model(folder).card
     dataset = load_dataset(tmp_path, order)
     assert (card.name, card.kind, card.seed, card.created_ns) == ("mine", "nhits", 4, 77)
@@ -176,7 +151,11 @@ def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
     assert set(card.artefacts) == {"model.onnx", "weights.safetensors", "probe.safetensors"}
     assert card.parameters > 0
     assert card.cost_us > 0
-    assert card.metrics["fit"]["status"] == "done"
+    assert (card.dataset_hash, card.settings_digest) == (dataset.digest, order.digest)
+    assert (card.code_version, card.export_path, card.parent) == (__version__, fit.BY_TORCH, "")
+    told = card.metrics["fit"]
+    assert (told["status"], told["converged"], len(told["curve"])) == ("done", False, 1)
+    assert [advice["code"] for advice in told["advice"]] == ["few_epochs"]
 
 
 def test_a_rung_needs_no_fit_and_an_unknown_kind_is_refused(tmp_path: Path) -> None:
@@ -211,7 +190,7 @@ def test_a_model_that_fits_itself_is_taken_as_it_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(fit, "find", lambda _, name: {"itself": Itself, "naive": naive}[name])
     job(tmp_path, frames(), kind="itself")
     report = Progress()
-    runner = open_model(fit.run(tmp_path, report))
+    runner = open_model(model_of(tmp_path, report))
     assert runner.card.kind == "itself"
     assert len(report.lines) == 1
     assert runner.predict(probe_inputs(runner.card, 2, seed=0)).shape == (2, 4, 5)
@@ -247,12 +226,9 @@ def test_a_worker_whose_parent_is_gone_asks_for_an_early_end(tmp_path: Path) -> 
         assert not worker.ProgressFile(file, -1)(step=1, steps=2)
 
 
-def test_the_guide_names_every_parameter_of_fit_and_model() -> None:
+def test_the_guide_names_every_parameter_of_the_model() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    elsewhere = {"kind", "name", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features"}
-    elsewhere |= {"future", "split", "created_ns"}
-    names = {*FitOrder.__struct_fields__, *NHITSParams.__struct_fields__} - elsewhere
-    assert not [name for name in sorted(names) if f"| `{name}` |" not in guide]
+    assert not [name for name in NHITSParams.__struct_fields__ if f"| `{name}` |" not in guide]
 
 
 def test_the_worker_says_how_it_is_called() -> None:

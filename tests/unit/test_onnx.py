@@ -16,21 +16,20 @@ import onnx
 import pytest
 
 from tickcast.errors import BadModel
-from tickcast.inference.load import CARD, PROBE, open_model
-from tickcast.inference.onnx import MODEL
+from tickcast.inference.load import open_model
+from tickcast.model_folder import CARD, GRAPH, PROBE
 from tickcast.records import ModelCard, digest
 from tickcast.testing import walks
-from tickcast_trainer import fit
-from trainkit import Progress, autoregressive, job, series
+from trainkit import autoregressive, job, model_of, series
 
-ARTEFACTS = [MODEL, PROBE, "weights.safetensors"]
+ARTEFACTS = [GRAPH, PROBE, "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("job")
     job(folder, [series("A", autoregressive(600, seed=1))], epochs=1)
-    return {file.name: file.read_bytes() for file in fit.run(folder, Progress()).iterdir()}
+    return {file.name: file.read_bytes() for file in model_of(folder).iterdir()}
 
 
 @pytest.fixture
@@ -80,16 +79,16 @@ def test_a_missing_file_is_named_with_what_to_do(folder: Path, name: str) -> Non
 
 
 def test_a_file_that_is_cut_short_is_refused(folder: Path) -> None:
-    (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:100])
+    (folder / GRAPH).write_bytes((folder / GRAPH).read_bytes()[:100])
     with pytest.raises(BadModel, match="damaged"):
         open_model(folder)
 
 
 def test_files_larger_than_the_bounds_are_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickcast.inference.load.MAX_ARTEFACT_BYTES", 1000)
+    monkeypatch.setattr("tickcast.model_folder.MAX_ARTEFACT_BYTES", 1000)
     with pytest.raises(BadModel, match="larger than 1000 bytes"):
         open_model(folder)
-    monkeypatch.setattr("tickcast.inference.load.MAX_CARD_BYTES", 100)
+    monkeypatch.setattr("tickcast.model_folder.MAX_CARD_BYTES", 100)
     with pytest.raises(BadModel, match="larger than 100 bytes"):
         open_model(folder)
 
@@ -117,18 +116,18 @@ def test_a_card_that_is_no_card_is_refused(folder: Path) -> None:
 
 
 def test_weights_that_answer_otherwise_than_the_fit_are_refused_though_every_hash_fits(folder: Path) -> None:
-    graph = onnx.load(folder / MODEL)
+    graph = onnx.load(folder / GRAPH)
     largest = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weights = np.frombuffer(largest.raw_data, np.float32)
     largest.raw_data = (weights + np.float32(0.5)).tobytes()
-    onnx.save(graph, folder / MODEL)
+    onnx.save(graph, folder / GRAPH)
     rewrite(folder)
     with pytest.raises(BadModel, match="away from its fit"):
         open_model(folder)
 
 
 def test_a_graph_that_the_runtime_cannot_read_is_refused(folder: Path) -> None:
-    (folder / MODEL).write_bytes(b"not a graph")
+    (folder / GRAPH).write_bytes(b"not a graph")
     rewrite(folder)
     with pytest.raises(BadModel, match="cannot be loaded"):
         open_model(folder)

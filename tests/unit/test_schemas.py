@@ -16,12 +16,13 @@ from tickcast import records
 from tickcast.cli import main
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows
+from tickcast.control import arguments
 from tickcast.core.ladder import RUNGS
 from tickcast.errors import EXIT_DIED, Quality
 from tickcast.settings import Settings
 from tickcast_desk import schemas
 from tickcast_desk.reference import TOPIC_MEANING, record_types
-from tickcast_desk.schemas import PUBLISHED, schema_of
+from tickcast_desk.schemas import PUBLISHED, commands, schema_of
 
 SOURCES = [("tickcast.ticks", 0)]
 SMALL = {"window__lookback": 8, "forecast__horizon": 3, "symbols__limit": 8}
@@ -77,7 +78,9 @@ def test_every_topic_and_every_record_with_a_version_has_a_schema() -> None:
 
 
 def test_what_carries_no_version_itself_is_known() -> None:
-    assert [name for name in PUBLISHED if "schema" not in schema_of(name)["properties"]] == ["dlq", "status"]
+    assert [name for name in PUBLISHED if "schema" not in schema_of(name)["properties"]] == [
+        "dlq", "status", "envelope",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("transform", ["log_return", "difference", "level"])
@@ -113,6 +116,16 @@ def test_feature_vectors_are_written_as_the_schema_says_also_where_a_value_is_no
     vectors = valid("features", messages(text))
     assert [v["values"][0] for v in vectors] == [1.5, None, None, None]
     assert list(vectors[0]) == schema_of("features")["required"]
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_schema_of_a_command_is_valid_self_contained_and_knows_no_other_argument(name: str) -> None:
+    schema = schema_of(name)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert "$ref" not in json.dumps(schema)
+    assert schema["additionalProperties"] is False
+    assert set(schema.get("required", [])) <= set(schema["properties"])
+    assert schema["$id"].endswith(f":{arguments.SCHEMA}")
 
 
 @pytest.mark.parametrize(("name", "record"), EXAMPLES)
@@ -155,8 +168,9 @@ def test_words_are_no_part_of_a_shape_and_fields_that_are_named_like_words_are()
 def test_the_command_lists_the_records_and_prints_their_schemas(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, str(PUBLISHED[name].version)] for name in PUBLISHED]
-    for name in PUBLISHED:
+    numbers = {name: PUBLISHED[name].version for name in PUBLISHED} | dict.fromkeys(commands(), arguments.SCHEMA)
+    assert [line.split()[:2] for line in lines] == [[name, str(number)] for name, number in numbers.items()]
+    for name in numbers:
         assert main(["schema", name]) == 0
         assert json.loads(capsys.readouterr().out) == schema_of(name)
 

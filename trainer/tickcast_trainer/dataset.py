@@ -1,8 +1,10 @@
 """Windows as an index over columns of bars: gathered per batch by the kernel that serves, never materialised."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numba import njit
 from pydantic import ValidationError
@@ -15,7 +17,7 @@ from tickcast.records import FeatureSpec
 from tickcast.settings import FeatureEntry
 from tickcast_trainer.history import History, read_history
 from tickcast_trainer.order import FitOrder
-from tickcast_trainer.splits import Parts, split
+from tickcast_trainer.splits import CUTS, Parts, split
 
 
 class Batch(NamedTuple):
@@ -45,6 +47,16 @@ class Dataset:
         self.transform = windows.TRANSFORMS[order.transform]
         self.future_names = order.future
         self._ordinal = history.ordinal
+        self._rule = _index_rule(order, self.need_bars)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the bars, the rule that makes windows and parts of them, and the features with their versions.
+
+        Equal digests mean equal windows with equal answers in equal parts.
+        """
+        said = {"bars": self.history.digest, "rule": self._rule, "features": self.specs, "future": self.future_names}
+        return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
     def batch(self, rows: I64) -> Batch:
         """The windows whose anchors are `rows`, just as live windows are gathered."""
@@ -71,6 +83,17 @@ class Dataset:
         as_of = self.history.bars.as_of
         used = np.arange(len(as_of)) < self.parts.edges[self.history.symbol, 3]
         return int(as_of.min()), int(as_of[used].max())
+
+
+def _index_rule(order: FitOrder, need: int) -> dict[str, object]:
+    return {
+        "split": order.split, "cuts": CUTS, "transform": order.transform, "lookback": order.lookback, "need_bars": need,
+        "horizon": order.horizon, "on_gap": _on_gap(order),
+    }  # fmt: skip
+
+
+def _on_gap(order: FitOrder) -> str:
+    return str(order.bars.get("on_gap", "carry"))
 
 
 def need_bars(order: FitOrder, lookback: int) -> int:
@@ -104,7 +127,7 @@ def _statistics(values: F64, normalization: str) -> tuple[float, float]:
 
 def load_dataset(folder: Path, order: FitOrder) -> Dataset:
     """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them."""
-    history = read_history(folder, on_gap=str(order.bars.get("on_gap", "carry")))
+    history = read_history(folder, on_gap=_on_gap(order))
     _check_prices(history.bars.close, order.transform)
     features = FeatureSet(_entries(order), order.transform)
     need = need_bars(order, features.lookback)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tickcast.columns import Inputs
 from tickcast.errors import BadModel
-from tickcast.inference.load import PROBE
-from tickcast.inference.onnx import MODEL, OnnxRunner
+from tickcast.inference.onnx import OnnxRunner
+from tickcast.model_folder import GRAPH, PROBE
 from tickcast.plugin import Model, Net
 from tickcast.records import ModelCard
 
@@ -43,7 +43,7 @@ def export(net: Net, folder: Path) -> None:
     found = {node.op_type for node in model.graph.node} & RANDOM
     if found:
         raise BadModel(f"the exported graph draws random numbers: {', '.join(sorted(found))}")
-    onnx.save(model, folder / MODEL)
+    onnx.save(model, folder / GRAPH)
 
 
 def check_parity(model: Net | Model, folder: Path) -> float:
@@ -54,7 +54,7 @@ def check_parity(model: Net | Model, folder: Path) -> float:
         inputs = probe_inputs(model.card, rows, seed=rows)
         worst = max(worst, float(np.abs(model.predict(inputs) - runner.predict(inputs)).max()))
     if not worst <= TOLERANCE:
-        raise BadModel(f"{folder / MODEL}: ONNX Runtime differs from the fit by {worst:.2g} one-bar moves")
+        raise BadModel(f"{folder / GRAPH}: ONNX Runtime differs from the fit by {worst:.2g} one-bar moves")
     return worst
 
 

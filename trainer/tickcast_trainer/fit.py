@@ -3,48 +3,65 @@
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 
+import tickcast
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
-from tickcast.inference.load import CARD, FRAMEWORK
-from tickcast.inference.onnx import MODEL, OnnxRunner
+from tickcast.inference.onnx import OnnxRunner
+from tickcast.model_folder import CARD, FRAMEWORK, GRAPH
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.records import ModelCard, digest
+from tickcast_trainer.analysis import analyse
+from tickcast_trainer.checkpoint import Checkpoints
 from tickcast_trainer.dataset import Dataset, load_dataset
 from tickcast_trainer.evaluate import evaluate, residual_gaps
 from tickcast_trainer.export import check_parity, export, probe_inputs, write_probe
 from tickcast_trainer.losses import POINT_LOSSES
-from tickcast_trainer.order import FitOrder, read_order, write_order
+from tickcast_trainer.order import FitOrder, read_order
+from tickcast_trainer.start import Parent, begin, completed, read_parent
 from tickcast_trainer.train import Outcome, train
 
-__all__ = ["FOLDER", "FitOrder", "read_order", "run", "write_order"]
-
 FOLDER = "model"  # within the job folder
+BY_TORCH, BY_ITSELF = "torch.export", "plugin"  # who writes a graph: ModelCard.export_path
 COST_ROWS, COST_CALLS = 1024, 11
 
 
-def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> Path:
-    """Fit what `order.json` asks on `bars.parquet`; returns the folder `model`, there whole or not at all."""
-    clock = clock or SystemClock()
+class Job(NamedTuple):
+    """What a fit is told, and with what it tells."""
+
+    folder: Path
+    order: FitOrder
+    parent: Parent | None
+    report: Report
+    clock: Clock
+
+
+def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Fit what `order.json` asks on `bars.parquet`, from the last checkpoint where there is one.
+
+    The model is then in the folder `model`, there whole or not at all; returns that name, status and metrics.
+    """
     order = read_order(job_folder)
     torch.set_num_threads(order.threads)
-    dataset = load_dataset(job_folder, order)
-    model = build(order, dataset)
-    outcome = _fit(model, dataset, order, report, clock)
+    parent = read_parent(job_folder, order)
+    job = Job(job_folder, completed(order, parent), parent, report, clock or SystemClock())
+    dataset = load_dataset(job_folder, job.order)
+    model = build(job.order, dataset)
+    figures = _fit(model, dataset, job)
     partial, folder = job_folder / f".{FOLDER}", job_folder / FOLDER
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    figures = {"fit": msgspec.to_builtins(outcome), "parity": _write_model(model, partial)}
-    card = _finished_card(model, dataset, figures, folder=partial, clock=clock)
+    figures["parity"] = _write_model(model, partial)
+    card = _finished_card(model, dataset, figures, folder=partial, job=job)
     (partial / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-    return folder
+    return {"model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics}
 
 
 def build(order: FitOrder, dataset: Dataset) -> Net | Model:
@@ -53,7 +70,8 @@ def build(order: FitOrder, dataset: Dataset) -> Net | Model:
         name=order.name or order.kind, kind=order.kind, version="", digest="", framework=FRAMEWORK, bars=order.bars,
         transform=order.transform, lookback=order.lookback, horizon=order.horizon, levels=order.levels,
         features=dataset.specs, future=order.future, need_bars=dataset.need_bars, model_params=order.model_params,
-        seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.history.digest,
+        seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.digest, settings_digest=order.digest,
+        code_version=tickcast.__version__,
     )  # fmt: skip
     kind = find("models", order.kind)
     if not (hasattr(kind, "module") or hasattr(kind, "fit")):
@@ -66,16 +84,33 @@ def _is_net(model: Net | Model) -> bool:
     return hasattr(model, "module")
 
 
-def _fit(model: Net | Model, dataset: Dataset, order: FitOrder, report: Report, clock: Clock) -> Outcome:
-    if not _is_net(model):
-        model.fit(dataset, report)  # type: ignore[union-attr]
-        return Outcome()
-    net: Net = model  # type: ignore[assignment]
-    net.set_channels(*dataset.channel_statistics())
-    outcome = train(net.module(), dataset, order, report, clock)
-    if order.loss in POINT_LOSSES:
-        net.set_gaps(residual_gaps(net.predict, dataset, order.levels))
-    return outcome
+def _fit(model: Net | Model, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Fit in place; returns `fit` and, where there was one, `start` of the card's metrics."""
+    if _is_net(model):
+        return _fit_net(model, dataset, job)  # type: ignore[arg-type]
+    if job.parent is not None:
+        raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy="fit it without start")
+    model.fit(dataset, job.report)  # type: ignore[union-attr]
+    return {"fit": msgspec.to_builtins(Outcome())}
+
+
+def _fit_net(net: Net, dataset: Dataset, job: Job) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    if job.parent is not None:
+        figures["start"] = begin(net, job.parent)._asdict()
+    if job.parent is None or job.parent.start.mode != "finetune":
+        # finetuned weights have learnt their channels in the old units: with new ones, every input would have moved
+        net.set_channels(*dataset.channel_statistics())
+    fingerprint = {"order": job.order.digest, "data": dataset.digest}
+    if job.parent is not None:
+        fingerprint["start"] = job.parent.card.digest
+    checkpoints = Checkpoints(job.folder, fingerprint)
+    outcome = train(net.module(), dataset, job.order, job.report, job.clock, checkpoints=checkpoints)
+    if job.order.loss in POINT_LOSSES:
+        net.set_gaps(residual_gaps(net.predict, dataset, job.order.levels))
+    said = analyse(outcome.curve, start_loss=outcome.start_loss, status=outcome.status)
+    curve = [list(epoch) for epoch in outcome.curve]  # as JSON gives it back
+    return {**figures, "fit": {**msgspec.to_builtins(outcome), "curve": curve, **said}}
 
 
 def _write_model(model: Net | Model, folder: Path) -> float:
@@ -89,7 +124,7 @@ def _write_model(model: Net | Model, folder: Path) -> float:
 
 
 def _finished_card(
-    model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, clock: Clock
+    model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, job: Job
 ) -> ModelCard:
     runner = OnnxRunner(folder, model.card)
     naive = find("models", "naive")(model.card.transform, model.card.horizon, model.card.levels, 1)
@@ -97,9 +132,10 @@ def _finished_card(
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
     trained_from_ns, trained_to_ns = dataset.span_used()
     card = msgspec.structs.replace(
-        model.card, version=artefacts[MODEL][:12], metrics={**holdout, **figures}, artefacts=artefacts,
+        model.card, version=artefacts[GRAPH][:12], metrics={**holdout, **figures}, artefacts=artefacts,
         parameters=sum(p.numel() for p in model.module().parameters()) if _is_net(model) else 0,  # type: ignore[union-attr]
-        cost_us=_cost_us(runner, clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
+        cost_us=_cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
+        parent=job.parent.card.digest if job.parent else "", export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
     )  # fmt: skip
     return msgspec.structs.replace(card, digest=digest(card))
 

@@ -1,6 +1,7 @@
 """Closed bars of a job folder as flat columns, in the shape that kernels and features read. It changes no value."""
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from tickcast.errors import BadData
 from tickcast_trainer.order import BARS
 
 PRICES = ("open", "high", "low", "close")
-COLUMNS = ("symbol", "as_of_ns", "tie", *PRICES, "volume", "mask", "gap")
+DTYPES: dict[str, npt.DTypeLike] = {
+    "as_of_ns": np.int64, "tie": np.int64, **dict.fromkeys((*PRICES, "volume"), np.float64),
+    "mask": np.uint8, "gap": np.uint8,
+}  # fmt: skip
+COLUMNS = ("symbol", *DTYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class History:
     symbol: I32  # of each row
     first: I64  # per row: ordinal of the symbol's oldest bar since it was last cold
     ends: I64  # per symbol: the row after its last
-    digest: str  # SHA-256 of the file
+    digest: str  # SHA-256 of what the bars say, however the file is written
 
     def __len__(self) -> int:
         return len(self.symbol)
@@ -50,19 +55,27 @@ def read_history(folder: Path, *, on_gap: str) -> History:
     path = folder / BARS
     try:
         table = pq.read_table(path, columns=list(COLUMNS), memory_map=True)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"cannot read {path}: {error}") from None
     if not table.num_rows:
         raise BadData(f"{path} holds no bars")
     names, symbol = _symbols(table.column("symbol"), path)
     start = np.searchsorted(symbol, np.arange(len(names))).astype(np.int64)
-    mask, gap = _column(table, "mask", np.uint8), _column(table, "gap", np.uint8)
-    opened, high, low, close, volume = (_column(table, name, np.float64) for name in (*PRICES, "volume"))
-    bars = Bars(opened, high, low, close, volume, mask, _column(table, "as_of_ns", np.int64), start, UNWRAPPED)
+    columns = {name: _column(table, name, dtype) for name, dtype in DTYPES.items()}
+    *numbers, gap = (columns[name] for name in (*PRICES, "volume", "mask", "as_of_ns", "gap"))
     ends = np.append(start[1:], len(symbol))
-    return History(names, bars, gap, symbol, _first(symbol, start, gap, on_gap), ends, digest)
+    digest = _digest(names, symbol, columns)
+    return History(
+        names, Bars(*numbers, start, UNWRAPPED), gap, symbol, _first(symbol, start, gap, on_gap), ends, digest
+    )
+
+
+def _digest(names: list[str], symbol: I32, columns: dict[str, npt.NDArray[Any]]) -> str:
+    """Over names and little-endian columns in a fixed order: the same bars give it from any writer of Parquet."""
+    found = hashlib.sha256(json.dumps(names).encode())
+    for column in (symbol, *columns.values()):
+        found.update(column.astype(column.dtype.newbyteorder("<"), copy=False))
+    return found.hexdigest()
 
 
 def _column(table: pa.Table, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

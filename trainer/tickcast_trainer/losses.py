@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tickcast.errors import BadSettings
 
 Objective = Callable[[list[Tensor], Tensor, Tensor], Tensor]  # (inputs, target [B, H], scale [B, 1]) -> scalar
 Loss = Callable[[Tensor, Tensor], Tensor]  # (quantiles [B, H, Q], target [B, H]), both in units of scale -> scalar
-POINT_LOSSES = ("mae", "mse", "huber")  # they train the median only
+Point = Callable[[Tensor, Tensor], Tensor]  # (median [B, H], target [B, H]), both in units of scale -> scalar
 
 
 def make_objective(module: torch.nn.Module, name: str, levels: Sequence[float]) -> Objective:
@@ -28,14 +29,8 @@ def make_objective(module: torch.nn.Module, name: str, levels: Sequence[float]) 
 def make_loss(name: str, levels: Sequence[float]) -> Loss:
     if name == "quantile":
         return _pinball(levels)
-    point = list(levels).index(0.5)
-    functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "mae": torch.nn.functional.l1_loss,
-        "mse": torch.nn.functional.mse_loss,
-        "huber": torch.nn.functional.huber_loss,
-    }
-    function = functions[name]
-    return lambda quantiles, target: function(quantiles[:, :, point], target)
+    function, median = POINT_LOSSES[name], list(levels).index(0.5)
+    return lambda quantiles, target: function(quantiles[:, :, median], target)
 
 
 def _pinball(levels: Sequence[float]) -> Loss:
@@ -46,3 +41,30 @@ def _pinball(levels: Sequence[float]) -> Loss:
         return torch.maximum(level * error, (level - 1) * error).mean()
 
     return loss
+
+
+def _mape(median: Tensor, target: Tensor) -> Tensor:
+    """Error as a share of the true move; a move below one one-bar move counts as one, for it would count without end.
+
+    Not the share of the price: that is MAE, with every symbol weighed by how lively it is.
+    """
+    return ((target - median).abs() / target.abs().clamp(min=1.0)).mean()
+
+
+def _directional(median: Tensor, target: Tensor) -> Tensor:
+    """Huber, plus what a bet on the sign of the median loses: the true move, if it goes the other way.
+
+    The bet is smooth (a median of 0 loses 0.69 of the move), for a step has no slope to follow; Huber keeps the median
+    a forecast of the move instead of the odds of its sign.
+    """
+    bet = target.abs() * functional.softplus(-median * target.sign())
+    return functional.huber_loss(median, target) + bet.mean()
+
+
+POINT_LOSSES: dict[str, Point] = {  # they train the median only
+    "mae": functional.l1_loss,
+    "mse": functional.mse_loss,
+    "huber": functional.huber_loss,  # quadratic within one one-bar move
+    "mape": _mape,
+    "directional": _directional,
+}

@@ -1,5 +1,6 @@
 """The order of a fit: everything that steers it, so that order and bars alone repeat it. It does nothing."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,14 +8,28 @@ import msgspec
 from msgspec import Meta
 
 from tickcast.errors import BadData, BadSettings
+from tickcast.job_folder import BARS as BARS
+from tickcast.job_folder import ORDER as ORDER
+from tickcast.job_folder import START as START
 
 Positive = Annotated[int, Meta(ge=1)]
-ORDER, BARS = "order.json", "bars.parquet"
+Above = Annotated[float, Meta(gt=0)]
+NotBelow = Annotated[float, Meta(ge=0)]
+RATE, FINETUNE_RATE = 1e-3, 1e-4  # a tenth, so that a fit does not forget within a few steps what it begins with
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fitted model that the weights begin with."""
+
+    mode: Literal["warm", "finetune", "transfer"]
+    folder: Literal["start"] = "start"  # of the job folder: an order reaches nowhere else
+    freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
 
 
 class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`order.json` of a job folder. bars, features, future and levels are the deployment's settings."""
 
+    job: Literal["train"] = "train"
     kind: str = "nhits"
     name: str = ""  # of the model; empty = its kind
     model_params: dict[str, Any] = {}
@@ -26,26 +41,60 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     features: list[dict[str, Any]] = []  # the `[[features.set]]` entries
     future: list[str] = []
     split: Literal["default", "paper"] = "default"
-    loss: Literal["quantile", "mae", "mse", "huber", "nll"] = "quantile"
-    optimizer: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
+    start: Start | None = None  # None = weights by seed
+    loss: Literal["quantile", "mae", "mse", "huber", "mape", "directional", "nll"] = "quantile"
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    learning_rate: Above | None = None  # the highest; None = RATE, finetuning FINETUNE_RATE
+    weight_decay: NotBelow = 1e-4
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9  # of sgd
+    schedule: Literal["one_cycle", "constant", "step", "cosine", "plateau"] = "one_cycle"
+    rate_epochs: Positive = 3  # step: epochs between two drops; plateau: epochs without a better loss before one
+    rate_factor: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # what a drop leaves
+    gradient_clip: NotBelow = 1.0  # longest gradient of a step; 0 = as long as it is
     batch_size: Positive = 256
+    accumulate: Positive = 1  # batches in a step
+    precision: Literal["fp32", "bf16"] = "fp32"
+    recompute: bool = False  # activations in the backward pass: less memory for more time
     epochs: Positive = 30
     windows_per_epoch: Positive = 65_536  # fewer where the training part holds fewer
     validation_windows: Positive = 8_192  # evenly spaced over the part; the same in every epoch
     symbol_weight: Annotated[float, Meta(ge=0, le=1)] = 0.5  # a symbol of n windows is drawn as often as n ** this
+    half_life_bars: NotBelow = (
+        0.0  # a window so much older than its symbol's newest is drawn half as often; 0 = equally
+    )
     patience: Positive = 5  # epochs without a better validation loss
-    time_budget_s: Annotated[float, Meta(gt=0)] = 600.0
+    time_budget_s: Above = 600.0
+    checkpoint_s: Above = 30.0  # at most so long between two checkpoints
     threads: Positive = 1
     seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
     created_ns: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        finetunes = self.start is not None and self.start.mode == "finetune"
+        return self.learning_rate or (FINETUNE_RATE if finetunes else RATE)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that steers the fit; when it was ordered does not."""
+        steering = msgspec.structs.replace(self, created_ns=0)
+        return hashlib.sha256(msgspec.json.encode(steering, order="sorted")).hexdigest()
+
+
+def order_of(fields: dict[str, Any]) -> FitOrder:
+    """An order that may hold `params`, as a person gives them: FitOrder's own keys, and all others the model's."""
+    known, fields = set(FitOrder.__struct_fields__), {**fields}
+    params: dict[str, Any] = fields.pop("params", {})
+    own = {name: value for name, value in params.items() if name in known}
+    models = {name: value for name, value in params.items() if name not in known}
+    return msgspec.convert({**fields, **own, "model_params": {**fields.get("model_params", {}), **models}}, FitOrder)
 
 
 def read_order(folder: Path) -> FitOrder:
     path = folder / ORDER
     try:
-        return msgspec.json.decode(path.read_bytes(), type=FitOrder)
+        return order_of(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
     except OSError as error:
         raise BadData(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.ValidationError, msgspec.DecodeError) as error:

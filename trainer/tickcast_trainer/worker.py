@@ -1,31 +1,33 @@
-"""The body of the child process of a fit: `python -m tickcast_trainer.worker JOB_FOLDER`.
+"""The body of the child process of a job: `python -m tickcast_trainer.worker JOB_FOLDER`.
 
 It holds no broker and no store. Progress goes to `progress.jsonl`, the result to `result.json`, written last and whole.
+A `limits.json` in the folder binds it first; SIGTERM asks it to end early with what it has.
 """
 
+import errno
+import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tickcast.errors import EXIT_DIED, EXIT_OK, BadRequest, TickcastError
-from tickcast_trainer.order import read_order
+from tickcast.errors import EXIT_DIED, EXIT_OK, BadData, BadRequest, BadSettings, TickcastError
+from tickcast.job_folder import BARS, LIMITS, ORDER, PROGRESS, RESULT, SOURCE, Limits, Result, write_whole
 
-PROGRESS, RESULT = "progress.jsonl", "result.json"
+BODIES = {  # what an order calls `job` -> the module whose run(folder, report) does it and returns the result
+    "train": "tickcast_trainer.fit",
+    "evaluate": "tickcast_trainer.judge",
+    "backtest": "tickcast_desk.backtest",
+    "optimize": "tickcast_trainer.tune",
+}
 NICE = 19
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`result.json`."""
-
-    ok: bool
-    model: str = ""  # folder, relative to the job's
-    status: str = ""  # train.Outcome's
-    metrics: dict[str, Any] = {}
-    error_code: str = ""
-    error: str = ""
+MOST_ERROR = 4_000  # characters
+NO_MEMORY = ("out of memory", "allocate memory")  # torch raises a RuntimeError that says so
 
 
 def main(arguments: list[str]) -> int:
@@ -34,42 +36,85 @@ def main(arguments: list[str]) -> int:
         return BadRequest.exit_code
     folder = Path(arguments[0])
     os.nice(NICE)
-    result = work(folder)
-    partial = folder / f".{RESULT}"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-    partial.replace(folder / RESULT)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    sandbox = bind(folder)
+    result = msgspec.structs.replace(work(folder, asked.is_set), sandbox=sandbox)
+    write_whole(folder / RESULT, msgspec.json.format(msgspec.json.encode(result)))
     return EXIT_OK if result.ok else EXIT_DIED
 
 
-def work(folder: Path) -> Result:
+def bind(folder: Path) -> str:
+    """A fit from the shell has no limits: it may take what its person may."""
+    path = folder / LIMITS
+    if not path.exists():
+        return "none"
+    from tickcast_trainer import limits
+
+    return limits.bind(folder, msgspec.json.decode(path.read_bytes(), type=Limits))
+
+
+def work(folder: Path, asked_to_stop: Callable[[], bool] = lambda: False) -> Result:
     """Every failure becomes a result with a stable code: the parent has nothing else to read."""
     try:
-        threads = read_order(folder).threads
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
-        from tickcast.inference.load import read_card
-        from tickcast_trainer import fit
-
+        order = read(folder)
+        os.environ["OMP_NUM_THREADS"] = str(order.get("threads", 1))  # read when torch is imported
+        body = importlib.import_module(body_of(order))
+        if (folder / SOURCE).exists() and not (folder / BARS).exists():
+            importlib.import_module("tickcast_desk.fit").gather(folder)
         with (folder / PROGRESS).open("ab", buffering=0) as progress:
-            model = fit.run(folder, ProgressFile(progress, os.getppid()))
-        card = read_card(model)
+            found = body.run(folder, ProgressFile(progress, os.getppid(), asked_to_stop))
+        return as_result(found)
     except TickcastError as error:
-        return Result(ok=False, error_code=error.code, error=str(error))
-    except MemoryError:
-        return Result(ok=False, error_code="out_of_memory", error="the fit needs more memory than it was given")
+        return failed(error.code, str(error))
     except Exception as error:  # a plugin may raise anything
-        return Result(ok=False, error_code="fit_failed", error=f"{type(error).__name__}: {error}")
-    return Result(ok=True, model=model.name, status=card.metrics["fit"]["status"], metrics=card.metrics)
+        if is_lack_of_memory(error):
+            return failed("out_of_memory", "the job needs more memory than it was given")
+        return failed("job_failed", f"{type(error).__name__}: {error}")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    path = folder / ORDER
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise BadData(f"cannot read {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise BadSettings(f"{path}: {error}") from None
+
+
+def body_of(order: dict[str, Any]) -> str:
+    job = str(order.get("job", "train"))
+    if job not in BODIES:
+        raise BadSettings(f"{ORDER}: there is no job named '{job}'", remedy=f"known: {', '.join(BODIES)}")
+    return BODIES[job]
+
+
+def as_result(found: dict[str, Any]) -> Result:
+    named = {name: found[name] for name in ("model", "status", "metrics") if name in found}
+    return Result(ok=True, content={name: found[name] for name in found if name not in named}, **named)
+
+
+def failed(code: str, error: str) -> Result:
+    return Result(ok=False, error_code=code, error=error[:MOST_ERROR])
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, MemoryError) or said
 
 
 class ProgressFile:
-    """One JSON line per report; asks for an early end when the parent is gone."""
+    """One JSON line per report; asks for an early end when it was told to stop or the parent is gone."""
 
-    def __init__(self, file: Any, parent: int) -> None:
-        self._file, self._parent = file, parent
+    def __init__(self, file: Any, parent: int, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+        self._file, self._parent, self._asked_to_stop = file, parent, asked_to_stop
 
     def __call__(self, *, step: int, steps: int, **figures: float) -> bool:
         self._file.write(msgspec.json.encode({"step": step, "steps": steps, **figures}) + b"\n")
-        return os.getppid() == self._parent
+        return os.getppid() == self._parent and not self._asked_to_stop()
 
 
 if __name__ == "__main__":

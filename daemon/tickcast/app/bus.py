@@ -1,6 +1,6 @@
 """What a bus is to the daemon: where ticks come from, where results go, and when they count."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from tickcast.app.units import Committing
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.columns import Source
+from tickcast.edges.control_messages import Message
 from tickcast.errors import TickcastError
 from tickcast.registry.store import Store
 
@@ -39,6 +40,7 @@ class Opened:
     sink: pump.Sink
     records: Records
     committing: Committing | None = None
+    control: Callable[[], AbstractAsyncContextManager[AsyncIterator[Message]]] | None = None  # commands
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
 
     to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live

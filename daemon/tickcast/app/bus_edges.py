@@ -11,8 +11,9 @@ from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, RawBatch, Source
-from tickcast.core.engine import Event, Heartbeat, Outcome
+from tickcast.core.events import Event, Heartbeat, Outcome
 from tickcast.core.ladder import RUNGS
+from tickcast.edges.control_messages import CONTROL, Message, from_memory
 from tickcast.edges.memory_bus import MemoryBus
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
@@ -129,6 +130,17 @@ class EmbeddedBus:
         subscription = self._bus.subscribe(*topics)
         source = BatchSource(subscription, topics[0], serving.settings, clock)
         try:
-            yield Opened(source, BusSink(self._bus, serving), self._bus, lag=source.lag)
+            yield Opened(
+                source, BusSink(self._bus, serving), self._bus, lag=source.lag,
+                control=lambda: self._commands(serving.settings.topics.prefix + CONTROL),
+            )  # fmt: skip
+        finally:
+            self._bus.unsubscribe(subscription)
+
+    @asynccontextmanager
+    async def _commands(self, topic: str) -> AsyncIterator[AsyncIterator[Message]]:
+        subscription = self._bus.subscribe(topic)
+        try:
+            yield from_memory(subscription)
         finally:
             self._bus.unsubscribe(subscription)

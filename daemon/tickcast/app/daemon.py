@@ -6,26 +6,27 @@ import os
 import resource
 import sys
 from contextlib import AsyncExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
 from tickcast.app.beside import beside
 from tickcast.app.bus import Bus, OpenAgain
+from tickcast.app.control_desk import ControlDesk, Session
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pulse import Pulse
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
 from tickcast.app.warm import warm_up
 from tickcast.app.wiring import Serving, build
-from tickcast.clock import Clock, SystemClock
+from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import NOBODY
 from tickcast.edges.query_socket import QueryServer
 from tickcast.edges.systemd import Notifier
 from tickcast.edges.telemetry import Latency, LoopLag
 from tickcast.errors import Reason, StoreStalled
-from tickcast.records import Accuracy, Health
+from tickcast.records import Accuracy, Command, Health, Reply
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
@@ -84,15 +85,37 @@ class Daemon:
             self.bus = bus = await stack.enter_async_context(self._bus.open(self.serving, self.store, self._clock))
             self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
             self.pump = Pump(self.serving, bus.source, bus.sink, thread=thread, units=self.units, clock=self._clock)
+            self.control = await stack.enter_async_context(ControlDesk.open(self._control_session(thread)))
             await stack.enter_async_context(beside(
                 self.units.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._go_live(),
                 QueryServer(self.store, self.settings.runtime.folder / "query.sock").serve(), *bus.jobs,
+                *self.control.running(),
             ))  # fmt: skip
             self._pulse = Pulse(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
             stack.callback(self._end_pulse)
             share_the_interpreter()
             stack.callback(gc.unfreeze)
             return await self._pump_on()
+
+    def _control_session(self, thread: EngineThread) -> Session:
+        return Session(
+            self.settings,
+            self._clock,
+            self.serving,
+            self.store,
+            thread,
+            self.units,
+            self.pump,
+            self.bus,
+            self.health,
+            self.accuracy,
+            self.drain,
+        )
+
+    async def command(self, command: str, by: str = "local", **args: Any) -> Reply:
+        """The final reply to a command of this process itself, which may do anything."""
+        order = Command(id=fresh_id(), command=command, args=args)
+        return await self.control.inbox.call(order, by=by, role="admin")
 
     async def _pump_on(self) -> bool:
         """Until a drain, or until the bus has other partitions for us: then True."""

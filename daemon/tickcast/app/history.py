@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tickcast.app.wiring import Serving, build
-from tickcast.core.engine import Outcome
+from tickcast.core.events import Outcome
 from tickcast.edges.tape import Tape
 from tickcast.errors import BadData
 from tickcast.settings import Settings

@@ -17,11 +17,13 @@ from tickcast.app.bus import OpenAgain, Opened
 from tickcast.app.kafka_edges import KafkaSink, KafkaSource
 from tickcast.app.recovery import Place
 from tickcast.app.restore import recover
-from tickcast.app.wiring import Serving, build
+from tickcast.app.wiring import Serving, build, known_models
 from tickcast.clock import Clock
 from tickcast.columns import Source
+from tickcast.edges.control_messages import CONTROL, REPLIES, Message
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Committed
+from tickcast.edges.kafka.control import ControlReader
 from tickcast.edges.kafka.delivery import Commit, Delivery, Sealed
 from tickcast.edges.kafka.reader import Bounds, Reader
 from tickcast.errors import BadBroker, BadStore, BrokerAway, StoreStalled
@@ -79,7 +81,7 @@ class KafkaBus:
             yield Opened(
                 source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
                 lag=reader.lag, lag_s=source.lag_s, jobs=self._jobs(reader, ticks),
-                goes_on=taken.goes_on and partial(taken.goes_on, commits),
+                goes_on=taken.goes_on and partial(taken.goes_on, commits), control=self._commands,
             )  # fmt: skip
 
     def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:
@@ -111,13 +113,18 @@ class KafkaBus:
             self._log.warning("snapshot_refused", reason=problem)
             return None
         try:
-            await asyncio.to_thread(lambda: build(self._settings).engine.resume(state))
+            await asyncio.to_thread(_take_over, build(self._settings), state)
         except BadStore as problem:  # half filled, that engine could not begin without a snapshot either
             self._log.warning("snapshot_refused", reason=str(problem))
             return None
-        serving.engine.resume(state)
+        await asyncio.to_thread(_take_over, serving, state)
         self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
         return state.positions
+
+    @asynccontextmanager
+    async def _commands(self) -> AsyncIterator[AsyncIterator[Message]]:
+        async with ControlReader.open(self._settings.kafka, self._settings.topics.prefix + CONTROL) as reader:
+            yield reader.messages()
 
     def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return [self._watch_partitions(reader, ticks)]
@@ -134,10 +141,18 @@ class KafkaBus:
 
     def _outputs(self) -> list[str]:
         names = ["forecasts", "dlq", *(["features"] if self._settings.features.publish else [])]
+        names += [CONTROL, REPLIES] if self._settings.control.keys_file else []
         return [self._settings.topics.prefix + name for name in names]
 
     def _note_waiting(self, problem: str, pause_s: float) -> None:
         self._log.warning("broker_away", reason=problem, retry_s=pause_s)
+
+
+def _take_over(serving: Serving, state: State) -> None:
+    """The engine as it was, with the models that it knew by then."""
+    if "ladder" in state.facts:
+        known_models(serving, state.part("ladder").facts["models"])
+    serving.engine.resume(state)
 
 
 class Patience:

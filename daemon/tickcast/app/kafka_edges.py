@@ -15,7 +15,7 @@ from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Rejects, Source
-from tickcast.core.engine import Event, Heartbeat, Letters, Outcome, Reached
+from tickcast.core.events import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
 from tickcast.edges.kafka.delivery import Delivery, Parcel

@@ -18,7 +18,7 @@ from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded
-from tickcast.core.engine import Outcome
+from tickcast.core.events import Outcome
 from tickcast.core.ladder import RUNGS
 from tickcast.edges.mqtt import MqttMirror
 from tickcast.edges.mqtt_source import MqttSource

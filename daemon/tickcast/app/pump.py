@@ -13,7 +13,8 @@ from tickcast.app.engine_thread import EngineThread
 from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
-from tickcast.core.engine import Event, Outcome
+from tickcast.core.events import Event, Outcome
+from tickcast.core.on_demand import Answer, Ask
 from tickcast.edges.telemetry import Latency
 
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
@@ -71,6 +72,7 @@ class Pump:
         self.turn_time = Latency()
         self.passes = 0  # turns of the loop, empty ones too
         self.waits = False  # for room in the store or the bus
+        self.paused = False  # nothing is fetched; what was is published, stored and committed
         self._engine = serving.engine
         self._source = source
         self._sink = sink
@@ -79,6 +81,8 @@ class Pump:
         self._clock = clock
         self._stopping = False
         self._was_brief = False  # the last turn
+        self._asks: list[Ask] = []  # that no turn has taken yet
+        self._asking: dict[int, asyncio.Future[Answer]] = {}  # by the ask's id()
 
     def stop(self) -> None:
         """After the turn that is under way."""
@@ -94,18 +98,47 @@ class Pump:
             self.waits = False
             if self._stopping:
                 return
-            fetched = await self._source.next_fetched(MAX_WAIT_S)
+            fetched = await self._next_fetched()
             if fetched is None:
                 return
             if fetched:
                 call = self._thread.call_briefly if self._is_brief(fetched) else self._thread.call
                 outcome, encoded = await call(lambda fetched=fetched: self._turn(fetched))  # type: ignore[misc]
                 self._sink.publish(encoded)
+                self._hand_out(outcome.answers)
                 self.meter.note(outcome, self._clock.now_ns())
                 self._units.add(outcome)
             if self._units.due:
                 await self.close_unit()
             await asyncio.sleep(0)
+
+    async def _next_fetched(self) -> list[Any] | None:
+        if self.paused:
+            await asyncio.sleep(MAX_WAIT_S)
+            return []
+        return await self._source.next_fetched(MAX_WAIT_S)
+
+    async def ask(self, ask: Ask) -> Answer:
+        """Its answer, out of the same call of the model as that of the ticks of its moment."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asking[id(ask)] = future
+        self._asks.append(ask)
+        try:
+            self._hand_out(await self._thread.call_briefly(self._answer_asks))
+            return await future
+        finally:
+            del self._asking[id(ask)]
+
+    def _answer_asks(self) -> list[Answer]:
+        """Unless a turn has taken them meanwhile."""
+        asks, self._asks = self._asks, []
+        return self._engine.turn(asks, self._clock.now_ns()).answers if asks else []
+
+    def _hand_out(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            future = self._asking.get(id(answer.ask))
+            if future is not None and not future.done():
+                future.set_result(answer)
 
     async def close_unit(self, *, last: bool = False) -> None:
         """Between turns; where a snapshot is due, or at the end, the state as it is now goes with the unit."""
@@ -118,7 +151,8 @@ class Pump:
 
     def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
         began = self._clock.monotonic_ns()
-        outcome = self._engine.turn(self._source.events(fetched), self._clock.now_ns())
+        asks, self._asks = self._asks, []
+        outcome = self._engine.turn([*self._source.events(fetched), *asks], self._clock.now_ns())
         encoded = self._sink.encode(outcome, self._clock.now_ns())
         took = self._clock.monotonic_ns() - began
         self.turn_time.record(took)

@@ -11,7 +11,8 @@ import structlog
 
 from tickcast.clock import Clock
 from tickcast.columns import Source
-from tickcast.core.engine import Engine, Letters, Outcome
+from tickcast.core.engine import Engine
+from tickcast.core.events import Letters, Outcome
 from tickcast.errors import Reason, StoreStalled
 from tickcast.records import Accuracy, DeadLetter
 from tickcast.registry.store import Store, Unit
@@ -43,6 +44,7 @@ class Closed(NamedTuple):
     unit: Unit
     sealed: Any
     state: Any  # of the engine after it; None = not to be saved
+    saving: asyncio.Future[None] | None  # somebody waits for that
 
 
 class CommitUnits:
@@ -60,6 +62,7 @@ class CommitUnits:
         self._opened_ns = clock.monotonic_ns()
         self._queue: asyncio.Queue[Closed] = asyncio.Queue()
         self._open = 0
+        self._saving: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
@@ -96,7 +99,14 @@ class CommitUnits:
         return age_ms >= self._settings.store.unit_ms or self._unit_bytes >= self._settings.store.unit_bytes
 
     def snapshot_due(self, *, last: bool) -> bool:
-        return self._bus is not None and self._bus.snapshot_due(last=last)
+        return self._bus is not None and self._bus.snapshot_due(last=last or self._saving is not None)
+
+    async def saved(self) -> None:
+        """Returns once the engine's state of now, or a later one, is where a restart finds it; at once where the bus
+        has no place for it."""
+        if self.snapshot_due(last=True):
+            self._saving = self._saving or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._saving)
 
     def close(self, state: Any = None) -> None:
         """Hand the unit over, with the engine's state after it where that is to be saved."""
@@ -110,12 +120,15 @@ class CommitUnits:
         self._idle.clear()
         if self._open >= self._settings.store.max_units_behind:
             self._room.clear()
-        self._queue.put_nowait(Closed(unit, self._bus.seal() if self._bus else None, state))
+        saving = None
+        if state is not None:
+            saving, self._saving = self._saving, None
+        self._queue.put_nowait(Closed(unit, self._bus.seal() if self._bus else None, state, saving))
 
     async def write_all(self) -> None:
         """The background chain: one unit after the other, for ever. What is committed is published and stored."""
         while True:
-            unit, sealed, state = await self._queue.get()
+            unit, sealed, state, saving = await self._queue.get()
             if self._bus:
                 await self._bus.settle(sealed)
             await self._write(unit)
@@ -123,6 +136,8 @@ class CommitUnits:
                 await self._bus.commit(sealed, unit.offsets)
                 if state is not None:
                     await self._bus.save(state)
+            if saving is not None and not saving.done():
+                saving.set_result(None)
             self._open -= 1
             self._room.set()
             if not self._open:

@@ -1,5 +1,6 @@
 """Settings -> the parts that serve: symbols, codec, features, models, engine. Live and replay are built here alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from tickcast.core.fold import Adjustments
 from tickcast.core.ladder import Ladder
 from tickcast.core.questions import bar_identity
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, parse_calendar
-from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.errors import BadData, BadModel, BadRequest, BadSettings, BadStore
 from tickcast.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import ModelCard
+from tickcast.registry.artefacts import Artefacts, artefact_folder
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
@@ -70,7 +72,12 @@ def _rung(name: str, settings: Settings) -> Runner:
 
 def _net(folder: Path, settings: Settings, features: FeatureSet) -> Runner:
     runner = open_model(folder, tile=settings.inference.tile)
-    card = runner.card
+    refuse_unfit(runner.card, settings, features)
+    return runner
+
+
+def refuse_unfit(card: ModelCard, settings: Settings, features: FeatureSet) -> None:
+    """BadModel where the model was made for another deployment."""
     for what, theirs, ours in (
         ("bars", card.bars, bar_identity(settings)),
         ("forecast.transform", card.transform, settings.forecast.transform),
@@ -80,10 +87,25 @@ def _net(folder: Path, settings: Settings, features: FeatureSet) -> Runner:
     ):
         if theirs != ours:
             raise BadModel(
-                f"the model in {folder} was made for {what} = {theirs}, this deployment has {ours}",
+                f"the model {card.name} was made for {what} = {theirs}, this deployment has {ours}",
                 remedy="fit a model with these settings: tickcast fit",
             )
-    return runner
+
+
+def known_models(serving: Serving, digests: Sequence[str]) -> None:
+    """Install the models that a state of the engine names, from the registry's files; BadStore where one is gone."""
+    ladder = serving.ladder
+    if ladder is None:
+        return
+    here = {card.digest for card in ladder.cards}
+    for digest in digests:
+        if digest in here:
+            continue
+        try:
+            folder = Artefacts(artefact_folder(serving.settings)).open(digest)
+            serving.engine.install(open_model(folder, tile=serving.settings.inference.tile))
+        except (BadModel, BadRequest) as problem:
+            raise BadStore(f"the state was made with a model that cannot be opened: {problem}") from None
 
 
 def _calendar(settings: Settings) -> ClosedTime:

@@ -53,7 +53,7 @@ class ArrowWriter:
         self._most_bytes, self._partition_of = settings.kafka.batch_bytes - AROUND, partition_of
         self._expires_after_ns = forecast.expires_bars * bars.every_ms * 10**6 if bars.kind == "time" else None
         self._median = forecast.quantiles.index(0.5)
-        self._models = pa.array([card.name for card in cards], TEXT), pa.array([card.version for card in cards], TEXT)
+        self._cards = cards
         self._rungs = pa.array(rung_names)
         self._qualities = pa.array([[str(f.name).lower() for f in Quality if f & k] for k in range(QUALITIES)])
         self._same = _one_row(FORECASTS, {
@@ -67,12 +67,15 @@ class ArrowWriter:
         """As ForecastWriter's, but for the number of messages."""
         order, bounds = self._plan(forecasts.symbol, symbols)
         rows, after_ns = forecasts.take(order), self._expires_after_ns
+        names, versions = (
+            pa.array([getattr(card, what) for card in self._cards], TEXT) for what in ("name", "version")
+        )
         columns = {
             "id": _hex(rows.id_high, rows.id_low),
             "target_ns": pa.nulls(len(rows), pa.list_(WHOLE)) if after_ns is None else _lists(rows.target_ns),
             "quantiles": _lists(rows.quantiles), "point": _lists(rows.quantiles[:, :, self._median]),
-            "anchor": rows.anchor, "scale": rows.scale, "model": self._models[0].take(rows.model),
-            "version": self._models[1].take(rows.model), "rung": self._rungs.take(rows.rung),
+            "anchor": rows.anchor, "scale": rows.scale, "model": names.take(rows.model),
+            "version": versions.take(rows.model), "rung": self._rungs.take(rows.rung),
             "quality": self._qualities.take(rows.flags & (QUALITIES - 1)),
             "age_ms": (produced_ns - rows.as_of) // 10**6,
             "expires_ns": pa.nulls(len(rows), WHOLE) if after_ns is None else rows.as_of + after_ns,

@@ -80,7 +80,7 @@ class ForecastWriter:
         self._cards, self._rungs, self._device = cards, rung_names, device
         every_ns = settings.bars.every_ms * 10**6
         self._expires_after_ns = settings.forecast.expires_bars * every_ns if settings.bars.kind == "time" else -1
-        self._texts: dict[tuple[int, tuple[Source, ...]], Texts] = {}
+        self._texts: dict[tuple[int, tuple[Source, ...], int], Texts] = {}
 
     def encode(
         self, forecasts: Forecasts, symbols: SymbolTable, *, produced_ns: int, sources: Sequence[Source]
@@ -117,9 +117,9 @@ class ForecastWriter:
         return writing.encoded(rows.symbol)
 
     def _pieces(self, horizon: int, sources: tuple[Source, ...]) -> Texts:
-        key = horizon, sources
+        key = horizon, sources, len(self._cards)
         if key not in self._texts:
-            self._texts.clear()  # a horizon never changes and sources only ever grow
+            self._texts.clear()  # a horizon never changes; sources and models only ever grow
             pieces = _forecast_pieces(horizon, self._levels, self._transform, self._device)
             pieces += [b'"model":%b,"version":%b,"rung":' % (json_of(c.name), json_of(c.version)) for c in self._cards]
             pieces += [json_of(name) for name in self._rungs]

@@ -5,8 +5,8 @@ all of them, and then works through the closed bars in order: settle, adapt at m
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,17 +21,21 @@ from tickcast.columns import (
     Inputs,
     RawBatch,
     Rejects,
-    Scores,
     TickBatch,
 )  # fmt: skip
 from tickcast.core import scoring, windows
+from tickcast.core.asking import Asking, rows_in
+from tickcast.core.events import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.core.features import FeatureSet
 from tickcast.core.fold import Adjustments, ClosedBars, Folder, ring_length
 from tickcast.core.ladder import Ladder, Raw
+from tickcast.core.on_demand import Ask, Window
 from tickcast.core.questions import NOBODY, due, make_ids
+from tickcast.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, target_times
 from tickcast.core.scorekeeper import Scorekeeper, rows_of
-from tickcast.errors import BadOutput, Quality, Reason
+from tickcast.errors import BadOutput, BadRequest, Quality, Reason
+from tickcast.plugin import Runner
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.state import Array, Part, State, put_rows
@@ -42,50 +46,7 @@ class Decoder(Protocol):
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Tells a silent partition that event time has moved on, after the record of `offset`."""
-
-    topic: str
-    partition: int
-    ts: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """The source has been read up to here, whether or not ticks came of it."""
-
-    topic: str
-    partition: int
-    next_offset: int
-
-
 U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
-
-
-class Letters(NamedTuple):
-    """Messages that were refused, with why; the bytes stay in their batch. As an event: refused before the codec."""
-
-    raw: RawBatch
-    rejects: Rejects
-
-
-Event = RawBatch | Heartbeat | Command | Letters | Reached
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one turn did, in columns."""
-
-    bars: list[BarBatch] = field(default_factory=list)
-    forecasts: list[Forecasts] = field(default_factory=list)
-    scores: list[Scores] = field(default_factory=list)
-    vectors: list[FeatureRows] = field(default_factory=list)
-    letters: list[Letters] = field(default_factory=list)
-    positions: dict[tuple[str, int], int] = field(default_factory=dict)
-    questions: int = 0
-    unasked: int = 0  # conflated or skipped
 
 
 @dataclass(slots=True)
@@ -113,6 +74,8 @@ class Engine:
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
         )
         self.scorekeeper = Scorekeeper(settings, symbols, ladder.cards if ladder else [])
+        self.routes = Routes(symbols, settings.symbols.groups, ladder.cards if ladder else [])
+        self._asking = Asking(self, settings, symbols)
         self._settings = settings
         self._symbols = symbols
         self._decoder = decoder
@@ -137,6 +100,8 @@ class Engine:
                 self._refuse(event)
             elif isinstance(event, Reached):
                 self._reach(event)
+            elif isinstance(event, Ask):
+                self._want(event)
             else:
                 self._answer(now_ns)
                 self._obey(event)
@@ -178,7 +143,7 @@ class Engine:
 
     def _parts(self) -> dict[str, Part]:
         """What remembers something, in the order in which it is resumed."""
-        ladder: dict[str, Part] = {} if self.ladder is None else {"ladder": self.ladder}
+        ladder: dict[str, Part] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
         return {"symbols": self._symbols, "folder": self.folder, "score": self.scorekeeper, **ladder}
 
     def _ring(self) -> Iterator[tuple[str, Array, I64]]:
@@ -188,10 +153,23 @@ class Engine:
         yield from ((name, column, rows) for name, column in windows.ring_columns(self.folder.bars).items())
         yield "values", self._values, rows[:, -lookback:]
 
+    def install(self, runner: Runner) -> None:
+        """Another model, which nobody is asked of before `use_model` names it. Between two turns."""
+        if self.ladder is None:
+            raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
+        if self.ladder.add(runner):
+            self.scorekeeper.add_model()
+
     def _obey(self, command: Command) -> None:
-        """The barrier has been kept; `use_model` puts a model that is already loaded at the top of the ladder."""
+        """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
+        no model takes a route back."""
         if command.command == "use_model" and self.ladder is not None:
-            self.ladder.prefer(str(command.args.get("name", "")))
+            model, route = str(command.args.get("model", "")), str(command.args.get("route", DEFAULT))
+            number = self.ladder.number(model) if model or route == DEFAULT else NO_MODEL
+            if route == DEFAULT:
+                self.ladder.prefer(number)
+            else:
+                self.routes.set(route, number)
 
     def _take(self, raw: RawBatch) -> None:
         ticks, rejects = self._decoder.decode(raw)
@@ -232,20 +210,29 @@ class Engine:
         values = self._remember(bars, first)
         if publish:
             self._publish_vectors(bars.take(is_due), values[is_due])
-        model = self.ladder.choose(bars.ordinal - first + 1)
+        held = bars.ordinal - first + 1
+        model = self.routes.choose(self.ladder.choose(held), bars.symbol, held)
         rows = np.flatnonzero(is_due & (model != NOBODY))
-        symbol, as_of = bars.symbol[rows], bars.as_of[rows]
+        window = self._window(bars.symbol[rows], bars.as_of[rows], bars.ordinal[rows], first[rows])
+        self._pending.append(_Asked(closed, rows, *window, model[rows].astype(np.int32)))
+
+    def _window(self, symbol: I32, as_of: I64, ordinal: I64, first: I64) -> Window:
+        """What a model is asked at these bars, copied."""
         names = self._settings.features.future
         future = (
-            windows.calendar_channels(self._targets(as_of), list(names))
+            windows.calendar_channels(self.targets(as_of), list(names))
             if names
-            else np.empty((len(rows), self._settings.forecast.horizon, 0), np.float32)
+            else np.empty((len(symbol), self._settings.forecast.horizon, 0), np.float32)
         )
-        inputs, anchor, scale = windows.gather_inputs(
-            self.folder.bars, self._values, symbol, bars.ordinal[rows], first[rows],
+        return Window(*windows.gather_inputs(
+            self.folder.bars, self._values, symbol, ordinal, first,
             lookback=self._settings.window.lookback, transform=self._transform, future=future,
-        )  # fmt: skip
-        self._pending.append(_Asked(closed, rows, inputs, anchor, scale, model[rows].astype(np.int32)))
+        ))  # fmt: skip
+
+    def _want(self, ask: Ask) -> None:
+        """Its windows as they are at this place in the stream; the models are asked together with what else is due."""
+        self._open_closed()
+        self._outcome.answers += self._asking.take(ask, self._window)
 
     def _remember(self, bars: BarBatch, first: I64) -> F64:
         """Compute the features of bars that are in the rings, and keep them beside the bars."""
@@ -268,7 +255,7 @@ class Engine:
             b = bars.take(rows)
             self._outcome.vectors.append(FeatureRows(b.symbol, b.as_of, b.tie, b.partition, b.offset, values[rows]))
 
-    def _targets(self, as_of: I64) -> I64:
+    def targets(self, as_of: I64) -> I64:
         steps = self._settings.forecast.horizon
         if self._settings.bars.kind != "time":
             return np.full((len(as_of), steps), -1, np.int64)
@@ -276,14 +263,33 @@ class Engine:
 
     def _answer(self, now_ns: int) -> None:
         """Ask the models once for all pending questions, then work through the closed bars in order."""
+        self._open_closed()
+        pending, self._pending = self._pending, []
+        wanted = self._asking.waiting()
+        if not (pending or wanted) or self.ladder is None:
+            return
+        asked = [self._shed(_join(pending), now_ns)] if pending else []
+        inputs = [*(a.inputs for a in asked), *(w.window.inputs for w in wanted)]
+        models = [*(a.model for a in asked), *(w.model for w in wanted)]
+        together = len(models) > 1
+        raw = self.ladder.ask(
+            Inputs.concat(inputs) if together else inputs[0], np.concatenate(models) if together else models[0]
+        )
+        at = 0
+        for questions in asked:
+            at = len(questions.rows)
+            self._settle(questions, rows_in(raw, slice(at)))
+        for want in wanted:
+            self._outcome.answers.append(self._asking.answer(want, rows_in(raw, slice(at, at + len(want)))))
+            at += len(want)
+
+    def _open_closed(self) -> None:
         for closed in self.folder.closed():
             self._open_questions(closed)
-        pending, self._pending = self._pending, []
-        if not pending or self.ladder is None:
-            return
-        asked = self._shed(_join(pending), now_ns)
+
+    def _settle(self, asked: _Asked, raw: Raw) -> None:
+        """Work through closed bars, whose questions the models have answered."""
         bars = asked.closed.bars
-        raw = self.ladder.ask(asked.inputs, asked.model)
         answers = self._answers(asked, raw)
         question = np.full(len(bars), -1, np.int64)
         question[asked.rows] = np.arange(len(asked.rows))
@@ -341,7 +347,7 @@ class Engine:
         return Forecasts(
             bars.symbol, bars.ordinal, bars.as_of, bars.tie, bars.partition, bars.offset, anchor, scale, raw.rung,
             raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
-            self._targets(bars.as_of), quantiles, answers.confidence, asked.closed.stamps_ns[rows],
+            self.targets(bars.as_of), quantiles, answers.confidence, asked.closed.stamps_ns[rows],
         )  # fmt: skip
 
 

@@ -132,6 +132,16 @@ class Folder:
         held: I64 = state["next"] - state["first"]
         return held
 
+    def newest_bars(self, symbol: I32) -> tuple[I64, I64, I64]:
+        """Ordinal of the last closed bar of each, of its oldest since it was last cold, and the last one's as_of."""
+        state = self._state.symbol[symbol]
+        return state["next"] - 1, state["first"].copy(), state["as_of"].copy()
+
+    def home_of(self, symbol: I32) -> I32:
+        """The partition that each lives in; -1 where that is not known."""
+        home: I32 = np.where(symbol >= 0, self._state.symbol["partition"][symbol], -1).astype(np.int32)
+        return home
+
     def fold(self, raw: RawBatch, ticks: TickBatch) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
         """Leaves closed bars to `closed`; yields those that must be worked off before this partition may close more,
         and at last what was refused.

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from tickcast.columns import F64, I32, I64, U8, Inputs
 from tickcast.compiled import lean_njit
-from tickcast.core.questions import choose_rungs, id_seeds
-from tickcast.errors import BadModel, BadRequest, BadStore, Quality
+from tickcast.core.questions import NOBODY, choose_rungs, id_seeds, numbers_of
+from tickcast.errors import BadModel, BadOutput, BadRequest, Quality
 from tickcast.plugin import Runner, Stepped
+from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
 
@@ -21,6 +22,7 @@ NEVER = -(1 << 62)  # where a model was not trained, no as_of lies in its span
 LARGEST_MOVE = float(np.finfo(np.float32).max)  # the store keeps forecasts as float32
 LARGEST_LOG_MOVE = float(np.log(LARGEST_MOVE))
 RUNGS = ("naive", "seasonal", "holt", "model", "fallback")
+MOST_MODELS = NOBODY  # their numbers are bytes
 
 
 class Raw(NamedTuple):
@@ -36,37 +38,56 @@ class Ladder:
     """`runners` in the order in which they are tried; `last_value` answers where one of them fails."""
 
     def __init__(self, runners: Sequence[Runner], last_value: Runner, settings: Settings) -> None:
-        self.runners = [*runners]
-        if all(runner.card.digest != last_value.card.digest for runner in runners):
-            self.runners.append(last_value)
-        self.cards = [runner.card for runner in self.runners]
-        self.seeds = id_seeds(self.cards, settings)
-        self.trained_from = np.array([card.trained_from_ns for card in self.cards], np.int64)
-        self.trained_to = np.array([card.trained_to_ns or NEVER for card in self.cards], np.int64)
-        self._tried = len(runners)
-        self._last = next(i for i, card in enumerate(self.cards) if card.digest == last_value.card.digest)
-        self._order = list(range(self._tried))
-        self._rungs = np.array(
-            [RUNGS.index(c.kind) if c.kind in RUNGS else RUNGS.index("model") for c in self.cards], np.uint8
-        )
+        self._settings = settings
+        self.runners: list[Runner] = []
+        self.cards: list[ModelCard] = []  # grows when a model is added, for all who hold it
+        for runner in [*runners, last_value]:
+            self.add(runner)
+        self._last = self.number(last_value.card.digest)
+        self._order = list(range(len(runners)))
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
         self._largest = LARGEST_LOG_MOVE if settings.forecast.transform == "log_return" else LARGEST_MOVE
         self._shape = (settings.forecast.horizon, len(settings.forecast.quantiles))
-        for card in self.cards:
-            _must_fit(card.lookback, card.horizon, card.levels, card.name, settings)
+
+    def add(self, runner: Runner) -> bool:
+        """Load another model, which nobody is asked of yet; False where it is here already."""
+        card = runner.card
+        if any(known.digest == card.digest for known in self.cards):
+            return False
+        if len(self.cards) == MOST_MODELS:
+            raise BadRequest(f"{MOST_MODELS} models are loaded, more cannot be", remedy="restart with fewer")
+        _must_fit(card.lookback, card.horizon, card.levels, card.name, self._settings)
+        self.runners.append(runner)
+        self.cards.append(card)
+        self.seeds = id_seeds(self.cards, self._settings)
+        self.trained_from = np.array([card.trained_from_ns for card in self.cards], np.int64)
+        self.trained_to = np.array([card.trained_to_ns or NEVER for card in self.cards], np.int64)
+        self._rungs = np.array(
+            [RUNGS.index(c.kind) if c.kind in RUNGS else RUNGS.index("model") for c in self.cards], np.uint8
+        )
+        return True
+
+    def number(self, model: str) -> int:
+        """The newest loaded model of that digest or name."""
+        for number, card in reversed([*enumerate(self.cards)]):
+            if model in (card.digest, card.name):
+                return number
+        names = ", ".join(dict.fromkeys(card.name for card in self.cards))
+        raise BadRequest(f"no loaded model is named '{model}'", remedy=f"loaded: {names}")
 
     def choose(self, bars_held: I64) -> U8:
         """The model for each symbol by how many bars it has; questions.NOBODY where it is cold."""
         return choose_rungs([(i, self.cards[i].need_bars) for i in self._order], bars_held)
 
-    def prefer(self, name: str) -> None:
-        """Try the loaded model of that name first."""
-        first = next((i for i, card in enumerate(self.cards[: self._tried]) if card.name == name), None)
-        if first is None:
-            raise BadRequest(
-                f"no loaded model is named '{name}'", remedy=f"loaded: {', '.join(c.name for c in self.cards)}"
-            )
-        self._order = [first, *(i for i in self._order if i != first)]
+    def prefer(self, number: int) -> None:
+        """Try this model first; the rungs stay behind it, and another net that was first goes."""
+        rungs = [i for i in self._order if i != number and self.cards[i].kind in RUNGS]
+        self._order = [number, *rungs]
+
+    @property
+    def first(self) -> ModelCard:
+        """Of the model that is tried first."""
+        return self.cards[self._order[0]]
 
     def snapshot(self) -> State:
         """Who is tried in which order, and what stepped models carry on."""
@@ -77,12 +98,12 @@ class Ladder:
 
     def resume(self, state: State) -> None:
         """Put back what `snapshot` gave: open questions and figures know a model by its number."""
-        if state.facts["models"] != [card.digest for card in self.cards]:
-            raise BadStore("the state was made with other models", remedy="it starts anew with these")
-        self._order = [*state.facts["order"]]
-        for i, runner in enumerate(self.runners):
+        ours = numbers_of(state.facts["models"], self.cards)
+        self._order = ours[state.facts["order"]].tolist()
+        for theirs, number in enumerate(ours):
+            runner = self.runners[number]
             if isinstance(runner, Stepped):
-                runner.set_state({name: array.copy() for name, array in state.part(str(i)).arrays.items()})
+                runner.set_state({name: array.copy() for name, array in state.part(str(theirs)).arrays.items()})
 
     def ask(self, inputs: Inputs, model: I32) -> Raw:
         """One call per model for all of its questions."""
@@ -101,6 +122,14 @@ class Ladder:
                 answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
                 flags[bad] = Quality.FALLBACK
         return Raw(moves, answered, rung, flags)
+
+    def ask_other(self, runner: Runner, inputs: Inputs) -> Raw:
+        """A model that is not of the ladder; BadOutput where its answer cannot be used."""
+        said = self._predict(runner, inputs)
+        if said is None or self._unusable(said).any():
+            raise BadOutput(f"the model {runner.card.name} gave nothing usable")
+        number, rung = np.full(len(inputs), -1, np.int32), RUNGS.index("model")
+        return Raw(said, number, np.full(len(inputs), rung, np.uint8), np.zeros(len(inputs), np.uint8))
 
     def _last_value(self, inputs: Inputs) -> F64:
         """What the last value's own spread is, or none where the window's moves overflow."""

@@ -10,6 +10,7 @@ from numba import njit
 from tickcast.columns import I32, I64, U8, U64
 from tickcast.core.bars import KINDS
 from tickcast.core.windows import mix
+from tickcast.errors import BadStore
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolArrays
@@ -24,6 +25,16 @@ def bar_identity(settings: Settings) -> dict[str, object]:
         "kind": settings.bars.kind, every: getattr(settings.bars, every), "on_gap": settings.bars.on_gap,
         "calendar": settings.bars.calendar,
     }  # fmt: skip
+
+
+def numbers_of(digests: Sequence[str], cards: Sequence[ModelCard]) -> I64:
+    """The number that each of these models has here; BadStore where one is not loaded."""
+    here = {card.digest: number for number, card in enumerate(cards)}
+    if missing := [digest for digest in digests if digest not in here]:
+        raise BadStore(
+            f"the state was made with the model {missing[0][:12]}, which is not loaded", remedy="it starts anew"
+        )
+    return np.array([here[digest] for digest in digests], np.int64)
 
 
 def id_seeds(cards: Sequence[ModelCard], settings: Settings) -> U64:

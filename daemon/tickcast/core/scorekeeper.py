@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from tickcast.columns import I64, BarBatch, Scores
+from tickcast.columns import F32, F64, I32, I64, BarBatch, Scores
 from tickcast.core import scoring, uncertainty
 from tickcast.core.accuracy import figures
 from tickcast.core.fold import match_group
+from tickcast.core.questions import numbers_of
 from tickcast.core.windows import TRANSFORMS
 from tickcast.records import Accuracy, ModelCard
 from tickcast.settings import Settings
@@ -59,6 +60,20 @@ class Scorekeeper:
             out.covered[:n], out.in_sample[:n],
         )  # fmt: skip
 
+    def widened(self, units: F64, model: I32, symbol: I32, partition: I32) -> tuple[F64, F32]:
+        """Quantiles as they would be published for these symbols now, and their confidence. Of a symbol,
+        partition or model of -1 there are no labels: those quantiles stay the model's."""
+        self._adopt_new_symbols()
+        wide, sure = np.empty_like(units), np.empty(len(units), np.float32)
+        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
+        still = np.zeros((1, *self._conformal.move.shape[1:]))
+        for i in range(len(units)):
+            move, at = (self._conformal.move, cell[i]) if known[i] else (still, 0)
+            uncertainty.widen(move, at, self._frame.levels, self._frame.horizons, self._frame.median, units, wide, i)
+            sure[i] = uncertainty.confidence(self._frame.levels, wide[i, -1])
+        return wide, sure
+
     def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
         """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
         pending = self.pending()
@@ -98,22 +113,52 @@ class Scorekeeper:
         """Labels so far, over all horizons."""
         return int((self._tally.whole[..., scoring.N] + self._tally.current[..., scoring.N]).sum())
 
+    def add_model(self) -> None:
+        """The list of cards has one more: its cells are put beside the others'."""
+        before, ours = (self._tally, self._conformal), np.arange(len(self._cards) - 1)
+        self._cells = len(self._cards) * len(self._groups)
+        self._frame = self._frame._replace(cells=self._cells)
+        at = self._places(len(before[0].marks), ours)
+        self._tally, self._conformal = self._state_of(len(self._mark))
+        for old, fresh in zip(before, (self._tally, self._conformal), strict=True):
+            for column, wider in zip(old, fresh, strict=True):
+                wider[at] = column
+        self._renumber_questions(at, ours)
+
     def snapshot(self) -> State:
         state = State.join({
             "book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols))),
             "tally": copied(self._tally), "conformal": copied(self._conformal),
             "mark": State({"open": self._mark.copy()}),
         })  # fmt: skip
-        state.facts["partitions"] = len(self._mark)
+        state.facts["partitions"], state.facts["models"] = len(self._mark), [card.digest for card in self._cards]
         return state
 
     def resume(self, state: State) -> None:
-        """Put back what `snapshot` gave; the symbols are there already."""
+        """Put back what `snapshot` gave; the symbols are there already, and the models that it knows by number."""
+        ours = numbers_of(state.facts["models"], self._cards)
         put_back(state.part("book"), self._book)
         self._make_room(state.facts["partitions"])
-        put_back(state.part("tally"), self._tally)
-        put_back(state.part("conformal"), self._conformal)
+        at = self._places(state.facts["partitions"] * len(ours) * len(self._groups), ours)
+        put_back(state.part("tally"), self._tally, at)
+        put_back(state.part("conformal"), self._conformal, at)
         put_rows(state.arrays["mark.open"], self._mark, "mark")
+        self._renumber_questions(at, ours)
+
+    def _places(self, cells: int, ours: I64) -> I64:
+        """Where so many cells lie here that were numbered by other models; `ours` has their numbers here."""
+        cell, groups = np.arange(cells), len(self._groups)
+        partition, within = np.divmod(cell, len(ours) * groups)
+        places: I64 = partition * self._cells + ours[within // groups] * groups + within % groups
+        return places
+
+    def _renumber_questions(self, at: I64, ours: I64) -> None:
+        if len(ours) == len(self._cards) and (ours == np.arange(len(ours))).all():
+            return
+        header = self._book.header[: len(self._symbols)]
+        is_open = header["open"] == 1
+        header["cell"][is_open] = at[header["cell"][is_open]]
+        header["model"][is_open] = ours[header["model"][is_open]]
 
     def _make_room(self, partitions: int) -> None:
         """For those that were met since; a daemon meets its partitions in its first turns."""

@@ -7,13 +7,13 @@ import numpy as np
 
 from tickcast.columns import F32, Inputs
 from tickcast.errors import BadModel
+from tickcast.model_folder import GRAPH
 from tickcast.records import ModelCard
 
 # Its import alone starts an uploader and leaves an id of the machine in the home folder; a call after it is too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-MODEL = "model.onnx"
 TILE = 2048  # rows of a call whose intermediate values stay in cache
 
 
@@ -29,7 +29,7 @@ class OnnxRunner:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
-        path = folder / MODEL
+        path = folder / GRAPH
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises its own C++ errors

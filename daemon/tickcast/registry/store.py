@@ -21,7 +21,9 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.records import ModelCard
 from tickcast.registry import history, rolloff, schema
 from tickcast.registry.database import archive_folder, open_database, refusal
+from tickcast.registry.export import Format, export
 from tickcast.registry.history import Kept, Part
+from tickcast.registry.ledger import Ledger
 from tickcast.registry.lock import StoreLock
 from tickcast.registry.query import Answer, select
 from tickcast.registry.rolloff import RollOff
@@ -47,6 +49,7 @@ class Store:
         self._reading = ThreadPoolExecutor(1, "store-reader")
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._closed = threading.Event()
+        self.ledger = Ledger(change=self._change, look=self._look, study=self._on_reader)
 
     @classmethod
     def open(cls, settings: Settings, *, symbols: SymbolTable, cards: list[ModelCard], at_ns: int) -> Self:
@@ -80,6 +83,14 @@ class Store:
         store = self._settings.store
         return await self._on_reader(
             lambda cursor: select(cursor, sql, max_rows=store.query_rows, timeout_s=store.query_timeout_s)
+        )
+
+    async def export(
+        self, table: str, target: Path, *, format: Format, from_ns: int | None, to_ns: int | None, symbols: list[str]
+    ) -> int:
+        """Rows of a span of time as a file; see export.export."""
+        return await self._on_reader(
+            partial(export, table=table, target=target, format=format, from_ns=from_ns, to_ns=to_ns, symbols=symbols)
         )
 
     async def roll_off(self, now_event_ns: int) -> RollOff:
@@ -126,6 +137,12 @@ class Store:
         self._writing.submit(self._writer.close).result()
         self._writing.shutdown()
         self._lock.release()
+
+    async def _change(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        return await self._on_writer(partial(self._writer.change, work))
+
+    async def _look(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        return await self._on_writer(partial(self._writer.look, work))
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)

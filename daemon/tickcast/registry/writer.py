@@ -5,7 +5,7 @@ written again that number is read back: where it has risen, the unit was stored.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ KEYS = {
 }
 
 Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
 Batch = TypeVar("Batch", Forecasts, Scores)
 Joined = TypeVar("Joined", BarBatch, Forecasts, Scores)
 
@@ -99,19 +100,36 @@ class Writer:
         self._note_settled(unit.scores, unit.sources)
         self._checkpoint_when_due()
 
+    def change(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """One transaction beside the units. StoreStalled: it is not known whether it was stored; give the same again.
+
+        While a unit is in doubt nothing else may be written: by the number of commits it is told whether it is stored.
+        """
+        self._open_again_if_invalid()
+        if self._failed and self._doubtful is not None:
+            raise StoreStalled(f"{self._settings.store.path} has a unit to write first")
+        with self._transaction(self._positions):
+            done = work(self._connection)
+        self._checkpoint_when_due()
+        return done
+
+    def look(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Read what is stored, between two transactions."""
+        self._open_again_if_invalid()
+        try:
+            return work(self._connection)
+        except STALLED as error:
+            self._invalid = isinstance(error, INVALID)
+            raise StoreStalled(f"{self._settings.store.path} cannot be read: {error}") from None
+
     def forget(self, moved: rolloff.Moved) -> bool:
         """Delete what stands in the archive, with its entry there, in one transaction."""
-        self._open_again_if_invalid()
-        with self._transaction(self._positions):
-            deleted = rolloff.delete(self._connection, moved)
-        self._checkpoint_when_due()
-        return deleted
+        return self.change(lambda connection: rolloff.delete(connection, moved))
 
     def forget_watermarks(self, before_ns: int) -> None:
         """Delete those that are older; unlike other rows they are of no use in an archive."""
-        self._open_again_if_invalid()
-        with self._transaction(self._positions):
-            self._connection.execute("DELETE FROM watermarks WHERE watermark_ns < ?", [before_ns]).fetchall()
+        old = "DELETE FROM watermarks WHERE watermark_ns < ?"
+        self.change(lambda connection: connection.execute(old, [before_ns]).fetchall())
 
     def close(self) -> None:
         with suppress(*STALLED):  # all that was committed is in the log; the next start folds it in
@@ -228,6 +246,10 @@ class Writer:
                 f"{self._settings.store.path} takes nothing: {error}",
                 remedy="free space on its disk; what waits is written then",
             ) from None
+        except BaseException:  # not the store's fault: what was begun is undone, and the next may begin
+            with suppress(duckdb.Error):
+                self._connection.rollback()
+            raise
         self._commits += 1
 
     def _abandon(self, error: duckdb.Error) -> None:

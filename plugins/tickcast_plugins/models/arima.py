@@ -3,14 +3,14 @@ criterion. Partial autocorrelations are what is optimised, so that every model t
 plain autoregression of the moves, by least squares.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from msgspec import Meta
 from scipy.optimize import least_squares
 
 from tickcast.columns import F64
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.recursion import Forecast, Recursion, RecursionParams, SeasonalParams, information
 
 MOST = 3  # of each order
@@ -85,6 +85,7 @@ class Arima(Recursion):
 class Ar(Recursion):
     kind = "ar"
     params_type = ArParams
+    space: ClassVar = {"bars": Parameter("int", 500, 5_000, log=True), "order": Parameter("int", 2, 64, log=True)}
 
     def estimate(self, moves: F64, y: F64, report: Report) -> Forecast:
         most, horizon = min(self.params.order, moves.shape[1] - 1), y.shape[1]

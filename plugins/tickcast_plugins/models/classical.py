@@ -7,7 +7,7 @@ quantiles are as far from it as those of its errors over the calibration part, s
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.window_rows import SCALE_FLOOR, Row
@@ -40,6 +40,7 @@ class Classical(ABC):
     kind = ""
     device = "cpu"
     params_type: type[msgspec.Struct]
+    space: ClassVar[dict[str, Parameter]]  # of plugin.Tunable; without `rows` where more of them only cost more
     reads_channels = True
     reads_calendar = True
 

@@ -5,7 +5,7 @@ Its quantiles are those of 64 such paths. The draws are a constant table of the 
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tickcast.columns import F32, F64
 from tickcast.errors import BadSettings
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Steps
 from tickcast_plugins.models.torch_net import Answer, ScaledNet, TorchNet, read_params
@@ -34,6 +35,7 @@ class DeepARParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class DeepAR(TorchNet):
     kind = "deepar"
+    space: ClassVar = {"hidden": Parameter("choice", choices=[16, 24, 32, 48]), "layers": Parameter("int", 1, 2)}
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, DeepARParams)

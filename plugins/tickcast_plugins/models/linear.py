@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.linear_model import ElasticNet as SklearnElasticNet
 from sklearn.linear_model import Lasso as SklearnLasso
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.classical import Arrays, LinearMap, Sample, error_of
 
 SPARSE = {"max_iter": 1_000, "tol": 1e-3, "selection": "cyclic"}
@@ -31,6 +31,7 @@ class Penalised(LinearMap):
     """One regression per step, all with the penalty that did best on the validation part."""
 
     params_type = PenaltyParams
+    space: ClassVar = {"rows": Parameter("int", 5_000, 100_000, log=True)}  # its fit finds the penalty itself
 
     @abstractmethod
     def regression(self, penalty: float, windows: int) -> Any:

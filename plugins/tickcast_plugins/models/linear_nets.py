@@ -1,6 +1,6 @@
 """NLinear and DLinear: one linear map from the window to the forecast, which every deeper net has to beat."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -9,6 +9,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from tickcast.columns import F64
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
 
@@ -27,6 +28,7 @@ class NLinear(TorchNet):
     """The paper's net subtracts the last value and adds it again; moves from the anchor are just that."""
 
     kind = "nlinear"
+    space: ClassVar[dict[str, Parameter]] = {}  # there is only its training to tune
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, NLinearParams)
@@ -40,6 +42,7 @@ class DLinear(TorchNet):
     """The path of the window is split into a moving average and the rest, each with a map of its own."""
 
     kind = "dlinear"
+    space: ClassVar = {"smooth": Parameter("int", 5, 64, log=True)}
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, DLinearParams)

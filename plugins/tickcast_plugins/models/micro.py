@@ -4,7 +4,7 @@ A preset is a view of the window: a few weighted sums of its moves, given as a c
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tickcast.columns import F64
 from tickcast.errors import BadSettings
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import perceptron
 from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
@@ -33,6 +34,10 @@ class MicroParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Micro(TorchNet):
     kind = "micro"
+    space: ClassVar = {  # without sentiment: it needs features of its own
+        "preset": Parameter("choice", choices=["momentum", "reversal", "trend", "mean_reversion", "window"]),
+        "layers": Parameter("choice", choices=[[], [16], [16, 8], [32, 16], [24, 12, 6]]),
+    }
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, MicroParams)

@@ -2,7 +2,7 @@
 `trend` blocks choose a polynomial and `seasonality` blocks a sum of waves, so that their parts can be read.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from tickcast.columns import F64
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
 from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
@@ -33,6 +34,14 @@ class NBEATSParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NBEATS(TorchNet):
     kind = "nbeats"
+    space: ClassVar = {
+        "hidden": Parameter("choice", choices=[32, 64, 128, 256]),
+        "layers": Parameter("int", 1, 3),
+        "blocks": Parameter("int", 1, 3),
+        "stacks": Parameter(
+            "choice", choices=[["generic"] * 3, ["trend", "seasonality"], ["trend", "seasonality", "generic"]]
+        ),
+    }
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, NBEATSParams)

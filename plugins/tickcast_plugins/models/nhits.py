@@ -2,7 +2,7 @@
 a few knots that are interpolated: coarse blocks carry the slow part, fine blocks what the coarse ones left over.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
@@ -10,6 +10,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from tickcast.errors import BadSettings
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
 from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
@@ -30,6 +31,11 @@ class NHITSParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NHITS(TorchNet):
     kind = "nhits"
+    space: ClassVar = {
+        "hidden": Parameter("choice", choices=[32, 64, 128, 256]),
+        "layers": Parameter("int", 1, 3),
+        "pooling": Parameter("choice", choices=[[1, 1, 1], [4, 2, 1], [8, 4, 1], [16, 8, 1]]),
+    }
 
     def __init__(self, card: ModelCard) -> None:
         self.params = _params(card)

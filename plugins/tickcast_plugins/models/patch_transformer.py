@@ -1,6 +1,6 @@
 """Transformer over patches: a few neighbouring bars make one token, so that long windows stay short sequences."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
@@ -8,6 +8,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from tickcast.errors import BadSettings
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Attention, Outlook, Steps, check_heads
 from tickcast_plugins.models.torch_net import TorchNet, read_params
@@ -24,6 +25,12 @@ class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 class Transformer(TorchNet):
     kind = "transformer"
+    space: ClassVar = {
+        "hidden": Parameter("choice", choices=[16, 32, 64]),
+        "heads": Parameter("choice", choices=[1, 2, 4]),
+        "layers": Parameter("int", 1, 3),
+        "patch": Parameter("choice", choices=[4, 8, 16]),
+    }
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, TransformerParams)

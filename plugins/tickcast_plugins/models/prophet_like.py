@@ -2,14 +2,14 @@
 plus what the calendar of the next bar tells. How far the curve is trusted is learnt, which Prophet does not do.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from tickcast.columns import F64
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.classical import Arrays, LinearMap, Sample, error_of
 
 SMOOTHNESS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # penalties of a bend, among which the validation part chooses
@@ -29,6 +29,7 @@ class ProphetParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProphetLike(LinearMap):
     kind = "prophet_like"
     params_type = ProphetParams
+    space: ClassVar = {"knots": Parameter("int", 0, 16), "harmonics": Parameter("int", 1, 6)}
     reads_channels = False
 
     def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:

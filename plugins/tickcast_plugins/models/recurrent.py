@@ -1,15 +1,18 @@
 """LSTM, GRU, and LSTM with attention: the window is read bar by bar, and one answer given for the whole horizon."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Attention, Outlook, Steps, check_heads
 from tickcast_plugins.models.torch_net import TorchNet, read_params
+
+SPACE = {"hidden": Parameter("choice", choices=[16, 32, 64, 128]), "layers": Parameter("int", 1, 2)}
 
 
 class RecurrentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +32,7 @@ class AttentionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class GRU(TorchNet):
     kind = "gru"
+    space = SPACE
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, RecurrentParams)
@@ -40,6 +44,7 @@ class GRU(TorchNet):
 
 class LSTM(TorchNet):
     kind = "lstm"
+    space = SPACE
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, RecurrentParams)
@@ -51,6 +56,7 @@ class LSTM(TorchNet):
 
 class LSTMAttention(TorchNet):
     kind = "lstm_attention"
+    space: ClassVar = {**SPACE, "heads": Parameter("choice", choices=[1, 2, 4])}
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, AttentionParams)

@@ -5,7 +5,7 @@ there is to know of it: it is served as one dot product per step, with no state 
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from tickcast.columns import F64, I64
 from tickcast.errors import BadSettings
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.classical import Arrays, LinearMap, Sample
 
 EVALUATIONS = 120  # of a likelihood, per parameter
@@ -39,6 +39,10 @@ class Recursion(LinearMap):
     """Parameters fitted to all windows at once, in one-bar moves: one set serves every symbol."""
 
     params_type = RecursionParams
+    space: ClassVar = {  # how much of the past counts; the likelihood says the rest
+        "bars": Parameter("int", 500, 5_000, log=True),
+        "rows": Parameter("int", 200, 2_000, log=True),
+    }
     reads_channels = reads_calendar = False
     overlapping = False  # a likelihood must count no error twice; an error of all steps may take every window
 

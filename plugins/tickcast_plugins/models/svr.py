@@ -2,7 +2,7 @@
 that it keeps, so they are few: 4,000 unless told, 10,000 at most.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -10,7 +10,7 @@ from msgspec import Meta
 from sklearn.svm import SVR
 
 from tickcast.columns import F32, F64
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.classical import Arrays, Classical, Sample
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.window_rows import recent_moves
@@ -27,6 +27,7 @@ class SvrParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SupportVectors(Classical):
     kind = "svr"
     params_type = SvrParams
+    space: ClassVar = {"cost": Parameter("float", 0.03, 10.0, log=True), "tube": Parameter("float", 0.0, 1.5)}
 
     def basis(self) -> F64:
         return recent_moves(self.card.lookback)

@@ -1,12 +1,13 @@
 """TCN: residual blocks of causal convolutions, each looking twice as far apart as the one before."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Outlook, Steps
 from tickcast_plugins.models.torch_net import TorchNet, read_params
@@ -25,6 +26,7 @@ class TCNParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class TCN(TorchNet):
     kind = "tcn"
+    space: ClassVar = {"hidden": Parameter("choice", choices=[8, 16, 32, 64]), "kernel": Parameter("int", 2, 5)}
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, TCNParams)

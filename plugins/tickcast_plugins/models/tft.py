@@ -3,13 +3,14 @@ calendar of the horizon, and attention looks back from every step. One width for
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Steps, check_heads
 from tickcast_plugins.models.torch_net import Answer, TorchNet, read_params
@@ -24,6 +25,10 @@ class TFTParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class TFT(TorchNet):
     kind = "tft"
+    space: ClassVar = {
+        "hidden": Parameter("choice", choices=[16, 32, 64]),
+        "heads": Parameter("choice", choices=[1, 2, 4]),
+    }
 
     def __init__(self, card: ModelCard) -> None:
         self.params = read_params(card, TFTParams)

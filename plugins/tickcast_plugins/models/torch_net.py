@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tickcast.columns import F32, F64, Inputs
 from tickcast.errors import BadModel, BadSettings
+from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 
 SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
@@ -131,6 +132,7 @@ class TorchNet(ABC):
 
     kind = ""
     device = "cpu"
+    space: ClassVar[dict[str, Parameter]]  # of plugin.Tunable
 
     def __init__(self, card: ModelCard) -> None:
         if 0.5 not in card.levels or sorted(card.levels) != list(card.levels):

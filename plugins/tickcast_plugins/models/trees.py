@@ -3,7 +3,7 @@ ONNX ensemble. They see the newest moves and the sums of the last k of them.
 """
 
 from abc import abstractmethod
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.ensemble import BaggingRegressor, RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 
 from tickcast.columns import F32, F64
-from tickcast.plugin import Report
+from tickcast.plugin import Parameter, Report
 from tickcast_plugins.models.classical import Arrays, Classical, Sample, error_of
 from tickcast_plugins.models.onnx_graph import ML, Graph
 from tickcast_plugins.models.window_rows import recent_moves
@@ -29,6 +29,10 @@ class TreeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     depth: Annotated[int, Meta(ge=1, le=16)] = 6
     leaf_windows: Annotated[int, Meta(ge=1, le=10_000)] = 40
     rate: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+
+TREE = {"depth": Parameter("int", 2, 12), "leaf_windows": Parameter("int", 10, 400, log=True)}
+FOREST = {**TREE, "trees": Parameter("int", 20, 100, log=True)}
 
 
 class Trees(Classical):
@@ -72,6 +76,7 @@ class Trees(Classical):
 
 class DecisionTree(Trees):
     kind = "decision_tree"
+    space = TREE
 
     def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
         report(step=1, steps=1)
@@ -80,6 +85,7 @@ class DecisionTree(Trees):
 
 class Bagging(Trees):
     kind = "bagging"
+    space = FOREST
 
     def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
         grown = BaggingRegressor(self.tree(0), n_estimators=self.params.trees, random_state=self.seed())
@@ -90,6 +96,7 @@ class Bagging(Trees):
 
 class RandomForest(Trees):
     kind = "random_forest"
+    space = FOREST
 
     def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
         params = self.params
@@ -109,6 +116,7 @@ class GradientBoosting(Trees):
     """
 
     kind = "gradient_boosting"
+    space: ClassVar = {**FOREST, "rate": Parameter("float", 0.02, 0.3, log=True)}
 
     def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
         rng = np.random.Generator(np.random.Philox(key=np.array([self.card.seed, 1], np.uint64)))

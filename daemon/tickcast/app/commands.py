@@ -1,0 +1,247 @@
+"""The commands that are answered at once, one handler each. Jobs have theirs in `work`; the inbox knows who may ask."""
+
+import asyncio
+import fnmatch
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from tickcast.app.pump import Pump
+from tickcast.app.roster import Roster
+from tickcast.app.wiring import Serving
+from tickcast.control import arguments
+from tickcast.control.inbox import Context, Handler
+from tickcast.control.jobs import JobHost
+from tickcast.core.given import GivenBars, window_of
+from tickcast.core.ladder import RUNGS
+from tickcast.core.on_demand import Answer, Ask, Given
+from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
+from tickcast.records import Accuracy, Health
+from tickcast.registry.store import Store
+
+Result = dict[str, Any]
+NO_TIME = -1
+DRAIN_AFTER_S = 0.2  # so that the reply goes out first
+
+
+class Parts(NamedTuple):
+    """What the commands work with."""
+
+    serving: Serving
+    pump: Pump
+    roster: Roster
+    store: Store
+    jobs: JobHost
+    health: Callable[[], Health]
+    accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
+    drain: Callable[[], None]
+
+
+class Commands:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.serving.settings
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            name: getattr(self, name)
+            for name in (
+                "forecast", "predict", "status", "jobs", "report", "diagnose", "promote", "rollback", "cancel",
+                "symbols", "export", "pause", "resume", "drain",
+            )
+        }  # fmt: skip
+
+    async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
+        return {"forecasts": self._told(await self._ask(given.symbols, given.model))}
+
+    async def predict(self, given: arguments.Predict, context: Context) -> Result:
+        bars = _bars_of(given)
+        as_of = NO_TIME if given.as_of is None else arguments.nanoseconds(given.as_of)
+        serving = self._parts.serving
+        known = np.array([as_of if given.as_of is not None else 0])
+        targets = serving.engine.targets(known) if given.as_of is not None else np.full((1, 1), NO_TIME)
+        window = window_of(bars, targets, serving.features, self._settings)
+        symbols = (given.symbol,) if given.symbol else ()
+        answer = await self._ask(symbols, given.model, Given(window, as_of, len(bars.close)))
+        return {"forecast": self._told(answer, steps=given.horizon or None)[0]}
+
+    async def _ask(self, symbols: tuple[str, ...], model: str, given: Given | None = None) -> Answer:
+        digest, runner = await self._parts.roster.runner_of(model) if model else ("", None)
+        answer = await self._parts.pump.ask(Ask(symbols, "" if runner else digest, given, runner))
+        if answer.refused is not None:
+            raise answer.refused
+        return answer
+
+    def _told(self, answer: Answer, steps: int | None = None) -> list[Result]:
+        """One record for each symbol, with the fields of a published forecast that mean something here."""
+        ladder, forecast = self._parts.serving.ladder, self._settings.forecast
+        if steps is not None and steps > forecast.horizon:
+            raise CommandRefused(CommandFault.BAD_ARGUMENT, f"predict: horizon is at most {forecast.horizon}")
+        assert ladder is not None
+        median, told = forecast.quantiles.index(0.5), []
+        for i in range(len(answer.as_of)):
+            card = answer.ask.runner.card if answer.ask.runner else ladder.cards[answer.model[i]]
+            quantiles, targets = answer.quantiles[i][:steps], answer.target_ns[i][:steps].tolist()
+            as_of = int(answer.as_of[i])
+            told.append({
+                "symbol": answer.ask.symbols[i] if answer.ask.symbols else None,
+                "as_of_ns": None if as_of < 0 else as_of, "target_step": [*range(1, len(quantiles) + 1)],
+                "target_ns": None if as_of < 0 or min(targets) < 0 else targets, "levels": forecast.quantiles,
+                "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
+                "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
+                "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]], "confidence": float(answer.confidence[i]),
+                "quality": [str(flag.name).lower() for flag in Quality if flag & int(answer.flags[i])],
+            })  # fmt: skip
+        return told
+
+    async def status(self, given: arguments.Status, context: Context) -> Result:
+        sections: dict[str, Callable[[], Any]] = {
+            "health": self._health, "models": self._models, "accuracy": self._accuracy, "jobs": self._job_counts,
+            "routes": self._routes, "store": self._store, "settings": self._changed_settings,
+        }  # fmt: skip
+        wanted = ("health", "routes", "jobs") if given.section == "summary" else (given.section,)
+        return {name: await sections[name]() for name in wanted}
+
+    async def _health(self) -> Result:
+        told: Result = msgspec.to_builtins(self._parts.health())
+        return told
+
+    async def _models(self) -> list[Result]:
+        stages = await self._parts.roster.models.stages()
+        return [
+            {
+                "name": row.name, "version": row.version, "digest": row.digest, "kind": row.kind, "origin": row.origin,
+                "stage": stages[row.digest], "skill": row.card.metrics.get("skill"), "parameters": row.card.parameters,
+                "created_ns": row.created_ns,
+            }
+            for row in await self._parts.roster.models.versions()
+        ]  # fmt: skip
+
+    async def _accuracy(self) -> list[Result]:
+        figures: list[Accuracy] = await self._parts.accuracy()
+        told: list[Result] = msgspec.to_builtins(figures)
+        return told
+
+    async def _job_counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for row in self._parts.jobs.rows():
+            counts[row.state] = counts.get(row.state, 0) + 1
+        return counts
+
+    async def _routes(self) -> dict[str, str]:
+        return self._parts.roster.serving_now()
+
+    async def _store(self) -> Result:
+        path = self._settings.store.path
+        return {"path": str(path), "bytes": path.stat().st_size if path.exists() else 0}
+
+    async def _changed_settings(self) -> Result:
+        """Those that are not the defaults; secrets are files, so none is among them."""
+        return self._settings.model_dump(mode="json", exclude_defaults=True)
+
+    async def jobs(self, given: arguments.Jobs, context: Context) -> Result:
+        rows = [*reversed(self._parts.jobs.rows())]
+        rows = [
+            row for row in rows
+            if given.job in ("", row.id) and given.kind in ("", row.kind) and given.state in ("", row.state)
+        ]  # fmt: skip
+        return {"jobs": [msgspec.to_builtins(row) for row in rows[: given.limit]]}
+
+    async def cancel(self, given: arguments.Cancel, context: Context) -> Result:
+        return {"job": msgspec.to_builtins(await self._parts.jobs.cancel(given.job))}
+
+    async def report(self, given: arguments.Report, context: Context) -> Result:
+        figures: list[Accuracy] = await self._parts.accuracy()
+        wanted = [f for f in figures if given.model in ("", f.model, f"{f.model}@{f.version}")]
+        return {"accuracy": msgspec.to_builtins(wanted), "health": await self._health()}
+
+    async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
+        return {"findings": [*_findings(self._parts.health()), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
+
+    def _failed_jobs(self) -> list[Result]:
+        return [
+            {"code": "job_failed", "subject": row.id, "detail": row.why}
+            for row in self._parts.jobs.rows()
+            if row.state in ("failed", "interrupted")
+        ]
+
+    def _of_symbol(self, symbol: str) -> list[Result]:
+        if not symbol:
+            return []
+        serving = self._parts.serving
+        code = serving.symbols.find(symbol)
+        if code < 0:
+            raise BadRequest(f"no symbol '{symbol}' has been seen", remedy="`symbols` lists those that have")
+        bars = int(serving.engine.folder.bars_held()[code])
+        needs = serving.ladder.first.need_bars if serving.ladder else 0
+        return [{"code": "cold" if bars < needs else "warm", "subject": symbol, "detail": f"{bars} bars of {needs}"}]
+
+    async def promote(self, given: arguments.Promote, context: Context) -> Result:
+        row = await self._parts.roster.promote(
+            given.model, given.route, force=given.force, by=context.key, note=given.note, command_id=context.id
+        )
+        return {"promotion": msgspec.to_builtins(row)}
+
+    async def rollback(self, given: arguments.Rollback, context: Context) -> Result:
+        row = await self._parts.roster.rollback(given.route, by=context.key, command_id=context.id)
+        return {"promotion": msgspec.to_builtins(row)}
+
+    async def symbols(self, given: arguments.Listing, context: Context) -> Result:
+        serving = self._parts.serving
+        held = serving.engine.folder.bars_held()
+        fitting = sorted(
+            name for name in serving.symbols.names() if name > given.after and fnmatch.fnmatchcase(name, given.like)
+        )
+        page = fitting[: given.limit]
+        return {
+            "symbols": [{"symbol": name, "bars": int(held[serving.symbols.find(name)])} for name in page],
+            "more": len(fitting) > len(page),
+        }
+
+    async def export(self, given: arguments.Export, context: Context) -> Result:
+        start, end = given.span_ns()
+        name = f"{given.table}-{context.id}.{given.format}"
+        target = arguments.below(self._settings.control.data_folder, name)
+        rows = await self._parts.store.export(
+            given.table, target, format=given.format, from_ns=start, to_ns=end, symbols=list(given.symbols)
+        )
+        return {"file": name, "rows": rows, "bytes": target.stat().st_size}
+
+    async def pause(self, given: arguments.Pause, context: Context) -> Result:
+        self._parts.pump.paused = True
+        return {"paused": True}
+
+    async def resume(self, given: arguments.Resume, context: Context) -> Result:
+        self._parts.pump.paused = False
+        return {"paused": False}
+
+    async def drain(self, given: arguments.Drain, context: Context) -> Result:
+        asyncio.get_running_loop().call_later(DRAIN_AFTER_S, self._parts.drain)
+        return {"draining": True}
+
+
+def _bars_of(given: arguments.Predict) -> GivenBars:
+    if given.closes:
+        return GivenBars.of_closes(given.closes)
+    rows = [
+        [bar.close if price is None else price for price in (bar.open, bar.high, bar.low)] + [bar.close, bar.volume]
+        for bar in given.bars
+    ]
+    return GivenBars(*np.array(rows, np.float64).T)
+
+
+def _findings(health: Health) -> list[Result]:
+    """What a person should look at, each with a stable code."""
+    looked_at = (
+        (health.state != "live", "not_live", health.instance, health.state),
+        (health.cold > 0, "cold_symbols", "symbols", f"{health.cold} of {health.symbols} have too few bars"),
+        (health.lag_records > 0, "lag", "source", f"{health.lag_records} records wait, {health.lag_s:.1f} s old"),
+        (health.rejected > 0, "rejected", "ticks", str(health.reasons)),
+        (bool(health.feature_failures), "feature_failures", "features", str(health.feature_failures)),
+        (any(health.dropped.values()), "dropped", "messages", str(health.dropped)),
+        (health.unasked > 0, "unasked", "questions", f"{health.unasked} were not asked under load"),
+        (health.store_units_behind > 2, "store_behind", "store", f"{health.store_units_behind} units wait"),
+    )
+    return [{"code": code, "subject": subject, "detail": detail} for found, code, subject, detail in looked_at if found]

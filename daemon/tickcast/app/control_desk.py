@@ -1,0 +1,135 @@
+"""Where commands come in and replies go out: registry, jobs and inbox of one session, wired to its bus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from tickcast.app import commands, work
+from tickcast.app.bus import Opened
+from tickcast.app.engine_thread import EngineThread
+from tickcast.app.pump import Pump
+from tickcast.app.roster import Roster
+from tickcast.app.units import CommitUnits
+from tickcast.app.wiring import Serving
+from tickcast.clock import Clock
+from tickcast.control.envelope import own_audience
+from tickcast.control.inbox import Gate, Inbox
+from tickcast.control.jobs import JobHost
+from tickcast.control.keys import read_keys
+from tickcast.edges.control_messages import REPLIES, Message
+from tickcast.inference.cache import ModelCache
+from tickcast.records import Accuracy, Health, JobEvent, ModelCard, Reply
+from tickcast.registry.artefacts import Artefacts, artefact_folder
+from tickcast.registry.models import Models
+from tickcast.registry.store import Store
+from tickcast.settings import Settings
+
+JOBS = "jobs"
+LOCAL = "local"  # our audience where nobody else can address us
+JSON = msgspec.json.Encoder()
+
+
+class Session(NamedTuple):
+    """What a session has by the time that commands may come."""
+
+    settings: Settings
+    clock: Clock
+    serving: Serving
+    store: Store
+    thread: EngineThread
+    units: CommitUnits
+    pump: Pump
+    bus: Opened
+    health: Callable[[], Health]
+    accuracy: Callable[[], Coroutine[Any, Any, list[Accuracy]]]
+    drain: Callable[[], None]
+
+
+class ControlDesk:
+    """Made by `open`."""
+
+    def __init__(self, session: Session, models: Models, cache: ModelCache) -> None:
+        settings, clock = session.settings, session.clock
+        self._session = session
+        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self._began_ns = clock.monotonic_ns()
+        self.roster = Roster(
+            session.serving, models, cache, thread=session.thread, units=session.units, clock=clock,
+            questions_per_s=self._questions_per_s,
+        )  # fmt: skip
+        self.jobs = JobHost(
+            settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
+            on_event=self._events.put_nowait,
+        )  # fmt: skip
+        at_once = commands.Commands(commands.Parts(
+            session.serving, session.pump, self.roster, session.store, self.jobs, session.health, session.accuracy,
+            session.drain,
+        ))  # fmt: skip
+        at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock, self._note_fitted))
+        keys_file, kafka = settings.control.keys_file, settings.kafka
+        keys = read_keys(keys_file) if keys_file else {}
+        audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
+        self.inbox = Inbox(
+            session.store.ledger, {**at_once.handlers(), **at_length.handlers()}, self._reply, clock=clock,
+            gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info,
+        )  # fmt: skip
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, session: Session) -> AsyncIterator["ControlDesk"]:
+        """What was promoted serves, and jobs of the run before are taken over, when this is entered."""
+        settings, clock = session.settings, session.clock
+        artefacts = await asyncio.to_thread(Artefacts, artefact_folder(settings))
+        models = Models(session.store.ledger, artefacts, clock=clock, keep_versions=settings.registry.keep_versions)
+        cache = ModelCache(
+            artefacts.open, most=settings.registry.loaded_models, most_bytes=settings.registry.loaded_bytes,
+            clock=clock, tile=settings.inference.tile,
+        )  # fmt: skip
+        desk = cls(session, models, cache)
+        try:
+            await desk.roster.take_up()
+            await desk.jobs.recover(await session.store.ledger.jobs())
+            yield desk
+        finally:
+            await cache.close()
+
+    def running(self) -> list[Coroutine[Any, Any, None]]:
+        """To run beside the pump."""
+        listening = [self._listen(self._session.bus.control)] if self._listens else []
+        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening]
+
+    @property
+    def _listens(self) -> bool:
+        return self._session.settings.control.keys_file is not None and self._session.bus.control is not None
+
+    async def _work(self) -> None:
+        await self.inbox.start()
+        await self.inbox.run()
+
+    async def _listen(self, open_messages: Any) -> None:
+        messages: AbstractAsyncContextManager[AsyncIterator[Message]] = open_messages()
+        async with messages as coming:
+            async for message in coming:
+                await self.inbox.receive(message.raw, message.at)
+
+    async def _reply(self, reply: Reply) -> None:
+        await self._produce(REPLIES, JSON.encode(reply))
+
+    async def _tell_of_jobs(self) -> None:
+        while True:
+            await self._produce(JOBS, JSON.encode(await self._events.get()))
+
+    async def _produce(self, topic: str, record: bytes) -> None:
+        await self._session.bus.records.produce(self._session.settings.topics.prefix + topic, [record])
+
+    async def _note_fitted(self, card: ModelCard) -> None:
+        structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
+
+    def _questions_per_s(self) -> float:
+        """In the mean of this session."""
+        passed_s = (self._session.clock.monotonic_ns() - self._began_ns) / 1e9
+        return self._session.pump.meter.questions / max(passed_s, 1.0)

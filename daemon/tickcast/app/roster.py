@@ -1,0 +1,131 @@
+"""Who answers: brings what the registry says serves into the engine, and changes it while ticks flow.
+
+A change takes effect between two turns. It is listed only when the engine's state with it would survive a crash, so a
+restart finds either the old model with the command unanswered, or the new one with its forecasts.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from tickcast.app.engine_thread import EngineThread
+from tickcast.app.units import CommitUnits
+from tickcast.app.wiring import Serving, refuse_unfit
+from tickcast.clock import Clock
+from tickcast.core.routes import DEFAULT
+from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused
+from tickcast.inference.cache import ModelCache
+from tickcast.plugin import Runner
+from tickcast.records import Command, ModelCard
+from tickcast.registry.ledger_rows import PromotionRow
+from tickcast.registry.models import Models
+
+Position = tuple[str, int, int]  # topic, partition, next offset
+
+
+class Roster:
+    def __init__(
+        self, serving: Serving, models: Models, cache: ModelCache, *, thread: EngineThread, units: CommitUnits,
+        clock: Clock, questions_per_s: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.models = models
+        self._serving, self._cache = serving, cache
+        self._thread, self._units, self._clock = thread, units, clock
+        self._questions_per_s = questions_per_s
+        self._base = serving.ladder.first.digest if serving.ladder else ""  # that the settings name
+        self._log = structlog.get_logger()
+
+    async def take_up(self) -> None:
+        """At a start: what was promoted serves. A model that cannot be opened leaves its route to the default one."""
+        for route, digest in await self.models.routes():
+            if self.serving_now().get(route) == digest:
+                continue
+            try:
+                await self._switch(await self._cache.get(digest), route)
+            except (BadModel, BadRequest) as problem:
+                self._log.error("promoted_model_missing", route=route, digest=digest[:12], reason=str(problem))
+        self._pin()
+
+    def serving_now(self) -> dict[str, str]:
+        """Route -> digest, as the engine has it."""
+        ladder = self._serving.ladder
+        return {} if ladder is None else {DEFAULT: ladder.first.digest, **self._serving.engine.routes.digests()}
+
+    async def runner_of(self, model: str) -> tuple[str, Runner | None]:
+        """A model by name: the digest where the engine has it, else the model itself, loaded."""
+        ladder = self._serving.ladder
+        if ladder is not None:
+            try:
+                return ladder.cards[ladder.number(model)].digest, None
+            except BadRequest:
+                pass
+        card = await self.models.resolve(model)
+        if ladder is not None and any(card.digest == known.digest for known in ladder.cards):
+            return card.digest, None
+        refuse_unfit(card, self._serving.settings, self._serving.features)
+        return card.digest, await self._cache.get(card.digest)
+
+    async def promote(
+        self, model: str, route: str, *, force: bool, by: str, note: str, command_id: str
+    ) -> PromotionRow:
+        card = await self.models.resolve(model)
+        refuse_unfit(card, self._serving.settings, self._serving.features)
+        evidence = self._evidence(card, force=force) | {"note": note}
+        loaded = await self._cache.loaded(card.digest)
+        if self.serving_now().get(route) == card.digest:
+            raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
+        positions = await self._switch(loaded.runner, route)
+        await self._units.saved()
+        return await self.models.promote(
+            card.digest, route, by=by, evidence=evidence | {"load_ms": round(loaded.load_ms, 3)}, command_id=command_id,
+            positions=positions,
+        )  # fmt: skip
+
+    async def rollback(self, route: str, *, by: str, command_id: str) -> PromotionRow:
+        """To what served the route before; a route of its own that had nothing before is taken back."""
+        before = await self.models.before(route)
+        if before is None:
+            positions = await self._use(self._base if route == DEFAULT else "", route)
+        else:
+            positions = await self._switch(await self._cache.get(before), route)
+        await self._units.saved()
+        return await self.models.rollback(route, by=by, command_id=command_id, positions=positions)
+
+    async def _switch(self, runner: Runner, route: str) -> list[Position]:
+        await self._thread.call(lambda: self._serving.engine.install(runner))
+        return await self._use(runner.card.digest, route)
+
+    async def _use(self, digest: str, route: str) -> list[Position]:
+        """Returns the next offset of every partition at which it took effect."""
+        engine = self._serving.engine
+        order = Command(id="", command="use_model", args={"model": digest, "route": route})
+
+        def obey() -> list[Position]:
+            engine.turn([order], self._clock.now_ns())
+            return [(*source, offset) for source, offset in engine.positions.items()]
+
+        positions = await self._thread.call(obey)
+        self._pin()
+        return positions
+
+    def _pin(self) -> None:
+        self._cache.pin(self.serving_now().values())
+
+    def _evidence(self, card: ModelCard, *, force: bool) -> dict[str, Any]:
+        """What speaks for it: its hold-out, and that it can be afforded. `force` needs neither, and is noted."""
+        skill, windows = card.metrics.get("skill"), card.metrics.get("windows")
+        share = card.cost_us * 1e-6 * self._questions_per_s()
+        most = self._serving.settings.inference.core_share
+        if not force and (skill is None or skill <= 0):
+            raise ModelRefused(
+                ModelFault.NO_EVIDENCE, f"{card.name} {card.version} was no better than last value on its hold-out",
+                remedy="fit a better one, or promote it with force = true",
+            )  # fmt: skip
+        if not force and share > most:
+            raise ModelRefused(
+                ModelFault.TOO_COSTLY,
+                f"{card.name} would keep {share:.2f} of a core busy, inference.core_share is {most}",
+                remedy="ask fewer questions, raise the limit, or promote it with force = true",
+            )  # fmt: skip
+        return {"holdout_skill": skill, "holdout_windows": windows, "core_share": share, "forced": force}

@@ -1,0 +1,199 @@
+"""The commands that take long: each fills a job's folder, waits for its end, and keeps what came of it.
+
+What a job does is the child's; what it reads lies in its folder, put there by a thread while ticks flow.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tickcast.app.roster import Roster
+from tickcast.app.wiring import RUNGS
+from tickcast.clock import Clock
+from tickcast.control import arguments
+from tickcast.control.inbox import Context, Handler
+from tickcast.control.jobs import JobHost
+from tickcast.core.questions import bar_identity
+from tickcast.errors import BadData, BadRequest, CommandFault, CommandRefused
+from tickcast.job_folder import BARS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
+from tickcast.model_folder import copy_plain_files
+from tickcast.records import JobRow, ModelCard, TrialRow
+from tickcast.registry.store import Store
+from tickcast.settings import Settings
+
+Fill = Callable[[Path], None]
+EVER_NS = (1 << 63) - 1
+LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
+
+
+class Parts(NamedTuple):
+    """What the work needs of the daemon."""
+
+    settings: Settings
+    store: Store
+    roster: Roster
+    jobs: JobHost
+    clock: Clock
+    fitted: Callable[[ModelCard], Any]  # -> Awaitable[None]
+
+
+class Work:
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._settings = parts, parts.settings
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {name: getattr(self, name) for name in ("train", "evaluate", "backtest", "optimize")}
+
+    async def train(self, given: arguments.Train, context: Context) -> dict[str, Any]:
+        order, fills = self._fit_order(given, given.kind, given.name), [self._bars(given)]
+        if given.start_with is not None:
+            start = given.start_with
+            order["start"] = {"mode": start.mode, "freeze": [*start.freeze]}
+            fills.append(self._model(await self._parts.roster.models.resolve(start.model), START))
+        return await self._done("train", order, fills, given.resume, context)
+
+    async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
+        space = {name: msgspec.to_builtins(wanted) for name, wanted in given.space.items()}
+        order = {
+            "fit": self._fit_order(given, given.kind, given.name), "trials": given.trials, "sampler": given.sampler,
+            "pruner": given.pruner, "seconds": given.seconds, "workers": self._settings.jobs.workers,
+            "seed": given.seed, "space": {**dict.fromkeys(given.params), **space},
+        }  # fmt: skip
+        return await self._done("optimize", order, [self._bars(given)], given.resume, context)
+
+    async def evaluate(self, given: arguments.Evaluate, context: Context) -> dict[str, Any]:
+        card = await self._card(given.model)
+        if card is None:
+            raise BadRequest("a rung has no folder to judge", remedy="name a registered model; backtest takes rungs")
+        order = {"groups": self._settings.symbols.groups, "seed": given.seed, **given.params}
+        fills = [self._bars(given), self._model(card, MODEL)]
+        return await self._done("evaluate", order, fills, given.resume, context)
+
+    async def backtest(self, given: arguments.Backtest, context: Context) -> dict[str, Any]:
+        card, fills = await self._card(given.model), [self._bars(given)]
+        if card is not None:
+            fills.append(self._model(card, MODEL))
+        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
+        for secret in ("control", "kafka", "mqtt"):  # a backtest needs none of them
+            settings.pop(secret, None)
+        order: dict[str, Any] = {
+            "settings": settings, "fee_bps": given.fee_bps, "slippage_bps": given.slippage_bps, "trials": given.trials,
+            "seed": given.seed, **given.params,
+        }  # fmt: skip
+        if given.retrain_every_bars:
+            order["retrain"] = {"every_bars": given.retrain_every_bars, "kind": given.retrain_kind}
+        return await self._done("backtest", order, fills, given.resume, context)
+
+    async def _card(self, model: str) -> ModelCard | None:
+        """Of a registered model, or of the one that serves; None where a rung is meant."""
+        name = model or self._parts.roster.serving_now()["default"]
+        if not model and not await self._is_registered(name):
+            return None
+        return None if model in RUNGS else await self._parts.roster.models.resolve(name)
+
+    async def _is_registered(self, digest: str) -> bool:
+        return any(row.digest == digest for row in await self._parts.roster.models.versions())
+
+    def _fit_order(self, given: arguments.Work, kind: str, name: str) -> dict[str, Any]:
+        """What this deployment asks of every model, and what was asked for this one."""
+        settings, forecast = self._settings, self._settings.forecast
+        return {
+            "kind": kind, "name": name or kind, "bars": bar_identity(settings), "transform": forecast.transform,
+            "lookback": settings.window.lookback, "horizon": forecast.horizon, "levels": forecast.quantiles,
+            "features": [entry.model_dump() for entry in settings.features.set],
+            "future": list(settings.features.future), "seed": given.seed, "params": given.params,
+            "created_ns": self._parts.clock.now_ns(),
+        }  # fmt: skip
+
+    async def _done(
+        self, kind: str, order: dict[str, Any], fills: list[Fill], resume: str, context: Context
+    ) -> dict[str, Any]:
+        """The job's result; what it fitted is in the registry by then."""
+
+        def fill(folder: Path) -> None:
+            for each in fills:
+                each(folder)
+
+        jobs = self._parts.jobs
+        row = await (jobs.resume(resume) if resume else jobs.submit(kind, order, command_id=context.id, fill=fill))
+        await context.accepted({"job": row.id})
+        row = await jobs.ended(row.id)
+        result = msgspec.json.decode(row.result_json, type=Result)
+        if row.state != "done":
+            raise JobFailed(row, result)
+        return await self._kept(row, result)
+
+    async def _kept(self, row: JobRow, result: Result) -> dict[str, Any]:
+        folder = self._parts.jobs.folder_of(row.id)
+        told: dict[str, Any] = {"job": row.id, "status": result.status}
+        if (folder / TRIALS).exists():
+            trials = [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
+            trials = [msgspec.structs.replace(trial, job=row.id) for trial in trials]
+            await self._parts.store.ledger.put_trials(trials)
+        if result.model:
+            card = await self._parts.roster.models.register(folder / result.model, origin="fit")
+            await self._parts.fitted(card)
+            told |= {"model": f"{card.name}@{card.version}", "digest": card.digest}
+        found = {"metrics": result.metrics, **result.content}
+        return told | (found if len(msgspec.json.encode(found)) <= LONG_RESULT else {"metrics": result.metrics})
+
+    def _model(self, card: ModelCard, name: str) -> Fill:
+        artefacts = self._parts.roster.models.artefacts
+
+        def fill(folder: Path) -> None:
+            (folder / name).mkdir()
+            copy_plain_files(artefacts.open(card.digest), folder / name)
+
+        return fill
+
+    def _bars(self, given: arguments.Work) -> Fill:
+        """Stored bars and rows are written here; a file is read by the child, which takes its time."""
+        if given.data:
+            path = arguments.below(self._settings.control.data_folder, given.data)
+            source = Source(str(path), self._settings.model_dump(mode="json", exclude_defaults=True), [*given.symbols])
+            return lambda folder: write_whole(folder / SOURCE, msgspec.json.encode(source))
+        if given.rows:
+            return lambda folder: pq.write_table(_rows_table(given.rows), folder / BARS)
+        start, end = given.span_ns()
+        return lambda folder: self._stored(folder / BARS, start or 0, EVER_NS if end is None else end, [*given.symbols])
+
+    def _stored(self, path: Path, start: int, end: int, symbols: list[str]) -> None:
+        table = self._parts.store.bars_between(start, end, symbols or None)
+        if not table.num_rows:
+            raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
+        pq.write_table(table, path)
+
+
+class JobFailed(CommandRefused):
+    """The code is the job's own."""
+
+    def __init__(self, row: JobRow, result: Result) -> None:
+        super().__init__(CommandFault.FAILED, f"job {row.id} {row.state}: {result.error or row.why}")
+        self.code = row.why or self.code
+
+
+def _rows_table(rows: tuple[arguments.Bar, ...]) -> pa.Table:
+    """Bars as a job reads them: by symbol, then in time."""
+    by_place = sorted(rows, key=lambda row: (row.symbol, row.ts or datetime.min))
+    number: dict[str, int] = {}
+    ordinals = [number.setdefault(row.symbol, 0) for row in by_place]
+    for place, row in enumerate(by_place):
+        ordinals[place] = number[row.symbol]
+        number[row.symbol] += 1
+    n = len(by_place)
+    prices = {
+        name: [row.close if getattr(row, name) is None else getattr(row, name) for row in by_place]
+        for name in ("open", "high", "low")
+    }
+    return pa.table({
+        "symbol": [row.symbol for row in by_place], "ordinal": pa.array(ordinals, pa.int64()),
+        "as_of_ns": pa.array([arguments.nanoseconds(row.ts) for row in by_place if row.ts], pa.int64()),
+        "tie": pa.array([0] * n, pa.int32()), **prices, "close": [row.close for row in by_place],
+        "volume": [row.volume for row in by_place], "ticks": pa.array([1] * n, pa.int64()),
+        "mask": pa.array([True] * n), "gap": pa.array([False] * n),
+    })  # fmt: skip

@@ -1,0 +1,338 @@
+"""What each command takes: types, ranges, the role it needs, its JSON Schema. It carries nothing out.
+
+Defaults that depend on the deployment are left empty here and filled by who carries the command out.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from tickcast.control.keys import Role
+from tickcast.errors import CommandFault, CommandRefused
+from tickcast.symbols import NAME_BYTES
+
+SCHEMA = 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ALL = "default"
+
+Symbol = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES)]
+Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=20_000, description="none = all")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")]
+Model = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9_.-]{1,64})?)?$(?!\n)",
+        description="name, name@version or the first digits of a digest",
+    ),
+]
+OneModel = Annotated[Model, Meta(min_length=1)]
+Route = Annotated[
+    str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
+]
+Job = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)", description="id of a job")]
+OneJob = Annotated[Job, Meta(min_length=1)]
+DataName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*(^|/)\.\.?(/|$))([A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*)?$(?!\n)",
+        max_length=200,
+        description="a file or folder below control.data_folder",
+    ),
+]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339")]
+Params = Annotated[dict[str, Any], Meta(max_length=64)]
+Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
+Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
+Note = Annotated[str, Meta(max_length=500)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Bar(Arguments, frozen=True):
+    """One row. A price alone is a bar of that one price."""
+
+    close: float
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    volume: Annotated[float, Meta(ge=0)] = 0.0
+    ts: Time | None = None
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+
+    def __post_init__(self) -> None:
+        open, high, low = (self.close if price is None else price for price in (self.open, self.high, self.low))
+        if self.low is not None and low > min(open, self.close, high):
+            raise ValueError("a bar's low is above its open, close or high")
+        if self.high is not None and high < max(open, self.close, low):
+            raise ValueError("a bar's high is below its open, close or low")
+
+
+class Span(Arguments, frozen=True):
+    """A span of event time; an end that is left out is open."""
+
+    start: Time | None = field(name="from", default=None)
+    end: Time | None = field(name="to", default=None)
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("`from` must be before `to`")
+
+    def span_ns(self) -> tuple[int | None, int | None]:
+        start, end = (None if time is None else nanoseconds(time) for time in (self.start, self.end))
+        return start, end
+
+
+class Work(Span, frozen=True):
+    """What a job is done on: stored bars of a span, or a file, or rows. `resume` takes up a job that was ended."""
+
+    symbols: Symbols = ()
+    data: DataName = ""
+    rows: Annotated[tuple[Bar, ...], Meta(max_length=100_000)] = ()
+    params: Params = {}
+    seed: Seed = 0
+    resume: Job = ""
+
+    def __post_init__(self) -> None:
+        Span.__post_init__(self)
+        if self.data and self.rows:
+            raise ValueError("`data` or `rows`, not both")
+        if self.rows and any(not row.symbol or row.ts is None for row in self.rows):
+            raise ValueError("each of `rows` needs `symbol` and `ts`")
+
+
+class Forecast(Arguments, frozen=True):
+    """The next bars of symbols, from what the daemon knows now."""
+
+    symbols: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=1000)]
+    model: Model = ""
+
+
+class Predict(Arguments, frozen=True):
+    """The next bars after a window that is given."""
+
+    closes: Annotated[tuple[float, ...], Meta(max_length=10_000)] = ()
+    bars: Annotated[tuple[Bar, ...], Meta(max_length=10_000)] = ()
+    as_of: Time | None = None  # end of the last bar, for models that look at the calendar
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+    model: Model = ""
+    horizon: Annotated[int, Meta(ge=0, le=10_000, description="0 = the model's")] = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.closes) == bool(self.bars):
+            raise ValueError("either `closes` or `bars`")
+
+
+class Start(Arguments, frozen=True):
+    """A model that training begins with."""
+
+    model: OneModel
+    mode: Literal["warm", "finetune", "transfer"] = "warm"
+    freeze: Annotated[tuple[Pattern, ...], Meta(max_length=64)] = ()
+
+
+class Train(Work, frozen=True):
+    """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind."""
+
+    kind: Name = "nhits"
+    name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
+    start_with: Start | None = None
+
+
+class Evaluate(Work, frozen=True):
+    """Judge a model on data."""
+
+    model: Model = ""
+
+
+class Backtest(Work, frozen=True):
+    """Walk forward through history and trade on the forecasts."""
+
+    model: Model = ""
+    fee_bps: Bps = 0.0
+    slippage_bps: Bps = 0.0
+    retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
+    retrain_kind: Annotated[str, Meta(max_length=64)] = ""
+    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = 1
+
+    def __post_init__(self) -> None:
+        Work.__post_init__(self)
+        if self.retrain_every_bars and not self.retrain_kind:
+            raise ValueError("`retrain_every_bars` needs `retrain_kind`")
+
+
+class Range(Arguments, frozen=True):
+    """Where a parameter is looked for, instead of the range that its kind declares."""
+
+    kind: Literal["float", "int", "choice"]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: Annotated[tuple[Any, ...], Meta(max_length=100)] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind == "choice":
+            if not self.choices or self.low is not None or self.high is not None:
+                raise ValueError("a choice has `choices`, and no `low` and `high`")
+        elif self.choices or self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("a range has `low` below `high`, and no `choices`")
+        elif self.log and self.low <= 0:
+            raise ValueError("with `log` a range begins above 0")
+
+
+class Optimize(Work, frozen=True):
+    """Look for the parameters of a kind that fit best."""
+
+    kind: Name = "nhits"
+    name: Annotated[str, Meta(max_length=64)] = ""
+    trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
+    pruner: Literal["none", "median", "hyperband"] = "median"
+    seconds: Seconds = 3600
+    space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
+
+
+class Status(Arguments, frozen=True):
+    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
+    model: Model = ""
+
+
+class Promote(Arguments, frozen=True):
+    """Have a model answer for a route."""
+
+    model: OneModel
+    route: Route = ALL
+    force: bool = False  # without evidence
+    note: Note = ""
+
+
+class Rollback(Arguments, frozen=True):
+    """Have the model answer that did before."""
+
+    route: Route = ALL
+    note: Note = ""
+
+
+class Jobs(Arguments, frozen=True):
+    job: Job = ""
+    kind: Literal["", "train", "evaluate", "backtest", "optimize"] = ""
+    state: Literal["", "queued", "running", "done", "failed", "cancelled", "interrupted"] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Cancel(Arguments, frozen=True):
+    job: OneJob
+
+
+class Listing(Arguments, frozen=True):
+    """The symbols that have been seen."""
+
+    like: Annotated[Pattern, Meta(description="`*` stands for anything")] = "*"
+    after: Annotated[str, Meta(max_length=NAME_BYTES)] = ""  # the last name of the page before
+    limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
+
+
+class Report(Arguments, frozen=True):
+    """How forecasts did in the last hours."""
+
+    hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
+    symbols: Symbols = ()
+    model: Model = ""
+
+
+class Diagnose(Arguments, frozen=True):
+    """What a person should look at: lag, cold symbols, drift, refused messages, failed jobs."""
+
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+
+
+class Export(Span, frozen=True, kw_only=True):
+    """Rows of the store as a file below `control.data_folder`."""
+
+    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    symbols: Symbols = ()
+    format: Literal["parquet", "csv"] = "parquet"
+
+
+class Pause(Arguments, frozen=True):
+    """Fetch no more ticks until `resume`."""
+
+
+class Resume(Arguments, frozen=True):
+    """Fetch ticks again."""
+
+
+class Drain(Arguments, frozen=True):
+    """End as a first signal does."""
+
+
+ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {
+    "forecast": (Forecast, "read"),
+    "predict": (Predict, "read"),
+    "status": (Status, "read"),
+    "jobs": (Jobs, "read"),
+    "report": (Report, "read"),
+    "diagnose": (Diagnose, "read"),
+    "train": (Train, "train"),
+    "evaluate": (Evaluate, "train"),
+    "backtest": (Backtest, "train"),
+    "optimize": (Optimize, "train"),
+    "cancel": (Cancel, "train"),
+    "export": (Export, "train"),
+    "promote": (Promote, "promote"),
+    "rollback": (Rollback, "promote"),
+    "pause": (Pause, "admin"),
+    "resume": (Resume, "admin"),
+    "drain": (Drain, "admin"),
+    "symbols": (Listing, "admin"),
+}
+
+
+def role_of(command: str) -> Role:
+    return _accepted(command)[1]
+
+
+def parse(command: str, args: dict[str, Any]) -> Arguments:
+    """The typed arguments; CommandRefused names the one that does not fit."""
+    kind, _ = _accepted(command)
+    try:
+        return msgspec.convert(args, kind)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise CommandRefused(
+            CommandFault.BAD_ARGUMENT, f"{command}: {error}", remedy=f"see `tickcast schema command-{command}`"
+        ) from None
+
+
+def schema(command: str) -> dict[str, Any]:
+    return msgspec.json.schema(_accepted(command)[0])
+
+
+def below(folder: Path | None, name: str) -> Path:
+    """The file or folder of that name; CommandRefused where it leads out of the folder, by a link for instance."""
+    if folder is None:
+        raise CommandRefused(CommandFault.BAD_ARGUMENT, "there is no control.data_folder", remedy="set it, or use rows")
+    root = folder.resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise CommandRefused(CommandFault.BAD_ARGUMENT, f"'{name}' lies outside control.data_folder")
+    return path
+
+
+def _accepted(command: str) -> tuple[type[Arguments], Role]:
+    if command not in ACCEPTED:
+        raise CommandRefused(
+            CommandFault.UNKNOWN_COMMAND, f"there is no command '{command}'", remedy=f"there are {', '.join(ACCEPTED)}"
+        )
+    return ACCEPTED[command]
+
+
+def nanoseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,65 @@
+"""Rows of the ledger that only the registry makes: versions, promotions, data sets. They do nothing."""
+
+from typing import Any, Literal, Self
+
+import msgspec
+
+from tickcast.records import ModelCard
+
+Origin = Literal["fit", "import", "fleet"]
+Action = Literal["promote", "rollback"]
+
+
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was registered. `tombstone_ns`: its files are gone since then."""
+
+    digest: str
+    name: str
+    version: str
+    kind: str
+    parent: str
+    dataset_hash: str
+    card_json: str
+    origin: Origin
+    created_ns: int
+    registered_ns: int
+    tombstone_ns: int | None = None
+
+    @classmethod
+    def of(cls, card: ModelCard, *, origin: Origin, at_ns: int) -> Self:
+        return cls(
+            digest=card.digest, name=card.name, version=card.version, kind=card.kind, parent=card.parent,
+            dataset_hash=card.dataset_hash, card_json=msgspec.json.encode(card).decode(), origin=origin,
+            created_ns=card.created_ns, registered_ns=at_ns,
+        )  # fmt: skip
+
+    @property
+    def card(self) -> ModelCard:
+        return msgspec.json.decode(self.card_json, type=ModelCard)
+
+
+class PromotionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """From `at_ns` on the route's questions go to `digest`; None: the route has no model of its own any more."""
+
+    route: str
+    at_ns: int
+    action: Action
+    given_by: str
+    sequence: int = 0
+    digest: str | None = None
+    evidence_json: str = "{}"
+    command_id: str = ""
+    positions_json: str = "[]"
+
+
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model learnt from; `rule` is how windows were drawn from the bars, features included."""
+
+    hash: str
+    source: str
+    rule: dict[str, Any]
+    symbols: int
+    bars: int
+    from_ns: int
+    to_ns: int
+    added_ns: int

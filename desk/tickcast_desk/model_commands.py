@@ -1,0 +1,176 @@
+"""The shell commands around models: what they take and whom they call. Each loads what it needs when it is called."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tickcast.errors import EXIT_OK, BadSettings
+from tickcast.settings import Origins, Settings, parse
+
+Handler = Callable[[argparse.Namespace, Settings, Origins], int]
+Add = Callable[[str, Handler, str], argparse.ArgumentParser]
+Run = Callable[[Any], Any]  # runs a coroutine function to its end
+
+
+def add_commands(add: Add, run: Run) -> None:
+    fit = add("fit", _fit, "train a model on history, in a child process")
+    fit.add_argument("--model", default="nhits", help="kind of model")
+    fit.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    fit.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the finished model")
+    fit.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
+    fit.add_argument("--name", help="name of the model; default: its kind")
+    fit.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of model or training")
+    fit.add_argument("--start", type=Path, metavar="DIR", help="model folder that the fit begins with")
+    fit.add_argument("--split", choices=["default", "paper"], default="default", help="how history is cut")
+    evaluate = add("evaluate", _evaluate, "judge a fitted model on test data, with intervals, beside last value")
+    evaluate.add_argument("--model", type=Path, required=True, help="model folder")
+    evaluate.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    evaluate.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder for evaluate.json")
+    evaluate.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    _add_backtest(add("backtest", lambda *given: _backtest(run, *given), "walk through history and trade on forecasts"))
+    _add_optimize(add("optimize", _optimize, "look for the parameters of a model that fit best"))
+    model = add("import", lambda *given: _import(run, *given), "register a model that was not fitted here")
+    model.add_argument("path", type=Path, help="model folder, ONNX graph or weights in safetensors")
+    model.add_argument("--kind", default="", help="kind of model that the weights are of")
+    model.add_argument("--name", default="", help="name of the model; default: the file's")
+    model.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the kind")
+    _add_send(add("send", lambda *given: _send(run, *given), "give a running daemon a signed command"))
+    keygen = add("keygen", _keygen, "make a key for commands, and print its entry for the keys file")
+    keygen.add_argument("--id", required=True, help="name of the key")
+    keygen.add_argument("--role", choices=["read", "train", "promote", "admin"], required=True)
+    keygen.add_argument("--algorithm", choices=["ed25519", "hmac-sha256"], default="ed25519")
+    keygen.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the secret goes")
+
+
+def _add_backtest(backtest: argparse.ArgumentParser) -> None:
+    backtest.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    backtest.add_argument("--out", type=Path, default=Path("out/backtest"), help="folder for the report and its data")
+    backtest.add_argument("--model", help="a rung or a model folder, instead of model.default")
+    backtest.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
+    backtest.add_argument("--horizon", type=int, default=0, help="bars ahead that are traded; default: all")
+    backtest.add_argument("--fee-bps", type=float, default=5.0, help="of one side, in hundredths of a percent")
+    backtest.add_argument("--slippage-bps", type=float, default=1.0, help="of one side, beyond the spread")
+    backtest.add_argument("--trials", type=int, default=1, help="variants that were tried before this one, and it")
+    backtest.add_argument("--seed", type=int, default=0)
+    backtest.add_argument("--retrain-every", type=int, default=0, metavar="BARS", help="fit anew so often")
+    backtest.add_argument("--retrain-kind", default="", metavar="KIND", help="what is fitted then")
+    backtest.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of these fits")
+
+
+def _add_optimize(optimize: argparse.ArgumentParser) -> None:
+    data = optimize.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, help="file or folder of ticks or bars")
+    data.add_argument("--resume", type=Path, metavar="DIR", help="go on with the study of this folder")
+    optimize.add_argument("--model", default="nhits", help="kind of model")
+    optimize.add_argument("--out", type=Path, default=Path("out/optimize"), help="folder of the study and the model")
+    optimize.add_argument("--trials", type=int, help="how many to try in all; default 50")
+    optimize.add_argument("--seconds", type=float, help="how long the search may take; default 3000")
+    optimize.add_argument("--sampler", choices=["grid", "random", "tpe", "cmaes", "gp"], default="tpe")
+    optimize.add_argument("--pruner", choices=["none", "median", "hyperband"], default="median")
+    optimize.add_argument("--seed", type=int, default=0)
+    optimize.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
+    optimize.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="the same in every trial")
+    space = "LOW..HIGH, 'LOW..HIGH log', [A, B] or keep"
+    optimize.add_argument("--space", action="append", default=[], metavar="KEY=SPACE", help=space)
+
+
+def _add_send(send: argparse.ArgumentParser) -> None:
+    send.add_argument("command", help="`tickcast schema` lists them as command-NAME")
+    send.add_argument("arguments", nargs="*", metavar="KEY=VALUE")
+    send.add_argument("--key-id", required=True, help="of the daemon's keys file")
+    send.add_argument("--key-file", type=Path, required=True, metavar="FILE", help="what `tickcast keygen` wrote")
+    send.add_argument("--audience", default="fleet", help="`fleet`, or GROUP/SLOT for one daemon")
+    send.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long replies are waited for")
+    send.add_argument("--json", action="store_true", help="all replies as one JSON object")
+
+
+def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.fit import fit, make_order
+
+    name, params = args.name or args.model, pairs(args.param)
+    order = make_order(settings, kind=args.model, name=name, split=args.split, params=params)
+    result = fit(settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start)
+    print(f"{result.status}: {result.metrics}")
+    print(f"the model is in {args.out}; serve it with --set model.default={args.out}")
+    return EXIT_OK
+
+
+def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.evaluate import evaluate_and_print, make_order
+
+    order = make_order(settings, seed=args.seed)
+    evaluate_and_print(settings, args.model, args.data, args.out, order=order, symbols=args.symbols)
+    return EXIT_OK
+
+
+def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.backtest import backtest_and_print, make_order
+    from tickcast_desk.replay import Order, in_folder
+
+    retrain = None
+    if args.retrain_every:
+        retrain = {"every_bars": args.retrain_every, "kind": args.retrain_kind, "params": pairs(args.param)}
+    order = make_order(
+        horizon=args.horizon, fee_bps=args.fee_bps, slippage_bps=args.slippage_bps, trials=args.trials, seed=args.seed,
+        retrain=retrain,
+    )  # fmt: skip
+    if args.model:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"default": args.model})})
+    history = Order(args.data, args.out, symbols=args.symbols)
+    run(lambda: backtest_and_print(in_folder(settings, args.out), history, order))
+    return EXIT_OK
+
+
+def _optimize(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.optimize import command
+
+    return command(args, settings)
+
+
+def _import(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.clock import SystemClock
+    from tickcast_desk.import_model import import_model
+
+    params = pairs(args.param)
+    card = run(
+        lambda: import_model(settings, args.path, kind=args.kind, name=args.name, params=params, clock=SystemClock())
+    )
+    print(f"{card.name}@{card.version}  {card.digest}")
+    return EXIT_OK
+
+
+def _send(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.clock import SystemClock
+    from tickcast.control.keys import read_signer
+    from tickcast_desk.send import Request, make_args, print_replies, send
+
+    request = Request(
+        args.command, make_args(args.command, args.arguments), args.audience, args.key_id,
+        read_signer(args.key_file, named_by="--key-file"), args.timeout,
+    )  # fmt: skip
+    return print_replies(run(lambda: send(settings, request, clock=SystemClock())), as_json=args.json)
+
+
+def _keygen(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.keygen import keygen
+
+    sys.stdout.write(keygen(args.id, role=args.role, algorithm=args.algorithm, out=args.out))
+    return EXIT_OK
+
+
+def pairs(texts: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, each value as in a settings file."""
+    found = {}
+    for text in texts:
+        name, is_given, value = text.partition("=")
+        if not is_given:
+            raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
+        found[name.strip()] = parse(value)
+    return found
+
+
+def comma_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

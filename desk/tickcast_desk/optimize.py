@@ -1,0 +1,160 @@
+"""`tickcast optimize`: history -> a child process that searches -> a folder with the study and the tuned model.
+
+It searches nothing itself; docs/optimize.md says what the child does.
+"""
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tickcast.errors import BadSettings
+from tickcast.job_folder import ORDER, RESULT, TRIALS, Result
+from tickcast.plugin import Parameter
+from tickcast.records import TrialRow
+from tickcast.settings import Settings, parse
+from tickcast_desk.fit import make_order, train, write_bars
+from tickcast_trainer.order import BARS
+from tickcast_trainer.tune_order import TuneOrder, read_tune_order, write_tune_order
+
+SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
+PRUNERS = ("none", "median", "hyperband")
+MOST_SHOWN = 10
+RANGE = re.compile(r"(\S+)\.\.(\S+?)(?: (log))?")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    data = command.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, help="file or folder of ticks or bars")
+    data.add_argument("--resume", type=Path, metavar="DIR", help="go on with the study of this folder")
+    command.add_argument("--model", default="nhits", help="kind of model")
+    command.add_argument("--out", type=Path, default=Path("out/optimize"), help="folder of the study and the model")
+    command.add_argument("--trials", type=int, help="how many to try in all; default 50")
+    command.add_argument("--seconds", type=float, help="how long the search may take; default 3000")
+    command.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how the next trial is chosen")
+    command.add_argument("--pruner", choices=PRUNERS, default="median", help="when a trial is given up")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--symbols", type=lambda text: text.split(","), metavar="A,B", help="only these symbols")
+    command.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="the same in every trial")
+    command.add_argument(
+        "--space", action="append", default=[], metavar="KEY=SPACE", help="LOW..HIGH, 'LOW..HIGH log', [A, B] or keep"
+    )
+
+
+def command(args: argparse.Namespace, settings: Settings) -> int:
+    folder: Path = args.resume or args.out
+    limits = {name: getattr(args, name) for name in ("trials", "seconds") if getattr(args, name) is not None}
+    if args.resume:
+        result = resume(folder, **limits)
+    else:
+        order = make_tune_order(
+            settings, kind=args.model, params=_pairs(args.param), space=_pairs(args.space),
+            sampler=args.sampler, pruner=args.pruner, seed=args.seed, **limits,
+        )  # fmt: skip
+        result = optimize(settings, args.data, folder, order=order, symbols=args.symbols)
+    show(result, folder, Console())
+    return 0
+
+
+def make_tune_order(
+    settings: Settings, *, kind: str, params: dict[str, Any], space: dict[str, Any], **search: Any
+) -> TuneOrder:
+    """A parameter that a person gave is not tuned, unless its space is given too; `search` holds TuneOrder's keys."""
+    asked = {name: space_of(value) for name, value in space.items()}
+    fit = make_order(settings, kind=kind, name=kind, split="default", params=params)
+    order = TuneOrder(fit=fit, space={**dict.fromkeys(params), **asked}, workers=settings.jobs.workers)
+    return _changed(order, search)
+
+
+def space_of(value: Any) -> Parameter | None:
+    """`LOW..HIGH`, `LOW..HIGH log`, a list of choices, `keep`, or what an order has for them."""
+    if value is None or value == "keep":
+        return None
+    if isinstance(value, list):
+        value = {"kind": "choice", "choices": value}
+    elif isinstance(value, str) and (ends := RANGE.fullmatch(value)):
+        low, high = parse(ends[1]), parse(ends[2])
+        whole = isinstance(low, int) and isinstance(high, int)
+        value = {"kind": "int" if whole else "float", "low": low, "high": high, "log": ends[3] is not None}
+    try:
+        return msgspec.convert(value, Parameter)
+    except msgspec.ValidationError as error:
+        raise BadSettings(
+            f"{value!r} is no space: {error}", remedy="LOW..HIGH, 'LOW..HIGH log', [A, B] or keep"
+        ) from None
+
+
+def optimize(
+    settings: Settings, data: Path, out: Path, *, order: TuneOrder, symbols: list[str] | None = None
+) -> Result:
+    """Search, and leave study and model in `out`, which must not hold a study yet."""
+    if (out / ORDER).exists():
+        raise BadSettings(f"{out} holds a study", remedy=f"--resume {out}, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_bars(settings, data, out / BARS, symbols=symbols)
+    write_tune_order(out, order)
+    return train(out)
+
+
+def resume(out: Path, **limits: Any) -> Result:
+    """Go on with what a kill or too little time left; `limits` are `trials` and `seconds`, where they change."""
+    write_tune_order(out, _changed(read_tune_order(out), limits))
+    (out / RESULT).unlink(missing_ok=True)
+    return train(out)
+
+
+def show(result: Result, folder: Path, console: Console) -> None:
+    """The best trials beside the first, what mattered, and what the model is worth on the hold-out."""
+    found = result.content
+    if "best" not in found:
+        console.print(f"{result.status}; go on with --resume {folder}")
+        return
+    rows = [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
+    best, first = found["best"], found["first"]
+    complete = sorted((row for row in rows if row.state == "complete"), key=_value)
+    shown = complete[:MOST_SHOWN] + [row for row in complete[MOST_SHOWN:] if first and row.number == first["number"]]
+    names = list(best["params"])
+    table = Table("trial", "pinball", "epochs", "s", *names)
+    for row in shown:
+        own = f"{row.number} (as ordered)" if first and row.number == first["number"] else str(row.number)
+        values = [_short(row.params[name]) for name in names]
+        table.add_row(own, f"{_value(row):.5f}", str(row.epochs), f"{row.seconds:.1f}", *values)
+    console.print(table)
+    console.print(f"{result.status}: {', '.join(f'{count} {state}' for state, count in found['trials'].items())}")
+    if first:
+        console.print(f"tuned {best['value']:.5f}, as ordered {first['value']:.5f}, over the validation part")
+    if found["importance"]:
+        console.print("what mattered: " + ", ".join(f"{k} {share:.0%}" for k, share in found["importance"].items()))
+    held = result.metrics
+    console.print(f"hold-out: pinball {held['pinball']:.5f}, skill {held['skill']:+.2%} over last value")
+    console.print(f"the model is in {folder / result.model}; serve it with --set model.default={folder / result.model}")
+
+
+def _changed(order: TuneOrder, search: dict[str, Any]) -> TuneOrder:
+    try:
+        return msgspec.convert({**msgspec.to_builtins(order), **search}, TuneOrder)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"the search cannot be ordered so: {error}") from None
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    found = {}
+    for text in texts:
+        name, is_given, value = text.partition("=")
+        if not is_given:
+            raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
+        found[name.strip()] = parse(value)
+    return found
+
+
+def _value(row: TrialRow) -> float:
+    return math.inf if row.value is None else row.value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,60 @@
+"""SIGKILL at every seam of a fit: the folder goes on by itself, to the weights of a fit that nobody killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from tickcast_trainer.checkpoint import CHECKPOINT, LAST, Checkpoints
+from tickcast_trainer.dataset import load_dataset
+from tickcast_trainer.fit import FOLDER
+from tickcast_trainer.order import read_order
+from trainkit import autoregressive, fitted, job, model_of, series, weights
+
+SEAMS = ("mid-epoch", "end of an epoch", "half a checkpoint", "before the rename", "after the rename", "export")
+ORDER: dict[str, Any] = {
+    "model_params": {"hidden": 8}, "windows_per_epoch": 160, "batch_size": 32, "epochs": 4, "checkpoint_s": 1e-9
+}  # fmt: skip
+
+
+def test_a_fit_that_was_killed_at_any_seam_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    folders = {seam: tmp_path / seam.replace(" ", "-") for seam in SEAMS}
+    for folder in folders.values():
+        job(folder, [series(symbol, autoregressive(600, seed=i)) for i, symbol in enumerate("AB")], **ORDER)
+    last = folders["export"]
+    earlier = [f"{seam}={last}" for seam in ("half a checkpoint", "after the rename")]  # one after the other
+    killed(*earlier, *(f"{seam}={folder}" for seam, folder in folders.items()))
+    whole, _ = fitted(tmp_path / "whole", **ORDER)
+    for seam, folder in folders.items():
+        assert not (folder / FOLDER).exists()
+        begun = steps_of(folder)
+        assert 0 < begun <= 20, seam
+        assert (begun == 20) == (seam == "export"), f"{seam}: the kill came where it should"
+        if seam != "export":
+            again, outcome = fitted(folder, checkpoints=True, **ORDER)
+            np.testing.assert_array_equal(weights(again), weights(whole), err_msg=seam)
+            assert (outcome.status, outcome.epochs) == ("done", 4)
+    finished = load_file(model_of(last) / "weights.safetensors")
+    for name, tensor in whole.module().state_dict().items():
+        np.testing.assert_array_equal(finished[name], tensor)
+
+
+def killed(*fits: str) -> None:
+    script = Path(__file__).with_name("killed_fit.py")
+    done = subprocess.run([sys.executable, str(script), *fits], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def steps_of(folder: Path) -> int:
+    """How far the last checkpoint came, and that it is whole."""
+    assert (folder / CHECKPOINT / LAST).exists()
+    order = read_order(folder)
+    saved = Checkpoints(folder, {"order": order.digest, "data": load_dataset(folder, order).digest}).last()
+    assert saved is not None
+    step: int = saved.record["place"]["step"]
+    return step

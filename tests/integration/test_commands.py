@@ -1,0 +1,227 @@
+"""Every command carried out by a live daemon, its results against an independent computation."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from livekit import Live, records, running
+from modelkit import QUICK, fit_small, market, model_settings
+from tickcast.records import Reply
+from tickcast.settings import Settings
+from tickcast_desk.synth import json_messages
+
+TINY = {key: value for key, value in QUICK.items() if key != "epochs"} | {"epochs": 1, "windows_per_epoch": 256}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], list[bytes], Path]:
+    """Messages of the past, those after them, and a model that was fitted on the past."""
+    history, ticks = market()
+    folder = tmp_path_factory.mktemp("model")
+    model = fit_small("time", folder, history)
+    return [m for _, m in json_messages(history)], [m for _, m in json_messages(ticks)], model
+
+
+def of_model(folder: Path, **more: object) -> Settings:
+    return model_settings("time", folder, **more)
+
+
+async def ok(live: Live, command: str, **args: Any) -> dict[str, Any]:
+    reply: Reply = await live.daemon.command(command, **args)
+    assert reply.ok, f"{reply.error_code}: {reply.error}"
+    assert json.loads(msgspec.json.encode(reply.result)) == msgspec.to_builtins(reply.result)
+    return reply.result
+
+
+async def refused(live: Live, command: str, **args: Any) -> str:
+    reply: Reply = await live.daemon.command(command, **args)
+    assert not reply.ok
+    assert reply.error
+    return reply.error_code
+
+
+@pytest.fixture
+async def live(world: Any, tmp_path: Path) -> AsyncIterator[Live]:
+    async with running(of_model(tmp_path)) as live:
+        await live.send(world[0][-4000:], chunk=1000)
+        yield live
+
+
+async def test_forecast_tells_what_was_published_last(live: Live) -> None:
+    published = {f["symbol"]: f for f in await live.forecasts()}
+    asked = sorted(published)
+    told = (await ok(live, "forecast", symbols=asked))["forecasts"]
+    assert [f["symbol"] for f in told] == asked
+    for f in told:
+        last = published[f["symbol"]]
+        assert (f["as_of_ns"], f["target_ns"], f["model"]) == (last["as_of_ns"], last["target_ns"], last["model"])
+        np.testing.assert_allclose(f["point"], last["point"], rtol=1e-6)
+    assert await refused(live, "forecast", symbols=["NOBODY"]) == "bad_request"
+    assert await refused(live, "forecast", symbols=asked, model="nothing") == "unknown_model"
+
+
+async def test_predict_of_the_naive_rung_is_last_value_with_the_spread_of_the_window(live: Live) -> None:
+    closes = (100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, 60)))).tolist()
+    at = "2026-01-05T10:00:00Z"
+    told = (await ok(live, "predict", closes=closes, horizon=3, as_of=at))["forecast"]
+    assert told["target_ns"] == [1767607200 * 10**9 + step * 10**9 for step in (1, 2, 3)]
+    assert told["point"] == pytest.approx([closes[-1]] * 3, rel=1e-6)
+    window = live.daemon.settings.window.lookback
+    moves = np.diff(np.log(closes))[-window:]
+    scale = float(np.sqrt((moves**2).mean()))
+    assert told["scale"] == pytest.approx(scale, rel=1e-9)
+    assert told["anchor"] == closes[-1]
+    rows = np.array(told["quantiles"])
+    assert (np.diff(rows, axis=1) > 0).all()
+    assert await refused(live, "predict", closes=[1.0, 2.0], as_of=at) == "bad_request"
+    assert await refused(live, "predict", closes=closes) == "bad_request"  # the features look at the calendar
+    assert await refused(live, "predict", closes=closes, horizon=99, as_of=at) == "bad_argument"
+    assert await refused(live, "predict") == "bad_argument"
+
+
+async def test_status_symbols_report_and_diagnose_tell_what_the_daemon_counts(live: Live) -> None:
+    health = live.daemon.health()
+    status = await ok(live, "status")
+    assert status["health"]["consumed"] == health.consumed
+    assert status["routes"] == {"default": live.daemon.serving.cards[0].digest}
+    everything = await ok(live, "symbols")
+    assert [entry["symbol"] for entry in everything["symbols"]] == sorted(live.daemon.serving.symbols.names())
+    first = await ok(live, "symbols", limit=2)
+    rest = await ok(live, "symbols", after=first["symbols"][-1]["symbol"])
+    assert first["more"]
+    assert first["symbols"] + rest["symbols"] == everything["symbols"]
+    figures = (await ok(live, "report"))["accuracy"]
+    assert {f["model"] for f in figures} == {"naive"}
+    assert all(f["mae"] == pytest.approx(f["mae_naive"]) for f in figures)
+    assert {f["code"] for f in (await ok(live, "diagnose"))["findings"]} <= {"rejected", "lag", "store_behind"}
+    assert await refused(live, "diagnose", symbol="NOBODY") == "bad_request"
+
+
+async def test_paused_it_reads_nothing_and_then_goes_on_without_a_loss(live: Live, world: Any) -> None:
+    await ok(live, "pause")
+    before = live.daemon.health().consumed
+    await live.bus.produce(live.topic, world[1][:300])
+    assert (await ok(live, "status"))["health"]["consumed"] <= before + 300  # what was being fetched may come
+    stood = live.daemon.health().consumed
+    await live.bus.produce(live.topic, world[1][300:600])
+    await live.daemon.accuracy()
+    assert live.daemon.health().consumed == stood
+    await ok(live, "resume")
+    live._consumed = before + 600
+    await live.send([])
+
+
+async def test_drain_is_answered_and_ends_the_daemon(world: Any, tmp_path: Path) -> None:
+    async with running(of_model(tmp_path)) as live:
+        assert await ok(live, "drain") == {"draining": True}
+    assert live.daemon.state == "stopped"
+
+
+async def test_export_writes_the_rows_of_the_store(world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    out.mkdir()
+    async with running(of_model(tmp_path, control__data_folder=out)) as live:
+        await live.send(world[0][-2000:])
+        await live.daemon.units.idle()
+        told = await ok(live, "export", table="bars")
+        comma = await ok(live, "export", table="versions", format="csv")
+        assert await refused(live, "export", table="forecasts", format="csv") == "bad_argument"
+    frame = pl.read_parquet(out / told["file"])
+    with duckdb.connect(str(live.daemon.settings.store.path), read_only=True) as store:
+        stored = store.execute("SELECT symbol, as_of_ns, close FROM bars ORDER BY as_of_ns, symbol").fetchall()
+    exported = frame.select("symbol", "as_of_ns", "close").sort("as_of_ns", "symbol").rows()
+    assert set(exported) <= set(stored)
+    assert told["rows"] == frame.height > 0
+    assert (out / comma["file"]).read_text().startswith('"digest"')
+
+
+async def test_a_promoted_model_answers_from_the_command_on_and_after_a_restart_and_rollback_takes_it_back(
+    world: Any, tmp_path: Path
+) -> None:
+    past, later, model = world
+    settings = of_model(tmp_path)
+    async with running(settings) as live:
+        await live.send(past[-4000:], chunk=1000)
+        card = await live.daemon.control.roster.models.register(model, origin="import")
+        assert await refused(live, "rollback") == "nothing_to_roll_back"
+        await live.forecasts()
+        row = (await ok(live, "promote", model=card.name, force=True))["promotion"]
+        assert (row["digest"], row["route"], row["action"]) == (card.digest, "default", "promote")
+        assert await refused(live, "promote", model=card.name, force=True) == "already_active"
+        await live.send(later[:1500])
+        assert {f["model"] for f in await live.forecasts()} == {card.name}
+    async with running(settings) as live:
+        await live.send(later[1500:2500])
+        assert card.name in {f["model"] for f in await live.forecasts()}
+        assert (await ok(live, "status", section="routes"))["routes"] == {"default": card.digest}
+        stages = {entry["digest"]: entry["stage"] for entry in (await ok(live, "status", section="models"))["models"]}
+        assert stages == {card.digest: "active"}
+        await ok(live, "rollback")
+        await live.forecasts()
+        await live.send(later[2500:3500])
+        assert {f["model"] for f in await live.forecasts()} == {"naive"}
+    with duckdb.connect(str(settings.store.path), read_only=True) as store:
+        history = store.execute("SELECT action, digest FROM promotions ORDER BY sequence").fetchall()
+    assert history == [("promote", card.digest), ("rollback", None)]
+
+
+async def test_a_model_without_evidence_is_promoted_only_by_force(world: Any, tmp_path: Path) -> None:
+    async with running(of_model(tmp_path)) as live:
+        card = await live.daemon.control.roster.models.register(world[2], origin="import")
+        code = (await live.daemon.command("promote", model=card.digest[:12])).error_code
+        assert code == ("" if card.metrics["skill"] > 0 else "no_evidence")
+        assert await refused(live, "promote", model=card.name, route="group:nobody", force=True) == "bad_request"
+
+
+async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any, tmp_path: Path) -> None:
+    async with running(of_model(tmp_path)) as live:
+        await live.send(world[0][-4000:], chunk=1000)
+        card = await live.daemon.control.roster.models.register(world[2], origin="import")
+        name = live.daemon.serving.symbols.names()[0]
+        await live.forecasts()
+        await ok(live, "promote", model=card.name, route=f"symbol:{name}", force=True)
+        await live.send(world[1][:1500])
+        who = {(f["symbol"] == name, f["model"]) for f in await live.forecasts()}
+    assert who == {(True, card.name), (False, "naive")}
+
+
+async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live: Live) -> None:
+    jobs = live.bus.subscribe("tickcast.jobs")
+    await live.daemon.units.idle()
+    told = await ok(live, "train", kind="nhits", name="mine", params=TINY, seed=5)
+    assert told["status"] in ("done", "stopped_early")
+    assert told["model"].startswith("mine@")
+    states = [event["state"] for event in await records(jobs)]
+    assert [state for i, state in enumerate(states) if state not in states[:i]] == ["queued", "running", "done"]
+    symbol = live.daemon.serving.symbols.names()[0]
+    (forecast,) = (await ok(live, "forecast", symbols=[symbol], model="mine"))["forecasts"]
+    assert forecast["model"] == "mine"
+    assert forecast["rung"] == "model"
+    (row,) = (await ok(live, "jobs", job=told["job"]))["jobs"]
+    assert row["state"] == "done"
+    judged = await ok(live, "evaluate", model="mine")
+    assert judged["headline"]["n"] > 0 or judged["in_sample"]["windows"] > 0
+    assert await refused(live, "train", kind="nhits", params={"no_such": 1}) not in ("", "failed_silently")
+    assert await refused(live, "evaluate", model="nobody") == "unknown_model"
+    assert await refused(live, "evaluate") == "bad_request"
+
+
+async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> None:
+    await live.daemon.units.idle()
+    told = await ok(
+        live, "optimize", kind="micro", trials=2, sampler="random", params={"epochs": 1, "windows_per_epoch": 128}
+    )
+    assert told["model"].startswith("micro@")
+    path = live.daemon.settings.store.path
+    trials = await live.daemon.store.ledger.trials(told["job"])
+    assert [t.number for t in trials] == [0, 1]
+    assert path.exists()
+    back = await ok(live, "backtest", fee_bps=1.0, params={"tosses": 2, "draws": 100})
+    assert back["status"] == "done"

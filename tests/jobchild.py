@@ -1,0 +1,125 @@
+"""A child process for tests of jobs: the real worker around a body that does what its order's `do` names."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tickcast.errors import BadData
+from tickcast.job_folder import ORDER, PROGRESS, RESULT
+from tickcast.plugin import Report
+from tickcast_trainer import worker
+
+
+def end(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    for step in (1, 2, 3):
+        report(step=step, steps=3, loss=1 / step)
+    return {"status": "done", "metrics": {"loss": 1 / 3}, "env": dict(os.environ)}
+
+
+def work_on(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Until it is told to stop."""
+    (folder / "pid").write_text(str(os.getpid()))
+    step = 1
+    while report(step=step, steps=10**6):
+        step += 1
+        time.sleep(0.02)
+    return {"status": "stopped"}
+
+
+def work_on_deaf(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        work_on(folder, report, order)
+
+
+def refuse(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    raise BadData("the bars are empty")
+
+
+def throw(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    raise ValueError("no such thing")
+
+
+def leave(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    print("x" * (3 << 20), "last words", file=sys.stderr, flush=True)
+    sys.exit(3)
+
+
+def allocate(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    held = []
+    while True:
+        held.append(bytes(1 << 25))
+
+
+def burn(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    while True:
+        pass
+
+
+def sleep(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    while True:
+        time.sleep(3600)
+
+
+def trespass(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Tries to write, to delete and to connect; says what was refused."""
+    outside = Path(order["outside"])
+    refused = {}
+    tries: dict[str, Callable[[], object]] = {
+        "new": lambda: (outside / "new").write_text("x"),
+        "old": lambda: (outside / "old").write_text("x"),
+        "delete": lambda: (outside / "old").unlink(),
+        "link": lambda: os.link(outside / "old", folder / "linked"),
+        "move": lambda: (outside / "old").rename(folder / "moved"),
+        "connect": lambda: socket.create_connection(("127.0.0.1", 9), timeout=5),
+        "signal": lambda: os.kill(os.getppid(), 0),
+    }
+    for name, attempt in tries.items():
+        try:
+            attempt()
+        except OSError as error:
+            refused[name] = error.errno
+    (folder / "tmp" / "own").write_text("x")
+    return {"refused": refused}
+
+
+def leave_a_child(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    child = subprocess.Popen(["sleep", "600"])
+    return {"child": child.pid}
+
+
+def tear_a_line(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Killed in mid-line the first time; the second time it goes on to the end."""
+    with (folder / PROGRESS).open("ab") as file:
+        if not (folder / "checkpoint").exists():
+            (folder / "checkpoint").touch()
+            file.write(b'{"step":1,"steps":3}\n{"step":2,"st')
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    report(step=2, steps=3)  # joins the torn line, and is lost with it
+    report(step=3, steps=3)
+    return {"status": "done"}
+
+
+def tear_the_result(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    (folder / RESULT).write_text('{"ok": tr')
+    os._exit(0)
+
+
+def run(folder: Path, report: Report) -> dict[str, Any]:
+    order = msgspec.json.decode((folder / ORDER).read_bytes())
+    done: dict[str, Any] = globals()[order["do"]](folder, report, order)
+    return done
+
+
+if __name__ == "__main__":
+    worker.BODIES["train"] = "jobchild"
+    sys.exit(worker.main(sys.argv[1:]))

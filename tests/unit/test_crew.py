@@ -1,0 +1,167 @@
+"""The processes of a search, played by small programs: they answer, die, hang and talk out of turn."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tickcast.clock import SystemClock
+from tickcast.errors import BadModel
+from tickcast_trainer import crew as crew_module
+from tickcast_trainer.crew import MOST_DEATHS, Crew
+from tickcast_trainer.dataset import load_dataset
+from tickcast_trainer.order import FitOrder
+from tickcast_trainer.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
+from tickcast_trainer.trial_worker import work
+from trainkit import job, walk
+from trainkit import series as bars_of
+
+ANSWERS = """
+import json, os, sys
+for line in sys.stdin:
+    number = json.loads(line)["number"]
+    for epoch in (1, 2, 3):
+        print(json.dumps({"type": "Epoch", "number": number, "epoch": epoch, "loss": 1.0}), flush=True)
+        if not json.loads(sys.stdin.readline())["go_on"]:
+            break
+    print(json.dumps({"type": "Ended", "number": number, "value": float(os.getpid()), "epochs": epoch, "seconds": 1}),
+          flush=True)
+"""
+DIES = "import os, sys; sys.stdin.readline(); os._exit(3)"
+HANGS = "import time; time.sleep(600)"
+
+
+def program(text: str) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-c", text)
+
+
+def crew_of(text: str, size: int = 1, **more: Any) -> Crew:
+    return Crew(Path("."), size, **{"budget_s": 600.0, "clock": SystemClock(), "command": program(text), **more})
+
+
+def until_all_ended(crew: Crew, epochs: int = 3) -> list[Told]:
+    """All but the epochs; a trial is given up after `epochs`."""
+    ends: list[Told] = []
+    while crew.is_busy:
+        for told in crew.told(10):
+            if isinstance(told, Epoch):
+                crew.answer(told.number, go_on=told.epoch < epochs)
+            else:
+                ends.append(told)
+    return ends
+
+
+def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch() -> None:
+    with crew_of(ANSWERS) as crew:
+        ends = []
+        for number, epochs in ((4, 3), (5, 2)):
+            crew.give(number, FitOrder())
+            assert not crew.has_room
+            ends += until_all_ended(crew, epochs)
+    first, second = ends
+    assert isinstance(first, Ended)
+    assert isinstance(second, Ended)
+    assert first.value == second.value  # one process
+    assert [(end.number, end.epochs) for end in (first, second)] == [(4, 3), (5, 2)]
+
+
+def test_several_workers_answer_side_by_side() -> None:
+    with crew_of(ANSWERS, 3) as crew:
+        for number in range(3):
+            crew.give(number, FitOrder())
+        ends = until_all_ended(crew)
+    assert {end.number for end in ends} == {0, 1, 2}
+    assert len({end.value for end in ends if isinstance(end, Ended)}) == 3
+
+
+def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever() -> None:
+    with crew_of(DIES) as crew:
+        for number in range(MOST_DEATHS - 1):
+            crew.give(number, FitOrder())
+            (end,) = until_all_ended(crew)
+            assert isinstance(end, Failed)
+            assert (end.number, end.error_code, end.error) == (number, "worker_died", "its process ended with 3")
+        crew.give(99, FitOrder())
+        with pytest.raises(BadModel, match=f"{MOST_DEATHS} processes"):
+            until_all_ended(crew)
+
+
+def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "LATE_S", 0.1)
+    with crew_of(HANGS, budget_s=0.05) as crew:
+        crew.give(1, FitOrder())
+        told: list[Told] = []
+        while not told:
+            told += crew.told(0.05)
+        assert not crew.is_busy
+    assert isinstance(told[0], Failed)
+    assert told[0].error_code == "hung"
+
+
+def test_no_process_is_left_when_a_search_is_over() -> None:
+    with crew_of(HANGS) as crew:
+        crew.give(1, FitOrder())
+        pid = crew._workers[0]._process.pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def small_job(folder: Path, **order: Any) -> FitOrder:
+    asked = {"kind": "micro", "model_params": {}, "batch_size": 128, "epochs": 3, "windows_per_epoch": 256}
+    return job(folder, [bars_of("A", walk(600, seed=1))], **{**asked, **order})
+
+
+def told_by_worker(folder: Path, order: FitOrder, tasks: list[FitOrder], verdicts: list[bool]) -> list[Told]:
+    """What the body of a worker says to these tasks, each with all verdicts behind it."""
+    lines: list[Any] = []
+    for number, task in enumerate(tasks):
+        lines += [Task(number, task), *map(Verdict, verdicts)]
+    given, said = io.BytesIO(b"".join(msgspec.json.encode(line) + b"\n" for line in lines)), io.BytesIO()
+    work(load_dataset(folder, order), given, said, SystemClock())
+    return [msgspec.json.decode(line, type=Told) for line in said.getvalue().splitlines()]  # type: ignore[arg-type]
+
+
+def test_a_fit_tells_each_epoch_and_its_pinball_and_repeats_itself(tmp_path: Path) -> None:
+    order = small_job(tmp_path)
+    told = told_by_worker(tmp_path, order, [order, order], [True] * 3)
+    kinds = [type(message).__name__ for message in told]
+    assert kinds == ["Epoch"] * 3 + ["Ended"] + ["Epoch"] * 3 + ["Ended"]
+    losses = [message.loss for message in told if isinstance(message, Epoch)]
+    first, second = (message for message in told if isinstance(message, Ended))
+    assert losses[:3] == losses[3:]
+    assert first.value == second.value == pytest.approx(min(losses), rel=1e-5)  # the loss is the pinball here
+    assert first.epochs == 3
+
+
+def test_a_trial_that_is_given_up_trains_no_further(tmp_path: Path) -> None:
+    order = small_job(tmp_path)
+    told = told_by_worker(tmp_path, order, [order], [True, False])
+    assert [type(message).__name__ for message in told] == ["Epoch", "Epoch", "Ended"]
+    assert isinstance(told[-1], Ended)
+    assert (told[-1].value, told[-1].epochs) == (None, 2)
+
+
+def test_losses_of_other_kinds_are_judged_by_the_same_pinball(tmp_path: Path) -> None:
+    order = small_job(tmp_path)
+    tasks = [msgspec.structs.replace(order, loss="mse"), msgspec.structs.replace(order, kind="ridge", epochs=1)]
+    told = told_by_worker(tmp_path, order, tasks[:1], [True] * 3) + told_by_worker(tmp_path, order, tasks[1:], [])
+    values = [message.value for message in told if isinstance(message, Ended)]
+    assert len(values) == 2
+    assert all(value is not None and 0.1 < value < 2 for value in values)  # one-bar moves of a random walk
+    assert not [message for message in told[4:] if isinstance(message, Epoch)]  # a ridge has no epochs to prune at
+
+
+def test_a_fit_that_fails_says_why_and_the_worker_goes_on(tmp_path: Path) -> None:
+    order = small_job(tmp_path)
+    bad = msgspec.structs.replace(order, model_params={"layers": [512, 512]})
+    broken = msgspec.structs.replace(order, model_params={"preset": "sentiment"})
+    told = told_by_worker(tmp_path, order, [bad], []) + told_by_worker(tmp_path, order, [broken, order], [])[:1]
+    assert all(isinstance(message, Failed) and message.error_code == "invalid_config" for message in told)
+    assert "10,000" in told[0].error  # type: ignore[union-attr]
+    assert np.isfinite(told[0].seconds)  # type: ignore[union-attr]

@@ -1,0 +1,88 @@
+"""A window that is brought along gives the very inputs that the rings give after the same bars."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kit import T0
+from snapshotkit import Running, small_settings
+from tickcast.core.given import GivenBars, window_of
+from tickcast.core.on_demand import Ask, Given
+from tickcast.edges.memory_bus import raw_batch
+from tickcast.errors import BadRequest
+from tickcast.settings import Settings
+
+SECOND = 10**9
+
+
+def options(**other: object) -> Settings:
+    return small_settings(**{"bars__every_ms": 1000, "model__default": "naive", "codec__fields__sequence": ""} | other)
+
+
+def running(settings: Settings, prices: list[float]) -> Running:
+    """One tick a second, and one more that closes the last bar."""
+    texts = [
+        b'{"symbol": "A", "ts": %d, "price": %r, "size": 2}' % (T0 + i * SECOND, price)
+        for i, price in enumerate([*prices, 1.0])
+    ]
+    served = Running(settings)
+    return served.take([[raw_batch("t", 0, texts, first_offset=0, stamp_ns=-1)]])
+
+
+def given(prices: list[float]) -> GivenBars:
+    return GivenBars.of_closes(prices)._replace(volume=np.full(len(prices), 2.0))
+
+
+@pytest.mark.parametrize("transform", ["log_return", "difference", "level"])
+def test_the_same_bars_give_the_same_inputs_and_the_same_answer(transform: str) -> None:
+    prices = (100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 1e-2, 40)))).tolist()
+    settings = options(forecast__transform=transform)
+    served = running(settings, prices)
+    engine, features = served.engine, served.serving.features
+    code = np.array([served.serving.symbols.code("A")], np.int32)
+    ordinal, first, as_of = engine.folder.newest_bars(code)
+    own = engine._window(code, as_of, ordinal, first)
+    brought = window_of(given(prices), engine.targets(as_of), features, settings)
+    for name in ("past", "mask", "future"):
+        np.testing.assert_array_equal(getattr(brought.inputs, name), getattr(own.inputs, name))
+    assert (brought.anchor, brought.scale) == (own.anchor, own.scale)
+    one, other = engine.turn([Ask(("A",)), Ask(("A",), given=Given(brought, int(as_of[0]), len(prices)))], T0).answers
+    assert one.refused is None
+    np.testing.assert_array_equal(one.quantiles, other.quantiles)
+
+
+def test_bars_before_the_first_feature_are_not_there_for_the_model() -> None:
+    settings = options()
+    features = running(settings, [1.0, 2.0]).serving.features
+    window = window_of(
+        given([1.0 + i / 100 for i in range(features.lookback + 2)]), np.array([[-1]]), features, settings
+    )
+    assert window.inputs.mask[0].tolist() == [0.0] * (settings.window.lookback - 2) + [1.0, 1.0]
+    assert not window.inputs.past[0, : settings.window.lookback - 2].any()
+
+
+@pytest.mark.parametrize(
+    ("prices", "other", "why"),
+    [
+        ([1.0, float("nan")] * 20, {}, "not a number"),
+        ([1.0, -1.0] * 20, {}, "must be positive"),
+        ([1.0, 2.0], {}, "too few"),
+        ([1.0, 2.0] * 20, {"features__future": '["time_of_day"]'}, "as_of"),
+    ],
+)
+def test_what_cannot_be_a_window_is_refused_with_the_reason(
+    prices: list[float], other: dict[str, object], why: str
+) -> None:
+    settings = options(**other)
+    features = Running(settings).serving.features
+    with pytest.raises(BadRequest, match=why):
+        window_of(given(prices), np.array([[-1, -1, -1]]), features, settings)
+
+
+def test_a_level_may_be_negative() -> None:
+    settings = options(forecast__transform="level")
+    features = Running(settings).serving.features
+    window = window_of(given([-1.0, 2.0] * 20), np.array([[-1]]), features, settings)
+    assert window.anchor[0] == 2.0
+    assert replace(window.inputs).past.shape == (1, settings.window.lookback, len(features.names))

@@ -1,0 +1,176 @@
+"""Studies over a function in place of a fit: what is tried, what is given up, and what a kill leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tickcast.errors import BadData, BadSettings
+from tickcast.plugin import Parameter
+from tickcast.records import TrialRow
+from tickcast_trainer.order import FitOrder
+from tickcast_trainer.samplers import GRID_POINTS
+from tickcast_trainer.study import STUDY, Study
+from tickcast_trainer.tune_order import TuneOrder
+
+SPACE = {
+    "deep": Parameter("int", 1, 8), "layers": Parameter("choice", choices=[[], [16], [16, 8]]),
+    "rate": Parameter("float", 1e-4, 1e-1, log=True), "wide": Parameter("float", -1.0, 2.0),
+}  # fmt: skip
+FIRST = {"deep": 1, "layers": [], "rate": 0.05, "wide": 1.5}
+SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
+
+
+def loss(params: dict[str, Any]) -> float:
+    """Least, at 0, for a rate of 1e-2, width 0, depth 5, one layer."""
+    off = (np.log10(params["rate"]) + 2, params["wide"], (params["deep"] - 5) / 4, 0.5 * (len(params["layers"]) != 1))
+    return float(np.square(off).sum())
+
+
+CHANCE = 1.1  # about what half of all points lie below
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as a job has it
+
+
+def opened(folder: Path, sampler: str = "random", *, space: Any = SPACE, data: str = "d", **order: Any) -> Study:
+    folder.mkdir(exist_ok=True)
+    asked = TuneOrder(fit=FitOrder(epochs=4), **{"pruner": "none", "sampler": sampler, "trials": 13, **order})
+    return Study(folder, asked, space, {n: FIRST[n] for n in space}, fingerprint=asked.fingerprint(data))
+
+
+def go_on(study: Study, most: int = 10**9) -> list[TrialRow]:
+    """Until it has had enough, or so many trials."""
+    for _ in range(most):
+        if (asked := study.ask()) is None:
+            break
+        number, params = asked
+        keeps = all(study.epoch(number, epoch, loss(params) + 1 / epoch) for epoch in (1, 2, 3))
+        study.end(number, loss(params) if keeps else None, epochs=3, seconds=0.5)
+    return study.rows()
+
+
+def what(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
+    return [(row.params, row.value, row.state) for row in rows if row.why != "interrupted"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_that_was_killed_ends_as_one_that_was_not(sampler: str, tmp_path: Path) -> None:
+    with opened(tmp_path / "whole", sampler, pruner="median") as study:
+        whole = go_on(study)
+    with opened(tmp_path / "cut", sampler, pruner="median") as study:
+        before = what(go_on(study, 11))
+        study.ask()  # and nobody ever tells how this one went
+    with opened(tmp_path / "cut", sampler, pruner="median") as study:
+        after = go_on(study)
+    assert what(after) == what(whole)
+    assert what(after)[:11] == before
+    assert [row.number for row in after if row.why == "interrupted"] == [11]
+    assert whole[0].params == FIRST
+    assert len(whole) == 13
+
+
+@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 45), ("cmaes", 60), ("gp", 20)])
+def test_what_is_learnt_from_earlier_trials_finds_better_ones_than_chance(
+    sampler: str, trials: int, tmp_path: Path
+) -> None:
+    with opened(tmp_path, sampler, trials=trials) as study:
+        learnt = np.array([row.value for row in go_on(study)])
+    assert np.median(learnt[-8:]) < CHANCE / 3
+    assert learnt.min() < learnt[0] / 10
+
+
+def test_other_seeds_give_other_studies(tmp_path: Path) -> None:
+    rows = []
+    for seed in (1, 2):
+        with opened(tmp_path / str(seed), seed=seed) as study:
+            rows.append(what(go_on(study, 4)))
+    assert rows[0][0] == rows[1][0]  # the order as it stands
+    assert all(a != b for a, b in zip(rows[0][1:], rows[1][1:], strict=True))
+
+
+def test_a_grid_has_each_of_its_points_once_and_then_ends(tmp_path: Path) -> None:
+    space = {name: SPACE[name] for name in ("layers", "rate")}
+    with opened(tmp_path, "grid", space=space, trials=100) as study:
+        number, points = study.ask(), []
+        while number is not None:
+            points.append((tuple(number[1]["layers"]), number[1]["rate"]))
+            study.end(number[0], 1.0, epochs=1, seconds=0.0)
+            number = study.ask()
+    assert len(points) == 1 + 3 * GRID_POINTS
+    assert set(points[1:]) == {(layers, rate) for layers in ((), (16,), (16, 8)) for rate in points_of("rate")}
+
+
+def points_of(name: str) -> list[float]:
+    low, high = SPACE[name].low, SPACE[name].high
+    return [low, float(np.exp((np.log(low) + np.log(high)) / 2)), high]
+
+
+def test_a_grid_beyond_all_measure_is_refused(tmp_path: Path) -> None:
+    space = {f"p{i}": Parameter("float", 0.0, 1.0) for i in range(13)}
+    order = TuneOrder(fit=FitOrder(), sampler="grid")
+    with Study(tmp_path, order, space, dict.fromkeys(space, 0.5), fingerprint="") as study:
+        study.end(study.ask()[0], 1.0, epochs=1, seconds=0.0)  # type: ignore[index]
+        with pytest.raises(BadSettings, match="1,594,323 points"):
+            study.ask()
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_trial_that_falls_behind_is_given_up_but_never_the_first(pruner: str, tmp_path: Path) -> None:
+    with opened(tmp_path, pruner=pruner, trials=30) as study:
+        rows = go_on(study)
+    given_up = [row for row in rows if row.state == "pruned"]
+    assert given_up
+    assert rows[0].state == "complete"
+    assert study.best().value == min(row.value for row in rows if row.state == "complete")
+
+
+def test_nothing_in_a_study_is_pickled(tmp_path: Path) -> None:
+    with opened(tmp_path, "cmaes") as study:
+        go_on(study)
+    kept = (tmp_path / STUDY).read_bytes()
+    assert b"fixed_params" in kept  # what the study keeps of a trial beside its values
+    assert b"cma:" not in kept
+
+
+def test_what_failed_is_told_and_counts_as_tried(tmp_path: Path) -> None:
+    with opened(tmp_path, trials=3) as study:
+        number, _ = study.ask()  # type: ignore[misc]
+        row = study.fail(number, "worker_died: its process ended with -9", seconds=2.0)
+        with pytest.raises(BadData, match="worker_died"):
+            study.best()
+        go_on(study)
+        assert study.counts() == {"failed": 1, "complete": 2}
+        assert (study.first(), row.state, row.value, row.seconds) == (None, "failed", None, 2.0)
+        assert study.importance() == {}
+
+
+def test_the_importance_names_what_makes_the_difference(tmp_path: Path) -> None:
+    with opened(tmp_path, trials=60) as study:
+        for _ in range(60):
+            number, params = study.ask()  # type: ignore[misc]
+            study.end(number, params["wide"], epochs=1, seconds=0.0)
+        shares = study.importance()
+    assert max(shares, key=shares.__getitem__) == "wide"
+    assert sum(shares.values()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_study_of_another_order_or_of_other_bars_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as study:
+        go_on(study, 1)
+    with pytest.raises(BadSettings, match="another order"):
+        opened(tmp_path, seed=5)
+    with pytest.raises(BadSettings, match="other bars"):
+        opened(tmp_path, data="e")
+    with opened(tmp_path, trials=14, workers=2) as study:  # how long it may take is no part of it
+        assert len(study.rows()) == 1
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / STUDY).write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+    with pytest.raises(BadData, match="cannot be opened"):
+        opened(tmp_path)

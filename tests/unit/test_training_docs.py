@@ -1,0 +1,67 @@
+"""docs/training.md: every key, default, choice and code is there, and the worked example runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import pytest
+
+from tickcast.cli import main
+from tickcast_trainer.analysis import ADVICE
+from tickcast_trainer.order import FitOrder, Start
+
+PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+
+
+def test_the_tables_hold_every_key_of_an_order_with_its_default() -> None:
+    spoken = {"name": "the kind", "levels": ".05 .25 .5 .75 .95", "learning_rate": "0.001"}
+    for field in msgspec.structs.fields(FitOrder):
+        assert field.name in ROWS, field.name
+        assert ROWS[field.name] == spoken.get(field.name, default(field)), field.name
+
+
+def default(field: Any) -> str:
+    value = field.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"`{value}`"
+    if isinstance(value, int | float):
+        return f"{value:,g}"
+    return "none"
+
+
+def test_every_choice_of_an_order_and_every_code_of_advice_is_told() -> None:
+    kinds = {name: kind for struct in (FitOrder, Start) for name, kind in struct.__annotations__.items()}
+    choices = {str(choice) for kind in kinds.values() if get_origin(kind) for choice in literals(kind)}
+    assert {"sgd", "mape", "plateau", "bf16", "transfer"} <= choices
+    left = {"paper", "difference", "level", "start"}  # docs/commands.md and docs/models.md tell of these
+    assert not [choice for choice in sorted((choices | set(ADVICE)) - left) if f"`{choice}`" not in PAGE]
+
+
+def literals(kind: Any) -> tuple[Any, ...]:
+    return tuple(choice for choice in get_args(kind) if isinstance(choice, str))
+
+
+def test_the_worked_example_runs_and_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    for command in commands.splitlines():
+        program, *arguments = shlex.split(command)
+        assert program == "tickcast"
+        assert main(arguments) == 0, capfd.readouterr().err
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    Path("program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    start, advice = (json.loads(line) for line in done.stdout.splitlines() if line[0] in "[{")
+    assert start["loaded"] == start["of"] > start["frozen"] > 0
+    assert {one["code"] for one in advice} <= set(ADVICE)

@@ -1,0 +1,186 @@
+"""A whole search with real fits: what it finds, what it must not look at, and what a kill or a stop leaves of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from tickcast.clock import SystemClock
+from tickcast.errors import BadSettings
+from tickcast.job_folder import BARS, TRIALS
+from tickcast.model_folder import CARD
+from tickcast.records import ModelCard, TrialRow
+from tickcast_trainer import fit
+from tickcast_trainer.dataset import load_dataset
+from tickcast_trainer.order import FitOrder, Start
+from tickcast_trainer.spaces import space_of
+from tickcast_trainer.study import Study
+from tickcast_trainer.tune import Search, run
+from tickcast_trainer.tune_order import TuneOrder, with_params, write_tune_order
+from trainkit import autoregressive, job, series
+
+TRIALS_WANTED, BARS_OF_ALL = 9, 1500
+HOLDOUT = 0.9  # where it begins
+Rows = list[tuple[dict[str, Any], float | None, str]]
+
+
+def write_job(folder: Path, *, frame: pl.DataFrame | None = None, **over: Any) -> TuneOrder:
+    frame = series("A", autoregressive(BARS_OF_ALL, seed=1)) if frame is None else frame
+    small = {"kind": "micro", "model_params": {}, "batch_size": 128, "epochs": 4, "windows_per_epoch": 768}
+    made = job(folder, [frame], **small)
+    order = TuneOrder(fit=made, trials=TRIALS_WANTED, seed=3)
+    order = msgspec.structs.replace(order, **over)
+    write_tune_order(folder, order)
+    return order
+
+
+class Told:
+    """A report that remembers, and asks to stop after so many trials ended."""
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.lines: list[dict[str, float]] = []
+        self._stop_after = stop_after
+
+    def __call__(self, *, step: int, steps: int, **figures: float) -> bool:
+        self.lines.append({"step": step, "steps": steps, **figures})
+        return step < self._stop_after
+
+
+def searched(folder: Path, order: TuneOrder, report: Any) -> str:
+    """The search alone, without the fit that follows it."""
+    dataset = load_dataset(folder, order.fit)
+    space, first = space_of(order, lambda wanted: fit.build(wanted, dataset))
+    with Study(folder, order, space, first, fingerprint=order.fingerprint(dataset.digest)) as study:
+        return Search(folder, order, study, report, SystemClock()).run()
+
+
+def rows_of(folder: Path) -> list[TrialRow]:
+    return [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
+
+
+def what(folder: Path) -> Rows:
+    return [(row.params, row.value, row.state) for row in rows_of(folder) if row.why != "interrupted"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Told]:
+    folder, told = tmp_path_factory.mktemp("tune") / "whole", Told()
+    write_job(folder)
+    return folder, run(folder, told), told
+
+
+def test_a_search_leaves_the_best_model_its_trials_and_what_they_tell(done: tuple[Path, dict[str, Any], Told]) -> None:
+    folder, found, told = done
+    rows = rows_of(folder)
+    assert [row.number for row in rows] == list(range(TRIALS_WANTED))
+    assert rows[0].params["layers"] == []  # the first is the order as it stands
+    assert rows[0].params["learning_rate"] == 5e-3
+    assert found["first"]["value"] == rows[0].value
+    complete = {row.number: row.value for row in rows if row.state == "complete"}
+    best = min(complete, key=complete.__getitem__)
+    assert (found["best"]["number"], found["best"]["value"]) == (best, complete[best])
+    assert sum(found["trials"].values()) == TRIALS_WANTED
+    assert all(row.seconds > 0 and row.epochs >= 1 for row in rows if row.state != "failed")
+    assert told.lines[-1] == {"step": TRIALS_WANTED + 1, "steps": TRIALS_WANTED + 1}
+
+
+def test_the_model_is_the_best_trial_once_more(done: tuple[Path, dict[str, Any], Told]) -> None:
+    folder, found, _ = done
+    card = msgspec.json.decode((folder / found["model"] / CARD).read_bytes(), type=ModelCard)
+    assert card.model_params.items() <= found["best"]["params"].items()
+    assert card.metrics["fit"]["validation_loss"] == pytest.approx(found["best"]["value"], rel=1e-5)
+    assert found["metrics"]["skill"] == card.metrics["skill"]  # told by the hold-out
+    assert not list(folder.glob("best-*"))
+
+
+def test_the_same_order_finds_the_same_and_never_looks_at_the_hold_out(
+    done: tuple[Path, dict[str, Any], Told], tmp_path: Path
+) -> None:
+    close = autoregressive(BARS_OF_ALL, seed=1)
+    cut = int(BARS_OF_ALL * HOLDOUT) + 1
+    close[cut:] = close[cut - 1] * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.05, BARS_OF_ALL - cut)))
+    order = write_job(tmp_path, frame=series("A", close))
+    assert (tmp_path / BARS).read_bytes() != (done[0] / BARS).read_bytes()
+    assert searched(tmp_path, order, Told()) == "done"
+    assert what(tmp_path) == what(done[0])
+
+
+def test_a_search_that_is_killed_goes_on_where_it_was(done: tuple[Path, dict[str, Any], Told], tmp_path: Path) -> None:
+    order = write_job(tmp_path)
+    with subprocess.Popen([sys.executable, "-m", "tickcast_trainer.worker", str(tmp_path)]) as child:
+        try:
+            limit = time.monotonic() + 60
+            while not (tmp_path / TRIALS).exists() or len(rows_of_whole_lines(tmp_path)) < 3:
+                assert time.monotonic() < limit
+                time.sleep(0.01)
+        finally:
+            child.send_signal(signal.SIGKILL)
+    before = rows_of_whole_lines(tmp_path)
+    assert len(before) < TRIALS_WANTED
+    assert searched(tmp_path, order, Told()) == "done"
+    after = {row.number: row for row in rows_of(tmp_path)}
+    assert [after[row.number] for row in before] == before  # their seconds too: none was fitted again
+    assert what(tmp_path) == what(done[0])
+
+
+def rows_of_whole_lines(folder: Path) -> list[TrialRow]:
+    text = (folder / TRIALS).read_bytes()
+    return [msgspec.json.decode(line, type=TrialRow) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def test_a_search_that_is_stopped_fits_no_model_and_can_go_on(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    found = run(tmp_path, Told(stop_after=2))
+    assert found["status"] == "stopped"
+    assert "model" not in found
+    assert 2 <= len(what(tmp_path)) < TRIALS_WANTED
+
+
+def test_a_worker_that_is_killed_costs_its_trial_and_no_other(tmp_path: Path) -> None:
+    order = write_job(tmp_path, trials=4)
+    killed: list[int] = []
+
+    def kill_once(*, step: int, steps: int, **figures: float) -> bool:
+        if not killed and figures.get("trial") == 1:
+            killed.extend(children())
+            os.kill(killed[0], signal.SIGKILL)
+        return True
+
+    assert searched(tmp_path, order, kill_once) == "done"
+    rows = rows_of(tmp_path)
+    assert [row.state for row in rows] == ["complete", "failed", "complete", "complete"]
+    assert rows[1].why == "worker_died: its process ended with -9"
+
+
+def children() -> list[int]:
+    task = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [int(pid) for pid in task.read_text().split()]
+
+
+def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    order = write_job(tmp_path, seconds=0.01)
+    assert searched(tmp_path, order, Told()) == "out_of_time"
+    assert [row.why for row in rows_of(tmp_path)] == ["interrupted"]
+
+
+def test_a_search_with_a_start_is_refused(tmp_path: Path) -> None:
+    order = write_job(tmp_path)
+    begun = msgspec.structs.replace(order.fit, start=Start(mode="warm"))
+    write_tune_order(tmp_path, msgspec.structs.replace(order, fit=begun))
+    with pytest.raises(BadSettings, match="weights by seed"):
+        run(tmp_path, Told())
+
+
+def test_what_was_found_is_an_order_of_its_own(done: tuple[Path, dict[str, Any], Told]) -> None:
+    best = done[1]["best"]["params"]
+    order = with_params(FitOrder(kind="micro"), best)
+    assert order.learning_rate == best["learning_rate"]
+    assert order.model_params == {"layers": best["layers"], "preset": best["preset"]}

@@ -1,0 +1,120 @@
+"""The body of a process that fits trials: `python -m tickcast_trainer.trial_worker JOB_FOLDER`.
+
+It reads tasks from its stdin and answers on its stdout, each a line of JSON. It holds the data set and the libraries
+from trial to trial, decides nothing, writes no file, and dies with the search that started it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import torch
+
+from tickcast.clock import Clock, SystemClock
+from tickcast.errors import BadOutput, TickcastError
+from tickcast.plugin import Net
+from tickcast_trainer import fit
+from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.evaluate import TILE, Figures, residual_gaps
+from tickcast_trainer.limits import die_with
+from tickcast_trainer.losses import POINT_LOSSES
+from tickcast_trainer.order import FitOrder
+from tickcast_trainer.train import train
+from tickcast_trainer.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
+from tickcast_trainer.tune_order import read_tune_order
+
+
+def main(arguments: list[str]) -> int:
+    die_with(os.getppid())
+    for number in (signal.SIGTERM, signal.SIGINT):  # meant for the search, which ends its workers itself
+        signal.signal(number, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a plugin prints must not stand among the answers
+    folder = Path(arguments[0])
+    order = read_tune_order(folder).fit
+    torch.set_num_threads(order.threads)
+    work(load_dataset(folder, order), sys.stdin.buffer, answers, SystemClock())
+    return 0
+
+
+def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
+    """Until there are no more tasks."""
+
+    def tell(message: Told) -> None:
+        answers.write(msgspec.json.encode(message) + b"\n")
+
+    while line := tasks.readline():
+        task = msgspec.json.decode(line, type=Task)
+        began_ns = clock.monotonic_ns()
+        trial = Trial(task, lambda told: tell(told) or _verdict(tasks))
+        try:
+            value = trial.run(dataset, clock)
+            seconds = (clock.monotonic_ns() - began_ns) / 1e9
+            tell(Ended(task.number, value, trial.epochs, seconds))
+        except Exception as error:  # a plugin may raise anything
+            code = error.code if isinstance(error, TickcastError) else "fit_failed"
+            said = str(error) if isinstance(error, TickcastError) else f"{type(error).__name__}: {error}"
+            tell(Failed(task.number, code, said[:1000], (clock.monotonic_ns() - began_ns) / 1e9))
+
+
+def _verdict(tasks: BinaryIO) -> bool:
+    return msgspec.json.decode(tasks.readline(), type=Verdict).go_on
+
+
+class Trial:
+    """One fit; it is the plugin.Report of its own fit."""
+
+    def __init__(self, task: Task, ask: Callable[[Epoch], bool]) -> None:
+        self.task, self.ask = task, ask
+        self.epochs, self.given_up = 0, False
+
+    def run(self, dataset: Dataset, clock: Clock) -> float | None:
+        """Its pinball over the validation part; None when the verdict ended it."""
+        order = self.task.order
+        model = fit.build(order, dataset)
+        if hasattr(model, "module"):
+            self._train(model, dataset, clock)
+        else:
+            model.fit(dataset, self)
+        if self.given_up:
+            return None
+        value = validation_pinball(model.predict, dataset, order)
+        if not np.isfinite(value):
+            raise BadOutput("the fitted model's answers are not finite")
+        return value
+
+    def _train(self, net: Net, dataset: Dataset, clock: Clock) -> None:
+        """As `fit` does it, but with no checkpoints and no start."""
+        order = self.task.order
+        net.set_channels(*dataset.channel_statistics())
+        train(net.module(), dataset, order, self, clock)
+        if order.loss in POINT_LOSSES and not self.given_up:
+            net.set_gaps(residual_gaps(net.predict, dataset, order.levels))
+
+    def __call__(self, *, step: int, steps: int, **figures: float) -> bool:
+        """A kind that knows no epochs is never given up: its figures are not those of one fit that gets better."""
+        if "epoch" in figures and "validation_loss" in figures:
+            self.epochs = int(figures["epoch"])
+            if not self.given_up:
+                self.given_up = not self.ask(Epoch(self.task.number, self.epochs, figures["validation_loss"]))
+        return not self.given_up
+
+
+def validation_pinball(predict: Callable[[Any], Any], dataset: Dataset, order: FitOrder) -> float:
+    """In one-bar moves, over the same windows in every trial, whatever loss the fit minimised."""
+    rows = dataset.parts.validation
+    rows = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
+    figures = Figures(order.levels)
+    for first in range(0, len(rows), TILE):
+        inputs, target, scale = dataset.batch(rows[first : first + TILE])
+        figures.add(predict(inputs), target, scale)
+    return float(figures.result()["pinball"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
