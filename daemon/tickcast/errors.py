@@ -12,7 +12,8 @@ TickcastError
 │   ├── BadRequest         a command or query that cannot be carried out
 │   │   ├── CommandRefused     a command that is not let in or did not end; its code is a CommandFault
 │   │   ├── ModelRefused       no such model, or it cannot go where it is wanted; its code is a ModelFault
-│   │   └── JobRefused         no such job, or it is not in the state for that; its code is a JobFault
+│   │   ├── JobRefused         no such job, or it is not in the state for that; its code is a JobFault
+│   │   └── JobFailed          a job ended without what it was to bring; its code is the job's own
 │   └── BadOutput          a model or plugin gave something unusable
 ├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
 │   ├── StoreStalled       the store does not take what is given to it (disk full, I/O error)
@@ -147,6 +148,14 @@ class JobRefused(BadRequest):
     def __init__(self, fault: JobFault, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.code = fault.value
+
+
+class JobFailed(BadRequest):
+    code = "job_failed"
+
+    def __init__(self, why: str, message: str) -> None:
+        super().__init__(message, remedy="docs/jobs.md says what its code means; the job's folder has its output")
+        self.code = why or self.code
 
 
 class BadOutput(Skipped):

@@ -46,7 +46,8 @@ def parse_card(raw: bytes, origin: str) -> ModelCard:
         raise BadModel(f"{origin} is not a model card: {error}", remedy=AGAIN) from None
     if card.schema != SCHEMA:
         raise BadModel(f"{origin} has schema {card.schema}, this program reads {SCHEMA}", remedy="update tickcast")
-    if digest(card) != card.digest or msgspec.json.decode(raw) != msgspec.to_builtins(card):
+    whole = msgspec.to_builtins(card)  # a card of before may lack fields, and may hold none that nobody knows
+    if digest(card) != card.digest or {**whole, **msgspec.json.decode(raw)} != whole:
         raise BadModel(f"{origin} does not match its digest: it was changed or damaged", remedy=AGAIN)
     for name in card.artefacts:
         if not FILE_NAME.fullmatch(name) or name == CARD:

@@ -105,9 +105,21 @@ class ModelCard(Record, frozen=True):
 
 
 def digest(card: ModelCard) -> str:
-    """SHA-256 over all of the card but the digest itself; the card's artefact hashes tie the weights to it."""
-    bare = msgspec.structs.replace(card, digest="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+    """SHA-256 over all of the card but the digest itself; the card's artefact hashes tie the weights to it.
+
+    What is left at its default is left out, so that a field which is added later changes no digest.
+    """
+    said = {
+        field.name: value
+        for field in msgspec.structs.fields(card)
+        if field.name != "digest" and (value := getattr(card, field.name)) != field_default(field)
+    }
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+
+
+def field_default(field: msgspec.structs.FieldInfo) -> Any:
+    """NODEFAULT where there is none."""
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 class JobEvent(Record, frozen=True):

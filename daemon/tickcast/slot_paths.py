@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tickcast.settings import Settings
 
 SLOT = "{slot}"
-PATHS = {"store": ("path", "archive"), "snapshot": ("folder",), "runtime": ("folder",)}
+PATHS = {"store": ("path", "archive"), "snapshot": ("folder",), "registry": ("folder",), "runtime": ("folder",)}
 
 
 def refuse_shared(settings: Settings) -> None:
@@ -18,7 +18,8 @@ def refuse_shared(settings: Settings) -> None:
         return
     store = settings.store
     folders = {"store.path": store.path.parent, "store.archive": store.archive}
-    for key, folder in (folders | {"snapshot.folder": settings.snapshot.folder}).items():
+    folders |= {"snapshot.folder": settings.snapshot.folder, "registry.folder": settings.registry.folder}
+    for key, folder in folders.items():
         if folder is not None and SLOT not in str(folder):
             raise ValueError(f"with kafka.slots above 1 the folder of {key} must have {SLOT} in its name")
 

@@ -35,7 +35,7 @@ class Jobs(Section):
     memory_bytes: Positive = 12 << 30
     """and address space of each: libraries reserve far more than they use."""
     silence_s: Positive = 300
-    """A job without a sign of life for this long is taken to hang and is ended."""
+    """A job that neither reports nor uses processor time for this long is taken to hang and is ended."""
     keep: Annotated[int, Field(ge=0)] = 20
     """Folders of ended jobs that stay, to resume or look into them."""
 

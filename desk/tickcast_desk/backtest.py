@@ -107,7 +107,11 @@ async def backtest(settings: Settings, history: Order, order: BacktestOrder, rep
     models = _traded_models(walking, order)
     series = read_series(history.out, data, settings, horizon=terms.horizon, models=models)
     if not series:
-        raise BadData(f"no forecast of {', '.join(models)} can be traded", remedy="give a longer history")
+        raise BadData(
+            f"no forecast of {', '.join(models)} can be traded: of {summary['consumed']:,} ticks "
+            f"{summary['accepted']:,} were accepted, and {summary['bars']:,} bars closed",
+            remedy="give a longer history, or compare bars.* with the spacing of the data",
+        )
     luck = Luck(order.trials, order.draws, order.tosses, order.confidence, order.seed)
     per_year = _bars_per_year(walking.serving, [*series.values()])
     done = judge([*series.values()], terms, luck, bars_per_year=per_year)

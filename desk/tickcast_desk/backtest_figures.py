@@ -118,8 +118,8 @@ def _costs(series: list[Series], paths: list[Path]) -> F64:
 def _tossed(
     series: list[Series], sign: list[F64], terms: Terms, luck: Luck, *, own: F64, bars_per_year: float
 ) -> Figures:
-    """The same decisions with a coin for the direction of each spell of equal signs: what costs and this market leave to
-    chance. A coin for every single sign would turn the capital over more often, and lose by that alone.
+    """The same decisions with a coin for the direction of each spell of equal signs: what is left to chance. A coin for
+    every single sign would turn the capital over more often, and lose by that alone.
     """
     rng = np.random.Generator(np.random.Philox(key=np.array([luck.seed, STREAM], np.uint64)))
     ratios, ends = np.full(luck.tosses, np.nan), np.zeros(luck.tosses)

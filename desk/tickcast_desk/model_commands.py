@@ -56,7 +56,7 @@ def _add_backtest(backtest: argparse.ArgumentParser) -> None:
     backtest.add_argument("--trials", type=int, default=1, help="variants that were tried before this one, and it")
     backtest.add_argument("--seed", type=int, default=0)
     backtest.add_argument("--retrain-every", type=int, default=0, metavar="BARS", help="fit anew so often")
-    backtest.add_argument("--retrain-kind", default="", metavar="KIND", help="what is fitted then")
+    backtest.add_argument("--retrain-kind", default="nhits", metavar="KIND", help="what is fitted then")
     backtest.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of these fits")
 
 
@@ -108,7 +108,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) ->
 
 def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast_desk.backtest import backtest_and_print, make_order
-    from tickcast_desk.replay import Order, in_folder
+    from tickcast_desk.replay import Order
 
     retrain = None
     if args.retrain_every:
@@ -120,7 +120,7 @@ def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: O
     if args.model:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"default": args.model})})
     history = Order(args.data, args.out, symbols=args.symbols)
-    run(lambda: backtest_and_print(in_folder(settings, args.out), history, order))
+    run(lambda: backtest_and_print(settings, history, order))
     return EXIT_OK
 
 

@@ -57,7 +57,7 @@ QUALITY_MEANING = {
     errors.Quality.IN_SAMPLE: "the model was trained on this span; left out of headlines",
 }
 
-FAULT_MEANING = {
+FAULT_MEANING: dict[errors.CommandFault | errors.JobFault, str] = {
     errors.CommandFault.OVERSIZED: "the envelope is longer than `control.max_bytes`; no reply",
     errors.CommandFault.MALFORMED: "no envelope; no reply. Or, in one that is genuine, a body that is no command",
     errors.CommandFault.UNKNOWN_KEY: "`control.keys_file` has no such key; no reply",
@@ -67,12 +67,15 @@ FAULT_MEANING = {
     errors.CommandFault.UNKNOWN_COMMAND: "there is no such command, or this daemon does not offer it",
     errors.CommandFault.ROLE_TOO_LOW: "the role of the key does not include the command",
     errors.CommandFault.BAD_ARGUMENT: "an argument is unknown, missing, of another type or out of its range",
-    errors.CommandFault.TOO_MANY: "more commands of this key in a minute than `control.per_minute`; it was not kept",
+    errors.CommandFault.TOO_MANY: "beyond `control.per_minute` commands of a key, or the queue of jobs is full",
     errors.CommandFault.REPLAYED: "its id was used before, by another command or key",
     errors.CommandFault.TIMED_OUT: "it took longer than `control.timeout_s`",
     errors.CommandFault.INTERRUPTED: "the daemon ended before the command did",
     errors.CommandFault.ANSWER_TOO_LARGE: "done, but its answer fits no message: ask for less",
     errors.CommandFault.FAILED: "an error of ours: the log has it",
+    errors.JobFault.UNKNOWN_JOB: "there is no such job, or its folder was dropped (`jobs.keep`)",
+    errors.JobFault.NOT_RUNNING: "the job has ended already",
+    errors.JobFault.NOT_RESUMABLE: "the job is done, waits, runs, or its folder is gone",
 }
 
 TOPIC_MEANING = {
@@ -81,6 +84,12 @@ TOPIC_MEANING = {
     "accuracy": "rolling figures per model, group and horizon; `Accuracy` below",
     "health": "a snapshot of the daemon; `Health` below",
     "dlq": "messages that were refused, byte by byte as they came",
+}
+
+OF_COMMANDS = {
+    "control": "signed commands to the daemon, read where `control.keys_file` is set",
+    "replies": "what came of each command; `Reply` below",
+    "jobs": "what becomes of each job; `JobEvent` below",
 }
 
 HEAD = """# Reference
@@ -145,7 +154,7 @@ def _codes() -> Iterator[str]:
     )
     yield "## Refused commands\n"
     yield "Codes of a reply beside those of the errors; [control](control.md) has the order in which they are found.\n"
-    yield _table(("code", "meaning"), ((f"`{fault.value}`", FAULT_MEANING[fault]) for fault in errors.CommandFault))
+    yield _table(("code", "meaning"), ((f"`{fault.value}`", meaning) for fault, meaning in FAULT_MEANING.items()))
     yield "## Quality of a forecast\n"
     yield "Flags of a forecast; several may be set, none means that nothing is amiss.\n"
     yield _table(
@@ -157,7 +166,8 @@ def _codes() -> Iterator[str]:
 def _topics() -> Iterator[str]:
     yield "## Topics\n"
     yield "What tickcast writes, with the default `topics.prefix`; it reads the topics of `topics.ticks`.\n"
-    lines = ((f"`{Settings().topics.prefix}{name}`", meaning) for name, meaning in TOPIC_MEANING.items())
+    topics = (TOPIC_MEANING | OF_COMMANDS).items()
+    lines = ((f"`{Settings().topics.prefix}{name}`", meaning) for name, meaning in topics)
     yield _table(("topic", "what it holds"), lines)
 
 

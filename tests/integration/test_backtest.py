@@ -199,6 +199,10 @@ def test_what_cannot_be_walked_is_refused_with_a_remedy(tmp_path: Path) -> None:
     data = bar_file(tmp_path / "bars.parquet")
     with pytest.raises(BadRequest, match="horizon 9 is beyond"):
         walk(tmp_path, data, BacktestOrder(horizon=9))
+    few = tmp_path / "few.parquet"
+    pl.read_parquet(data).filter(pl.col("ts") < T0 + 5 * MINUTE).write_parquet(few)
+    with pytest.raises(BadData, match="of 40 ticks 40 were accepted, and 8 bars closed"):
+        walk(tmp_path, few)
     never = BacktestOrder(retrain=Retrain(every_bars=10_000, kind="ar"))
     with pytest.raises(BadModel, match="no fit of the walk served: the history ended"):
         walk(tmp_path, data, never)

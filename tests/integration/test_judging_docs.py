@@ -54,7 +54,7 @@ def test_the_examples_of_backtest_leave_what_the_page_lists(
         found = json.loads((out / "backtest.json").read_text())
         assert set(found["traded_models"]) == models
         assert found["moments"] > 200
-        listed = re.findall(r"`(\w+\.(?:json|html|parquet))`", PAGES["backtest"].split("## ")[4])
+        listed = re.findall(r"`(\w+\.(?:json|html|parquet))`", PAGES["backtest"].split("## ")[3])
         assert len(set(listed)) == 7
         assert not [file for file in listed if not (out / file).is_file()]
         columns = pl.read_parquet(out / "equity.parquet").columns

@@ -24,7 +24,7 @@ def test_every_field_of_health_is_in_the_table_and_no_other() -> None:
 
 def test_every_logged_event_is_in_the_table_and_no_other() -> None:
     sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "daemon").rglob("*.py"))
-    logged = set(re.findall(r"log(?:ger\(\))?\.(?:debug|info|warning|error)\(\s*\"(\w+)\"", sources))
+    logged = set(re.findall(r"(?:log(?:ger\(\))?\.(?:debug|info|warning|error)|_note)\(\s*\"(\w+)\"", sources))
     assert set(first_cells("| event | says |\n")) == logged
 
 

@@ -116,7 +116,7 @@ class Worker:
         read = os.read(self.stdout.fileno(), 1 << 16)
         self.is_gone = not read
         *lines, self._unread = (self._unread + read).split(b"\n")
-        messages = [msgspec.json.decode(line, type=Told) for line in lines]  # type: ignore[arg-type]
+        messages = [msgspec.json.decode(line, type=Told) for line in lines]
         if any(not isinstance(message, Epoch) for message in messages):
             self.number = None
         return messages

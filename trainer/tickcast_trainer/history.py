@@ -62,19 +62,18 @@ def read_history(folder: Path, *, on_gap: str) -> History:
     names, symbol = _symbols(table.column("symbol"), path)
     start = np.searchsorted(symbol, np.arange(len(names))).astype(np.int64)
     columns = {name: _column(table, name, dtype) for name, dtype in DTYPES.items()}
-    *numbers, gap = (columns[name] for name in (*PRICES, "volume", "mask", "as_of_ns", "gap"))
+    opened, high, low, close, volume = (columns[name] for name in (*PRICES, "volume"))
+    bars = Bars(opened, high, low, close, volume, columns["mask"], columns["as_of_ns"], start, UNWRAPPED)
+    first = _first(symbol, start, columns["gap"], on_gap)
     ends = np.append(start[1:], len(symbol))
-    digest = _digest(names, symbol, columns)
-    return History(
-        names, Bars(*numbers, start, UNWRAPPED), gap, symbol, _first(symbol, start, gap, on_gap), ends, digest
-    )
+    return History(names, bars, columns["gap"], symbol, first, ends, _digest(names, symbol, columns))
 
 
 def _digest(names: list[str], symbol: I32, columns: dict[str, npt.NDArray[Any]]) -> str:
     """Over names and little-endian columns in a fixed order: the same bars give it from any writer of Parquet."""
     found = hashlib.sha256(json.dumps(names).encode())
     for column in (symbol, *columns.values()):
-        found.update(column.astype(column.dtype.newbyteorder("<"), copy=False))
+        found.update(column.astype(column.dtype.newbyteorder("<"), copy=False).data)
     return found.hexdigest()
 
 

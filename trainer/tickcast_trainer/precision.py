@@ -34,7 +34,7 @@ def recomputed(module: nn.Module, *, wanted: bool) -> Iterator[None]:
     if wanted and not blocks:
         raise BadSettings("recompute: this kind of model has no blocks in a row", remedy="set recompute = false")
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
     finally:

@@ -48,10 +48,14 @@ def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
     def tell(message: Told) -> None:
         answers.write(msgspec.json.encode(message) + b"\n")
 
+    def is_worth_going_on(epoch: Epoch) -> bool:
+        tell(epoch)
+        return msgspec.json.decode(tasks.readline(), type=Verdict).go_on
+
     while line := tasks.readline():
         task = msgspec.json.decode(line, type=Task)
         began_ns = clock.monotonic_ns()
-        trial = Trial(task, lambda told: tell(told) or _verdict(tasks))
+        trial = Trial(task, is_worth_going_on)
         try:
             value = trial.run(dataset, clock)
             seconds = (clock.monotonic_ns() - began_ns) / 1e9
@@ -60,10 +64,6 @@ def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
             code = error.code if isinstance(error, TickcastError) else "fit_failed"
             said = str(error) if isinstance(error, TickcastError) else f"{type(error).__name__}: {error}"
             tell(Failed(task.number, code, said[:1000], (clock.monotonic_ns() - began_ns) / 1e9))
-
-
-def _verdict(tasks: BinaryIO) -> bool:
-    return msgspec.json.decode(tasks.readline(), type=Verdict).go_on
 
 
 class Trial:
@@ -78,7 +78,7 @@ class Trial:
         order = self.task.order
         model = fit.build(order, dataset)
         if hasattr(model, "module"):
-            self._train(model, dataset, clock)
+            self._train(model, dataset, clock)  # type: ignore[arg-type]
         else:
             model.fit(dataset, self)
         if self.given_up:

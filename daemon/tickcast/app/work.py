@@ -19,7 +19,7 @@ from tickcast.control import arguments
 from tickcast.control.inbox import Context, Handler
 from tickcast.control.jobs import JobHost
 from tickcast.core.questions import bar_identity
-from tickcast.errors import BadData, BadRequest, CommandFault, CommandRefused
+from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.job_folder import BARS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
 from tickcast.model_folder import copy_plain_files
 from tickcast.records import JobRow, ModelCard, TrialRow
@@ -125,7 +125,7 @@ class Work:
         row = await jobs.ended(row.id)
         result = msgspec.json.decode(row.result_json, type=Result)
         if row.state != "done":
-            raise JobFailed(row, result)
+            raise JobFailed(row.why, f"job {row.id} {row.state}: {result.error or row.why}")
         return await self._kept(row, result)
 
     async def _kept(self, row: JobRow, result: Result) -> dict[str, Any]:
@@ -167,14 +167,6 @@ class Work:
         if not table.num_rows:
             raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
         pq.write_table(table, path)
-
-
-class JobFailed(CommandRefused):
-    """The code is the job's own."""
-
-    def __init__(self, row: JobRow, result: Result) -> None:
-        super().__init__(CommandFault.FAILED, f"job {row.id} {row.state}: {result.error or row.why}")
-        self.code = row.why or self.code
 
 
 def _rows_table(rows: tuple[arguments.Bar, ...]) -> pa.Table:

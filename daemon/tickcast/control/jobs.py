@@ -234,8 +234,8 @@ class JobHost:
         result = msgspec.json.encode(end.result).decode()
         now = self._clock.now_ns()
         await self._change(job, retry=retry, state=end.state, why=end.why, ended_ns=now, result_json=result)
-        job.ended.set()
         await self._forget_oldest()
+        job.ended.set()
 
     async def _change(self, job: Job, *, retry: bool = True, **changes: Any) -> None:
         """In memory at once; in the store as soon as it takes it."""
@@ -259,7 +259,7 @@ class JobHost:
 
     async def _forget_oldest(self) -> None:
         """Rows stay in the store; what goes are the folders of ended jobs beyond `jobs.keep`."""
-        ended = sorted((job.row for job in self._jobs.values() if job.ended.is_set()), key=lambda row: row.ended_ns)
+        ended = sorted((row for row in self.rows() if row.state not in ACTIVE), key=lambda row: row.ended_ns)
         oldest = [row.id for row in ended[: max(0, len(ended) - self._budget.keep)]]
         for job_id in oldest:
             del self._jobs[job_id]
