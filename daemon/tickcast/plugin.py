@@ -88,7 +88,8 @@ class Net(Protocol):
         """The torch.nn.Module; called with (past, mask, future, static) it returns what Runner.predict does."""
 
     def set_channels(self, center: F64, spread: F64) -> None:
-        """Statistics [F - 1] of the channels after the first, from the training part; called once, before the fit."""
+        """Statistics [F - 1] of the channels after the first, from the training part; called once, before a fit
+        that does not keep those of the model it goes on with."""
 
     def set_gaps(self, gaps: F64) -> None:
         """Distances [H, Q - 1] between quantiles in one-bar moves; called after a fit that trained the point only."""

@@ -6,12 +6,14 @@ It searches nothing itself; docs/optimize.md says what the child does.
 import argparse
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from tickcast.errors import BadSettings
 from tickcast.job_folder import ORDER, RESULT, TRIALS, Result
@@ -112,27 +114,32 @@ def show(result: Result, folder: Path, console: Console) -> None:
     """The best trials beside the first, what mattered, and what the model is worth on the hold-out."""
     found = result.content
     if "best" not in found:
-        console.print(f"{result.status}; go on with --resume {folder}")
+        console.print(f"{result.status}; go on with --resume {folder}", soft_wrap=True)
         return
     rows = [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
-    best, first = found["best"], found["first"]
+    first = found["first"]
     complete = sorted((row for row in rows if row.state == "complete"), key=_value)
     shown = complete[:MOST_SHOWN] + [row for row in complete[MOST_SHOWN:] if first and row.number == first["number"]]
-    names = list(best["params"])
-    table = Table("trial", "pinball", "epochs", "s", *names)
+    table = Table(Column("trial", no_wrap=True), "pinball", "epochs", "s", "parameters")
     for row in shown:
         own = f"{row.number} (as ordered)" if first and row.number == first["number"] else str(row.number)
-        values = [_short(row.params[name]) for name in names]
-        table.add_row(own, f"{_value(row):.5f}", str(row.epochs), f"{row.seconds:.1f}", *values)
+        params = ", ".join(f"{name} {_short(value)}" for name, value in row.params.items())
+        table.add_row(own, f"{_value(row):.5f}", str(row.epochs), f"{row.seconds:.1f}", Text(params))
     console.print(table)
-    console.print(f"{result.status}: {', '.join(f'{count} {state}' for state, count in found['trials'].items())}")
+    for line in _said(result, folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _said(result: Result, folder: Path) -> Iterator[str]:
+    found, held = result.content, result.metrics
+    best, first = found["best"], found["first"]
+    yield f"{result.status}: {', '.join(f'{count} {state}' for state, count in found['trials'].items())}"
     if first:
-        console.print(f"tuned {best['value']:.5f}, as ordered {first['value']:.5f}, over the validation part")
+        yield f"pinball over the validation part: {best['value']:.5f} tuned, {first['value']:.5f} as ordered"
     if found["importance"]:
-        console.print("what mattered: " + ", ".join(f"{k} {share:.0%}" for k, share in found["importance"].items()))
-    held = result.metrics
-    console.print(f"hold-out: pinball {held['pinball']:.5f}, skill {held['skill']:+.2%} over last value")
-    console.print(f"the model is in {folder / result.model}; serve it with --set model.default={folder / result.model}")
+        yield "what mattered: " + ", ".join(f"{name} {share:.0%}" for name, share in found["importance"].items())
+    yield f"hold-out: pinball {held['pinball']:.5f}, skill {held['skill']:+.2%} over last value"
+    yield f"the model is in {folder / result.model}; serve it with --set model.default={folder / result.model}"
 
 
 def _changed(order: TuneOrder, search: dict[str, Any]) -> TuneOrder:

@@ -6,11 +6,10 @@ on that and on the finished trials alone. So a study that was killed goes on as 
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from cmaes import CMA
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -20,6 +19,9 @@ from tickcast.columns import F64
 from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast_trainer.spaces import Space
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 GRID_POINTS = 3  # of a range: its ends and its middle
 LARGEST_GRID = 1_000_000
@@ -97,8 +99,10 @@ class Evolution(BaseSampler):
     ) -> Any:
         return self._others.sample_independent(study, trial, param_name, param_distribution)
 
-    def _after(self, ended: Sequence[FrozenTrial]) -> CMA:
+    def _after(self, ended: Sequence[FrozenTrial]) -> "CMA":
         """As it is once all whole generations have been told; its own draws begin after that."""
+        from cmaes import CMA  # takes as long as torch
+
         unit = np.tile([0.0, 1.0], (len(self._numbers), 1))
         optimizer = CMA(mean=self._inside(ended[0]), sigma=SPREAD, bounds=unit, seed=self._seed)
         size, later = optimizer.population_size, ended[1:]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -132,6 +131,8 @@ class Study:
         varied = [name for name, distribution in self._distributions.items() if not distribution.single()]
         if len(varied) < 2 or self.counts().get("complete", 0) < PRUNE_AFTER:
             return {}
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes as long as torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parameters that differ in no good trial
             found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator(), params=varied)

@@ -91,7 +91,8 @@ class Commands:
                 "target_ns": None if as_of < 0 or min(targets) < 0 else targets, "levels": forecast.quantiles,
                 "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
                 "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
-                "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]], "confidence": float(answer.confidence[i]),
+                "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]],
+                "confidence": float(answer.confidence[i]),
                 "quality": [str(flag.name).lower() for flag in Quality if flag & int(answer.flags[i])],
             })  # fmt: skip
         return told
