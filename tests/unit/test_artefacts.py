@@ -298,7 +298,7 @@ def test_the_same_files_are_the_same_model_on_every_machine(made: Path) -> None:
     told = msgspec.json.decode((made / CARD).read_bytes())
     required = {field.name for field in msgspec.structs.fields(ModelCard) if field.required} - {"digest"}
     said = {
-        name: value for name, value in told.items() if name in required or value and name not in ("digest", "schema")
+        name: value for name, value in told.items() if name in required or (value and name not in ("digest", "schema"))
     }
     assert hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest() == read_card(made).digest
 
