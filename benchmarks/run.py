@@ -27,6 +27,9 @@ LONG = {
     "kafka_ingest",
     "kafka_job",
     "kafka_latency",
+    "kafka_commands",
+    "jobs",
+    "optimize",
 }  # by name; `make bench` prints their last result
 TIMEOUT_S = 3600
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "duckdb", "polars", "msgspec", "aiokafka")

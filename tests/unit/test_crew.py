@@ -113,7 +113,7 @@ def test_no_process_is_left_when_a_search_is_over() -> None:
 
 
 def small_job(folder: Path, **order: Any) -> FitOrder:
-    asked = {"kind": "micro", "model_params": {}, "batch_size": 128, "epochs": 3, "windows_per_epoch": 256}
+    asked = {"kind": "micro", "model_params": {}, "batch_size": 256, "epochs": 3, "windows_per_epoch": 256}
     return job(folder, [bars_of("A", walk(600, seed=1))], **{**asked, **order})
 
 

@@ -57,7 +57,7 @@ def test_the_commands_of_the_page_search_and_go_on(
     said = capfd.readouterr().out
     assert said.count("(as ordered)") == 2
     out = tmp_path / "out/optimize"
-    assert len((out / "trials.jsonl").read_bytes().splitlines()) == 8
+    assert len((out / "trials.jsonl").read_bytes().splitlines()) == 6
     card = msgspec.json.decode((out / "model/card.json").read_bytes(), type=ModelCard)
     assert card.kind == "micro"
     assert main(shlex.split(COMMANDS[1])[1:]) == BadSettings.exit_code  # the folder holds a study

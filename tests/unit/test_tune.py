@@ -34,7 +34,7 @@ Rows = list[tuple[dict[str, Any], float | None, str]]
 
 def write_job(folder: Path, *, frame: pl.DataFrame | None = None, **over: Any) -> TuneOrder:
     frame = series("A", autoregressive(BARS_OF_ALL, seed=1)) if frame is None else frame
-    small = {"kind": "micro", "model_params": {}, "batch_size": 128, "epochs": 3, "windows_per_epoch": 512}
+    small = {"kind": "micro", "model_params": {}, "batch_size": 256, "epochs": 3, "windows_per_epoch": 512}
     made = job(folder, [frame], **small)
     order = TuneOrder(fit=made, trials=TRIALS_WANTED, seed=3)
     order = msgspec.structs.replace(order, **over)

@@ -18,7 +18,7 @@ Build = Callable[[FitOrder], Net | Model]  # an unfitted model; refuses paramete
 
 TRAINING: Space = {  # of a net, unless the order says otherwise
     "learning_rate": Parameter("float", 1e-4, 1e-2, log=True),
-    "batch_size": Parameter("choice", choices=[128, 256, 512, 1024]),
+    "batch_size": Parameter("choice", choices=[256, 512, 1024]),
     "weight_decay": Parameter("float", 1e-6, 1e-2, log=True),
 }
 
