@@ -87,12 +87,12 @@ def write_bars(settings: Settings, data: Path, path: Path, *, symbols: list[str]
     pq.write_table(table, path)
 
 
-def train(folder: Path) -> Result:
+def train(folder: Path, *, title: str = "fit") -> Result:
     """Run the child process to its end, showing its progress; BadModel where it failed."""
     command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
         try:
-            _follow(child, ProgressLines(folder))
+            _follow(child, ProgressLines(folder), title)
         except BaseException:  # an interrupt must not leave the child behind, nor wait for its last epoch
             child.kill()
             raise
@@ -104,14 +104,14 @@ def train(folder: Path) -> Result:
     return result
 
 
-def _follow(child: "subprocess.Popen[bytes]", lines: ProgressLines) -> None:
+def _follow(child: "subprocess.Popen[bytes]", lines: ProgressLines, title: str) -> None:
     shown = 0
     progress: Progress | None = None
     while True:
         ended = child.poll() is not None
         for line in lines.new():
             if progress is None:
-                progress = Progress(line["steps"], "fit")
+                progress = Progress(line["steps"], title)
                 progress.__enter__()
             progress.advance(line["step"] - shown)
             shown = line["step"]

@@ -9,6 +9,9 @@ from typing import Any
 from tickcast.errors import EXIT_OK, BadSettings
 from tickcast.settings import Origins, Settings, parse
 
+SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
+PRUNERS = ("none", "median", "hyperband")
+
 Handler = Callable[[argparse.Namespace, Settings, Origins], int]
 Add = Callable[[str, Handler, str], argparse.ArgumentParser]
 Run = Callable[[Any], Any]  # runs a coroutine function to its end
@@ -68,8 +71,8 @@ def _add_optimize(optimize: argparse.ArgumentParser) -> None:
     optimize.add_argument("--out", type=Path, default=Path("out/optimize"), help="folder of the study and the model")
     optimize.add_argument("--trials", type=int, help="how many to try in all; default 50")
     optimize.add_argument("--seconds", type=float, help="how long the search may take; default 3000")
-    optimize.add_argument("--sampler", choices=["grid", "random", "tpe", "cmaes", "gp"], default="tpe")
-    optimize.add_argument("--pruner", choices=["none", "median", "hyperband"], default="median")
+    optimize.add_argument("--sampler", choices=SAMPLERS, default="tpe")
+    optimize.add_argument("--pruner", choices=PRUNERS, default="median")
     optimize.add_argument("--seed", type=int, default=0)
     optimize.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     optimize.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="the same in every trial")

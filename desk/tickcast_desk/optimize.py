@@ -21,31 +21,12 @@ from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
 from tickcast.settings import Settings, parse
 from tickcast_desk.fit import make_order, train, write_bars
+from tickcast_desk.model_commands import pairs
 from tickcast_trainer.order import BARS
 from tickcast_trainer.tune_order import TuneOrder, read_tune_order, write_tune_order
 
-SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
-PRUNERS = ("none", "median", "hyperband")
 MOST_SHOWN = 10
 RANGE = re.compile(r"(\S+)\.\.(\S+?)(?: (log))?")
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    data = command.add_mutually_exclusive_group(required=True)
-    data.add_argument("--data", type=Path, help="file or folder of ticks or bars")
-    data.add_argument("--resume", type=Path, metavar="DIR", help="go on with the study of this folder")
-    command.add_argument("--model", default="nhits", help="kind of model")
-    command.add_argument("--out", type=Path, default=Path("out/optimize"), help="folder of the study and the model")
-    command.add_argument("--trials", type=int, help="how many to try in all; default 50")
-    command.add_argument("--seconds", type=float, help="how long the search may take; default 3000")
-    command.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how the next trial is chosen")
-    command.add_argument("--pruner", choices=PRUNERS, default="median", help="when a trial is given up")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--symbols", type=lambda text: text.split(","), metavar="A,B", help="only these symbols")
-    command.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="the same in every trial")
-    command.add_argument(
-        "--space", action="append", default=[], metavar="KEY=SPACE", help="LOW..HIGH, 'LOW..HIGH log', [A, B] or keep"
-    )
 
 
 def command(args: argparse.Namespace, settings: Settings) -> int:
@@ -55,7 +36,7 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
         result = resume(folder, **limits)
     else:
         order = make_tune_order(
-            settings, kind=args.model, params=_pairs(args.param), space=_pairs(args.space),
+            settings, kind=args.model, params=pairs(args.param), space=pairs(args.space),
             sampler=args.sampler, pruner=args.pruner, seed=args.seed, **limits,
         )  # fmt: skip
         result = optimize(settings, args.data, folder, order=order, symbols=args.symbols)
@@ -100,14 +81,14 @@ def optimize(
     out.mkdir(parents=True, exist_ok=True)
     write_bars(settings, data, out / BARS, symbols=symbols)
     write_tune_order(out, order)
-    return train(out)
+    return train(out, title="optimize")
 
 
 def resume(out: Path, **limits: Any) -> Result:
     """Go on with what a kill or too little time left; `limits` are `trials` and `seconds`, where they change."""
     write_tune_order(out, _changed(read_tune_order(out), limits))
     (out / RESULT).unlink(missing_ok=True)
-    return train(out)
+    return train(out, title="optimize")
 
 
 def show(result: Result, folder: Path, console: Console) -> None:
@@ -147,16 +128,6 @@ def _changed(order: TuneOrder, search: dict[str, Any]) -> TuneOrder:
         return msgspec.convert({**msgspec.to_builtins(order), **search}, TuneOrder)
     except msgspec.ValidationError as error:
         raise BadSettings(f"the search cannot be ordered so: {error}") from None
-
-
-def _pairs(texts: list[str]) -> dict[str, Any]:
-    found = {}
-    for text in texts:
-        name, is_given, value = text.partition("=")
-        if not is_given:
-            raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
-        found[name.strip()] = parse(value)
-    return found
 
 
 def _value(row: TrialRow) -> float:

@@ -12,7 +12,7 @@ from tickcast.cli import main
 from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
-from tickcast_desk import optimize
+from tickcast_desk import model_commands
 from tickcast_trainer.spaces import TRAINING
 from tickcast_trainer.tune_order import OF_TRAINING, TuneOrder
 
@@ -43,7 +43,7 @@ def test_the_page_shows_the_space_of_every_kind() -> None:
 
 def test_the_page_names_every_key_of_the_order_and_every_sampler_and_pruner() -> None:
     assert all(f"`{name}`" in PAGE for name in TuneOrder.__struct_fields__)
-    assert all(f"`{name}`" in PAGE for name in (*optimize.SAMPLERS, *optimize.PRUNERS))
+    assert all(f"`{name}`" in PAGE for name in (*model_commands.SAMPLERS, *model_commands.PRUNERS))
 
 
 def test_the_commands_of_the_page_search_and_go_on(

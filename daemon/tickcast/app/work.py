@@ -58,7 +58,10 @@ class Work:
         return await self._done("train", order, fills, given.resume, context)
 
     async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
-        space = {name: msgspec.to_builtins(wanted) for name, wanted in given.space.items()}
+        space = {
+            name: {key: value for key, value in msgspec.to_builtins(wanted).items() if value is not None}
+            for name, wanted in given.space.items()
+        }
         order = {
             "fit": self._fit_order(given, given.kind, given.name), "trials": given.trials, "sampler": given.sampler,
             "pruner": given.pruner, "seconds": given.seconds, "workers": self._settings.jobs.workers,

@@ -196,7 +196,7 @@ class Optimize(Work, frozen=True):
     trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
     sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
     pruner: Literal["none", "median", "hyperband"] = "median"
-    seconds: Seconds = 3600
+    seconds: Seconds = 3000  # of the search; the fit with what it found comes after it, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
