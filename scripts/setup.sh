@@ -40,6 +40,7 @@ if ! uv --version >/dev/null 2>&1; then
 fi
 install_all with_uv || { echo "setup: uv failed; trying pip, which takes longer" >&2; install_all with_pip; }
 
+scripts/fresh_kernels.sh  # what is compiled now is of these sources: the next target need not drop it
 .venv/bin/tickcast warm || echo "setup: the kernels were not compiled now; the first start will do it" >&2
 
 touch .venv/.set-up
