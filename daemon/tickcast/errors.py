@@ -10,9 +10,10 @@ TickcastError
 │   └── BadPositions       the committed positions do not fit this deployment, or the broker lost what follows them
 ├── Skipped            fate: count it, answer or dead-letter it, go on
 │   ├── BadRequest         a command or query that cannot be carried out
-│   │   ├── CommandRefused     a command that is not let in or did not end; its code is a CommandFault
-│   │   ├── ModelRefused       no such model, or it cannot go where it is wanted; its code is a ModelFault
-│   │   ├── JobRefused         no such job, or it is not in the state for that; its code is a JobFault
+│   │   ├── Refused            one of several faults, whose code it has
+│   │   │   ├── CommandRefused     a command that is not let in or did not end; its code is a CommandFault
+│   │   │   ├── ModelRefused       no such model, or it cannot go where it is wanted; its code is a ModelFault
+│   │   │   └── JobRefused         no such job, or it is not in the state for that; its code is a JobFault
 │   │   └── JobFailed          a job ended without what it was to bring; its code is the job's own
 │   └── BadOutput          a model or plugin gave something unusable
 ├── Waiting            fate: retry with backoff, up to runtime.max_wait_s
@@ -103,12 +104,16 @@ class CommandFault(StrEnum):
     FAILED = "failed"
 
 
-class CommandRefused(BadRequest):
-    code = "command_refused"
+class Refused(BadRequest):
+    code = "request_refused"
 
-    def __init__(self, fault: CommandFault, message: str, *, remedy: str = "") -> None:
+    def __init__(self, fault: StrEnum, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.code = fault.value
+
+
+class CommandRefused(Refused):
+    code = "command_refused"
 
 
 class ModelFault(StrEnum):
@@ -126,12 +131,8 @@ class ModelFault(StrEnum):
     BAD_MODEL_RECORD = "bad_model_record"
 
 
-class ModelRefused(BadRequest):
+class ModelRefused(Refused):
     code = "model_refused"
-
-    def __init__(self, fault: ModelFault, message: str, *, remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
-        self.code = fault.value
 
 
 class JobFault(StrEnum):
@@ -142,12 +143,8 @@ class JobFault(StrEnum):
     NOT_RESUMABLE = "not_resumable"
 
 
-class JobRefused(BadRequest):
+class JobRefused(Refused):
     code = "job_refused"
-
-    def __init__(self, fault: JobFault, message: str, *, remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
-        self.code = fault.value
 
 
 class JobFailed(BadRequest):

@@ -28,8 +28,8 @@ from tickcast_desk.replay import Order, in_folder, replay
 from tickcast_desk.retraining import Retrain, Walking
 from tickcast_desk.trading import Series, Terms
 from tickcast_trainer.history import PRICES
-from tickcast_trainer.judge import MODEL, converted, read_as
-from tickcast_trainer.order import BARS
+from tickcast_trainer.judge import MODEL, converted
+from tickcast_trainer.order import BARS, read_as
 
 FOLDER, FITS = "backtest", "fits"  # of the results within the job folder; of the fits within the results
 RETRAINING_CHUNK = 1000  # rows of a turn: a fit happens between two of them
@@ -56,7 +56,7 @@ class BacktestOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def run(folder: Path, report: Report) -> dict[str, Any]:
     """The job: `bars.parquet`, and `model` where the folder has one, else the rung that the settings name."""
-    order = read_as(folder, BacktestOrder)
+    order = read_as(folder, lambda fields: msgspec.convert(fields, BacktestOrder))
     settings = _job_settings(order, folder)
     tape = folder / "tape.parquet"
     _write_tape(folder / BARS, tape, settings)

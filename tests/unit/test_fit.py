@@ -14,7 +14,8 @@ import torch
 from tickcast import __version__, plugin
 from tickcast.columns import Inputs
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.inference.load import open_model, read_card
+from tickcast.inference.load import open_model
+from tickcast.model_folder import read_card
 from tickcast.records import ModelCard
 from tickcast_plugins.models.nhits import NHITSParams
 from tickcast_trainer import fit, worker

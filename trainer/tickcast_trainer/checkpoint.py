@@ -5,7 +5,6 @@ a JSON record of where the fit stood. `last.json` repeats the record for people,
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tickcast.durable import sync
 from tickcast.errors import BadData
 
 CHECKPOINT, LAST, BEST, RECORD = "checkpoint", "last.safetensors", "best.safetensors", "last.json"
@@ -70,14 +70,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """The file is there whole, or as it was before: on a kill, and on a loss of power."""
     partial = path.with_name(f".{path.name}")
     write(partial)
-    _sync(partial)
+    sync(partial)
     partial.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -23,7 +23,7 @@ from tickcast.settings import FeatureEntry
 from tickcast_trainer.dataset import Channels, Dataset
 from tickcast_trainer.history import History, read_history
 from tickcast_trainer.judge_figures import SUMS, Certainty, Tally, figures, outcomes
-from tickcast_trainer.order import ORDER, FitOrder, Positive
+from tickcast_trainer.order import FitOrder, Positive, read_as
 from tickcast_trainer.splits import PARTS, Parts, usable_windows
 
 MODEL = "model"  # within the job folder
@@ -43,17 +43,6 @@ class EvaluateOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
 
 
-def read_as(folder: Path, kind: type[T]) -> T:
-    """`order.json` as an order of that kind."""
-    path = folder / ORDER
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise BadData(f"cannot read {path}: {error.strerror}") from None
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise BadSettings(f"{path}: {error}") from None
-
-
 def converted(fields: dict[str, Any], kind: type[T]) -> T:
     """What a person gave as an order of that kind."""
     try:
@@ -64,7 +53,7 @@ def converted(fields: dict[str, Any], kind: type[T]) -> T:
 
 def run(folder: Path, report: Report) -> dict[str, Any]:
     """Judge `model` on `bars.parquet` of a job folder."""
-    order = read_as(folder, EvaluateOrder)
+    order = read_as(folder, lambda fields: msgspec.convert(fields, EvaluateOrder))
     runner = open_model(folder / MODEL)
     dataset = test_data(folder, runner.card)
     horizons = _horizons(order, runner.card)

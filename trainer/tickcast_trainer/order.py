@@ -1,8 +1,9 @@
 """The order of a fit: everything that steers it, so that order and bars alone repeat it. It does nothing."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +12,8 @@ from tickcast.errors import BadData, BadSettings
 from tickcast.job_folder import BARS as BARS
 from tickcast.job_folder import ORDER as ORDER
 from tickcast.job_folder import START as START
+
+T = TypeVar("T")
 
 Positive = Annotated[int, Meta(ge=1)]
 Above = Annotated[float, Meta(gt=0)]
@@ -91,14 +94,19 @@ def order_of(fields: dict[str, Any]) -> FitOrder:
     return msgspec.convert({**fields, **own, "model_params": {**fields.get("model_params", {}), **models}}, FitOrder)
 
 
-def read_order(folder: Path) -> FitOrder:
+def read_as(folder: Path, made: Callable[[dict[str, Any]], T]) -> T:
+    """`order.json`, made into an order of some kind."""
     path = folder / ORDER
     try:
-        return order_of(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
+        return made(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
     except OSError as error:
         raise BadData(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise BadSettings(f"{path}: {error}") from None
+
+
+def read_order(folder: Path) -> FitOrder:
+    return read_as(folder, order_of)
 
 
 def write_order(folder: Path, order: FitOrder) -> None:

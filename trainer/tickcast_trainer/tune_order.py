@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from tickcast.errors import BadData, BadSettings
+from tickcast.errors import BadSettings
 from tickcast.job_folder import ORDER
 from tickcast.plugin import Parameter
-from tickcast_trainer.order import FitOrder, order_of
+from tickcast_trainer.order import FitOrder, order_of, read_as
 
 OF_TRAINING = (  # keys of a FitOrder that a search may choose; a model's own parameter may have the name of any other
     "learning_rate", "batch_size", "weight_decay", "loss", "optimizer", "momentum", "schedule", "gradient_clip",
@@ -40,18 +40,13 @@ class TuneOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return hashlib.sha256(msgspec.json.encode(steering, order="sorted")).hexdigest()
 
 
+def tune_order_of(fields: dict[str, Any]) -> TuneOrder:
+    """Its `fit` may hold `params`, as a fit's own order may."""
+    return msgspec.convert({**fields, "fit": msgspec.to_builtins(order_of(fields.get("fit", {})))}, TuneOrder)
+
+
 def read_tune_order(folder: Path) -> TuneOrder:
-    path = folder / ORDER
-    try:
-        order = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        fit = order.get("fit", {})
-        held = dict.fromkeys(fit.get("params", {}))  # what a person set is not tuned, unless its space is given too
-        made = {"fit": msgspec.to_builtins(order_of(fit)), "space": {**held, **order.get("space", {})}}
-        return msgspec.convert({**order, **made}, TuneOrder)
-    except OSError as error:
-        raise BadData(f"cannot read {path}: {error.strerror}") from None
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise BadSettings(f"{path}: {error}") from None
+    return read_as(folder, tune_order_of)
 
 
 def write_tune_order(folder: Path, order: TuneOrder) -> None:

@@ -14,6 +14,8 @@ from tickcast.edges.control_messages import Message
 from tickcast.errors import TickcastError
 from tickcast.registry.store import Store
 
+Commands = Callable[[], AbstractAsyncContextManager[AsyncIterator[Message]]]  # opens the topic that they come on
+
 
 class Records(Protocol):
     async def produce(self, topic: str, messages: list[bytes]) -> None:
@@ -40,7 +42,7 @@ class Opened:
     sink: pump.Sink
     records: Records
     committing: Committing | None = None
-    control: Callable[[], AbstractAsyncContextManager[AsyncIterator[Message]]] | None = None  # commands
+    control: Commands | None = None
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
 
     to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live

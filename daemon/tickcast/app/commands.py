@@ -58,10 +58,11 @@ class Commands:
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
         bars = _bars_of(given)
-        as_of = NO_TIME if given.as_of is None else arguments.nanoseconds(given.as_of)
-        serving = self._parts.serving
-        known = np.array([as_of if given.as_of is not None else 0])
-        targets = serving.engine.targets(known) if given.as_of is not None else np.full((1, 1), NO_TIME)
+        serving, as_of = self._parts.serving, NO_TIME
+        targets = np.full((1, 1), NO_TIME)
+        if given.as_of is not None:
+            as_of = arguments.nanoseconds(given.as_of)
+            targets = serving.engine.targets(np.array([as_of]))
         window = window_of(bars, targets, serving.features, self._settings)
         symbols = (given.symbol,) if given.symbol else ()
         answer = await self._ask(symbols, given.model, Given(window, as_of, len(bars.close)))

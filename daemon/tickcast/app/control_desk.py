@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from tickcast.app import commands, work
-from tickcast.app.bus import Opened
+from tickcast.app.bus import Commands, Opened
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.pump import Pump
 from tickcast.app.roster import Roster
@@ -20,9 +20,9 @@ from tickcast.control.envelope import own_audience
 from tickcast.control.inbox import Gate, Inbox
 from tickcast.control.jobs import JobHost
 from tickcast.control.keys import read_keys
-from tickcast.edges.control_messages import REPLIES, Message
+from tickcast.edges.control_messages import REPLIES
 from tickcast.inference.cache import ModelCache
-from tickcast.records import Accuracy, Health, JobEvent, ModelCard, Reply
+from tickcast.records import Accuracy, Health, JobEvent, Reply
 from tickcast.registry.artefacts import Artefacts, artefact_folder
 from tickcast.registry.models import Models
 from tickcast.registry.store import Store
@@ -69,7 +69,7 @@ class ControlDesk:
             session.serving, session.pump, self.roster, session.store, self.jobs, session.health, session.accuracy,
             session.drain,
         ))  # fmt: skip
-        at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock, self._note_fitted))
+        at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock))
         keys_file, kafka = settings.control.keys_file, settings.kafka
         keys = read_keys(keys_file) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
@@ -99,20 +99,16 @@ class ControlDesk:
 
     def running(self) -> list[Coroutine[Any, Any, None]]:
         """To run beside the pump."""
-        listening = [self._listen(self._session.bus.control)] if self._listens else []
+        coming, listens = self._session.bus.control, self._session.settings.control.keys_file is not None
+        listening = [self._listen(coming)] if listens and coming is not None else []
         return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening]
-
-    @property
-    def _listens(self) -> bool:
-        return self._session.settings.control.keys_file is not None and self._session.bus.control is not None
 
     async def _work(self) -> None:
         await self.inbox.start()
         await self.inbox.run()
 
-    async def _listen(self, open_messages: Any) -> None:
-        messages: AbstractAsyncContextManager[AsyncIterator[Message]] = open_messages()
-        async with messages as coming:
+    async def _listen(self, commands: Commands) -> None:
+        async with commands() as coming:
             async for message in coming:
                 await self.inbox.receive(message.raw, message.at)
 
@@ -125,9 +121,6 @@ class ControlDesk:
 
     async def _produce(self, topic: str, record: bytes) -> None:
         await self._session.bus.records.produce(self._session.settings.topics.prefix + topic, [record])
-
-    async def _note_fitted(self, card: ModelCard) -> None:
-        structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
 
     def _questions_per_s(self) -> float:
         """In the mean of this session."""

@@ -17,7 +17,7 @@ from tickcast.app.bus import OpenAgain, Opened
 from tickcast.app.kafka_edges import KafkaSink, KafkaSource
 from tickcast.app.recovery import Place
 from tickcast.app.restore import recover
-from tickcast.app.wiring import Serving, build, known_models
+from tickcast.app.wiring import Serving, build, install_models
 from tickcast.clock import Clock
 from tickcast.columns import Source
 from tickcast.edges.control_messages import CONTROL, REPLIES, Message
@@ -151,7 +151,7 @@ class KafkaBus:
 def _take_over(serving: Serving, state: State) -> None:
     """The engine as it was, with the models that it knew by then."""
     if "ladder" in state.facts:
-        known_models(serving, state.part("ladder").facts["models"])
+        install_models(serving, state.part("ladder").facts["models"])
     serving.engine.resume(state)
 
 

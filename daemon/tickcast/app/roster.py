@@ -53,14 +53,16 @@ class Roster:
         return {} if ladder is None else {DEFAULT: ladder.first.digest, **self._serving.engine.routes.digests()}
 
     async def runner_of(self, model: str) -> tuple[str, Runner | None]:
-        """A model by name: the digest where the engine has it, else the model itself, loaded."""
+        """A model as the registry understands the name, else one of the engine's own, such as a rung: its digest, and
+        the model itself, loaded, where the engine does not have it."""
         ladder = self._serving.ladder
-        if ladder is not None:
-            try:
-                return ladder.cards[ladder.number(model)].digest, None
-            except BadRequest:
-                pass
-        card = await self.models.resolve(model)
+        try:
+            card = await self.models.resolve(model)
+        except ModelRefused:
+            own = [] if ladder is None else [card for card in ladder.cards if card.name == model]
+            if not own:
+                raise
+            return own[-1].digest, None
         if ladder is not None and any(card.digest == known.digest for known in ladder.cards):
             return card.digest, None
         refuse_unfit(card, self._serving.settings, self._serving.features)

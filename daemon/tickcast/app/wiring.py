@@ -92,7 +92,7 @@ def refuse_unfit(card: ModelCard, settings: Settings, features: FeatureSet) -> N
             )
 
 
-def known_models(serving: Serving, digests: Sequence[str]) -> None:
+def install_models(serving: Serving, digests: Sequence[str]) -> None:
     """Install the models that a state of the engine names, from the registry's files; BadStore where one is gone."""
     ladder = serving.ladder
     if ladder is None:

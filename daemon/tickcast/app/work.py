@@ -3,6 +3,7 @@
 What a job does is the child's; what it reads lies in its folder, put there by a thread while ticks flow.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from tickcast.app.roster import Roster
 from tickcast.app.wiring import RUNGS
@@ -39,7 +41,6 @@ class Parts(NamedTuple):
     roster: Roster
     jobs: JobHost
     clock: Clock
-    fitted: Callable[[ModelCard], Any]  # -> Awaitable[None]
 
 
 class Work:
@@ -140,7 +141,9 @@ class Work:
             await self._parts.store.ledger.put_trials(trials)
         if result.model:
             card = await self._parts.roster.models.register(folder / result.model, origin="fit")
-            await self._parts.fitted(card)
+            structlog.get_logger().info(
+                "model_registered", name=card.name, version=card.version, digest=card.digest[:12]
+            )
             told |= {"model": f"{card.name}@{card.version}", "digest": card.digest}
         found = {"metrics": result.metrics, **result.content}
         return told | (found if len(msgspec.json.encode(found)) <= LONG_RESULT else {"metrics": result.metrics})
@@ -175,11 +178,11 @@ class Work:
 def _rows_table(rows: tuple[arguments.Bar, ...]) -> pa.Table:
     """Bars as a job reads them: by symbol, then in time."""
     by_place = sorted(rows, key=lambda row: (row.symbol, row.ts or datetime.min))
-    number: dict[str, int] = {}
-    ordinals = [number.setdefault(row.symbol, 0) for row in by_place]
-    for place, row in enumerate(by_place):
-        ordinals[place] = number[row.symbol]
-        number[row.symbol] += 1
+    counts: Counter[str] = Counter()
+    ordinals = []
+    for row in by_place:
+        ordinals.append(counts[row.symbol])
+        counts[row.symbol] += 1
     n = len(by_place)
     prices = {
         name: [row.close if getattr(row, name) is None else getattr(row, name) for row in by_place]

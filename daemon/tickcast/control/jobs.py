@@ -99,7 +99,7 @@ class JobHost:
         try:
             await asyncio.to_thread(make_folder, self._folder / row.id, text, fill)
             await self._ledger.put_job(row)
-        except BaseException:
+        except BaseException:  # cancelled or not: a folder without a row would stay for ever
             await asyncio.to_thread(shutil.rmtree, self._folder / row.id, ignore_errors=True)
             raise
         finally:
@@ -132,7 +132,7 @@ class JobHost:
         try:
             (folder / RESULT).unlink(missing_ok=True)
             await self._ledger.put_job(again.row)
-        except BaseException:
+        except BaseException:  # cancelled or not: it is what it was before
             self._jobs[job_id] = job
             raise
         self._enter(again)

@@ -14,8 +14,6 @@ from tickcast.inference.onnx import TILE, OnnxRunner
 from tickcast.model_folder import AGAIN, CARD, FRAMEWORK, PROBE, read_card, verify
 from tickcast.plugin import Runner
 
-__all__ = ["CARD", "FRAMEWORK", "PROBE", "open_model", "read_card"]
-
 TOLERANCE = 1e-3  # of a one-bar move: what another CPU's arithmetic may differ by from the one that fitted
 
 

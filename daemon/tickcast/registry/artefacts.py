@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tickcast.clock import fresh_id
+from tickcast.durable import sync
 from tickcast.errors import BadModel, ModelFault, ModelRefused, StoreStalled
 from tickcast.model_folder import CARD, copy_plain_files, file_sha256, read_card, verify, verify_strictly
 from tickcast.records import ModelCard
-from tickcast.registry.durable import sync
 from tickcast.settings import Settings
 
 FILES = "files"

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tickcast.durable import sync
 from tickcast.errors import CommandFault, CommandRefused, StoreStalled
-from tickcast.registry.durable import sync
 
 Format = Literal["parquet", "csv"]
 TIMES = {

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import duckdb
 
+from tickcast.durable import sync
 from tickcast.errors import BadStore
-from tickcast.registry.durable import sync
 
 DAY_NS = 86_400 * 10**9
 HOUR_NS = DAY_NS // 24

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tickcast.durable import sync
 from tickcast.errors import BadStore, StoreStalled
-from tickcast.registry.durable import sync
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
