@@ -60,9 +60,9 @@ def arm(seam: str) -> Callable[..., bool]:
     if seam == "half a checkpoint":
         checkpoint.save_file = half_written(checkpoint.save_file)
     elif seam == "before the rename":
-        checkpoint._sync = after(2 * CALLS - 1, checkpoint._sync)
+        checkpoint.sync = after(2 * CALLS - 1, checkpoint.sync)
     elif seam == "after the rename":
-        checkpoint._sync = after(2 * CALLS, checkpoint._sync)
+        checkpoint.sync = after(2 * CALLS, checkpoint.sync)
     elif seam == "export":
         fit.export = die
 

@@ -42,7 +42,10 @@ class TuneOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 def tune_order_of(fields: dict[str, Any]) -> TuneOrder:
     """Its `fit` may hold `params`, as a fit's own order may."""
-    return msgspec.convert({**fields, "fit": msgspec.to_builtins(order_of(fields.get("fit", {})))}, TuneOrder)
+    fit = fields.get("fit", {})
+    held = dict.fromkeys(fit.get("params", {}))  # what a person set is not tuned, unless its space is given too
+    made = {"fit": msgspec.to_builtins(order_of(fit)), "space": {**held, **fields.get("space", {})}}
+    return msgspec.convert({**fields, **made}, TuneOrder)
 
 
 def read_tune_order(folder: Path) -> TuneOrder:
