@@ -109,7 +109,7 @@ async def measure(broker: KafkaBroker, folder: Path, model: Path) -> dict[str, n
 def main() -> list[Figure]:
     with tempfile.TemporaryDirectory() as place, KafkaBroker(heap_mb=512, full_speed=True) as broker:
         model = fitted(Path(place), bars__kind="tick")
-        (folder := Path(place) / "run").mkdir()
+        (folder := Path(place) / "daemon").mkdir()
         taken = uvloop.run(measure(broker, folder, model))
     figures = []
     for command, bar in (("forecast", 20.0), ("predict", None)):

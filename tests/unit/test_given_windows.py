@@ -52,12 +52,24 @@ def test_the_same_bars_give_the_same_inputs_and_the_same_answer(transform: str) 
     np.testing.assert_array_equal(one.quantiles, other.quantiles)
 
 
+@pytest.mark.parametrize("kind", ["time", "tick"])
+def test_a_window_of_no_known_time_rides_along_with_the_questions_of_ticks(kind: str) -> None:
+    prices = (100 * np.exp(np.cumsum(np.random.default_rng(2).normal(0, 1e-2, 40)))).tolist()
+    settings = options(bars__kind=kind, forecast__horizon=3)
+    served = running(settings, prices)
+    window = window_of(given(prices), None, served.serving.features, settings)
+    text = b'{"symbol": "A", "ts": %d, "price": 1.5, "size": 2}' % (T0 + 50 * SECOND)
+    ask = Ask(("A",), given=Given(window, -1, len(prices)))
+    outcome = served.engine.turn([ask, raw_batch("t", 0, [text], first_offset=50, stamp_ns=-1)], T0)
+    assert outcome.answers[0].refused is None
+    assert outcome.answers[0].quantiles.shape == (1, 3, len(settings.forecast.quantiles))
+    assert outcome.questions >= 1
+
+
 def test_bars_before_the_first_feature_are_not_there_for_the_model() -> None:
     settings = options()
     features = running(settings, [1.0, 2.0]).serving.features
-    window = window_of(
-        given([1.0 + i / 100 for i in range(features.lookback + 2)]), np.array([[-1]]), features, settings
-    )
+    window = window_of(given([1.0 + i / 100 for i in range(features.lookback + 2)]), None, features, settings)
     assert window.inputs.mask[0].tolist() == [0.0] * (settings.window.lookback - 2) + [1.0, 1.0]
     assert not window.inputs.past[0, : settings.window.lookback - 2].any()
 
@@ -77,12 +89,12 @@ def test_what_cannot_be_a_window_is_refused_with_the_reason(
     settings = options(**other)
     features = Running(settings).serving.features
     with pytest.raises(BadRequest, match=why):
-        window_of(given(prices), np.array([[-1, -1, -1]]), features, settings)
+        window_of(given(prices), None, features, settings)
 
 
 def test_a_level_may_be_negative() -> None:
     settings = options(forecast__transform="level")
     features = Running(settings).serving.features
-    window = window_of(given([-1.0, 2.0] * 20), np.array([[-1]]), features, settings)
+    window = window_of(given([-1.0, 2.0] * 20), None, features, settings)
     assert window.anchor[0] == 2.0
     assert replace(window.inputs).past.shape == (1, settings.window.lookback, len(features.names))

@@ -28,8 +28,11 @@ class GivenBars(NamedTuple):
         return cls(close, close, close, close, np.zeros(len(close)))
 
 
-def window_of(given: GivenBars, targets_ns: I64, features: FeatureSet, settings: Settings) -> Window:
-    """BadRequest where the bars are too few or no numbers that this deployment can work with."""
+def window_of(given: GivenBars, targets_ns: I64 | None, features: FeatureSet, settings: Settings) -> Window:
+    """BadRequest where the bars are too few or no numbers that this deployment can work with.
+
+    `targets_ns` [1, H] are the ends of the bars to come, None where nobody knows them.
+    """
     count, lookback = len(given.close), settings.window.lookback
     transform = windows.TRANSFORMS[settings.forecast.transform]
     if not all(np.isfinite(column).all() for column in given):
@@ -61,8 +64,10 @@ def _as_ring(given: GivenBars) -> Bars:
     return bars
 
 
-def _future(targets_ns: I64, settings: Settings) -> F32:
+def _future(targets_ns: I64 | None, settings: Settings) -> F32:
     names: list[str] = [*settings.features.future]
+    if targets_ns is None:
+        targets_ns = np.full((1, settings.forecast.horizon), -1, np.int64)
     if names and (targets_ns < 0).any():
         raise BadRequest("this deployment's models look at the calendar", remedy="give `as_of`, the last bar's end")
     return windows.calendar_channels(targets_ns, names)

@@ -253,6 +253,21 @@ def read_note(text: str | None) -> dict[str, Any]:
     return {}
 
 
+def is_deaf(consumer: AIOKafkaConsumer) -> bool:
+    """Its fetching ended by an error that the client only logs, such as a connection that was cut at a bad moment:
+    nothing will come any more, and nobody is told."""
+    fetching = getattr(getattr(consumer, "_fetcher", None), "error_future", None)
+    return fetching is not None and bool(fetching.done())
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Where its fetching has failed its own stop breaks off before it has closed its connections."""
+    was_deaf = is_deaf(consumer)
+    await stop(consumer.stop())
+    if was_deaf:
+        await stop(consumer._client.close())
+
+
 async def stop(closing: Any, *, within_s: float = 5.0) -> None:
     """Stop a client: a fenced or cut-off one may hang, raise, or raise its own tasks' cancellation; we leave anyway."""
     task = asyncio.ensure_future(closing)

@@ -103,6 +103,8 @@ class ControlReader:
     async def _look_for_stillness(self) -> None:
         """A client that brings nothing although there is more is replaced."""
         assert self._consumer is not None
+        if client.is_deaf(self._consumer):
+            raise BrokerAway(f"the client that reads '{self._topic}' has failed")
         if len(self._consumer.partitions_for_topic(self._topic) or ()) > len(self._position):
             raise BrokerAway(f"the topic '{self._topic}' has more partitions now")
         read = {at: await self._consumer.position(at) for at in self._position}  # beyond what a transaction leaves
@@ -150,7 +152,7 @@ class ControlReader:
     async def _disconnect(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await client.stop(consumer.stop())
+            await client.stop_consumer(consumer)
 
 
 def _consumer(settings: Kafka, group: str | None) -> AIOKafkaConsumer:

@@ -126,28 +126,45 @@ class Reader:
         for source, behind in self.lag().items():
             self._still_s[source] = self._still_s[source] + waited_s if behind and source not in self._stopped else 0.0
         worst = max(self._still_s, key=self._still_s.__getitem__, default=None)
-        if worst is None or self._still_s[worst] < self._settings.watchdog_s:
+        is_deaf = client.is_deaf(self._consumer)
+        if worst is None or not (is_deaf or self._still_s[worst] >= self._settings.watchdog_s):
             return
         self.rebuilds += 1
         if self.rebuilds > MOST_REBUILDS:
             raise NoProgress(f"{worst} stood still through {MOST_REBUILDS} new clients", remedy="see the broker's log")
-        structlog.get_logger().warning("client_rebuilt", partition=worst, lag=self.lag()[worst], time=self.rebuilds)
+        structlog.get_logger().warning(
+            "client_rebuilt", partition=worst, lag=self.lag()[worst], time=self.rebuilds, is_deaf=is_deaf
+        )
         self._still_s = dict.fromkeys(self._still_s, 0.0)
         await self._disconnect()
-        await self._connect()
+        await self._connect_again()
         self.begin(self.position)
 
+    async def _connect_again(self) -> None:
+        """What cost us the client may have been the broker's going away: it has as long to come back as a call."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._settings.call_timeout_s
+        while True:
+            try:
+                return await self._connect()
+            except BrokerAway:
+                if clock() >= until:
+                    raise
+            await asyncio.sleep(client.FIRST_PAUSE_S)
+
     async def _connect(self) -> None:
-        self._consumer = client.consumer(self._settings, deserializer=fetch.BLOBS if self.columnar else None)
+        consumer = client.consumer(self._settings, deserializer=fetch.BLOBS if self.columnar else None)
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
-                await self._consumer.start()
+                await consumer.start()
         except (TimeoutError, KafkaError) as error:
+            await client.stop(consumer.stop())
             raise BrokerAway(f"the consumer cannot start: {error!r}") from None
-        self._consumer.assign(list(self._partitions.values()))
+        consumer.assign(list(self._partitions.values()))
         for source in self._stopped:
-            self._consumer.pause(self._partitions[source])
+            consumer.pause(self._partitions[source])
+        self._consumer = consumer
 
     async def _disconnect(self) -> None:
         if self._consumer is not None:
-            await client.stop(self._consumer.stop())
+            await client.stop_consumer(self._consumer)

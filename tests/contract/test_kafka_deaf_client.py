@@ -1,0 +1,82 @@
+"""A client whose fetching died of an error that it only logs, as a cut connection can do to it, is replaced at once."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from structlog.testing import capture_logs
+
+from brokerkit import KafkaBroker, unique
+from tickcast.bus_settings import Kafka
+from tickcast.edges.kafka import client
+from tickcast.edges.kafka.control import ControlReader
+from tickcast.edges.kafka.reader import MOST_REBUILDS, Reader
+from tickcast.errors import NoProgress
+
+LIMIT_S = 60
+
+
+def break_fetching(consumer: object) -> None:
+    """What uvloop raises for a write on a connection that it has closed meanwhile."""
+
+    made = consumer._client  # type: ignore[attr-defined]
+    sound = made.send
+
+    async def send(node: int, request: object, **more: object) -> object:
+        if type(request).__name__.startswith("Fetch"):
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+        return await sound(node, request, **more)
+
+    made.send = send
+
+
+async def produce(kafka: KafkaBroker, topic: str, value: bytes) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all")
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, value)
+    finally:
+        await producer.stop()
+
+
+async def test_ticks_are_read_on(kafka: KafkaBroker) -> None:
+    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+        reader.begin({(topic, 0): 0})
+        await produce(kafka, topic, b"1")
+        while reader.position[topic, 0] < 1:
+            await reader.fetch(0.2)
+        deaf = reader._consumer
+        break_fetching(deaf)
+        await produce(kafka, topic, b"2")
+        with capture_logs() as log:
+            while reader.position[topic, 0] < 2:
+                await reader.fetch(0.2)
+        assert [entry["is_deaf"] for entry in log if entry["event"] == "client_rebuilt"] == [True]
+        assert deaf is not None
+        assert all(not conn.connected() for conn in deaf._client._conns.values())
+
+
+async def test_one_that_never_hears_anything_is_given_up(kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    monkeypatch.setattr(client, "is_deaf", lambda _: True)
+    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+        reader.begin({(topic, 0): 0})
+        for _ in range(MOST_REBUILDS):
+            await reader.fetch(0.1)
+        with pytest.raises(NoProgress):
+            await reader.fetch(0.1)
+
+
+async def test_commands_are_heard_on(kafka: KafkaBroker) -> None:
+    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    async with asyncio.timeout(LIMIT_S), ControlReader.open(settings, topic) as reader:
+        messages = reader.messages()
+        await produce(kafka, topic, b"1")
+        assert (await anext(messages)).raw == b"1"
+        break_fetching(reader._consumer)
+        coming = asyncio.ensure_future(anext(messages))
+        await asyncio.sleep(1)
+        await produce(kafka, topic, b"2")
+        assert (await coming).raw == b"2"
+        await messages.aclose()
