@@ -1,109 +1,171 @@
-"""How well a fit forecasts: NHITS on ETTm2 by the literature's protocol, beside repeating the last value.
+"""How well fits forecast: public series by the literature's protocol, and hourly crypto prices walked forward.
 
-    python benchmarks/run.py accuracy
+    python benchmarks/accuracy.py [--list] [--only TEXT ...]      fits what is missing, a result at a time
+    python benchmarks/run.py accuracy                             the figures of what is there
 
-15-minute bars of 7 series, horizon 96, context 480, cut as in the papers (12, 4 and 4 months of 30 days), each series
-standardised by its training part; one model with shared weights, every test window (stride 1), point = median. It is
-an ordinary job folder in an ordinary training process; only the split is the literature's.
+A fit is an ordinary job folder (in build/accuracy, until its result is kept) in an ordinary training process, so both
+this program and a fit that was killed go on where they were. Literature: the N-HiTS paper's split, each series
+standardised by its training part, one model with shared weights, every test window (stride 1), transform `level`,
+point = median. Crypto: 27 symbols, log returns; three folds, each cut as any fit is: no target of one part lies in
+another, with an embargo of a horizon between.
 """
 
+import argparse
+import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
-import polars as pl
 
+from accuracy_cases import CRYPTO, CRYPTO_HORIZON, NHITS_BARS, PAPERS, Case, first_cases, seeded_cases
+from accuracy_data import TABLES, repeat_last, write_bars
+from accuracy_results import Row, all_cases, choose, chosen_rows, is_there, keep, order_fields
 from stats import Figure
-from tickcast.columns import F64
-from tickcast_trainer.order import BARS, FitOrder, write_order
-from tickcast_trainer.worker import RESULT, Result
+from tickcast.inference.onnx import OnnxRunner
+from tickcast.job_folder import MODEL, ORDER, Result, read_result
+from tickcast.model_folder import read_card
+from tickcast.plugin import find
+from tickcast.records import ModelCard
+from tickcast_trainer.dataset import load_dataset
+from tickcast_trainer.evaluate import evaluate
+from tickcast_trainer.order import read_order, write_order
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data" / "academic" / "ETTm2.csv.gz"
-LOOKBACK, HORIZON = 480, 96
-TRAIN, TEST_FROM, TEST_TO = 34_560, 46_080, 57_600
-ORDER = FitOrder(
-    transform="level", lookback=LOOKBACK, horizon=HORIZON, split="paper", loss="quantile", batch_size=512, epochs=10,
-    windows_per_epoch=40_000, learning_rate=1e-3, model_params={"hidden": 256}, time_budget_s=600, threads=2, seed=1,
-)  # fmt: skip
-BAR_MSE = 0.20
-TIMEOUT_S = 1200
-
-
-def main() -> list[Figure]:
-    with tempfile.TemporaryDirectory() as folder:
-        write_bars(Path(folder))
-        write_order(Path(folder), ORDER)
-        result = fit(Path(folder))
-    metrics = result.metrics
-    mse, mae = repeat_last()
-    if abs(mse - metrics["mse_naive"]) > 1e-6 or abs(mae - metrics["mae_naive"]) > 1e-6:
-        raise AssertionError(f"the fit's test windows are not the literature's: repeat-last {mse} is not {metrics}")
-    fitted = metrics["fit"]
-    how = f"{fitted['epochs']} epochs, {fitted['windows']:,} windows, {ORDER.threads} threads, seed {ORDER.seed}"
-    return [
-        Figure("ETTm2 96, nhits: MSE", metrics["mse"], "standardised", bar=BAR_MSE, note="NHITS paper: 0.176"),
-        Figure("ETTm2 96, repeat-last: MSE", mse, "standardised"),
-        Figure("ETTm2 96, nhits: MAE", metrics["mae"], "standardised"),
-        Figure("ETTm2 96, repeat-last: MAE", mae, "standardised"),
-        Figure("ETTm2 96, nhits: pinball against last value", metrics["skill"], "skill", better="higher"),
-        Figure("ETTm2 96, nhits: coverage of 90 %", metrics["coverage"]["0.9"], "share", note="not conformalised"),
-        Figure("ETTm2 96, nhits: training", fitted["seconds"], "s", bar=600, note=how),
-    ]
+JOBS = Path(__file__).parents[1] / "build" / "accuracy"
+ENDS = {"done", "stopped_early", "out_of_time"}  # any other was told to stop: it will go on
+TIMEOUT_S = 4 * 3600
+VALIDATION_WINDOWS = 8_192
 
 
-def write_bars(folder: Path) -> None:
-    """A wide table of values as bars whose open, high, low and close are one."""
-    wide = read()
-    as_of = wide["date"].to_physical().to_numpy()
-    n = len(wide)
-    frames = [
-        pl.DataFrame(
-            {
-                "symbol": [name] * n, "as_of_ns": as_of, "tie": np.zeros(n, np.int32),
-                **dict.fromkeys(("open", "high", "low", "close"), wide[name]), "volume": np.zeros(n),
-                "mask": np.ones(n, np.uint8), "gap": np.zeros(n, np.uint8),
-            }
-        )
-        for name in sorted(names(wide))
-    ]  # fmt: skip
-    pl.concat(frames).write_parquet(folder / BARS)
+def run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Fit what is missing of the accuracy tables.")
+    parser.add_argument("--list", action="store_true", help="name the fits and whether they are there")
+    parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="fits whose names hold all of these")
+    given = parser.parse_args(arguments)
+    total = sum(matches(case, given.only) for case in all_cases())
+    wanted = (case for case in in_turn() if matches(case, given.only))
+    failed = 0
+    for number, case in enumerate(wanted, 1):
+        print(f"{number:>4} of {total} {case.name}: ", end="", flush=True)
+        if given.list or is_there(case):
+            print("there" if is_there(case) else "missing")
+            continue
+        try:
+            row = fit(case)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"FAILED: {error}", flush=True)
+            continue
+        keep(case, row)
+        print(told(row), flush=True)
+    return 1 if failed else 0
 
 
-def fit(folder: Path) -> Result:
-    command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
-    subprocess.run(command, check=False, timeout=TIMEOUT_S)
-    result = msgspec.json.decode((folder / RESULT).read_bytes(), type=Result)
-    if not result.ok:
-        raise RuntimeError(f"the fit failed ({result.error_code}): {result.error}")
+def matches(case: Case, texts: list[str]) -> bool:
+    return all(text in case.name for text in texts)
+
+
+def in_turn() -> Iterator[Case]:
+    """What the first seed is worth under each setting decides what the other seeds fit."""
+    yield from first_cases()
+    yield from seeded_cases(choose())
+
+
+def told(row: Row) -> str:
+    return (
+        f"MSE {row.mse:.4g} (last value {row.mse_naive:.4g}), MAE {row.mae:.4g} ({row.mae_naive:.4g}), "
+        f"validation MSE {row.validation_mse:.4g}, {row.status} after {row.epochs} epochs and {row.seconds:.0f} s"
+    )
+
+
+def fit(case: Case) -> Row:
+    """In a job folder that stays until the row is made: a killed fit goes on from its checkpoint."""
+    folder = prepared(case)
+    result = read_result(folder)
+    if result is None or not is_whole(result):
+        result = trained(folder)
+    if not is_whole(result):
+        raise RuntimeError(f"the fit ended as '{result.status or result.error_code}': {result.error}")
+    row = made(case, folder, result)
+    shutil.rmtree(folder)
+    return row
+
+
+def is_whole(result: Result) -> bool:
+    return result.ok and result.status in ENDS
+
+
+def prepared(case: Case) -> Path:
+    """The order is written last: a folder that holds it is whole."""
+    folder = JOBS / case.name.replace(" ", "-")
+    if not (folder / ORDER).exists() or read_order(folder) != case.order:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_bars(folder, case.data, case.fold)
+        write_order(folder, case.order)
+    return folder
+
+
+def trained(folder: Path) -> Result:
+    subprocess.run([sys.executable, "-m", "tickcast_trainer.worker", str(folder)], check=False, timeout=TIMEOUT_S)
+    result = read_result(folder)
+    if result is None:
+        raise RuntimeError("the fit left no result; it goes on from its checkpoint next time")
     return result
 
 
-def repeat_last() -> tuple[float, float]:
-    """MSE and MAE of the last value over every test window, counted apart from the code under test."""
-    wide = read()
-    squared, absolute = [], []
-    for name in names(wide):
-        values: F64 = wide[name].to_numpy()
-        values = (values - values[:TRAIN].mean()) / values[:TRAIN].std()
-        targets = np.lib.stride_tricks.sliding_window_view(values[TEST_FROM:TEST_TO], HORIZON)
-        error = targets - values[TEST_FROM - 1 : TEST_TO - HORIZON, None]
-        squared.append((error**2).mean())
-        absolute.append(np.abs(error).mean())
-    return float(np.mean(squared)), float(np.mean(absolute))
+def made(case: Case, folder: Path, result: Result) -> Row:
+    metrics, fitted, card = result.metrics, result.metrics["fit"], read_card(folder / MODEL)
+    if case.data in TABLES:
+        check_windows(case, metrics["mse_naive"], metrics["mae_naive"])
+    return Row(
+        name=case.name, data=case.data, horizon=case.horizon, model=case.model, setting=case.setting, seed=case.seed,
+        fold=case.fold, order=order_fields(case.order), mse=metrics["mse"], mae=metrics["mae"],
+        mse_naive=metrics["mse_naive"], mae_naive=metrics["mae_naive"], pinball=metrics["pinball"],
+        pinball_naive=metrics["pinball_naive"], coverage=metrics["coverage"]["0.9"], windows=metrics["windows"],
+        validation_mse=validation_mse(folder, case, card), lookback=case.order.lookback, parameters=card.parameters,
+        cost_us=card.cost_us, status=result.status, epochs=fitted["epochs"], trained_windows=fitted["windows"],
+        seconds=fitted["seconds"], dataset_hash=card.dataset_hash,
+    )  # fmt: skip
 
 
-def read() -> pl.DataFrame:
-    frame = pl.read_csv(DATA, schema_overrides={"date": pl.String})
-    return frame.with_columns(pl.col("date").str.to_datetime(time_unit="ns"))
+def check_windows(case: Case, mse: float, mae: float) -> None:
+    """The fit's test windows are the literature's only if last value errs on them as it does on the bare files."""
+    own = repeat_last(case.data, case.horizon)
+    if not np.allclose(own, (mse, mae), rtol=0, atol=1e-6):
+        raise AssertionError(f"{case.name}: repeat-last is {own} by itself and {mse, mae} in the fit")
 
 
-def names(wide: pl.DataFrame) -> list[str]:
-    return [name for name in wide.columns if name != "date"]
+def validation_mse(folder: Path, case: Case, card: ModelCard) -> float:
+    """What settings are chosen by. Evenly spaced windows, the same for every setting."""
+    dataset = load_dataset(folder, case.order)
+    rows = dataset.parts.validation
+    rows = rows[np.linspace(0, len(rows) - 1, min(VALIDATION_WINDOWS, len(rows))).astype(np.int64)]
+    runner = OnnxRunner(folder / MODEL, card)
+    naive = find("models", "naive")(card.transform, card.horizon, card.levels, 1)
+    return float(evaluate(runner.predict, naive.predict, dataset, rows, card.levels)["mse"])
+
+
+def main() -> list[Figure]:
+    figures = []
+    for (data, horizon), bar in NHITS_BARS.items():
+        if rows := chosen_rows(f"{data}-{horizon}").get("nhits"):
+            worst, paper = max(row.mse for row in rows), PAPERS[data, horizon]["nhits"][0]
+            note = f"{len(rows)} seeds, worst {worst:.4f}; paper {paper}"
+            figures.append(Figure(f"{data} {horizon}, nhits: MSE", _mean(rows, "mse"), "standardised", bar, note=note))
+    for model, rows in chosen_rows(f"{CRYPTO}-{CRYPTO_HORIZON}").items():
+        note = f"{sum(row.windows for row in rows):,} windows in {len(rows)} folds"
+        skill = 1 - _mean(rows, "pinball") / _mean(rows, "pinball_naive")
+        figures.append(
+            Figure(f"{CRYPTO}, {model}: pinball against last value", skill, "skill", None, "higher", note=note)
+        )
+    return figures
+
+
+def _mean(rows: list[Row], name: str) -> float:
+    return float(np.mean([getattr(row, name) for row in rows]))
 
 
 if __name__ == "__main__":
-    for figure in main():
-        print(f"{figure.name:<48} {figure.value:10.4f} {figure.unit}  {figure.note}")
+    sys.exit(run(sys.argv[1:]))

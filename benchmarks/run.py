@@ -21,16 +21,18 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NOT_SCRIPTS = {"run", "stats", "kafka_child", "kafka_peer"}
-LONG = {
+LONG = {  # by name; `make bench` prints their last result
     "accuracy",
-    "soak",
+    "jobs",
+    "kafka_commands",
     "kafka_ingest",
     "kafka_job",
     "kafka_latency",
-    "kafka_commands",
-    "jobs",
     "optimize",
-}  # by name; `make bench` prints their last result
+    "soak",
+    "step",
+    "training",
+}
 TIMEOUT_S = 3600
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "duckdb", "polars", "msgspec", "aiokafka")
 CHILD = """

@@ -59,6 +59,24 @@ def allocate(folder: Path, report: Report, order: Any) -> dict[str, Any]:
         held.append(bytes(1 << 25))
 
 
+def swell(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """One file that grows."""
+    with (folder / "large").open("wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+
+
+def hoard(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Many files, in folders of their own, and deaf."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in range(10**6):
+        place = folder / f"d{number % 7}"
+        place.mkdir(exist_ok=True)
+        (place / str(number)).write_bytes(bytes(1 << 20))
+        time.sleep(0.01)
+    return {}
+
+
 def burn(folder: Path, report: Report, order: Any) -> dict[str, Any]:
     while True:
         pass

@@ -65,6 +65,9 @@ class Kafka(Section):
     """Where a deployment begins that has never committed."""
     lost_offsets: Literal["fail", "earliest", "latest"] = "fail"
     """What to do when the broker no longer holds the committed position."""
+    models: Literal["none", "follow", "lead"] = "none"
+    """The compacted topic `models`: a store that never promoted a model learns from it what serves (follow); slot 0
+    also writes what it promotes (lead)."""
     compression: Literal["lz4", "none"] = "lz4"
     """How published batches are compressed."""
     encoding: Literal["json", "arrow"] = "json"

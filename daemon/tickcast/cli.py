@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tickcast import __version__
-from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
+from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
 from tickcast.settings import Origins, Settings, load
+from tickcast_desk.learn import add_learn
 from tickcast_desk.model_commands import add_commands, comma_list
 
 if TYPE_CHECKING:
@@ -53,13 +54,15 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=handler)
         return command
 
-    add("check", _check, "print every setting with its origin, and what the deployment will need")
+    check = add("check", _check, "print every setting with its origin, and what the deployment will need")
+    check.add_argument("--data", type=Path, help="instead: what is wrong with a file or folder of ticks or bars")
     demo = add("demo", _demo, "a synthetic market, a model fitted on it, and the live daemon, in a minute")
     demo.add_argument("--headless", action="store_true", help="plain lines instead of the live view")
     demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
     _add_replay_arguments(add("replay", _replay, "run history through the same engine and report how it did"))
     add_commands(add, _run_loop)
+    add_learn(add, _time_ns)
     load_data = add("load", _load, "put history into the store, so that windows are warm at start")
     load_data.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
@@ -101,6 +104,10 @@ def _add_synth_arguments(synth: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    if args.data is not None:
+        from tickcast_desk.check_data import print_data_check
+
+        return EXIT_OK if print_data_check(settings, args.data) else EXIT_DIED
     from tickcast_desk.check import print_check
 
     print_check(settings, origins)
@@ -124,7 +131,7 @@ def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
         drain_on_signals(daemon.drain)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Reload(
             settings, lambda: load([Path(f) for f in args.config], _overrides(args.set))[0],
-            notifier=daemon.notifier, clock=clock,
+            notifier=daemon.notifier, clock=clock, renew_keys=daemon.renew_keys,
         ))  # fmt: skip
         await daemon.run()
 

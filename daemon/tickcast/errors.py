@@ -230,6 +230,6 @@ REASON_COUNT = 64  # size of the arrays that kernels count reasons in
 class Quality(IntFlag):
     """What a reader of a forecast should know about it."""
 
-    FALLBACK = 1  # the model's output was unusable: last value answered
+    FALLBACK = 1  # the model's output was unusable: the one before it answered, or last value
     ADAPTIVE_COLD = 2  # too few labels yet to move the quantiles
     IN_SAMPLE = 4  # the model was trained on this span

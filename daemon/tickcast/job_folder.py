@@ -12,6 +12,7 @@ import msgspec
 ORDER, LIMITS, PROGRESS, RESULT = "order.json", "limits.json", "progress.jsonl", "result.json"
 BARS, SOURCE = "bars.parquet", "source.json"  # closed bars, or where the child takes them from
 MODEL, START = "model", "start"  # model folders: what is judged or was fitted, and what a fit begins with
+MEMBERS = "members"  # model folders 0, 1, ... that a combination is made of
 TRIALS = "trials.jsonl"
 OUTPUT = "output.txt"  # what the child printed
 SCRATCH = "tmp"  # its temporary files
@@ -32,6 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parent: int  # process id of the daemon, with which the child dies
     cpu_s: int
     memory_bytes: int
+    disk_bytes: int  # of one file
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from tickcast.model_files import refuse_foreign
 from tickcast.records import ModelCard, digest
 
 CARD, PROBE, GRAPH = "card.json", "probe.safetensors", "model.onnx"
+STEP_GRAPH = "step.onnx"  # moves a state on by one bar and answers from it; beside GRAPH, where a model has one
 FRAMEWORK = "onnx"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a model in the registry
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

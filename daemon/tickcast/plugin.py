@@ -51,6 +51,19 @@ class Stepped(Protocol):
         """Go on from what `state` gave, which is the model's own now; called once, before the first `predict`."""
 
 
+@runtime_checkable
+class Following(Stepped, Protocol):
+    """What a Runner offers besides when it keeps a state of every symbol that each bar moves on."""
+
+    def follow(self, inputs: Inputs, symbol: I32, ordinal: I64, *, tile: int) -> F32:
+        """As Runner.predict, for the bars `ordinal[i]` of the symbols `symbol[i]`, of each in the order of its bars.
+
+        A symbol whose state stands some bars before, fewer than its window has, goes on from there by what the window
+        holds of them; one that stands elsewhere begins anew at its window's first bar. With a `tile` every call has so
+        many rows: what one answers then does not depend on how many stand beside it; 0 = as many as there are.
+        """
+
+
 class Report(Protocol):
     """How a fit tells of its progress; returns False when it should stop early."""
 

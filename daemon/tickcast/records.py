@@ -84,6 +84,7 @@ class ModelCard(Record, frozen=True):
     levels: list[float]
     features: list[FeatureSpec]
     future: list[str] = []
+    labels: list[str] = []  # of the classes that it answers in beside the quantiles; empty = it has none
     need_bars: int = 0  # bars a symbol must have before this model may answer for it
     parameters: int = 0
     model_params: dict[str, Any] = {}

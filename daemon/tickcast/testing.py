@@ -12,11 +12,13 @@ import numpy as np
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
 from tickcast.core import windows
+from tickcast.direction import LABELS, band_of, classes_of, counts_of, edges, frequencies
 from tickcast.plugin import Feature, Runner
 
 SYMBOLS = 5
 STEP_NS = 60 * 10**9
 NEAR = 1e-5  # of an answer: what the size of a batch may change
+TURNED = 600  # windows of prices that turn back
 
 
 def check_feature(make: Callable[[], Feature], *, seed: int = 0) -> None:
@@ -229,3 +231,69 @@ def _check_files(make: Callable[[int], Any], inputs: Inputs, folder: Path) -> No
     saved.save(folder)
     other.load(folder)
     _require(np.array_equal(_answer(other, inputs), expected), "loaded, it answers otherwise than when saved")
+
+
+def turning(bars: int, *, seed: int) -> F64:
+    """Closes whose moves turn back: six tenths of a move are taken back by the next, so a direction can be learnt."""
+    noise = np.random.default_rng(seed).normal(0, 1e-3, bars)
+    moves = np.zeros(bars)
+    for i in range(1, bars):
+        moves[i] = -0.6 * moves[i - 1] + noise[i]
+    closes: F64 = 100 * np.exp(np.cumsum(moves))
+    return closes
+
+
+def check_direction(model: Any, *, lookback: int, seed: int = 0) -> None:
+    """All that a Runner promises besides when its card has labels, for one that was fitted on `turning` prices.
+
+    `model.probs(inputs)` gives [B, H, C], and the card's `model_params` hold `band`. Other seeds of `turning` than the
+    fit's, please: over windows of this one it must beat the commonest class and the frequencies of the classes.
+    """
+    card = model.card
+    _require(card.labels == LABELS, f"labels must be {LABELS}, not {card.labels}")
+    inputs, moves, scale = _turned(model, lookback, seed)
+    probs = _probs(model, inputs)
+    single = np.concatenate([_probs(model, inputs.take(slice(i, i + 1))) for i in range(9)])
+    _require(float(np.abs(single - probs[:9]).max()) <= NEAR, "a row's neighbours change its probabilities")
+    quantiles = _answer(model, inputs) / scale[:, None, None]
+    _check_agreement(quantiles, probs, card.levels, edges(band_of(card), card.horizon)[:, None])
+    known = classes_of(moves, band_of(card))
+    usual = frequencies(counts_of(known))
+    right, commonest = (float((best == known).mean()) for best in (probs.argmax(axis=2), usual.argmax(axis=1)))
+    _require(right > commonest, f"it is right in {right:.1%}, the commonest class in {commonest:.1%}")
+    lost = -np.log(np.take_along_axis(probs, known[..., None], axis=2)).mean()
+    base = -np.log(usual[np.arange(card.horizon), known]).mean()
+    _require(lost < base, f"its log loss is {lost:.3f}, that of the classes' frequencies {base:.3f}")
+
+
+def _turned(runner: Runner, lookback: int, seed: int) -> tuple[Inputs, F64, F64]:
+    """Windows without gaps, the moves [B, H] after them in one-bar moves, and the scale [B]."""
+    card, close = runner.card, turning(TURNED + lookback + runner.card.horizon, seed=seed)
+    series = np.log(close) if card.transform == "log_return" else close
+    seen = np.lib.stride_tricks.sliding_window_view(np.diff(series), lookback)[:TURNED]
+    at = np.arange(TURNED) + lookback
+    inputs = walks(runner, rows=TURNED, lookback=lookback, seed=seed)
+    inputs.mask[:] = 1
+    bars = at[:, None] + np.arange(1 - lookback, 1)
+    inputs.past[:, :, 0] = series[bars] - series[at, None] if card.transform == "level" else seen
+    scale = np.sqrt(np.square(seen[:, int(card.transform == "level") :]).mean(axis=1))
+    ahead = series[at[:, None] + np.arange(1, card.horizon + 1)] - series[at, None]
+    return inputs, ahead / scale[:, None], scale
+
+
+def _probs(model: Any, inputs: Inputs) -> F32:
+    probs: F32 = model.probs(inputs)
+    expected = (len(inputs), model.card.horizon, len(LABELS))
+    _require(probs.shape == expected and probs.dtype == np.float32, f"probabilities must be float32 {expected}")
+    _require(bool((probs >= 0).all()), "probabilities must not be negative")
+    _require(bool((np.abs(probs.sum(axis=2) - 1) <= NEAR).all()), "probabilities must add up to one")
+    return probs
+
+
+def _check_agreement(quantiles: F64, probs: F32, levels: list[float], edge: F64) -> None:
+    """A level below p_down has its quantile among the moves that are down, one above 1 - p_up among those up."""
+    level = np.array(levels)
+    for sign, beyond in ((-1, level - probs[:, :, :1]), (1, 1 - probs[:, :, 2:] - level)):
+        outside = sign * quantiles - edge
+        _require(bool((outside[beyond < -1e-3] >= -1e-3).all()), "a quantile lies within a class that ends before it")
+        _require(bool((outside[beyond > 1e-3] <= 1e-3).all()), "a quantile lies beyond a class that holds its level")

@@ -34,6 +34,8 @@ class Jobs(Section):
     """processor time of each of its processes,"""
     memory_bytes: Positive = 12 << 30
     """and address space of each: libraries reserve far more than they use."""
+    disk_bytes: Positive = 16 << 30
+    """What the folder of a job may take on disk, with what was put into it; each file may be as large at most."""
     silence_s: Positive = 300
     """A job that neither reports nor uses processor time for this long is taken to hang and is ended."""
     keep: Annotated[int, Field(ge=0)] = 20

@@ -4,21 +4,20 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tickcast.app.history import closed_bars
 from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel, BadSettings
-from tickcast.job_folder import BARS, SOURCE, START, ProgressLines, Result, Source, read_result
-from tickcast.model_folder import copy_plain_files
+from tickcast.job_folder import BARS, MEMBERS, SOURCE, START, ProgressLines, Result, Source, read_result
+from tickcast.model_folder import copy_plain_files, read_card
 from tickcast.settings import Settings
-from tickcast_desk.frames import bar_table
+from tickcast_desk.bar_history import read_closed
 from tickcast_desk.view import Progress
 from tickcast_trainer.order import FitOrder, Start, order_of, write_order
 
@@ -33,11 +32,13 @@ def fit(
     order: FitOrder,
     symbols: list[str] | None = None,
     start: Path | None = None,
+    members: Sequence[Path] = (),
     clock: Clock | None = None,
 ) -> Result:
     """Train and leave the model in `out`, which is replaced only by a finished one.
 
     `start` is the model folder that the fit begins with; `order.start` says how, else all its weights go on.
+    `members` are the model folders that a combination is made of.
     """
     folder = settings.runtime.folder / "jobs" / fresh_id()
     folder.mkdir(parents=True)
@@ -46,6 +47,7 @@ def fit(
             order = msgspec.structs.replace(order, start=order.start or Start(mode="warm"))
             (folder / START).mkdir()
             copy_plain_files(start, folder / START)
+        order = _with_members(order, members, folder)
         write_bars(settings, data, folder / BARS, symbols=symbols)
         write_order(folder, msgspec.structs.replace(order, created_ns=(clock or SystemClock()).now_ns()))
         result = train(folder)
@@ -53,6 +55,17 @@ def fit(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return result
+
+
+def _with_members(order: FitOrder, members: Sequence[Path], folder: Path) -> FitOrder:
+    """The order names them by digest; the child holds what it finds in the folder to that."""
+    copies = [folder / MEMBERS / str(number) for number in range(len(members))]
+    for member, copy in zip(members, copies, strict=True):
+        copy.mkdir(parents=True)
+        copy_plain_files(member, copy)
+    digests = [read_card(copy).digest for copy in copies]
+    named = {**order.model_params, "members": digests} if members else order.model_params
+    return msgspec.structs.replace(order, model_params=named)
 
 
 def make_order(settings: Settings, *, kind: str, name: str, split: str, params: dict[str, Any]) -> FitOrder:
@@ -78,13 +91,7 @@ def gather(folder: Path) -> None:
 
 def write_bars(settings: Settings, data: Path, path: Path, *, symbols: list[str] | None) -> None:
     """Every bar that the data close, sorted by symbol and then in the order of closing."""
-    tables = [
-        bar_table(bars, serving)
-        for serving, outcome in closed_bars(settings, data, symbols=symbols)
-        for bars in outcome.bars
-    ]
-    table = pa.concat_tables(tables).sort_by([("symbol", "ascending"), ("ordinal", "ascending")])
-    pq.write_table(table, path)
+    pq.write_table(read_closed(settings, data, symbols=symbols).table, path)
 
 
 def train(folder: Path, *, title: str = "fit") -> Result:

@@ -32,6 +32,7 @@ from tickcast.symbols import SymbolTable
 from tickcast_desk.fit import make_order
 from tickcast_trainer.dataset import need_bars
 from tickcast_trainer.export import PARTS, check_parity, export, probe_inputs, write_probe
+from tickcast_trainer.export_step import export_step
 
 WEIGHTS = "weights.safetensors"
 FOREIGN = "onnx"  # kind of a graph that nothing here can build
@@ -109,8 +110,10 @@ def _take_weights(folder: Path, card: ModelCard) -> ModelCard:
     if not hasattr(kind, "module"):
         raise BadSettings(f"a model of kind '{card.kind}' takes no state dict", remedy="name the kind of a net")
     net = kind(card)
+    card = net.card  # a kind may say more on it, such as the labels of its classes
     net.load(folder)
     export(net, folder)
+    export_step(net, folder)
     parity = check_parity(net, folder)
     check_answers(OnnxRunner(folder, card))
     write_probe(net, folder)

@@ -26,6 +26,9 @@ def add_commands(add: Add, run: Run) -> None:
     fit.add_argument("--name", help="name of the model; default: its kind")
     fit.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of model or training")
     fit.add_argument("--start", type=Path, metavar="DIR", help="model folder that the fit begins with")
+    folders = "model folders that a combination is made of"
+    fit.add_argument("--members", type=comma_list, default=[], metavar="DIR,DIR", help=folders)
+    fit.add_argument("--method", help="how an ensemble weighs its members")
     fit.add_argument("--split", choices=["default", "paper"], default="default", help="how history is cut")
     evaluate = add("evaluate", _evaluate, "judge a fitted model on test data, with intervals, beside last value")
     evaluate.add_argument("--model", type=Path, required=True, help="model folder")
@@ -94,8 +97,11 @@ def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast_desk.fit import fit, make_order
 
     name, params = args.name or args.model, pairs(args.param)
+    if args.method:
+        params["method"] = args.method
+    members = [Path(folder) for folder in args.members]
     order = make_order(settings, kind=args.model, name=name, split=args.split, params=params)
-    result = fit(settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start)
+    result = fit(settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start, members=members)
     print(f"{result.status}: {result.metrics}")
     print(f"the model is in {args.out}; serve it with --set model.default={args.out}")
     return EXIT_OK

@@ -52,7 +52,7 @@ REASON_MEANING = {
 }
 
 QUALITY_MEANING = {
-    errors.Quality.FALLBACK: "the model's output was unusable, or its call failed: the last value answered",
+    errors.Quality.FALLBACK: "the model gave nothing usable: the one before it answered, or the last value",
     errors.Quality.ADAPTIVE_COLD: "too few labels yet to move the quantiles: they are the model's own",
     errors.Quality.IN_SAMPLE: "the model was trained on this span; left out of headlines",
 }
@@ -90,6 +90,7 @@ OF_COMMANDS = {
     "control": "signed commands to the daemon, read where `control.keys_file` is set",
     "replies": "what came of each command; `Reply` below",
     "jobs": "what becomes of each job; `JobEvent` below",
+    "models": "with `kafka.models`: cards, files and routes of the models that serve; compacted",
 }
 
 HEAD = """# Reference

@@ -27,9 +27,11 @@ SKILL = {  # by kind: on an autoregression, of which 0.16 can be known; and on a
     "decision_tree": (0.08, 0.8), "random_forest": (0.12, 0.85), "bagging": (0.12, 0.85),
     "gradient_boosting": (0.12, 0.85), "svr": (0.1, 0.75), "kalman": (0.1, 0.15), "ets": (0.1, 0.85),
     "arima": (0.12, 0.8), "prophet_like": (0.08, 0.85), "theta": (0.1, None),
+    "mstl": (0.1, 0.85),
 }  # fmt: skip
 SEASON = {
     "ets": {"season_bars": PERIOD}, "arima": {"season_bars": PERIOD}, "prophet_like": {"periods": [PERIOD]},
+    "mstl": {"periods": [PERIOD]},
 }  # fmt: skip
 CHANNELS = [{"kind": "log_return", "period": 3}, {"kind": "volume_ratio", "window": 5, "normalization": "log"}]
 SMALL = {"lookback": 20, "horizon": 3}

@@ -2,13 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from registrykit import PROMOTED, Registry, model_folder, registry_in, write_card
 from storekit import SECOND, T0, value
+from tickcast.app.roster import Roster
 from tickcast.errors import BadModel, ModelFault, ModelRefused
 from tickcast.model_folder import GRAPH
 from tickcast.registry.models import staying
@@ -183,6 +186,22 @@ async def test_old_versions_go_but_none_that_served_or_is_a_parent_or_is_asked_f
     assert await registry.models.retain([wanted]) == []
     assert (await registry.models.rollback("default", by="ops")).digest == served
     assert await registry.models.folder(served)
+
+
+async def test_the_roster_lets_old_versions_go_but_none_that_is_loaded(registry: Registry) -> None:
+    loaded, old, newer, newest = [await registry.add(shift=shift) for shift in (0.1, 0.2, 0.3, 0.4)]
+    card = await registry.models.resolve(loaded)
+    serving: Any = SimpleNamespace(ladder=SimpleNamespace(cards=[card], first=card))
+    none: Any = None
+    roster = Roster(
+        serving, registry.models, none, thread=none, units=none, clock=registry.clock, questions_per_s=float,
+        on_change=lambda: None,
+    )  # fmt: skip
+    with capture_logs() as logs:
+        await roster.retain()
+        await roster.retain()
+    assert registry.artefacts.digests() == {loaded, newer, newest}
+    assert [line["digests"] for line in logs] == [[old[:12]]]
 
 
 async def test_a_version_that_went_lives_again_when_it_comes_again(registry: Registry) -> None:

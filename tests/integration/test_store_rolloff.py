@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storekit import SECOND, SOURCE, T0, bars, forecasts, open_store, store_settings, unit, value
+from tickcast.errors import BadData
 from tickcast.registry import rolloff
 from tickcast.registry.store import Unit
 
@@ -114,6 +115,51 @@ async def test_a_file_that_reads_back_otherwise_stops_the_roll_off_and_keeps_the
     done = await store.roll_off(T0 + 4 * DAY)
     assert "does not hold what was written" in done.problem
     assert await value(store, "SELECT count(*) FROM bars") == 500
+
+
+def span_of(store, *given, **options):
+    found = store.bars_between(*given, **options).to_pydict()
+    return list(zip(found["symbol"], found["as_of_ns"], found["close"], strict=True))
+
+
+async def test_bars_for_training_come_from_table_and_archive_each_once_without_a_gap(store, tmp_path):
+    await five_days(store)
+    before = span_of(store, 0, T0 + 9 * DAY)
+    assert len(before) == 500
+    await store.roll_off(T0 + 4 * DAY)
+    assert await value(store, "SELECT count(*) FROM bars") == 300
+    assert span_of(store, 0, T0 + 9 * DAY) == before
+    await store.write(Unit(bars=[bars(0, 8), bars(700, 8)], sources=[SOURCE]))  # read again, and late
+    late = [("SYM0", T0 + (700 + n) * SECOND) for n in (0, 4)]
+    assert [bar[:2] for bar in span_of(store, 0, T0 + 9 * DAY) if bar not in before and bar[0] == "SYM0"] == late
+    both = span_of(store, 0, T0 + 9 * DAY)
+    assert len(both) == len(set(both)) == 508
+    await store.roll_off(T0 + 4 * DAY)  # a second file for that day
+    assert span_of(store, 0, T0 + 9 * DAY) == both
+    seam = [bar for bar in before if DAY0 + DAY <= bar[1] < T0 + 2 * DAY + 250 * SECOND and bar[0] in ("SYM1", "SYM2")]
+    assert span_of(store, DAY0 + DAY, T0 + 2 * DAY + 250 * SECOND, ["SYM2", "SYM1"]) == seam
+    assert len(seam) == 75
+    assert store.save_bars(tmp_path / "job.parquet", 0, T0 + 9 * DAY) == 508
+    saved = pq.read_table(tmp_path / "job.parquet")
+    assert saved.equals(store.bars_between(0, T0 + 9 * DAY))
+    assert store.save_bars(tmp_path / "none.parquet", T0 + 8 * DAY, T0 + 9 * DAY) == 0
+
+
+async def test_a_file_that_is_gone_from_the_archive_is_named_and_a_crash_leaves_none_that_counts(
+    store, tmp_path, monkeypatch
+):
+    await five_days(store)
+    before = span_of(store, 0, T0 + 9 * DAY)
+    with monkeypatch.context() as crash:
+        crash.setattr(rolloff, "delete", lambda *_: (_ for _ in ()).throw(duckdb.IOException("cut off here")))
+        await store.roll_off(T0 + 4 * DAY)
+    assert span_of(store, 0, T0 + 9 * DAY) == before  # the file is there, its rows are still in the table
+    await store.roll_off(T0 + 4 * DAY)
+    (tmp_path / "archive" / "bars" / "2023-11-15.parquet").unlink()
+    with pytest.raises(BadData, match=r"2023-11-15\.parquet"):
+        store.bars_between(0, T0 + 9 * DAY)
+    assert len(store.bars_between(T0 + 2 * DAY, T0 + 9 * DAY)) == 300
+    assert await value(store, "SELECT count(*) FROM bars") == 300  # and the store goes on
 
 
 async def test_an_archive_that_cannot_be_written_is_a_problem_and_no_crash(tmp_path):

@@ -13,7 +13,7 @@ PACKAGES = {  # a heavy or stateful package -> the only layers that may import i
     "duckdb": {"registry"},
     "torch": {"trainer", "inference", "plugins"},
     "optuna": {"trainer"},
-    "sklearn": {"plugins"},
+    "sklearn": {"plugins", "trainer"},
     "scipy": {"plugins"},
     "polars": {"app", "desk", "edges", "trainer", "registry"},
     "onnxruntime": {"inference"},

@@ -192,6 +192,111 @@ def density_outlier(past, *, window, eps, least):
     return [0.0 if window - 1 in clustered else 1.0]
 
 
+def anomaly_score(past, *, window):
+    moves = log_returns(past.close)[-window:]
+    middle = statistics.median(moves)
+    spread = 1.4826 * statistics.median(abs(move - middle) for move in moves)
+    return [abs(moves[-1] - middle) / spread if spread else 0.0]
+
+
+def scaled(past, window):
+    """The window's log returns in units of their root mean square, and that."""
+    close = past.close[-window - 1 :]
+    moves = [math.log1p((b - a) / a) for a, b in pairwise(close)]
+    size = math.sqrt(statistics.fmean(move * move for move in moves))
+    return [move / size if size else 0.0 for move in moves], size
+
+
+def projection(past, *, components, mean, learnt_to_ns):
+    moves, _ = scaled(past, len(mean))
+    return [sum(c * (x - m) for c, x, m in zip(row, moves, mean)) for row in components]
+
+
+def shape(past, *, window):
+    moves, size = scaled(past, window)
+    volumes = past.volume[-window:]
+    older, newer = volumes[: window - window // 2], volumes[window - window // 2 :]
+    older_mean, newer_mean = sum(older) / len(older), sum(newer) / len(newer)
+    both = older_mean + newer_mean
+    return [
+        math.log(max(size, 1e-8)), sum(moves) / math.sqrt(window),
+        sum(a * b for a, b in pairwise(moves)) / sum(m * m for m in moves) if size else 0.0,
+        newer_mean / both if both else 0.5,
+    ]  # fmt: skip
+
+
+def distances(past, window, points, mean, spread):
+    place = [(x - m) / s for x, m, s in zip(shape(past, window=window), mean, spread)]
+    return [math.dist(point, place) for point in points]
+
+
+def kmeans(past, *, window, centers, mean, spread, learnt_to_ns):
+    far = distances(past, window, centers, mean, spread)
+    return [far.index(min(far)), min(far)]
+
+
+def dbscan(past, *, window, cores, reach, mean, spread, learnt_to_ns):
+    far = min(distances(past, window, cores, mean, spread))
+    return [1.0 if far > reach else 0.0, far / reach]
+
+
+def regime(past, *, window, start, transition, mean, spread, learnt_to_ns):
+    """Joint probabilities of state and window, never scaled, divided by their sum at the end alone."""
+    joint = None
+    for move in scaled(past, window)[0]:
+        states = range(len(start))
+        prior = start if joint is None else [sum(joint[r] * transition[r][s] for r in states) for s in states]
+        joint = [prior[s] * statistics.NormalDist(mean[s], spread[s]).pdf(move) for s in states]
+    return [each / sum(joint) for each in joint]
+
+
+def loess(points, at, neighbours):
+    """The local line through (x, y) points, at one place."""
+    far = sorted(abs(x - at) for x, _ in points)
+    reach = far[min(neighbours, len(far)) - 1] * max(1.0, neighbours / len(far))
+    weight = [(1 - min(1.0, abs(x - at) / reach) ** 3) ** 3 if reach else float(x == at) for x, _ in points]
+    total = sum(weight)
+    middle_x = sum(w * x for w, (x, _) in zip(weight, points)) / total
+    middle_y = sum(w * y for w, (_, y) in zip(weight, points)) / total
+    moment = sum(w * (x - middle_x) ** 2 for w, (x, _) in zip(weight, points))
+    product = sum(w * (x - middle_x) * (y - middle_y) for w, (x, y) in zip(weight, points))
+    return middle_y + (product / moment * (at - middle_x) if moment > 1e-12 else 0.0)
+
+
+def means(values, length):
+    return [sum(values[i : i + length]) / length for i in range(len(values) - length + 1)]
+
+
+def stl(values, period, neighbours):
+    """Cleveland's inner loop, twice, on the series itself."""
+    n, trend = len(values), [0.0] * len(values)
+    least = 1.5 * period / (1 - 1.5 / neighbours)
+    over, low_over = (next(odd for odd in range(1, 10**4, 2) if odd >= at) for at in (least, period))
+    for _ in range(2):
+        cycles = {}
+        for phase in range(period):
+            own = [(k, values[i] - trend[i]) for k, i in enumerate(range(phase, n, period))]
+            for k in range(-1, len(own) + 1):
+                cycles[phase + k * period] = loess(own, k, neighbours)
+        low = means(means(means([cycles[i] for i in range(-period, n + period)], period), period), 3)
+        season = [cycles[i] - loess([*enumerate(low)], i, low_over) for i in range(n)]
+        rest = [v - s for v, s in zip(values, season)]
+        trend = [loess([*enumerate(rest)], i, over) for i in range(n)]
+    return season, trend
+
+
+def mstl(past, *, window, periods, of="close"):
+    values = series(past, of)[-window:]
+    rest, seasons = [value - values[-1] for value in values], {p: [0.0] * window for p in periods}
+    for _ in range(2):
+        for number, period in enumerate(sorted(periods)):
+            rest = [r + s for r, s in zip(rest, seasons[period])]
+            seasons[period], trend = stl(rest, period, 11 + 4 * number)
+            rest = [r - s for r, s in zip(rest, seasons[period])]
+    last = [seasons[period][-1] for period in sorted(periods)]
+    return [values[-1] + trend[-1], *last, 0.0 - trend[-1] - sum(last)]
+
+
 ORACLE = {
     "lags": lags,
     "log_return": log_return,
@@ -217,4 +322,12 @@ ORACLE = {
     "detrend": detrend,
     "iqr_outlier": iqr_outlier,
     "density_outlier": density_outlier,
+    "anomaly_score": anomaly_score,
+    "mstl": mstl,
+    "shape": shape,
+    "pca": projection,
+    "ica": projection,
+    "kmeans": kmeans,
+    "dbscan": dbscan,
+    "regime": regime,
 }

@@ -6,6 +6,7 @@ from feature_oracle import ORACLE, Past
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learntkit import LEARNT
 from tickcast import plugin
 from tickcast.core.windows import UNWRAPPED
 from tickcast.testing import as_ring, history
@@ -45,6 +46,11 @@ CASES = [
     ("detrend", {"window": 24}),
     ("iqr_outlier", {"window": 48, "k": 1.5}),
     ("density_outlier", {"window": 48, "eps": 1.0, "least": 5}),
+    ("anomaly_score", {"window": 48}),
+    ("mstl", {"window": 21, "periods": [5]}),
+    ("mstl", {"window": 18, "periods": [6, 3], "of": "volume"}),
+    ("shape", {"window": 9}),
+    *LEARNT.items(),
 ]
 MARGIN = 15  # rows that are compared
 
@@ -62,7 +68,7 @@ def compare(kind, params, bars, ordinals, source=None):
     out = np.empty((len(ordinals), len(feature.names)))
     feature.compute(source or bars, np.zeros(len(ordinals), np.int32), ordinals, out)
     expected = np.array([ORACLE[kind](past_of(bars, 0, k), **params) for k in ordinals.tolist()])
-    in_prices = kind in ("macd", "detrend", "diff", "rolling_std", "atr")
+    in_prices = kind in ("macd", "detrend", "diff", "rolling_std", "atr", "mstl")
     tolerance = 1e-12 * float(np.abs(bars.close).max()) if in_prices else 1e-12
     np.testing.assert_allclose(out, expected, rtol=1e-9, atol=tolerance)
 
@@ -71,7 +77,7 @@ def test_every_kind_has_an_oracle_and_a_case():
     assert set(plugin.names("features")) == set(ORACLE) == {kind for kind, _ in CASES}
 
 
-@pytest.mark.parametrize(("kind", "params"), CASES, ids=str)
+@pytest.mark.parametrize(("kind", "params"), CASES, ids=lambda value: str(value)[:60])
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), move=st.sampled_from([0.0, 1e-5, 0.001, 0.05, 0.5]))
 def test_on_random_walks_a_feature_is_what_its_definition_says(kind, params, seed, move):
@@ -83,7 +89,7 @@ def test_on_random_walks_a_feature_is_what_its_definition_says(kind, params, see
     compare(kind, params, bars, ordinals, as_ring(bars, np.array([length + MARGIN]), length))
 
 
-@pytest.mark.parametrize(("kind", "params"), CASES, ids=str)
+@pytest.mark.parametrize(("kind", "params"), CASES, ids=lambda value: str(value)[:60])
 @settings(max_examples=8, deadline=None)
 @given(steps=st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0, 7.0]), min_size=230, max_size=260))
 def test_on_prices_with_many_equal_moves_a_feature_is_what_its_definition_says(kind, params, steps):
@@ -106,6 +112,6 @@ def btc(shared_data):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "params"), CASES, ids=str)
+@pytest.mark.parametrize(("kind", "params"), CASES, ids=lambda value: str(value)[:60])
 def test_on_real_bars_a_feature_is_what_its_definition_says(kind, params, btc):
     compare(kind, params, btc, np.arange(300, len(btc.close), 1_507))

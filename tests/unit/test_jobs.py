@@ -15,7 +15,7 @@ import pytest
 
 import jobkit
 from jobkit import Rows, hosting, is_gone, until_gone
-from tickcast.control.job_child import OUTPUT_BYTES, drop_beginning
+from tickcast.control.job_child import OUTPUT_BYTES, disk_bytes, drop_beginning
 from tickcast.errors import BadData, BadRequest, StoreStalled
 from tickcast.job_folder import MOST_READ_BYTES, OUTPUT, PROGRESS, ProgressLines
 from tickcast.records import JobRow
@@ -57,6 +57,8 @@ async def test_a_child_inherits_no_secret_of_the_daemons_environment(
         ("throw", {}, "job_failed", "ValueError: no such thing"),
         ("leave", {}, "crashed", "last words"),
         ("allocate", {"memory_bytes": 1 << 30}, "out_of_memory", "more memory"),
+        ("swell", {"disk_bytes": 4 << 20}, "disk", "disk_bytes"),
+        ("hoard", {"disk_bytes": 4 << 20}, "disk", ""),
         ("burn", {"cpu_s": 1}, "over_cpu", ""),
         ("sleep", {"silence_s": 1}, "hung", ""),
         ("work_on", {"wall_s": 1}, "over_wall", ""),
@@ -85,6 +87,16 @@ def test_while_a_child_prints_only_the_beginning_goes(tmp_path: Path) -> None:
         child.write(b"last words")
     assert path.stat().st_blocks * 512 < OUTPUT_BYTES
     assert path.read_bytes().endswith(b"xxxlast words")
+
+
+def test_what_a_folder_takes_is_counted_by_what_lies_on_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one").write_bytes(bytes(3 << 20))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(1 << 30)
+    assert 3 << 20 <= disk_bytes(tmp_path) < 4 << 20
+    assert disk_bytes(tmp_path / "nowhere") == 0
 
 
 async def test_a_job_killed_from_outside_says_by_which_signal(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 And answers that somebody asks for: they are what would be published, and they change nothing.
 """
 
+import msgspec
 import numpy as np
 import pytest
 
 from kit import T0, rung
 from snapshotkit import KINDS, Running, differences, small_settings, tape, turns
+from tickcast.columns import F32, Inputs
 from tickcast.core.engine import Engine
 from tickcast.core.events import Outcome
 from tickcast.core.on_demand import Ask, Given
-from tickcast.errors import BadRequest, BadStore
+from tickcast.errors import BadRequest, BadStore, Quality
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.symbols import find_or_add
@@ -84,6 +86,62 @@ def test_a_restart_that_numbers_the_models_otherwise_goes_on_as_if_nothing_had_b
         sorted(running.accuracy(), key=lambda a: (a.model, a.group, a.horizon, a.window)) for running in (first, other)
     ]
     assert not [*differences(*figures)]
+
+
+class Broken:
+    """A model whose first row of every call is no use, or which raises."""
+
+    device = "cpu"
+
+    def __init__(self, options: Settings, *, raises: bool) -> None:
+        self._rung, self._raises = rung("seasonal", options), raises
+        need_bars = rung("holt", options).card.need_bars
+        self.card = msgspec.structs.replace(
+            self._rung.card, name="broken", kind="net", digest="b" * 64, need_bars=need_bars
+        )
+
+    def predict(self, inputs: Inputs) -> F32:
+        if self._raises:
+            raise ValueError("broken")
+        answer = self._rung.predict(inputs)
+        answer[0] = np.nan
+        return answer
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_where_a_model_fails_the_one_that_was_first_before_it_stands_in_and_the_forecast_says_so(
+    options: Settings, raises: bool
+) -> None:
+    running, plain = Running(options), Running(options)
+    third, two_thirds = len(TICKS_ONLY) // 3, 2 * len(TICKS_ONLY) // 3
+    for one in (running, plain):
+        one.engine.install(rung("holt", options))
+        one.take([*TICKS_ONLY[:third], [use("holt")]])
+    running.engine.install(Broken(options, raises=raises))
+    running.outcomes.clear()
+    running.take([[use("broken")], *TICKS_ONLY[third:two_thirds]])
+    names = [card.name for card in running.serving.cards]
+    who = {
+        (names[f.model[i]], bool(f.flags[i] & Quality.FALLBACK))
+        for o in running.outcomes for f in o.forecasts for i in range(len(f))
+    }  # fmt: skip
+    assert ("holt", True) in who
+    assert who <= {("holt", True), ("naive", False), ("broken", False)}
+    assert (("broken", False) in who) == (not raises)
+    again = Running(options)
+    again.engine.install(rung("holt", options))
+    again.engine.install(Broken(options, raises=raises))
+    again.engine.resume(running.engine.snapshot())
+    running.outcomes.clear()
+    for one in (running, again):
+        one.take([*TICKS_ONLY[two_thirds:], [use("holt")]])
+        assert one.engine.ladder is not None
+        assert one.engine.ladder._firsts == [0, one.engine.ladder.number("holt")]  # broken stands in for nobody
+    assert not [*differences(said_of(running), said_of(again))]
+
+
+def said_of(running: Running) -> list[object]:
+    return said(running.outcomes)
 
 
 def test_a_snapshot_that_knows_a_model_which_is_not_loaded_is_refused_by_its_digest(options: Settings) -> None:

@@ -56,6 +56,8 @@ def test_the_result_holds_what_every_job_has_and_apart_from_it_what_this_one_fou
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "out_of_memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "job_failed"),
+        (OSError(errno.EFBIG, "File too large"), "disk"),
+        (RuntimeError("I/O error: File too large (os error 27)"), "disk"),
         (RuntimeError("shapes differ"), "job_failed"),
         (ZeroDivisionError("x" * 10_000), "job_failed"),
     ],

@@ -1,6 +1,7 @@
 """Windows as an index over columns of bars: gathered per batch by the kernel that serves, never materialised."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from tickcast.errors import BadData, BadSettings
 from tickcast.records import FeatureSpec
 from tickcast.settings import FeatureEntry
 from tickcast_trainer.history import History, read_history
+from tickcast_trainer.members import Member, open_members, refuse_foreknowledge
 from tickcast_trainer.order import FitOrder
 from tickcast_trainer.splits import CUTS, Parts, split
 
@@ -37,10 +39,12 @@ class Channels(NamedTuple):
 
 
 class Dataset:
-    """The history of one order, with its feature values and its parts."""
+    """The history of one order, with its feature values, its parts, and the members of a combination."""
 
-    def __init__(self, history: History, channels: "Channels", parts: Parts, order: FitOrder) -> None:
-        self.history, self.parts = history, parts
+    def __init__(
+        self, history: History, channels: "Channels", parts: Parts, order: FitOrder, members: Sequence[Member] = ()
+    ) -> None:
+        self.history, self.parts, self.members = history, parts, members
         self.values, self.specs = channels.values, channels.specs
         self.need_bars = need_bars(order, channels.lookback)
         self.lookback, self.horizon = order.lookback, order.horizon
@@ -132,10 +136,13 @@ def load_dataset(folder: Path, order: FitOrder) -> Dataset:
     features = FeatureSet(_entries(order), order.transform)
     need = need_bars(order, features.lookback)
     parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon)
+    _refuse_look_ahead(features.specs, int(history.bars.as_of[parts.is_train(history)].max()))
     if order.split == "paper":
         history = standardised(history, parts)
+    members = open_members(folder, order, features.specs)
+    refuse_foreknowledge(members, int(history.bars.as_of[parts.holdout].min()))
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
-    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
+    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order, members)
 
 
 def _entries(order: FitOrder) -> list[FeatureEntry]:
@@ -143,6 +150,17 @@ def _entries(order: FitOrder) -> list[FeatureEntry]:
         return [FeatureEntry.model_validate(entry) for entry in order.features]
     except ValidationError as error:
         raise BadSettings(f"the order's features are malformed: {error}") from None
+
+
+def _refuse_look_ahead(specs: list[FeatureSpec], trained_to_ns: int) -> None:
+    """A feature that was learnt from later parts would let the model see what those parts are to judge it by."""
+    for spec in specs:
+        if (learnt_to_ns := int(spec.params.get("learnt_to_ns", 0))) > trained_to_ns:
+            raise BadData(
+                f"the feature '{spec.kind}' was learnt from bars up to {learnt_to_ns} ns since 1970, "
+                f"the training part ends at {trained_to_ns}",
+                remedy="learn it from this history: `tickcast learn` stops where the training part ends",
+            )
 
 
 def _check_prices(close: F64, transform: str) -> None:

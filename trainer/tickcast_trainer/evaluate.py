@@ -1,4 +1,6 @@
-"""What a fitted model is worth on windows it never saw, beside last value; and the residuals that widths come from."""
+"""What a fitted model is worth on windows it never saw, beside last value and beside each of its members where it has
+any; and the residuals that widths come from.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,17 +50,25 @@ class Figures:
 
 def evaluate(predict: Predict, naive: Predict, dataset: Dataset, rows: I64, levels: Sequence[float]) -> dict[str, Any]:
     """Figures of the windows `rows`; skill is 1 - pinball / pinball of last value."""
-    own, last = Figures(levels), Figures(levels)
+    asked = [predict, naive, *(member.predict for member in dataset.members)]
+    sums = [Figures(levels) for _ in asked]
     for first in range(0, len(rows), TILE):
         inputs, target, scale = dataset.batch(rows[first : first + TILE])
-        own.add(predict(inputs), target, scale)
-        last.add(naive(inputs), target, scale)
-    found, beside = own.result(), last.result()
-    return {
-        **found, **{f"{name}_naive": value for name, value in beside.items()},
-        "skill": 1 - found["pinball"] / beside["pinball"] if beside["pinball"] else 0.0,
+        for ask, figures in zip(asked, sums, strict=True):
+            figures.add(ask(inputs), target, scale)
+    own, beside, *alone = [figures.result() for figures in sums]
+    found = {
+        **own, **{f"{name}_naive": value for name, value in beside.items()}, "skill": _skill(own, beside),
         "windows": len(rows),
     }  # fmt: skip
+    if alone:
+        both = zip(dataset.members, alone, strict=True)
+        found["members"] = [member.figures({**one, "skill": _skill(one, beside)}) for member, one in both]
+    return found
+
+
+def _skill(own: dict[str, Any], beside: dict[str, Any]) -> float:
+    return float(1 - own["pinball"] / beside["pinball"]) if beside["pinball"] else 0.0
 
 
 def residual_gaps(predict: Predict, dataset: Dataset, levels: Sequence[float], *, limit: int = 16_384) -> F64:

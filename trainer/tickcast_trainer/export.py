@@ -1,49 +1,33 @@
 """A fitted torch module -> `model.onnx`, checked: no random operator, and ONNX Runtime answers as the fit did."""
 
-import logging
-import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from tickcast.columns import Inputs
+from tickcast.direction import PROBS
 from tickcast.errors import BadModel
 from tickcast.inference.onnx import OnnxRunner
 from tickcast.model_folder import GRAPH, PROBE
 from tickcast.plugin import Model, Net
 from tickcast.records import ModelCard
+from tickcast_trainer.graphs import write_graph
 
 PARTS = ("past", "mask", "future", "static")
 BATCHES = (1, 7, 256)
 TOLERANCE = 1e-4  # of the window's one-bar move: the bound on published quantiles
-RANDOM = {
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout",
-}  # fmt: skip
 
 
 def export(net: Net, folder: Path) -> None:
     """Write `model.onnx` with a dynamic batch; inputs that this model does not have are left out of it."""
     example = probe_inputs(net.card, 2, seed=0)
     given = {name: torch.from_numpy(getattr(example, name)) for name in PARTS if getattr(example, name).size}
-    batch = torch.export.Dim("batch")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every library that is not installed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about parts of itself
-        program = torch.onnx.export(
-            _Given(net.module().eval(), list(given), net.card.horizon), tuple(given.values()), dynamo=True,
-            verbose=False, input_names=list(given), output_names=["quantiles"],
-            dynamic_shapes=(tuple({0: batch} for _ in given),),
-        )  # fmt: skip
-    assert program is not None
-    model = _bare(program.model_proto)
-    found = {node.op_type for node in model.graph.node} & RANDOM
-    if found:
-        raise BadModel(f"the exported graph draws random numbers: {', '.join(sorted(found))}")
-    onnx.save(model, folder / GRAPH)
+    outputs = ["quantiles", PROBS] if net.card.labels else ["quantiles"]
+    write_graph(_Given(net.module(), list(given), net.card), given, outputs, folder / GRAPH)
 
 
 def check_parity(model: Net | Model, folder: Path) -> float:
@@ -81,24 +65,13 @@ def probe_inputs(card: ModelCard, rows: int, *, seed: int) -> Inputs:
 class _Given(torch.nn.Module):
     """The module with only those inputs that have elements; the others enter as empty constants."""
 
-    def __init__(self, module: torch.nn.Module, names: list[str], horizon: int) -> None:
+    def __init__(self, module: torch.nn.Module, names: list[str], card: ModelCard) -> None:
         super().__init__()
-        self.module, self.names, self.horizon = module, names, horizon
+        self.module, self.names, self.horizon = module, names, card.horizon
+        self.asked: Any = module.answers if card.labels else module
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Tensor) -> Any:
         parts = dict(zip(self.names, given, strict=True))
         rows = given[0].shape[0]
         empty = {"future": given[0].new_zeros((rows, self.horizon, 0)), "static": given[0].new_zeros((rows, 0))}
-        answer: Tensor = self.module(*({**empty, **parts}[name] for name in PARTS))
-        return answer
-
-
-def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's notes: they hold paths of the machine that trained, and differ from run to run."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    graph = model.graph
-    for item in [graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
-        item.doc_string = ""
-        del item.metadata_props[:]
-    return model
+        return self.asked(*({**empty, **parts}[name] for name in PARTS))

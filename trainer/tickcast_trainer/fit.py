@@ -18,9 +18,11 @@ from tickcast.plugin import Model, Net, Report, find
 from tickcast.records import ModelCard, digest
 from tickcast_trainer.analysis import analyse
 from tickcast_trainer.checkpoint import Checkpoints
+from tickcast_trainer.classes import ClassRunner, class_figures
 from tickcast_trainer.dataset import Dataset, load_dataset
 from tickcast_trainer.evaluate import evaluate, residual_gaps
 from tickcast_trainer.export import check_parity, export, probe_inputs, write_probe
+from tickcast_trainer.export_step import export_step
 from tickcast_trainer.losses import POINT_LOSSES
 from tickcast_trainer.order import FitOrder, read_order
 from tickcast_trainer.start import Parent, begin, completed, read_parent
@@ -118,6 +120,7 @@ def _write_model(model: Net | Model, folder: Path) -> float:
     model.save(folder)
     if _is_net(model):
         export(model, folder)  # type: ignore[arg-type]
+        export_step(model, folder)  # type: ignore[arg-type]
     parity = check_parity(model, folder)
     write_probe(model, folder)
     return parity
@@ -129,15 +132,22 @@ def _finished_card(
     runner = OnnxRunner(folder, model.card)
     naive = find("models", "naive")(model.card.transform, model.card.horizon, model.card.levels, 1)
     holdout = evaluate(runner.predict, naive.predict, dataset, dataset.parts.holdout, model.card.levels)
+    if model.card.labels:
+        holdout["classes"] = class_figures(ClassRunner(folder, model.card), dataset, dataset.parts.holdout)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
     trained_from_ns, trained_to_ns = dataset.span_used()
     card = msgspec.structs.replace(
         model.card, version=artefacts[GRAPH][:12], metrics={**holdout, **figures}, artefacts=artefacts,
-        parameters=sum(p.numel() for p in model.module().parameters()) if _is_net(model) else 0,  # type: ignore[union-attr]
+        parameters=_parameters(model),
         cost_us=_cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
         parent=job.parent.card.digest if job.parent else "", export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
     )  # fmt: skip
     return msgspec.structs.replace(card, digest=digest(card))
+
+
+def _parameters(model: Net | Model) -> int:
+    """Of a net those of its module; what fits itself tells them on its card."""
+    return sum(p.numel() for p in model.module().parameters()) if _is_net(model) else model.card.parameters  # type: ignore[union-attr]
 
 
 def _cost_us(runner: OnnxRunner, clock: Clock) -> float:

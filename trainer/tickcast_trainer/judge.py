@@ -5,7 +5,7 @@ counted and left out. It fits nothing and changes no file but by what it returns
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +20,8 @@ from tickcast.inference.load import open_model
 from tickcast.plugin import Report, Runner, find
 from tickcast.records import ModelCard
 from tickcast.settings import FeatureEntry
+from tickcast_trainer.classes import SUMS as CLASS_SUMS
+from tickcast_trainer.classes import ClassJudge, class_judge
 from tickcast_trainer.dataset import Channels, Dataset
 from tickcast_trainer.history import History, read_history
 from tickcast_trainer.judge_figures import SUMS, Certainty, Tally, figures, outcomes
@@ -57,7 +59,8 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
     runner = open_model(folder / MODEL)
     dataset = test_data(folder, runner.card)
     horizons = _horizons(order, runner.card)
-    tally = _tally(runner, dataset, order, horizons, report)
+    asked = Asked(runner, class_judge(folder / MODEL, runner.card))
+    tally = _tally(asked, dataset, order, horizons, report)
     if tally is None:
         return {"status": "stopped"}
     certainty = Certainty(order.confidence, order.draws, order.seed)
@@ -113,28 +116,41 @@ def _horizons(order: EvaluateOrder, card: ModelCard) -> list[int]:
     return sorted(set(order.horizons) or {*(1 << k for k in range(20) if 1 << k < card.horizon), card.horizon})
 
 
-def _tally(runner: Runner, dataset: Dataset, order: EvaluateOrder, horizons: list[int], report: Report) -> Tally | None:
+class Asked(NamedTuple):
+    """The model, and what its classes are held against where it answers in any."""
+
+    runner: Runner
+    classes: ClassJudge | None
+
+    @property
+    def n_sums(self) -> int:
+        return len(SUMS) + (len(CLASS_SUMS) if self.classes else 0)
+
+
+def _tally(asked: Asked, dataset: Dataset, order: EvaluateOrder, horizons: list[int], report: Report) -> Tally | None:
     """None where the report asks for an early end: figures of the first symbols alone would mislead."""
-    card, history, rows = runner.card, dataset.history, dataset.parts.holdout
+    card, history, rows = asked.runner.card, dataset.history, dataset.parts.holdout
     naive = find("models", "naive")(card.transform, card.horizon, card.levels, 1)
     trained = _trained_on(history, rows, card)
     moment, moments = _moments(history, rows, trained, kind=str(card.bars.get("kind", "time")))
     group = np.array([match_group(order.groups, name) for name in history.names])[history.symbol[rows]]
     groups = ["all", *order.groups]
-    sums = np.zeros((moments * len(groups), len(horizons), len(SUMS)))
-    inside = np.zeros(len(SUMS))
+    sums = np.zeros((moments * len(groups), len(horizons), asked.n_sums))
+    inside = np.zeros(asked.n_sums)
     for first in range(0, len(rows), TILE):
         tile = slice(first, first + TILE)
         inputs, target, scale = dataset.batch(rows[tile])
         steps = np.array(horizons) - 1
-        both = (runner.predict(inputs)[:, steps], naive.predict(inputs)[:, steps])
+        both = (asked.runner.predict(inputs)[:, steps], naive.predict(inputs)[:, steps])
         outcome = outcomes(*both, target[:, steps], scale, card.levels)
+        if asked.classes:
+            outcome = np.concatenate([outcome, asked.classes.outcomes(inputs, target, scale)[:, steps]], axis=2)
         outside = ~trained[tile]
         np.add.at(sums, (moment[tile] * len(groups) + group[tile])[outside], outcome[outside])
         inside += outcome[~outside].sum(axis=(0, 1))
         if not report(step=min(first + TILE, len(rows)), steps=len(rows)):
             return None
-    shaped = sums.reshape(moments, len(groups), len(horizons), len(SUMS))
+    shaped = sums.reshape(moments, len(groups), len(horizons), asked.n_sums)
     shaped[:, 0] = shaped.sum(axis=1)
     at = history.bars.as_of[rows[~trained]]
     span = (int(at.min()), int(at.max())) if len(at) else (0, 0)

@@ -7,6 +7,7 @@ import numpy as np
 from tickcast.columns import F32, F64
 from tickcast.core.windows import SCALE_FLOOR
 from tickcast_trainer import statistics
+from tickcast_trainer.classes import ratios as class_ratios
 
 SUMS = (
     "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "pinball", "pinball_naive", "covered",
@@ -26,9 +27,9 @@ class Certainty(NamedTuple):
 class Tally(NamedTuple):
     """Sums of what happened, from which every figure follows."""
 
-    sums: F64  # [moments, groups, horizons, SUMS]; group 0 is all symbols
+    sums: F64  # [moments, groups, horizons, SUMS], then classes.SUMS where there are classes; group 0 is all symbols
     groups: list[str]
-    inside: F64  # [SUMS] over windows that touch the training span
+    inside: F64  # as the last axis, over windows that touch the training span
     windows: int
     in_sample: int
     span_ns: tuple[int, int]  # of the windows outside
@@ -57,14 +58,14 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
 def figures(tally: Tally, certainty: Certainty, horizons: list[int]) -> dict[str, Any]:
     pooled = tally.sums.sum(axis=2, keepdims=True)
     sums = np.concatenate([tally.sums, pooled], axis=2)  # the last horizon is all of them
-    moments, n_groups, n_horizons, _ = sums.shape
+    moments, n_groups, n_horizons, n_sums = sums.shape
     block = statistics.block_length(_gain(sums[:, 0, -1]), at_least=horizons[-1]) if moments else 0
     drawn = None
     if moments >= statistics.LEAST_ROWS:
         flat = statistics.bootstrap_sums(
             sums.reshape(moments, -1), block=block, draws=certainty.draws, seed=certainty.seed
         )  # fmt: skip
-        drawn = flat.reshape(certainty.draws, n_groups, n_horizons, len(SUMS))
+        drawn = flat.reshape(certainty.draws, n_groups, n_horizons, n_sums)
     rows = []
     for g, group in enumerate(tally.groups):
         for j, reach in enumerate([*horizons, None]):
@@ -101,7 +102,8 @@ def _row(sums: F64, drawn: F64 | None, confidence: float) -> dict[str, Any]:
 
 
 def ratios(sums: F64) -> dict[str, Any]:
-    """Figures of sums [..., SUMS]."""
+    """Figures of sums [..., SUMS], and of those of classes where they stand behind."""
+    classes = class_ratios(sums[..., len(SUMS) :]) if sums.shape[-1] > len(SUMS) else {}
     of = {name: sums[..., place] for name, place in AT.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
@@ -109,7 +111,7 @@ def ratios(sums: F64) -> dict[str, Any]:
             "mse": of["squared"] / of["labels"], "mse_naive": of["squared_naive"] / of["labels"],
             "pinball": of["pinball"] / of["scaled"], "pinball_naive": of["pinball_naive"] / of["scaled"],
             "skill": 1 - of["pinball"] / of["pinball_naive"], "skill_mae": 1 - of["absolute"] / of["absolute_naive"],
-            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["moved"],
+            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["moved"], **classes,
         }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """What a child process binds itself to before it imports anything heavy or foreign. Nothing of it can be undone.
 
-It dies with its parent, has bounds on processor time, address space and open files, is the first that the kernel ends
-when memory runs out, and, where the kernel has Landlock, writes nowhere but in its job folder and opens no connection.
+It dies with its parent, has bounds on processor time, address space, open files and their size, is the first that the
+kernel ends when memory runs out, and, where the kernel has Landlock, writes nowhere but in its job folder and opens no
+connection.
 """
 
 import ctypes
@@ -33,6 +34,7 @@ def bind(folder: Path, limits: Limits) -> str:
     die_with(limits.parent)
     _bound(resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + AFTER_CPU_S)
     _bound(resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes)
+    _bound(resource.RLIMIT_FSIZE, limits.disk_bytes, limits.disk_bytes)
     _bound(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     _bound(resource.RLIMIT_CORE, 0, 0)
     with suppress(OSError):

@@ -15,7 +15,16 @@ Point = Callable[[Tensor, Tensor], Tensor]  # (median [B, H], target [B, H]), bo
 
 def make_objective(module: torch.nn.Module, name: str, levels: Sequence[float]) -> Objective:
     """What the fit of `module` minimises under the loss `name`; refuses one that it cannot be judged by."""
-    likely = hasattr(module, "nll")
+    likely, classed = hasattr(module, "nll"), hasattr(module, "cross_entropy")
+    if classed and name != "cross_entropy":
+        raise BadSettings(f"loss {name} does not train the classes of a direction", remedy="set loss = cross_entropy")
+    if name == "cross_entropy":
+        if not classed:
+            raise BadSettings(
+                "loss cross_entropy needs a model that answers in classes",
+                remedy="set head = direction, or another loss",
+            )
+        return lambda parts, target, scale: module.cross_entropy(*parts, target / scale)  # type: ignore[operator]
     if name == "nll":
         if not likely:
             raise BadSettings("loss nll needs a model that states a likelihood", remedy="set loss = quantile")

@@ -9,16 +9,16 @@ from tickcast_trainer.order import FitOrder
 
 
 def make_optimizer(module: torch.nn.Module, order: FitOrder) -> torch.optim.Optimizer:
-    """Over the weights that are not frozen. The rate is set at every step."""
+    """Over the weights that are not frozen. The rate is set at every step. Fused: one pass over memory per weight."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     rate, decay = order.rate, order.weight_decay
     match order.optimizer:
         case "adamw":
-            return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+            return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
         case "adam":
-            return torch.optim.Adam(weights, lr=rate, weight_decay=decay)
+            return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
         case "sgd":
-            return torch.optim.SGD(weights, lr=rate, weight_decay=decay, momentum=order.momentum)
+            return torch.optim.SGD(weights, lr=rate, weight_decay=decay, momentum=order.momentum, fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(weights, lr=rate, weight_decay=decay)
 

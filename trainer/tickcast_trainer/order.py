@@ -45,7 +45,7 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     future: list[str] = []
     split: Literal["default", "paper"] = "default"
     start: Start | None = None  # None = weights by seed
-    loss: Literal["quantile", "mae", "mse", "huber", "mape", "directional", "nll"] = "quantile"
+    loss: Literal["quantile", "mae", "mse", "huber", "mape", "directional", "nll", "cross_entropy"] = "quantile"
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: Above | None = None  # the highest; None = RATE, finetuning FINETUNE_RATE
     weight_decay: NotBelow = 1e-4
@@ -75,8 +75,11 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def rate(self) -> float:
         """The highest learning rate."""
-        finetunes = self.start is not None and self.start.mode == "finetune"
-        return self.learning_rate or (FINETUNE_RATE if finetunes else RATE)
+        return self.learning_rate or (FINETUNE_RATE if self.finetunes else RATE)
+
+    @property
+    def finetunes(self) -> bool:
+        return self.start is not None and self.start.mode == "finetune"
 
     @property
     def digest(self) -> str:

@@ -19,6 +19,7 @@ from tickcast.errors import BadData
 from tickcast.plugin import Report
 from tickcast_trainer.analysis import Epoch
 from tickcast_trainer.checkpoint import Checkpoints, Saved
+from tickcast_trainer.classes import training_moves
 from tickcast_trainer.dataset import Batch, Dataset
 from tickcast_trainer.draws import draw
 from tickcast_trainer.losses import make_objective
@@ -65,7 +66,12 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
-    """Fit `module` in place; it ends with the weights of the best validation loss."""
+    """Fit `module` in place; it ends with the weights of the best validation loss.
+
+    What its classes are like it learns from the training part first, unless it is finetuned and keeps the old ones.
+    """
+    if hasattr(module, "learn_classes") and not order.finetunes:
+        module.learn_classes(training_moves(dataset))  # type: ignore[operator]
     with recomputed(module, wanted=order.recompute):
         return _Fit(module, dataset, order, report, clock, checkpoints).run()
 

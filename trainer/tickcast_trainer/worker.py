@@ -28,6 +28,7 @@ BODIES = {  # what an order calls `job` -> the module whose run(folder, report) 
 NICE = 19
 MOST_ERROR = 4_000  # characters
 NO_MEMORY = ("out of memory", "allocate memory")  # torch raises a RuntimeError that says so
+NO_DISK = os.strerror(errno.EFBIG)  # libraries raise their own that say so
 
 
 def main(arguments: list[str]) -> int:
@@ -70,6 +71,8 @@ def work(folder: Path, asked_to_stop: Callable[[], bool] = lambda: False) -> Res
     except Exception as error:  # a plugin may raise anything
         if is_lack_of_memory(error):
             return failed("out_of_memory", "the job needs more memory than it was given")
+        if NO_DISK in str(error):
+            return failed("disk", "a file of the job grew beyond jobs.disk_bytes")
         return failed("job_failed", f"{type(error).__name__}: {error}")
 
 

@@ -22,6 +22,16 @@ class Records(Protocol):
         """Publish rare records, outside every commit unit."""
 
 
+class ModelTopic(Protocol):
+    """A topic of keyed records of which the last of each key counts; without a value one takes its key back."""
+
+    async def read(self, take: Callable[[str, bytes | None], None]) -> None:
+        """All that it holds as of now."""
+
+    def writing(self) -> AbstractAsyncContextManager[Callable[[str, bytes | None], Awaitable[None]]]:
+        """What it yields sends one record, and returns when the topic holds it."""
+
+
 class OpenAgain(Exception):
     """The session is over, and what ended it may pass: the bus is to be opened again, unless all is to end anyway."""
 
@@ -43,6 +53,7 @@ class Opened:
     records: Records
     committing: Committing | None = None
     control: Commands | None = None
+    models: ModelTopic | None = None  # what a fleet shares its models by
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
 
     to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live

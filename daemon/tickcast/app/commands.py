@@ -11,6 +11,7 @@ import numpy as np
 from tickcast.app.pump import Pump
 from tickcast.app.roster import Roster
 from tickcast.app.wiring import Serving
+from tickcast.columns import I64
 from tickcast.control import arguments
 from tickcast.control.inbox import Context, Handler
 from tickcast.control.jobs import JobHost
@@ -59,7 +60,7 @@ class Commands:
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
         bars = _bars_of(given)
         serving, as_of = self._parts.serving, NO_TIME
-        targets = np.full((1, 1), NO_TIME)
+        targets: I64 | None = None
         if given.as_of is not None:
             as_of = arguments.nanoseconds(given.as_of)
             targets = serving.engine.targets(np.array([as_of]))
@@ -160,7 +161,12 @@ class Commands:
         return {"accuracy": msgspec.to_builtins(wanted), "health": await self._health()}
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
-        return {"findings": [*_findings(self._parts.health()), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
+        found = [*_findings(self._parts.health()), *self._refused_models(), *self._failed_jobs()]
+        return {"findings": found + self._of_symbol(given.symbol)}
+
+    def _refused_models(self) -> list[Result]:
+        counts = self._parts.roster.refused.items()
+        return [{"code": "model_refused", "subject": code, "detail": f"{n} since the start"} for code, n in counts]
 
     def _failed_jobs(self) -> list[Result]:
         return [

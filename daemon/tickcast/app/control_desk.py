@@ -11,6 +11,7 @@ import structlog
 from tickcast.app import commands, work
 from tickcast.app.bus import Commands, Opened
 from tickcast.app.engine_thread import EngineThread
+from tickcast.app.fleet import Fleet
 from tickcast.app.pump import Pump
 from tickcast.app.roster import Roster
 from tickcast.app.units import CommitUnits
@@ -29,6 +30,7 @@ from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
 JOBS = "jobs"
+COMING = ".fleet"  # folder below the registry's
 LOCAL = "local"  # our audience where nobody else can address us
 JSON = msgspec.json.Encoder()
 
@@ -59,8 +61,10 @@ class ControlDesk:
         self._began_ns = clock.monotonic_ns()
         self.roster = Roster(
             session.serving, models, cache, thread=session.thread, units=session.units, clock=clock,
-            questions_per_s=self._questions_per_s,
+            questions_per_s=self._questions_per_s, on_change=self._on_change,
         )  # fmt: skip
+        topic = session.bus.models
+        self.fleet = None if topic is None else Fleet(topic, self.roster, artefact_folder(settings) / COMING)
         self.jobs = JobHost(
             settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
             on_event=self._events.put_nowait,
@@ -91,6 +95,8 @@ class ControlDesk:
         )  # fmt: skip
         desk = cls(session, models, cache)
         try:
+            if desk.fleet is not None:
+                await desk.fleet.learn()
             await desk.roster.take_up()
             await desk.jobs.recover(await session.store.ledger.jobs())
             yield desk
@@ -101,7 +107,20 @@ class ControlDesk:
         """To run beside the pump."""
         coming, listens = self._session.bus.control, self._session.settings.control.keys_file is not None
         listening = [self._listen(coming)] if listens and coming is not None else []
-        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening]
+        kafka = self._session.settings.kafka
+        leads = self.fleet is not None and kafka.models == "lead" and kafka.slot == 0
+        keeping = [self.fleet.keep()] if self.fleet is not None and leads else []
+        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening, *keeping]
+
+    def renew_keys(self) -> None:
+        """Read again who may give commands; BadSettings: the keys of before stay."""
+        keys_file = self._session.settings.control.keys_file
+        if keys_file is not None:
+            self.inbox.renew(read_keys(keys_file))
+
+    def _on_change(self) -> None:
+        if self.fleet is not None:
+            self.fleet.on_change()
 
     async def _work(self) -> None:
         await self.inbox.start()

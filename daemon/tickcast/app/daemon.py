@@ -112,6 +112,11 @@ class Daemon:
             self.drain,
         )
 
+    def renew_keys(self) -> None:
+        """Who may give commands is read again; BadSettings: nothing has changed."""
+        if self.live.is_set():  # until then each session reads them itself
+            self.control.renew_keys()
+
     async def command(self, command: str, by: str = "local", **args: Any) -> Reply:
         """The final reply to a command of this process itself, which may do anything."""
         order = Command(id=fresh_id(), command=command, args=args)
@@ -255,6 +260,10 @@ class Daemon:
                 self._log.warning("roll_off_failed", reason=rolled.problem)
             else:
                 self._log.info("days_rolled_off", rows=rolled.rows, files=len(rolled.files))
+            try:
+                await self.control.roster.retain()
+            except (StoreStalled, OSError) as problem:
+                self._log.warning("roll_off_failed", reason=str(problem))
 
 
 def share_the_interpreter() -> None:

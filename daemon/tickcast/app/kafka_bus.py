@@ -23,6 +23,7 @@ from tickcast.columns import Source
 from tickcast.edges.control_messages import CONTROL, REPLIES, Message
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Committed
+from tickcast.edges.kafka.compacted import CompactedTopic
 from tickcast.edges.kafka.control import ControlReader
 from tickcast.edges.kafka.delivery import Commit, Delivery, Sealed
 from tickcast.edges.kafka.reader import Bounds, Reader
@@ -31,6 +32,8 @@ from tickcast.registry import snapshot
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 from tickcast.state import State
+
+MODELS = "models"  # topic, after `topics.prefix`
 
 
 class Taken(NamedTuple):
@@ -82,6 +85,7 @@ class KafkaBus:
                 source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
                 lag=reader.lag, lag_s=source.lag_s, jobs=self._jobs(reader, ticks),
                 goes_on=taken.goes_on and partial(taken.goes_on, commits), control=self._commands,
+                models=self._models(),
             )  # fmt: skip
 
     def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:
@@ -126,6 +130,10 @@ class KafkaBus:
         async with ControlReader.open(self._settings.kafka, self._settings.topics.prefix + CONTROL) as reader:
             yield reader.messages()
 
+    def _models(self) -> CompactedTopic | None:
+        kafka = self._settings.kafka
+        return None if kafka.models == "none" else CompactedTopic(kafka, self._settings.topics.prefix + MODELS)
+
     def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return [self._watch_partitions(reader, ticks)]
 
@@ -142,6 +150,7 @@ class KafkaBus:
     def _outputs(self) -> list[str]:
         names = ["forecasts", "dlq", *(["features"] if self._settings.features.publish else [])]
         names += [CONTROL, REPLIES] if self._settings.control.keys_file else []
+        names += [] if self._settings.kafka.models == "none" else [MODELS]
         return [self._settings.topics.prefix + name for name in names]
 
     def _note_waiting(self, problem: str, pause_s: float) -> None:

@@ -1,6 +1,7 @@
-"""A reload (SIGHUP, `systemctl reload`): settings are read again. It changes what can change while ticks flow: the log.
+"""A reload (SIGHUP, `systemctl reload`): settings and keys are read again. It changes what can change while ticks flow:
+the log, and who may give commands.
 
-Every other difference is named in the log and waits for a restart; settings that are wrong change nothing.
+Every other difference is named in the log and waits for a restart; settings or keys that are wrong change nothing.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from tickcast.settings import Settings
 
 class Reload:
     def __init__(
-        self, settings: Settings, read_again: Callable[[], Settings], *, notifier: Notifier, clock: Clock
-    ) -> None:
+        self, settings: Settings, read_again: Callable[[], Settings], *, notifier: Notifier, clock: Clock,
+        renew_keys: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._running = settings
         self._read_again = read_again
         self._notifier = notifier
         self._clock = clock
+        self._renew_keys = renew_keys
 
     def __call__(self) -> None:
         self._notifier.reloading()
@@ -34,9 +37,19 @@ class Reload:
             self._notifier.ready("live; the settings that were read again are refused, the old ones stay")
             return
         set_up_logging(fresh.log, clock=self._clock)
+        said = self._keys_said()
         later = [key for key in differences(self._running, fresh) if not key.startswith("log.")]
         log.info("settings_reloaded", after_restart=later)
-        self._notifier.ready(f"live; after a restart: {', '.join(later)}" if later else "live")
+        said += [f"after a restart: {', '.join(later)}"] if later else []
+        self._notifier.ready("; ".join(["live", *said]))
+
+    def _keys_said(self) -> list[str]:
+        try:
+            self._renew_keys()
+        except BadSettings as refused:
+            structlog.get_logger().error("keys_refused", reason=str(refused))
+            return ["the keys that were read again are refused, the old ones stay"]
+        return []
 
 
 def differences(one: Settings, other: Settings) -> list[str]:

@@ -4,7 +4,8 @@ A change takes effect between two turns. It is listed only when the engine's sta
 restart finds either the old model with the command unanswered, or the new one with its forecasts.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -14,12 +15,12 @@ from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving, refuse_unfit
 from tickcast.clock import Clock
 from tickcast.core.routes import DEFAULT
-from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused
+from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused, TickcastError
 from tickcast.inference.cache import ModelCache
 from tickcast.plugin import Runner
 from tickcast.records import Command, ModelCard
 from tickcast.registry.ledger_rows import PromotionRow
-from tickcast.registry.models import Models
+from tickcast.registry.models import Models, served
 
 Position = tuple[str, int, int]  # topic, partition, next offset
 
@@ -27,12 +28,14 @@ Position = tuple[str, int, int]  # topic, partition, next offset
 class Roster:
     def __init__(
         self, serving: Serving, models: Models, cache: ModelCache, *, thread: EngineThread, units: CommitUnits,
-        clock: Clock, questions_per_s: Callable[[], float],
+        clock: Clock, questions_per_s: Callable[[], float], on_change: Callable[[], None],
     ) -> None:  # fmt: skip
+        """`on_change` is told after each promotion and each rollback."""
         self.models = models
+        self.refused: Counter[str] = Counter()  # what was to serve and does not, by the code of why
         self._serving, self._cache = serving, cache
         self._thread, self._units, self._clock = thread, units, clock
-        self._questions_per_s = questions_per_s
+        self._questions_per_s, self._on_change = questions_per_s, on_change
         self._base = serving.ladder.first.digest if serving.ladder else ""  # that the settings name
         self._log = structlog.get_logger()
 
@@ -41,11 +44,18 @@ class Roster:
         for route, digest in await self.models.routes():
             if self.serving_now().get(route) == digest:
                 continue
-            try:
-                await self._switch(await self._cache.get(digest), route)
-            except (BadModel, BadRequest) as problem:
-                self._log.error("promoted_model_missing", route=route, digest=digest[:12], reason=str(problem))
+            before = served(await self.models.history(DEFAULT))[-2:-1] if route == DEFAULT else []
+            for model in (*before, digest):  # the default's one before stands in for it
+                try:
+                    await self._switch(await self._cache.get(model), route)
+                except (BadModel, BadRequest) as problem:
+                    self.note_refused(problem, route=route, digest=model[:12])
         self._pin()
+
+    def note_refused(self, problem: TickcastError, **what: str) -> None:
+        """The alarm of a model that was to serve; whoever served before it goes on."""
+        self.refused[problem.code] += 1
+        self._log.error("model_refused", code=problem.code, reason=str(problem), **what)
 
     def serving_now(self) -> dict[str, str]:
         """Route -> digest, as the engine has it."""
@@ -68,6 +78,12 @@ class Roster:
         refuse_unfit(card, self._serving.settings, self._serving.features)
         return card.digest, await self._cache.get(card.digest)
 
+    async def adopt(self, card: ModelCard, route: str, *, evidence: Mapping[str, Any], by: str) -> None:
+        """At a start, before the first tick: a registered model that serves elsewhere serves here too."""
+        refuse_unfit(card, self._serving.settings, self._serving.features)
+        positions = await self._switch(await self._cache.get(card.digest), route)
+        await self.models.promote(card.digest, route, by=by, evidence=evidence, positions=positions)
+
     async def promote(
         self, model: str, route: str, *, force: bool, by: str, note: str, command_id: str
     ) -> PromotionRow:
@@ -79,10 +95,12 @@ class Roster:
             raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
         positions = await self._switch(loaded.runner, route)
         await self._units.saved()
-        return await self.models.promote(
+        row = await self.models.promote(
             card.digest, route, by=by, evidence=evidence | {"load_ms": round(loaded.load_ms, 3)}, command_id=command_id,
             positions=positions,
         )  # fmt: skip
+        self._on_change()
+        return row
 
     async def rollback(self, route: str, *, by: str, command_id: str) -> PromotionRow:
         """To what served the route before; a route of its own that had nothing before is taken back."""
@@ -92,7 +110,16 @@ class Roster:
         else:
             positions = await self._switch(await self._cache.get(before), route)
         await self._units.saved()
-        return await self.models.rollback(route, by=by, command_id=command_id, positions=positions)
+        row = await self.models.rollback(route, by=by, command_id=command_id, positions=positions)
+        self._on_change()
+        return row
+
+    async def retain(self) -> None:
+        """The files of old versions go; never those of a model that is loaded, or that ever served."""
+        ladder = self._serving.ladder
+        gone = await self.models.retain([card.digest for card in ladder.cards] if ladder else [])
+        if gone:
+            self._log.info("models_retired", digests=[digest[:12] for digest in gone])
 
     async def _switch(self, runner: Runner, route: str) -> list[Position]:
         await self._thread.call(lambda: self._serving.engine.install(runner))

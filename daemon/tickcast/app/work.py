@@ -22,7 +22,7 @@ from tickcast.control.inbox import Context, Handler
 from tickcast.control.jobs import JobHost
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadData, BadRequest, JobFailed
-from tickcast.job_folder import BARS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
+from tickcast.job_folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
 from tickcast.model_folder import copy_plain_files
 from tickcast.records import JobRow, ModelCard, TrialRow
 from tickcast.registry.store import Store
@@ -56,6 +56,10 @@ class Work:
             start = given.start_with
             order["start"] = {"mode": start.mode, "freeze": [*start.freeze]}
             fills.append(self._model(await self._parts.roster.models.resolve(start.model), START))
+        if names := arguments.members_of(given.params):
+            cards = [await self._parts.roster.models.resolve(name) for name in names]
+            order["params"] = {**given.params, "members": [card.digest for card in cards]}
+            fills += [self._model(card, f"{MEMBERS}/{number}") for number, card in enumerate(cards)]
         return await self._done("train", order, fills, given.resume, context)
 
     async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
@@ -152,7 +156,7 @@ class Work:
         artefacts = self._parts.roster.models.artefacts
 
         def fill(folder: Path) -> None:
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True)
             copy_plain_files(artefacts.open(card.digest), folder / name)
 
         return fill
@@ -169,10 +173,8 @@ class Work:
         return lambda folder: self._stored(folder / BARS, start or 0, EVER_NS if end is None else end, [*given.symbols])
 
     def _stored(self, path: Path, start: int, end: int, symbols: list[str]) -> None:
-        table = self._parts.store.bars_between(start, end, symbols or None)
-        if not table.num_rows:
+        if not self._parts.store.save_bars(path, start, end, symbols or None):
             raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
-        pq.write_table(table, path)
 
 
 def _rows_table(rows: tuple[arguments.Bar, ...]) -> pa.Table:

@@ -29,6 +29,7 @@ Model = Annotated[
     ),
 ]
 OneModel = Annotated[Model, Meta(min_length=1)]
+Members = Annotated[tuple[OneModel, ...], Meta(max_length=16)]
 Route = Annotated[
     str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
 ]
@@ -140,11 +141,17 @@ class Start(Arguments, frozen=True):
 
 
 class Train(Work, frozen=True):
-    """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind."""
+    """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind; `members` among
+    them are names of models.
+    """
 
     kind: Name = "nhits"
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
     start_with: Start | None = None
+
+    def __post_init__(self) -> None:
+        Work.__post_init__(self)
+        members_of(self.params)
 
 
 class Evaluate(Work, frozen=True):
@@ -332,6 +339,14 @@ def _accepted(command: str) -> tuple[type[Arguments], Role]:
             CommandFault.UNKNOWN_COMMAND, f"there is no command '{command}'", remedy=f"there are {', '.join(ACCEPTED)}"
         )
     return ACCEPTED[command]
+
+
+def members_of(params: dict[str, Any]) -> tuple[str, ...]:
+    """The models that a combination is to be made of."""
+    try:
+        return msgspec.convert(params.get("members", ()), Members)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"params.members: {error}") from None
 
 
 def nanoseconds(moment: datetime) -> int:

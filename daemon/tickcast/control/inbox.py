@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -139,6 +139,10 @@ class Inbox:
                 work = await self._queue.get()
                 group.create_task(self._carry_out(work))
                 await work.turn_is_over.wait()
+
+    def renew(self, keys: Keys) -> None:
+        """From now on these are the keys; what was let in by another is carried out all the same."""
+        self._gate = replace(self._gate, keys=keys)
 
     async def receive(self, raw: bytes, at: At) -> None:
         """Returns when the message is needed no more: it is refused, or kept in the ledger."""

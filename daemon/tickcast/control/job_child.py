@@ -38,6 +38,7 @@ TAIL_BYTES = 4_000  # of it that a row carries
 KILLED_WAIT_S = 10.0
 SECOND = 10**9
 EVENT_EVERY_NS = SECOND
+OVER_DISK = "disk"  # why a job was ended
 ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
@@ -51,6 +52,7 @@ class Look(NamedTuple):
 
     progress: dict[str, Any] | None  # the newest line
     alive: bool  # it reported something, or it or a process of its own used processor time
+    disk_bytes: int  # that its folder takes
 
 
 class Ending(NamedTuple):
@@ -102,7 +104,7 @@ class Child:
         alive = bool(lines) or ticks != self._ticks
         self._ticks = ticks
         drop_beginning(self._folder / OUTPUT)
-        return Look(lines[-1] if lines else None, alive)
+        return Look(lines[-1] if lines else None, alive, disk_bytes(self._folder))
 
     def ending(self, stopped_for: str) -> Ending:
         """What became of it; `stopped_for` is why the host ended it, empty where it did not."""
@@ -125,6 +127,8 @@ class Watch:
         now = self._clock.monotonic_ns()
         if look.alive:
             self._heard = now
+        if look.disk_bytes > self._budget.disk_bytes:
+            return OVER_DISK
         if now - self._began > self._budget.wall_s * SECOND:
             return "over_wall"
         return "hung" if now - self._heard > self._budget.silence_s * SECOND else ""
@@ -202,6 +206,16 @@ def keep_end(path: Path) -> None:
                 file.seek(-KEPT_BYTES, os.SEEK_END)
                 end = file.read()
             write_whole(path, end)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Taken by all that lies below; what goes meanwhile counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return total
 
 
 def processor_ticks(pid: int) -> int:

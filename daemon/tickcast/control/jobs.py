@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tickcast.clock import Clock, fresh_id
-from tickcast.control.job_child import Child, Ending, Look, Watch, left_behind, make_folder
+from tickcast.control.job_child import OVER_DISK, Child, Ending, Look, Watch, left_behind, make_folder
 from tickcast.errors import CommandFault, CommandRefused, JobFault, JobRefused, Waiting
 from tickcast.job_folder import ORDER, RESULT, Limits, Result
 from tickcast.records import JobEvent, JobRow
@@ -201,9 +201,12 @@ class JobHost:
 
     async def _supervise(self, job: Job) -> Ending:
         folder = self._folder / job.row.id
-        limits = Limits(parent=os.getpid(), cpu_s=self._budget.cpu_s, memory_bytes=self._budget.memory_bytes)
+        budget = self._budget
+        limits = Limits(
+            parent=os.getpid(), cpu_s=budget.cpu_s, memory_bytes=budget.memory_bytes, disk_bytes=budget.disk_bytes
+        )
         child = await Child.start(folder, self._command, limits)
-        watch = Watch(self._budget, self._clock)
+        watch = Watch(budget, self._clock)
         kill_at: int | None = None
         try:
             while not await child.ended_within(POLL_S):
@@ -213,7 +216,7 @@ class JobHost:
                 now = self._clock.monotonic_ns()
                 if job.stopped_for and kill_at is None:
                     child.ask_to_stop()
-                    kill_at = now + int(self._grace_s * 1e9)
+                    kill_at = now + (0 if job.stopped_for == OVER_DISK else int(self._grace_s * 1e9))
                 if kill_at is not None and now >= kill_at:
                     child.kill()
         finally:

@@ -24,7 +24,7 @@ from tickcast.columns import (
     TickBatch,
 )  # fmt: skip
 from tickcast.core import scoring, windows
-from tickcast.core.asking import Asking, rows_in
+from tickcast.core.asking import Asking, Wanted, rows_in
 from tickcast.core.events import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.core.features import FeatureSet
 from tickcast.core.fold import Adjustments, ClosedBars, Folder, ring_length
@@ -269,12 +269,7 @@ class Engine:
         if not (pending or wanted) or self.ladder is None:
             return
         asked = [self._shed(_join(pending), now_ns)] if pending else []
-        inputs = [*(a.inputs for a in asked), *(w.window.inputs for w in wanted)]
-        models = [*(a.model for a in asked), *(w.model for w in wanted)]
-        together = len(models) > 1
-        raw = self.ladder.ask(
-            Inputs.concat(inputs) if together else inputs[0], np.concatenate(models) if together else models[0]
-        )
+        raw = self.ladder.ask(*_together(asked, wanted))
         at = 0
         for questions in asked:
             at = len(questions.rows)
@@ -349,6 +344,18 @@ class Engine:
             raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
             self.targets(bars.as_of), quantiles, answers.confidence, asked.closed.stamps_ns[rows],
         )  # fmt: skip
+
+
+def _together(asked: list[_Asked], wanted: list[Wanted]) -> tuple[Inputs, I32, I32, I64]:
+    """What the models are asked, which of them, and about which bars; those that somebody asks about are nobody's."""
+    inputs = [*(a.inputs for a in asked), *(w.window.inputs for w in wanted)]
+    nobody = [np.full(len(w), -1, np.int32) for w in wanted]
+    return (
+        Inputs.concat(inputs) if len(inputs) > 1 else inputs[0],
+        np.concatenate([*(a.model for a in asked), *(w.model for w in wanted)]),
+        np.concatenate([*(a.closed.bars.symbol[a.rows] for a in asked), *nobody]),
+        np.concatenate([*(a.closed.bars.ordinal[a.rows] for a in asked), *nobody]),
+    )
 
 
 def _join(pending: list[_Asked]) -> _Asked:

@@ -1,5 +1,5 @@
 """The Ladder: the models of a deployment, best first, and the one call that asks them. A model that gives something
-unusable is replaced by last value for that question, and the forecast says so.
+unusable is replaced for that question by the one that was first before it, else by last value; the forecast says so.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tickcast.columns import F64, I32, I64, U8, Inputs
 from tickcast.compiled import lean_njit
 from tickcast.core.questions import NOBODY, choose_rungs, id_seeds, numbers_of
 from tickcast.errors import BadModel, BadOutput, BadRequest, Quality
-from tickcast.plugin import Runner, Stepped
+from tickcast.plugin import Following, Runner, Stepped
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
@@ -45,6 +45,7 @@ class Ladder:
             self.add(runner)
         self._last = self.number(last_value.card.digest)
         self._order = list(range(len(runners)))
+        self._firsts = [0]  # who was tried first, the newest last: the one before stands in for it
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
         self._largest = LARGEST_LOG_MOVE if settings.forecast.transform == "log_return" else LARGEST_MOVE
         self._shape = (settings.forecast.horizon, len(settings.forecast.quantiles))
@@ -80,7 +81,13 @@ class Ladder:
         return choose_rungs([(i, self.cards[i].need_bars) for i in self._order], bars_held)
 
     def prefer(self, number: int) -> None:
-        """Try this model first; the rungs stay behind it, and another net that was first goes."""
+        """Try this model first; the rungs stay behind it. Another net that was first only stands in where this one
+        fails; going back to one that was first before takes those after it away.
+        """
+        if number in self._firsts:
+            del self._firsts[self._firsts.index(number) + 1 :]
+        else:
+            self._firsts.append(number)
         rungs = [i for i in self._order if i != number and self.cards[i].kind in RUNGS]
         self._order = [number, *rungs]
 
@@ -94,34 +101,54 @@ class Ladder:
         carried = {str(i): State(r.state()) for i, r in enumerate(self.runners) if isinstance(r, Stepped)}
         state = State.join(carried)
         state.facts["models"], state.facts["order"] = [card.digest for card in self.cards], [*self._order]
+        state.facts["firsts"] = [*self._firsts]
         return state
 
     def resume(self, state: State) -> None:
         """Put back what `snapshot` gave: open questions and figures know a model by its number."""
         ours = numbers_of(state.facts["models"], self.cards)
-        self._order = ours[state.facts["order"]].tolist()
+        self._order, self._firsts = (ours[state.facts[name]].tolist() for name in ("order", "firsts"))
         for theirs, number in enumerate(ours):
             runner = self.runners[number]
             if isinstance(runner, Stepped):
                 runner.set_state({name: array.copy() for name, array in state.part(str(theirs)).arrays.items()})
 
-    def ask(self, inputs: Inputs, model: I32) -> Raw:
-        """One call per model for all of its questions."""
+    def ask(self, inputs: Inputs, model: I32, symbol: I32, ordinal: I64) -> Raw:
+        """One call per model for all of its questions. `symbol` and `ordinal` are those of the newest bar of each, for
+        models that follow a symbol bar by bar; symbol -1 = nobody's, asked beside the ticks."""
         moves = np.empty((len(inputs), *self._shape))
         answered = model.copy()
         rung, flags = self._rungs[model], np.zeros(len(inputs), np.uint8)
+        raw = Raw(moves, answered, rung, flags)
         for code in model[:1] if (model == model[:1]).all() else np.unique(model):
             rows = np.flatnonzero(model == code)
             whole = len(rows) == len(inputs)
-            said = self._predict(self.runners[code], inputs if whole else inputs.take(rows))
+            own = inputs if whole else inputs.take(rows)
+            said = self._say(self.runners[code], own, symbol[rows], ordinal[rows])
             bad = rows if said is None else rows[self._unusable(said)]
             if said is not None:
                 moves[slice(None) if whole else rows] = said
             if len(bad):
+                bad = self._let_stand_in(int(code), bad, inputs, raw)
+            if len(bad):
                 moves[bad] = self._last_value(inputs.take(bad))
                 answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
                 flags[bad] = Quality.FALLBACK
-        return Raw(moves, answered, rung, flags)
+        return raw
+
+    def _let_stand_in(self, code: int, bad: I64, inputs: Inputs, raw: Raw) -> I64:
+        """Who was first before `code` answers where that failed; returns the rows where neither is any use."""
+        before = self._firsts[-2] if code == self._firsts[-1] and len(self._firsts) > 1 else code
+        if before == code or self.cards[before].need_bars > self.cards[code].need_bars:
+            return bad
+        said = self._predict(self.runners[before], inputs.take(bad))
+        if said is None:
+            return bad
+        fits = ~self._unusable(said)
+        rows = bad[fits]
+        raw.moves[rows], raw.model[rows], raw.rung[rows] = said[fits], before, self._rungs[before]
+        raw.flags[rows] = Quality.FALLBACK
+        return bad[~fits]
 
     def ask_other(self, runner: Runner, inputs: Inputs) -> Raw:
         """A model that is not of the ladder; BadOutput where its answer cannot be used."""
@@ -143,6 +170,28 @@ class Ladder:
         unusable = np.empty(len(moves), np.bool_)
         find_unusable(moves, self._largest, unusable)
         return unusable
+
+    def _say(self, runner: Runner, inputs: Inputs, symbol: I32, ordinal: I64) -> F64 | None:
+        """As `_predict`; a model that follows symbols is told whose bars these are, where they are somebody's."""
+        if not isinstance(runner, Following):
+            return self._predict(runner, inputs)
+        theirs = symbol >= 0
+        if theirs.all():
+            return self._follow(runner, inputs, symbol, ordinal)
+        moves = np.empty((len(inputs), *self._shape))
+        followed = self._follow(runner, inputs.take(theirs), symbol[theirs], ordinal[theirs])
+        for rows, said in ((theirs, followed), (~theirs, self._predict(runner, inputs.take(~theirs)))):
+            if said is None:
+                return None
+            moves[rows] = said
+        return moves
+
+    def _follow(self, runner: Following, inputs: Inputs, symbol: I32, ordinal: I64) -> F64 | None:
+        try:
+            said = runner.follow(inputs, symbol, ordinal, tile=self._tile)
+        except Exception:  # as in `_predict`
+            return None
+        return said[:, : self._shape[0]].astype(np.float64, order="C")
 
     def _predict(self, runner: Runner, inputs: Inputs) -> F64 | None:
         """None where the model raised: any plugin may, and serving goes on."""

@@ -2,16 +2,18 @@
 and never unpickles: a folder holds JSON, safetensors and ONNX only.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from tickcast.columns import Inputs
+from tickcast.columns import F32, Inputs
 from tickcast.errors import BadModel
 from tickcast.inference.onnx import TILE, OnnxRunner
-from tickcast.model_folder import AGAIN, CARD, FRAMEWORK, PROBE, read_card, verify
+from tickcast.inference.stepping import StepRunner
+from tickcast.model_folder import AGAIN, CARD, FRAMEWORK, PROBE, STEP_GRAPH, read_card, verify
 from tickcast.plugin import Runner
 
 TOLERANCE = 1e-3  # of a one-bar move: what another CPU's arithmetic may differ by from the one that fitted
@@ -23,12 +25,17 @@ def open_model(folder: Path, *, tile: int = TILE) -> Runner:
     verify(folder, card)
     if card.framework != FRAMEWORK:
         raise BadModel(f"{folder / CARD}: framework '{card.framework}' cannot be served", remedy=f"known: {FRAMEWORK}")
-    runner = OnnxRunner(folder, card, tile=tile)
-    _check_answer(runner, folder)
+    if STEP_GRAPH in card.artefacts:
+        steps = StepRunner(folder, card, tile=tile)
+        _check_answer(steps, steps.from_nothing, folder)
+        runner: OnnxRunner = steps
+    else:
+        runner = OnnxRunner(folder, card, tile=tile)
+    _check_answer(runner, runner.predict, folder)
     return runner
 
 
-def _check_answer(runner: Runner, folder: Path) -> None:
+def _check_answer(runner: Runner, predict: Callable[[Inputs], F32], folder: Path) -> None:
     """The first prediction warms the runtime up and must repeat the answer that was noted when the folder was made."""
     path = folder / PROBE
     if PROBE not in runner.card.artefacts:
@@ -40,7 +47,7 @@ def _check_answer(runner: Runner, folder: Path) -> None:
     except (OSError, SafetensorError, KeyError) as error:
         raise BadModel(f"{path} cannot be read: {error}", remedy=AGAIN) from None
     try:
-        answer = runner.predict(inputs)
+        answer = predict(inputs)
     except Exception as error:  # the runtime raises its own C++ errors where graph and card are of different shapes
         raise BadModel(f"{folder}: the graph does not take what its card says: {error}", remedy=AGAIN) from error
     if answer.shape != expected.shape or not np.isfinite(answer).all() or (np.diff(answer, axis=2) < 0).any():

@@ -24,16 +24,7 @@ class OnnxRunner:
 
     def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
         self.card, self._tile = card, tile
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        path = folder / GRAPH
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime raises its own C++ errors
-            raise BadModel(f"{path} cannot be loaded: {error}", remedy="fit the model again") from error
+        self._session = open_session(folder / GRAPH)
         self._wanted = [node.name for node in self._session.get_inputs()]
 
     def predict(self, inputs: Inputs) -> F32:
@@ -52,3 +43,15 @@ class OnnxRunner:
     def _ask(self, inputs: Inputs) -> F32:
         answer: F32 = self._session.run(None, {name: getattr(inputs, name) for name in self._wanted})[0]
         return answer
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises its own C++ errors
+        raise BadModel(f"{path} cannot be loaded: {error}", remedy="fit the model again") from error

@@ -1,26 +1,32 @@
 """A model as records of the compacted topic `models`, and back. It reads and writes no topic.
 
-Keys: `NAME/SHA256/CHUNK.CHUNKS` holds a piece of a file, `NAME` the card of the model that serves under this name,
-written after its pieces, `@ROUTE` which model has a route. A record without a value takes its key back.
+Keys: `NAME/SHA256/CHUNK.CHUNKS` holds a piece of a file, `NAME/DIGEST` the card of a model, written after its pieces,
+`@ROUTE` which model has a route. A record without a value takes its key back.
 """
 
+import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from tickcast.errors import BadModel, ModelFault, ModelRefused
-from tickcast.model_folder import CARD, MAX_CARD_BYTES, NAME, file_sha256, parse_card, read_card
+from tickcast.model_folder import CARD, MAX_CARD_BYTES, MAX_FILES, NAME, file_sha256, parse_card, read_card
 from tickcast.records import ModelCard
 
 CHUNK_BYTES = 512 << 10  # a broker takes a message of 1 MB by default
 MAX_CHUNK_BYTES = 8 << 20  # what is accepted from others
 MAX_HELD_BYTES = 2 << 30  # of pieces, on disk
 PIECE = re.compile(r"([^/]+)/([0-9a-f]{64})/(\d{1,6})\.(\d{1,6})")
+CARD_KEY = re.compile(r"([^/]+)/([0-9a-f]{64})")
 ROUTE = "@"
+ROUTE_SCHEMA = 1
+
+Record = tuple[str, bytes | None]  # key and value
 
 
 class Routed(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +35,7 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     digest: str
     at_ns: int
-    schema: int = 1
+    schema: int = ROUTE_SCHEMA
 
 
 class Piece(NamedTuple):
@@ -44,27 +50,36 @@ def messages(folder: Path) -> Iterator[tuple[str, bytes]]:
     card = read_card(folder)
     for name, sha256 in sorted(card.artefacts.items()):
         path = folder / name
-        count = _count(path.stat().st_size)
+        count = max(1, -(-path.stat().st_size // CHUNK_BYTES))
         with path.open("rb") as file:
             for number in range(count):
                 yield f"{card.name}/{sha256}/{number}.{count}", file.read(CHUNK_BYTES)
-    yield card.name, (folder / CARD).read_bytes()
+    yield f"{card.name}/{card.digest}", (folder / CARD).read_bytes()
 
 
-def keys(folder: Path) -> list[str]:
-    """Of all its records, the card's last: without a value each is its tombstone. Take back no piece that a model
-    which stays has too.
-    """
-    card = read_card(folder)
-    sizes = {sha256: (folder / name).stat().st_size for name, sha256 in sorted(card.artefacts.items())}
-    pieces = [(sha256, number, _count(size)) for sha256, size in sizes.items() for number in range(_count(size))]
-    return [*(f"{card.name}/{sha256}/{number}.{count}" for sha256, number, count in pieces), card.name]
+def route_message(routed: Routed) -> tuple[str, bytes]:
+    return f"{ROUTE}{routed.route}", msgspec.json.encode(routed)
 
 
-def route_message(route: str, digest: str | None, at_ns: int) -> tuple[str, bytes | None]:
-    """Who has the route since then; its tombstone where nobody has."""
-    value = None if digest is None else msgspec.json.encode(Routed(route=route, digest=digest, at_ns=at_ns))
-    return f"{ROUTE}{route}", value
+def changes(folders: Iterable[Path], routes: Iterable[Routed], held: Mapping[str, str]) -> Iterator[Record]:
+    """What makes a topic that holds `held` hold these models and routes and nothing else; tombstones come last."""
+    wanted = set()
+    for key, value in chain(chain.from_iterable(map(messages, folders)), map(route_message, routes)):
+        wanted.add(key)
+        if held.get(key) != _fingerprint(value):
+            yield key, value
+    for key in sorted(held.keys() - wanted):
+        yield key, None
+
+
+def hold(held: dict[str, str], key: str, value: bytes | None) -> None:
+    """Note a record that the topic has now. Keys of another shape are nobody's business here: they stay as they are."""
+    if not (key.startswith(ROUTE) or _card_key(key) or PIECE.fullmatch(key)):
+        return
+    if value is None:
+        held.pop(key, None)
+    else:
+        held[key] = _fingerprint(value)
 
 
 Held = dict[tuple[int, int], int]  # number and count of a piece -> its bytes
@@ -77,33 +92,36 @@ class Assembler:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder = folder
-        self._cards: dict[str, tuple[ModelCard, bytes]] = {}  # by name; they wait for pieces
+        self._cards: dict[str, tuple[ModelCard, bytes]] = {}  # by digest
         self._files: dict[tuple[str, str], Held] = {}  # by name and SHA-256, the oldest first
         self.routes: dict[str, str] = {}  # route -> digest, as the topic says
 
-    def take(self, key: str, value: bytes | None) -> Path | None:
-        """One record. The folder of the model that it makes whole, for `register`; remove it afterwards.
-
-        ModelRefused(bad_model_record) or BadModel: the record is left out, or the pieces of a damaged file are.
-        """
+    def take(self, key: str, value: bytes | None) -> None:
+        """One record; the last of a key counts. ModelRefused(bad_model_record) or BadModel: it is left out."""
         if key.startswith(ROUTE):
             self._take_route(key[len(ROUTE) :], value)
-            return None
-        if NAME.fullmatch(key):
-            return self._take_card(key, value)
-        piece = _piece_of(key)
-        if value is None:
-            self._drop(piece)
-            return None
-        self._hold(piece, value)
-        return self._whole(piece.name)
+        elif (of_card := _card_key(key)) is not None:
+            self._take_card(*of_card, value)
+        elif value is None:
+            self._drop(_piece_of(key))
+        else:
+            self._hold(_piece_of(key), value)
 
-    def waiting(self) -> dict[str, list[str]]:
-        """Digest of each model that is not whole -> the SHA-256 of the files that lack pieces."""
-        return {
-            card.digest: [sha256 for sha256 in card.artefacts.values() if not self._count(name, sha256)]
-            for name, (card, _) in self._cards.items()
-        }
+    def assemble(self, digest: str) -> Path:
+        """The folder of that model, for `register`; it goes with the assembler's own.
+
+        ModelRefused(bad_model_record): the card or a piece is not here. BadModel: the pieces are not the card's files.
+        """
+        if digest not in self._cards:
+            raise _refused(f"there is no card of {digest[:12]}")
+        card, raw = self._cards[digest]
+        folder = self._folder / f"model-{digest}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file, sha256 in card.artefacts.items():
+            self._join(card.name, sha256, folder / file)
+        (folder / CARD).write_bytes(raw)
+        return folder
 
     def _take_route(self, route: str, value: bytes | None) -> None:
         if value is None:
@@ -113,21 +131,22 @@ class Assembler:
             routed = msgspec.json.decode(value, type=Routed)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _refused(f"the record of route {route[:80]}: {error}") from None
-        if routed.route != route:
-            raise _refused(f"the record of route {route[:80]} is about {routed.route[:80]}")
+        if (routed.route, routed.schema) != (route, ROUTE_SCHEMA):
+            raise _refused(f"the record of route {route[:80]} is of {routed.route[:80]}, schema {routed.schema}")
         self.routes[route] = routed.digest
 
-    def _take_card(self, name: str, value: bytes | None) -> Path | None:
+    def _take_card(self, name: str, digest: str, value: bytes | None) -> None:
         if value is None:
-            self._cards.pop(name, None)
-            return None
+            self._cards.pop(digest, None)
+            return
         if len(value) > MAX_CARD_BYTES:
             raise _refused(f"the card of {name} is larger than {MAX_CARD_BYTES} bytes")
         card = parse_card(value, f"the card of {name}")
-        if card.name != name:
-            raise _refused(f"the card of {name} is of {card.name[:80]}")
-        self._cards[name] = card, value
-        return self._whole(name)
+        if (card.name, card.digest) != (name, digest):
+            raise _refused(f"the card of {name} is of {card.name[:80]}, {card.digest[:12]}")
+        if len(card.artefacts) > MAX_FILES:
+            raise _refused(f"{name} has more than {MAX_FILES} files")
+        self._cards[digest] = card, value
 
     def _hold(self, piece: Piece, value: bytes) -> None:
         if len(value) > MAX_CHUNK_BYTES:
@@ -139,8 +158,8 @@ class Assembler:
         self._make_room(at)
 
     def _make_room(self, coming: tuple[str, str]) -> None:
-        """Pieces stay also when their model is whole, for its next version may share them; the oldest go first."""
-        wanted = {(name, sha256) for name, (card, _) in self._cards.items() for sha256 in card.artefacts.values()}
+        """What no card asks for goes first, the oldest of it before the others."""
+        wanted = {(card.name, sha256) for card, _ in self._cards.values() for sha256 in card.artefacts.values()}
         strays = [at for at in self._files if at not in wanted and at != coming]
         while sum(sum(held.values()) for held in self._files.values()) > MAX_HELD_BYTES:
             if not strays:
@@ -153,36 +172,23 @@ class Assembler:
         if held.pop((piece.number, piece.pieces), None) is not None:
             (self._place(piece.name, piece.sha256) / f"{piece.number}.{piece.pieces}").unlink()
 
-    def _whole(self, name: str) -> Path | None:
-        """The model of that name as a folder, where card and pieces are here."""
-        if name not in self._cards:
-            return None
-        card, raw = self._cards[name]
-        if not all(self._count(name, sha256) for sha256 in card.artefacts.values()):
-            return None
-        folder = self._folder / f"model-{card.digest}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for file, sha256 in card.artefacts.items():
-            self._join(name, sha256, folder / file)
-        (folder / CARD).write_bytes(raw)
-        del self._cards[name]
-        return folder
-
     def _join(self, name: str, sha256: str, target: Path) -> None:
-        count = self._count(name, sha256)
-        with target.open("wb") as file:
-            for number in range(count):
-                file.write((self._place(name, sha256) / f"{number}.{count}").read_bytes())
-        if file_sha256(target) != sha256:
-            self._forget(name, sha256)
-            raise BadModel(f"the pieces of {name}'s {sha256[:12]} are not of that SHA-256", remedy="publish it again")
+        counts = self._counts(name, sha256)
+        if not counts:
+            raise _refused(f"pieces of {name}'s {sha256[:12]} are missing")
+        for count in counts:
+            with target.open("wb") as file:
+                for number in range(count):
+                    file.write((self._place(name, sha256) / f"{number}.{count}").read_bytes())
+            if file_sha256(target) == sha256:
+                return
+        raise BadModel(f"the pieces of {name}'s {sha256[:12]} are not of that SHA-256", remedy="publish it again")
 
-    def _count(self, name: str, sha256: str) -> int:
-        """In how many pieces the file is here; 0 = one is missing."""
+    def _counts(self, name: str, sha256: str) -> list[int]:
+        """In how many pieces the file is here whole; somebody may have cut it otherwise before."""
         held = self._files.get((name, sha256), {})
         counts = sorted({count for _, count in held})
-        return next((count for count in counts if all((number, count) in held for number in range(count))), 0)
+        return [count for count in counts if all((number, count) in held for number in range(count))]
 
     def _forget(self, name: str, sha256: str) -> None:
         self._files.pop((name, sha256), None)
@@ -190,6 +196,12 @@ class Assembler:
 
     def _place(self, name: str, sha256: str) -> Path:
         return self._folder / f"{sha256}-{name}"
+
+
+def _card_key(key: str) -> tuple[str, str] | None:
+    """Name and digest."""
+    found = CARD_KEY.fullmatch(key)
+    return (found[1], found[2]) if found is not None and NAME.fullmatch(found[1]) else None
 
 
 def _piece_of(key: str) -> Piece:
@@ -202,8 +214,8 @@ def _piece_of(key: str) -> Piece:
     return piece
 
 
-def _count(size: int) -> int:
-    return max(1, -(-size // CHUNK_BYTES))
+def _fingerprint(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()
 
 
 def _refused(message: str) -> ModelRefused:

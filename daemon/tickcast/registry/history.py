@@ -1,15 +1,21 @@
-"""Reads back what a restart or training needs: bars, and where event time stood. It never writes, nor decides."""
+"""Reads back what a restart or training needs: bars, and where event time stood. It changes nothing, nor decides."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Source
+from tickcast.errors import BadData
 from tickcast.symbols import SymbolTable
 
+CHUNK_ROWS = 100_000  # read at once where all would be too much
 NEAR_BARS = 4  # the tail is sought within so many times the wanted bars; for symbols still short, everywhere
 EVER = -(1 << 63)
 
@@ -38,10 +44,18 @@ FROM bars JOIN ({OWN}) own USING (source_topic, source_partition) WHERE source_o
 """
 MARKS = "SELECT source_topic, source_partition, watermark_ns, next_offset FROM watermarks ORDER BY next_offset"
 SPAN = """
-SELECT * FROM bars
+SELECT * FROM {bars}
 WHERE as_of_ns >= $from AND as_of_ns < $to AND ($symbols IS NULL OR list_contains($symbols, symbol))
+{once}
 ORDER BY symbol, as_of_ns, tie
 """
+ARCHIVED = """
+SELECT file FROM archive_files
+WHERE table_name = 'bars' AND slice[1:10] BETWEEN $first AND $last ORDER BY slice, part
+"""
+WITH_ARCHIVED = "(SELECT * FROM bars UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = true))"
+ONCE = """QUALIFY row_number() OVER (PARTITION BY symbol, as_of_ns, tie ORDER BY source_offset, ordinal) = 1
+"""  # a bar that was read again after its day had left is in both
 
 
 class Mark(NamedTuple):
@@ -95,9 +109,53 @@ def bars_tail(
     return _batch(pa.concat_tables([_only(near, done), far]), symbols)
 
 
-def bars_between(cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None) -> pa.Table:
-    """Bars with from_ns <= as_of < to_ns, of these symbols or all, sorted by symbol and time."""
-    return _table(cursor, SPAN, {"from": from_ns, "to": to_ns, "symbols": symbols})
+def bars_between(
+    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, *, archive: Path
+) -> pa.Table:
+    """Bars with from_ns <= as_of < to_ns, of these symbols or all, sorted by symbol and time; those of days that have
+    left for the archive among them.
+    """
+    with _span(cursor, from_ns, to_ns, symbols, archive) as found:
+        return found.to_arrow_table()
+
+
+def save_bars(
+    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, *, archive: Path, path: Path
+) -> int:
+    """What `bars_between` gives as a Parquet file, a part at a time; returns how many bars."""
+    with _span(cursor, from_ns, to_ns, symbols, archive) as found:
+        reader = found.to_arrow_reader(CHUNK_ROWS)
+        with pq.ParquetWriter(path, reader.schema) as writer:
+            rows = 0
+            for batch in reader:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+    return rows
+
+
+@contextmanager
+def _span(
+    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, archive: Path
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """In one transaction: a day that leaves the table meanwhile is read from it."""
+    cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+    try:
+        files = cursor.execute(ARCHIVED, {"first": _day(from_ns), "last": _day(to_ns)}).fetchall()
+        quoted = ", ".join("'" + str(archive / "bars" / Path(name).name).replace("'", "''") + "'" for (name,) in files)
+        bars, once = (WITH_ARCHIVED.format(files=quoted), ONCE) if files else ("bars", "")
+        sql = SPAN.format(bars=bars, once=once)
+        yield cursor.sql(sql, params={"from": from_ns, "to": to_ns, "symbols": symbols})
+    except duckdb.IOException as error:
+        raise BadData(
+            f"a file of the archive cannot be read: {error}", remedy="put it back, or ask for bars of a later time"
+        ) from None
+    finally:
+        cursor.rollback()
+
+
+def _day(ns: int) -> str:
+    """As slices of the archive are named."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=max(ns, 0) // 10**9)).strftime("%Y-%m-%d")
 
 
 def _own(parts: Mapping[Source, Part]) -> dict[str, object]:

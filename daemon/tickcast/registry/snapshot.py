@@ -20,7 +20,7 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
-FORMAT = 3  # raised whenever a part of the engine remembers something else; a test holds the layout
+FORMAT = 4  # raised whenever a part of the engine remembers something else; a test holds the layout
 MAGIC = b"tickcast"
 HEAD = struct.Struct("<8sII")  # magic, format, bytes of the JSON after it
 ALIGN, DIGEST_BYTES = 64, 32

@@ -121,8 +121,18 @@ class Store:
         return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count, parts))
 
     def bars_between(self, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> pa.Table:
-        """Stored bars of a span of event time, for training and checks. Blocks."""
-        return self._with_cursor(lambda cursor: history.bars_between(cursor, from_ns, to_ns, symbols))
+        """Bars of a span of event time, stored and archived; see history.bars_between. Blocks."""
+        archive = archive_folder(self._settings)
+        return self._with_cursor(partial(
+            history.bars_between, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive
+        ))  # fmt: skip
+
+    def save_bars(self, path: Path, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> int:
+        """The same as a file, for training, in little memory; returns how many. Blocks."""
+        archive = archive_folder(self._settings)
+        return self._with_cursor(partial(
+            history.save_bars, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive, path=path
+        ))  # fmt: skip
 
     async def close(self) -> None:
         """Waits for what is being written, breaks off what is being read, and lets the file go."""

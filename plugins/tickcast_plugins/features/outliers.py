@@ -96,6 +96,21 @@ def density_flags(bars, symbol, ordinal, length, eps, least, out):  # type: igno
         out[i, 0] = is_noise(moves, moves[length - 1], radius, least)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def anomaly_scores(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped-def]
+    """How far the newest log return lies from the median, in robust standard deviations; 0 where these are 0."""
+    scratch, ascending, distances = np.empty(2 * length + 1), np.empty(length), np.empty(length)
+    for i in range(len(symbol)):
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        sort_into(moves, ascending)
+        center = quantile(ascending, 0.5)
+        for j in range(length):
+            distances[j] = abs(moves[j] - center)
+        sort_into(distances, ascending)
+        spread = NORMAL_MAD * quantile(ascending, 0.5)
+        out[i, 0] = distances[length - 1] / spread if spread > 0.0 else 0.0
+
+
 class Robust:
     """(newest - median) / interquartile range of the window; 0 where that is 0."""
 
@@ -140,3 +155,17 @@ class DensityOutlier:
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         density_flags(bars, symbol, ordinal, self._window, self._eps, self._least, out)
+
+
+class AnomalyScore:
+    """How far the newest log return lies from the window's median, in units of 1.4826 MAD; 0 where that is 0."""
+
+    version = 1
+
+    def __init__(self, *, window: int = 48) -> None:
+        self._window = parameters.bars("window", window, least=4, most=LONGEST_RANKED)
+        self.names = (f"anomaly_score_{window}",)
+        self.lookback = lookback_of(LOG_RETURN, window)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        anomaly_scores(bars, symbol, ordinal, self._window, out)

@@ -1,13 +1,18 @@
 """What a feature's parameters may be: each check gives the value back or refuses it by name. It computes no feature."""
 
+import hashlib
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
+from tickcast.columns import F64
 from tickcast.errors import BadSettings
 from tickcast_plugins.features.series import SERIES
 
 MOST_BARS = 10_000  # every symbol's ring holds at least as many bars as the longest lookback
 LONGEST_SPAN = 1_000  # a recursive feature reads 8 times its span
+MOST_LEARNT = 1e6  # learnt numbers are in units of a window's own moves
 
 
 def bars(name: str, value: Any, *, least: int = 1, most: int = MOST_BARS) -> int:
@@ -44,3 +49,27 @@ def series(value: Any) -> int:
 def suffix(of: str, usual: str) -> str:
     """Tells a channel of another series than the usual one from it."""
     return "" if of == usual else f"_{of}"
+
+
+def learnt(name: str, value: Any, *, shape: tuple[int, ...]) -> F64:
+    """Numbers that `tickcast learn` fitted, as a list or a list of equally long ones; -1 in `shape` = one or more."""
+    try:
+        found = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    fits = found.ndim == len(shape) and found.size > 0
+    if not fits or any(wanted not in (-1, there) for wanted, there in zip(shape, found.shape)):
+        form = " x ".join("n" if wanted == -1 else str(wanted) for wanted in shape)
+        raise BadSettings(f"{name} must be {form} numbers", remedy="`tickcast learn` prints the whole entry")
+    if not np.isfinite(found).all() or np.abs(found).max() > MOST_LEARNT:
+        raise BadSettings(f"{name} must be finite numbers, none beyond {MOST_LEARNT:g}")
+    return found
+
+
+def fingerprint(learnt_to_ns: Any, *values: F64) -> str:
+    """A part of the channels' names: a model that was fitted on other learnt numbers then refuses to serve."""
+    if not isinstance(learnt_to_ns, int) or isinstance(learnt_to_ns, bool) or learnt_to_ns <= 0:
+        raise BadSettings(f"learnt_to_ns must be the time of the last bar learnt from, not {learnt_to_ns!r}",
+                          remedy="`tickcast learn` prints the whole entry")  # fmt: skip
+    said = b"".join(np.ascontiguousarray(value, "<f8").tobytes() for value in values)
+    return hashlib.sha256(said).hexdigest()[:6]

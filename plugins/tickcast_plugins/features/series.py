@@ -79,3 +79,21 @@ def values_of(series, column, base, ordinal, length, wrap, scratch):  # type: ig
     moves = scratch[:length]
     log_moves(run(column, base, ordinal, length + 1, wrap, scratch[length:]), moves)
     return moves
+
+
+@njit(cache=True, nogil=True)
+def scaled_moves(close, base, ordinal, length, wrap, scratch):  # type: ignore[no-untyped-def]
+    """The last log returns in units of their root mean square, and that; zeros where the close never moved.
+
+    `scratch` is as for `values_of`, which may give a view of the bars and so nothing that can be written to.
+    """
+    moves = scratch[:length]
+    log_moves(run(close, base, ordinal, length + 1, wrap, scratch[length:]), moves)
+    squares = 0.0
+    for j in range(length):
+        squares += moves[j] * moves[j]
+    size = np.sqrt(squares / length)
+    if size > 0.0:
+        for j in range(length):
+            moves[j] /= size
+    return moves, size

@@ -1,6 +1,7 @@
-"""What every classical model shares: its sample of the history, conformal widths, files, and the graph that serves.
+"""What every classical model shares: its sample of the history, files, and the graph that serves; and, of those that
+answer with a point, conformal widths.
 
-The point, which is the median, is learnt in one-bar moves of its window, so one model serves every symbol. The other
+All is learnt in one-bar moves of a window, so one model serves every symbol. The point is the median; the other
 quantiles are as far from it as those of its errors over the calibration part, step by step. The daemon serves
 `model.onnx` and never imports a library that fitted it.
 """
@@ -34,8 +35,8 @@ class Sample(NamedTuple):
     y: F64  # [N, H]
 
 
-class Classical(ABC):
-    """A plugin.Model whose point is a function of one row. Subclasses learn arrays and say how they answer."""
+class RowModel(ABC):
+    """A plugin.Model that answers from one row. Subclasses learn arrays and say how they answer."""
 
     kind = ""
     device = "cpu"
@@ -59,12 +60,16 @@ class Classical(ABC):
         """The arrays that answer; what is worth telling a reader of the card goes to `note`."""
 
     @abstractmethod
-    def point(self, x: F32) -> F64:
-        """[N, H]: the moves after the rows `x`."""
+    def quantiles(self, x: F32) -> F32:
+        """[N, H, Q]: of the moves after the rows `x`."""
 
     @abstractmethod
-    def point_nodes(self, g: Graph, x: str) -> str:
-        """As `point`, in the graph, in single precision."""
+    def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
+        """As `quantiles`, in the graph, in single precision; and the probabilities of classes, empty without labels."""
+
+    @abstractmethod
+    def fits(self, arrays: Arrays) -> bool:
+        """Whether loaded arrays are those that a model of this card needs."""
 
     def basis(self) -> F64 | None:
         """[L, P]: what it sees of the moves; None is all of them."""
@@ -86,12 +91,6 @@ class Classical(ABC):
         validation = self._sample(dataset, self.pick(dataset, dataset.parts.validation), "validation")
         self.note(f"fitted on {len(train.x)} windows")
         self.arrays |= self.learn(train, validation, report)
-        rows = dataset.parts.calibration
-        rows = rows[np.linspace(0, len(rows) - 1, min(CALIBRATION_ROWS, len(rows))).astype(np.int64)]
-        known = self._sample(dataset, rows, "calibration")
-        errors = np.quantile(known.y - self.point(known.x), self.card.levels, axis=0).T  # [H, Q]
-        median = self.card.levels.index(0.5)  # it stays the point: the drift of one part tells nothing of the next
-        self.arrays["widths"] = (errors - errors[:, median : median + 1]).astype(np.float32)
 
     def note(self, text: str) -> None:
         """Goes into the card's description."""
@@ -102,28 +101,25 @@ class Classical(ABC):
         out = np.empty((len(inputs), self.card.horizon, len(self.card.levels)), np.float32)
         for first in range(0, len(inputs), TILE):
             x, scale = self._row().rows(inputs.take(slice(first, first + TILE)))
-            point = self.point(x).astype(np.float32)
-            out[first : first + TILE] = (point[:, :, None] + self.arrays["widths"]) * scale[:, :, None]
+            out[first : first + TILE] = self.quantiles(x) * scale[:, :, None]
         return out
 
     def save(self, folder: Path) -> None:
         save_file({name: np.ascontiguousarray(array) for name, array in self.arrays.items()}, folder / WEIGHTS)
         g = Graph()
         x, scale = self._row().nodes(g)
-        last = g.constant([2], np.int64)
-        point = g.add("Unsqueeze", self.point_nodes(g, x), last)
-        quantiles = g.add("Add", point, g.constant(self.arrays["widths"]))
-        quantiles = g.add("Mul", quantiles, g.add("Unsqueeze", scale, last))
-        (folder / MODEL).write_bytes(g.model(self.card, quantiles))
+        quantiles, probs = self.answer_nodes(g, x)
+        quantiles = g.add("Mul", quantiles, g.add("Unsqueeze", scale, g.constant([2], np.int64)))
+        (folder / MODEL).write_bytes(g.model(self.card, quantiles, probs))
 
     def load(self, folder: Path) -> None:
         try:
-            self.arrays = load_file(folder / WEIGHTS)
+            arrays = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise BadModel(f"{folder / WEIGHTS} cannot be read: {error}", remedy="fit the model again") from error
-        widths = self.arrays.get("widths")
-        if widths is None or widths.shape != (self.card.horizon, len(self.card.levels)):
+        if not self.fits(arrays):
             raise BadModel(f"{folder / WEIGHTS} does not fit its card", remedy="fit the model again")
+        self.arrays = arrays
 
     def _row(self) -> Row:
         if not self.arrays:
@@ -143,6 +139,39 @@ class Classical(ABC):
         if not sum(map(len, xs)):
             raise BadData(f"no window of the {part} part ever moved", remedy="give a history of prices that change")
         return Sample(np.concatenate(xs), np.concatenate(ys))
+
+
+class Classical(RowModel):
+    """One that answers with a point, and around it as far as it errs."""
+
+    @abstractmethod
+    def point(self, x: F32) -> F64:
+        """[N, H]: the moves after the rows `x`."""
+
+    @abstractmethod
+    def point_nodes(self, g: Graph, x: str) -> str:
+        """As `point`, in the graph, in single precision."""
+
+    def fit(self, dataset: Any, report: Report) -> None:
+        super().fit(dataset, report)
+        rows = dataset.parts.calibration
+        rows = rows[np.linspace(0, len(rows) - 1, min(CALIBRATION_ROWS, len(rows))).astype(np.int64)]
+        known = self._sample(dataset, rows, "calibration")
+        errors = np.quantile(known.y - self.point(known.x), self.card.levels, axis=0).T  # [H, Q]
+        median = self.card.levels.index(0.5)  # it stays the point: the drift of one part tells nothing of the next
+        self.arrays["widths"] = (errors - errors[:, median : median + 1]).astype(np.float32)
+
+    def quantiles(self, x: F32) -> F32:
+        found: F32 = self.point(x).astype(np.float32)[:, :, None] + self.arrays["widths"]
+        return found
+
+    def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
+        point = g.add("Unsqueeze", self.point_nodes(g, x), g.constant([2], np.int64))
+        return g.add("Add", point, g.constant(self.arrays["widths"])), ""
+
+    def fits(self, arrays: Arrays) -> bool:
+        widths = arrays.get("widths")
+        return widths is not None and bool(widths.shape == (self.card.horizon, len(self.card.levels)))
 
 
 class LinearMap(Classical):

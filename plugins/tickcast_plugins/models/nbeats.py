@@ -14,7 +14,7 @@ from tickcast.columns import F64
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 Kind = Literal["generic", "trend", "seasonality"]
 
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
     def __init__(self, card: ModelCard, params: NBEATSParams, *, kind: Kind, explains: bool) -> None:
         super().__init__()
-        self.heads, self.explains = len(card.levels), explains
+        self.heads, self.explains = per_step(card), explains
         inputs = (1 + len(card.features)) * card.lookback + future_width(card)
         self.perceptron = perceptron([inputs, *[params.hidden] * params.layers])
         past, horizon = bases(kind, params, card.lookback, card.horizon)

@@ -13,7 +13,7 @@ from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 Ratio = Annotated[int, Meta(ge=1, le=4096)]
 
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
     def __init__(self, card: ModelCard, params: NHITSParams, *, pool: int, downsample: int, explains: bool) -> None:
         super().__init__()
-        self.pool, self.heads, self.explains = pool, len(card.levels), explains
+        self.pool, self.heads, self.explains = pool, per_step(card), explains
         # a whole number of pools: the oldest lookback % pool bars fall out of this block's view
         self.skip = card.lookback % pool
         inputs = (1 + len(card.features)) * (card.lookback // pool) + future_width(card)

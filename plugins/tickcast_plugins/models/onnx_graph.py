@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from tickcast.direction import PROBS
 from tickcast.records import ModelCard
 
 OPSET, ML_OPSET, IR = 17, 3, 8
@@ -18,6 +19,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self._opsets, self._ir = {"": OPSET, ML: ML_OPSET}, IR
 
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
         name = f"c{len(self._constants)}"
@@ -36,7 +38,7 @@ class Graph:
         """Over axis 1, which stays."""
         return self.add("ReduceSum", name, self.constant([1], np.int64), keepdims=1)
 
-    def model(self, card: ModelCard, quantiles: str) -> bytes:
+    def model(self, card: ModelCard, quantiles: str, probs: str = "") -> bytes:
         """The finished file; of the parts of a question it asks for those that its nodes read."""
         shapes = {
             "past": [card.lookback, 1 + len(card.features)], "mask": [card.lookback],
@@ -44,11 +46,12 @@ class Graph:
         }  # fmt: skip
         read = {name for node in self._nodes for name in node.input}
         given = [_value(name, shape) for name, shape in shapes.items() if name in read]
-        self._nodes.append(helper.make_node("Identity", [quantiles], ["quantiles"]))
-        out = _value("quantiles", [card.horizon, len(card.levels)])
-        graph = helper.make_graph(self._nodes, card.kind, given, [out], self._constants)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
-        made = helper.make_model(graph, ir_version=IR, opset_imports=opsets)
+        answers = {"quantiles": (quantiles, len(card.levels))} | ({PROBS: (probs, len(card.labels))} if probs else {})
+        self._nodes += [helper.make_node("Identity", [found], [name]) for name, (found, _) in answers.items()]
+        out = [_value(name, [card.horizon, width]) for name, (_, width) in answers.items()]
+        graph = helper.make_graph(self._nodes, card.kind, given, out, self._constants)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+        made = helper.make_model(graph, ir_version=self._ir, opset_imports=opsets)
         checker.check_model(made)
         written: bytes = made.SerializeToString(deterministic=True)
         return written

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tickcast.errors import BadSettings
 from tickcast.records import ModelCard
-from tickcast_plugins.models.torch_net import Answer, future_width
+from tickcast_plugins.models.torch_net import Answer, future_width, per_step
 
 
 class Steps(nn.Module):
@@ -37,9 +37,9 @@ class Outlook(nn.Module):
 
     def __init__(self, card: ModelCard, width: int, hidden: int) -> None:
         super().__init__()
-        self.shape = -1, len(card.levels), card.horizon
+        self.shape = -1, per_step(card), card.horizon
         self.mix = nn.Linear(width + future_width(card), hidden)
-        self.answer = Answer(hidden, len(card.levels) * card.horizon)
+        self.answer = Answer(hidden, per_step(card) * card.horizon)
 
     def forward(self, summary: Tensor, extra: Tensor) -> Tensor:
         if extra.shape[1]:

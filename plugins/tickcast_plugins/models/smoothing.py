@@ -1,5 +1,6 @@
 """Exponential smoothing: ETS with additive errors, its form chosen by Akaike's criterion, and the Theta method."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -45,15 +46,21 @@ class Ets(Recursion):
         path, horizon, season = moves.cumsum(axis=1), y.shape[1], self.params.season_bars
         shapes = [(False, False), (True, False), (True, True)]
         forms = [Form(*shape, cycle) for cycle in ((0, season) if season else (0,)) for shape in shapes]
-        first = max(season, 1)  # all forms are judged by the same errors
-        best, lowest, raw = forms[0], np.inf, np.zeros(0)
-        for step, form in enumerate(forms):
-            found, loss = least(partial(_criterion, path, form, first), form.start)
-            report(step=step + 1, steps=len(forms), loss=loss / path.size)
-            if loss < lowest:
-                best, lowest, raw = form, loss, found
+        best, raw = chosen(path, forms, report)
         self.note(f"{best} with rates " + " ".join(f"{rate:.3g}" for rate in best.rates(raw)))
         return lambda moves: smoothed(moves.cumsum(axis=1), best, raw, horizon)
+
+
+def chosen(path: F64, forms: Sequence[Form], report: Report) -> tuple[Form, F64]:
+    """The form that Akaike's criterion prefers, and its parameters before they are rates."""
+    first = max(1, *(form.season for form in forms))  # all forms are judged by the same errors
+    best, lowest, raw = forms[0], np.inf, np.zeros(0)
+    for step, form in enumerate(forms):
+        found, loss = least(partial(_criterion, path, form, first), form.start)
+        report(step=step + 1, steps=len(forms), loss=loss / path.size)
+        if loss < lowest:
+            best, lowest, raw = form, loss, found
+    return best, raw
 
 
 def _criterion(path: F64, form: Form, first: int, raw: F64) -> float:

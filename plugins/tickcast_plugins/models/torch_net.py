@@ -6,10 +6,10 @@ All of it is part of the graph that is exported; nothing in it draws random numb
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,22 +18,50 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tickcast.columns import F32, F64, Inputs
+from tickcast.direction import LABELS
 from tickcast.errors import BadModel, BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
+from tickcast_plugins.models.direction import BAND, Band
+from tickcast_plugins.models.direction_head import DirectionHead
 
 SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
 WEIGHTS = "weights.safetensors"
 Params = TypeVar("Params", bound=msgspec.Struct)
 
 
+class HeadParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every net takes beside its own `model_params`."""
+
+    head: Literal["quantiles", "direction"] = "quantiles"  # direction: down, flat or up, and quantiles from these
+    band: Band = BAND  # of direction: how far a move may go and still be flat
+
+
 def read_params(card: ModelCard, known: type[Params]) -> Params:
     """`model_params` of a card, refused by name where they are not what the kind takes."""
+    return _converted(
+        card, known, {k: v for k, v in card.model_params.items() if k not in HeadParams.__struct_fields__}
+    )
+
+
+def _head_params(card: ModelCard) -> HeadParams:
+    given = {k: v for k, v in card.model_params.items() if k in HeadParams.__struct_fields__}
+    if "band" in given and given.get("head") != "direction":
+        raise BadSettings(f"{card.kind}: band is that of head direction", remedy="set head = direction, or no band")
+    return _converted(card, HeadParams, given)
+
+
+def _converted(card: ModelCard, known: type[Params], given: dict[str, Any]) -> Params:
     try:
-        return msgspec.convert(card.model_params, known)
+        return msgspec.convert(given, known)
     except msgspec.ValidationError as error:
-        names = ", ".join(known.__struct_fields__)
+        names = ", ".join({**dict.fromkeys(known.__struct_fields__), **dict.fromkeys(HeadParams.__struct_fields__)})
         raise BadSettings(f"{card.kind}: {error}", remedy=f"parameters: {names}") from None
+
+
+def per_step(card: ModelCard) -> int:
+    """Numbers that a body gives for a step: one a class where there are classes, else one a level."""
+    return len(card.labels) or len(card.levels)
 
 
 def future_width(card: ModelCard) -> int:
@@ -127,6 +155,30 @@ class ScaledNet(nn.Module):
         return scaled
 
 
+class DirectionNet(ScaledNet):
+    """A ScaledNet that answers down, flat or up, and with the quantiles that follow."""
+
+    head: DirectionHead
+
+    def forward(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> Tensor:
+        return self.answers(past, mask, future, static)[0]
+
+    def answers(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantiles [B, H, Q] and the probabilities [B, H, C] of the classes."""
+        window, extra, scale = self.seen(past, mask, future, static)
+        probs = self.head.probs(self.body(window, extra))
+        return self.head(probs) * scale.unsqueeze(-1), probs
+
+    def cross_entropy(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor, moves: Tensor) -> Tensor:
+        """Mean negative logarithm of what the classes of the true moves [B, H], in one-bar moves, were given."""
+        window, extra, _ = self.seen(past, mask, future, static)
+        return self.head.cross_entropy(self.head.probs(self.body(window, extra)), moves)
+
+    def learn_classes(self, moves: F64) -> None:
+        """How often each class comes, and how far its moves go: [N, H] of the training part, in one-bar moves."""
+        self.head.learn(moves)
+
+
 class TorchNet(ABC):
     """The plugin.Net around a module; subclasses say how the body is built."""
 
@@ -137,8 +189,17 @@ class TorchNet(ABC):
     def __init__(self, card: ModelCard) -> None:
         if 0.5 not in card.levels or sorted(card.levels) != list(card.levels):
             raise BadSettings(f"{self.kind}: levels must ascend and hold 0.5")
-        self.card = card
+        head = _head_params(card)
+        if head.head == "direction":
+            card = msgspec.structs.replace(
+                card, labels=LABELS, model_params={**card.model_params, **msgspec.to_builtins(head)}
+            )
+        self.card, self.band = card, head.band
         self._module = self.scaled_net()
+        if card.labels and not isinstance(self._module, DirectionNet):
+            raise BadSettings(
+                f"{self.kind}: it cannot answer in classes", remedy="leave out head, or take another kind"
+            )
         _start(self._module, torch.Generator().manual_seed(card.seed))
 
     @abstractmethod
@@ -146,6 +207,9 @@ class TorchNet(ABC):
         """The network between the scaling of the inputs and that of the quantiles."""
 
     def scaled_net(self) -> ScaledNet:
+        if self.card.labels:
+            head = DirectionHead(self.card.horizon, self.card.levels, self.band)
+            return DirectionNet(self.card, self.body(), head)
         return ScaledNet(self.card, self.body(), QuantileHead(self.card.horizon, self.card.levels))
 
     def module(self) -> ScaledNet:
@@ -170,10 +234,19 @@ class TorchNet(ABC):
             ) from error
 
     def predict(self, inputs: Inputs) -> F32:
+        return self._asked(self._module, inputs)
+
+    def probs(self, inputs: Inputs) -> F32:
+        """[B, H, C]: of a card that has labels, how likely each is."""
+        assert isinstance(self._module, DirectionNet)
+        answers = self._module.answers
+        return self._asked(lambda *parts: answers(*parts)[1], inputs)
+
+    def _asked(self, question: Callable[..., Tensor], inputs: Inputs) -> F32:
         self._module.eval()
         with torch.inference_mode():
             parts = (inputs.past, inputs.mask, inputs.future, inputs.static)
-            answer: F32 = self._module(*(torch.from_numpy(part) for part in parts)).numpy()
+            answer: F32 = question(*(torch.from_numpy(part) for part in parts)).numpy()
         return answer
 
 
