@@ -31,6 +31,7 @@ def test_the_page_names_every_parameter_with_its_default_and_the_size_of_a_table
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_command_of_the_page_is_one() -> None:
     assert members_of(given.params) == ("ridge", "tree")
 
 
+@pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from tickcast.model_folder import GRAPH, STEP_GRAPH, read_card
 PAGE = (Path(__file__).parents[2] / "docs" / "step_mode.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
