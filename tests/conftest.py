@@ -1,6 +1,5 @@
 """Fixtures that every folder of tests shares."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import brokerkit
 import mosquittokit
 from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
+from needs import need
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +18,6 @@ def shared_data() -> Path:
     folder = Path(__file__).parents[2] / "shared" / "data"
     need(folder.is_dir(), f"the market data in {folder}")
     return folder
-
-
-def need(is_there: bool, what: str) -> None:
-    """Skip with that message, but never in CI."""
-    if not is_there:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {what}")
 
 
 def need_kafka() -> None:

@@ -10,7 +10,7 @@ from chaoskit import Deployment, Supervisor, pause, seed_of
 from feeder import Feeder, tape
 from ledger import assert_promises_kept
 
-from conftest import need
+from needs import need
 from tickcast.errors import EXIT_OK
 
 DISK_MB = 48
