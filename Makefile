@@ -51,7 +51,8 @@ bench: $(SET_UP) kernels ## every figure that the README states, with machine an
 bench-kafka: $(SET_UP) kernels brokers ## the figures with a real broker; writes benchmarks/results/kafka_*.json
 	@$(BIN)/python benchmarks/run.py kafka_ingest kafka_job kafka_latency
 
-accuracy: $(SET_UP) kernels ## the accuracy tables; writes benchmarks/results/accuracy.json
+accuracy: $(SET_UP) kernels ## fits what is missing of the accuracy tables: hours (ARGS="--list", ARGS="--only ettm2-96 nhits")
+	@$(BIN)/python benchmarks/accuracy.py $(ARGS)
 	@$(BIN)/python benchmarks/run.py accuracy
 
 soak: $(SET_UP) kernels ## ten minutes of load; memory must stay flat
@@ -63,9 +64,10 @@ golden: $(SET_UP) kernels ## write the golden files anew, after a change that is
 replay: $(SET_UP) kernels ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
 	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
 
-docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json and config/default.toml from the code
+docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json, config/default.toml and the tables of docs/models.md
 	@$(BIN)/python -m tickcast_desk.reference
 	@$(BIN)/python -m tickcast_desk.asyncapi
+	@$(BIN)/python benchmarks/accuracy_tables.py
 
 lock: ## pin every dependency by version and hash (needs uv); edit pyproject.toml first
 	@$(LOCK) pyproject.toml --output-file requirements/base.txt

@@ -184,6 +184,13 @@ def test_the_paper_split_of_other_series_goes_by_shares(tmp_path: Path) -> None:
     assert dataset.parts.edges.tolist() == [[0, 700, 775, 800, 1000]]
 
 
+def test_a_validation_part_whose_quarter_holds_no_window_calibrates_as_a_whole(tmp_path: Path) -> None:
+    dataset = load(tmp_path, [series("A", walk(150, seed=1))], split="paper", transform="level")
+    assert dataset.parts.edges.tolist() == [[0, 105, 120, 120, 150]]
+    np.testing.assert_array_equal(dataset.parts.calibration, dataset.parts.validation)
+    assert len(dataset.parts.validation) == 15 - HORIZON + 1
+
+
 def test_draws_depend_on_seed_and_epoch_alone(tmp_path: Path) -> None:
     dataset = load(tmp_path, two_symbols())
     order = job(tmp_path / "o", two_symbols(), windows_per_epoch=200, seed=5)

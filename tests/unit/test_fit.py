@@ -137,6 +137,25 @@ def test_the_graph_answers_as_torch_at_every_batch_size_and_holds_no_note_of_the
         check_parity(net, tmp_path)
 
 
+def test_graph_and_fit_may_differ_by_a_share_of_the_farthest_quantile(tmp_path: Path, monkeypatch: Any) -> None:
+    card = ModelCard(
+        name="n", kind="nhits", version="", digest="", framework="onnx", bars={}, transform="level", lookback=24,
+        horizon=4, levels=LEVELS, features=[], model_params={"hidden": 8},
+    )  # fmt: skip
+    net = plugin.find("models", "nhits")(card)
+    export(net, tmp_path)
+    whole = net.predict
+
+    def off(share: float) -> None:
+        monkeypatch.setattr(net, "predict", lambda inputs: whole(inputs) * (1 + share))
+
+    off(0.5e-4)
+    assert check_parity(net, tmp_path) == pytest.approx(0.5e-4, rel=0.1)
+    off(2e-4)
+    with pytest.raises(BadModel, match="differs from the fit"):
+        check_parity(net, tmp_path)
+
+
 def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
     order = job(tmp_path, frames(), name="mine", seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1)
     folder = model_of(tmp_path)

@@ -40,13 +40,15 @@ class Parts(NamedTuple):
 
 def split(history: History, *, kind: str, need_bars: int, horizon: int) -> Parts:
     """All usable windows, by part."""
-    edges, embargo = (_paper_edges(history), -1) if kind == "paper" else (_edges(history), horizon)
+    edges, embargo = (_paper_edges(history, horizon), -1) if kind == "paper" else (_edges(history), horizon)
     rows = usable_windows(history, need_bars=need_bars, horizon=horizon)
     own = edges[history.symbol[rows]]
     found = {}
     for part, name in enumerate(PARTS):
         begins = own[:, part] + embargo if part else own[:, part]
         found[name] = rows[(rows >= begins) & (rows + horizon < own[:, part + 1])]
+        if kind == "paper" and name == "calibration" and not len(found[name]):
+            found[name] = found["validation"]
         if not len(found[name]):
             raise BadData(
                 f"{len(history)} bars of {len(history.names)} symbols leave the {name} part without a window",
@@ -89,13 +91,16 @@ def _edges(history: History) -> I64:
     return edges
 
 
-def _paper_edges(history: History) -> I64:
-    """The cuts of the literature, in bars of each series; calibration is the last quarter of its validation part."""
+def _paper_edges(history: History, horizon: int) -> I64:
+    """The cuts of the literature, in bars of each series; calibration is the last quarter of its validation part, or
+    all of it where a quarter holds no window.
+    """
     counts = history.ends - history.bars.start
     edges = np.empty((len(counts), len(PARTS) + 1), np.int64)
     for s, count in enumerate(counts.tolist()):
         train, test = int(count * PAPER_TRAIN), int(count * PAPER_TEST)
         train, validation, test = PAPER_ROWS.get(count, (train, count - train - test, test))
-        cut = train + validation
-        edges[s] = history.bars.start[s] + np.array([0, train, cut - validation // 4, cut, cut + test])
+        cut, quarter = train + validation, validation // 4
+        own = quarter if quarter >= horizon else 0
+        edges[s] = history.bars.start[s] + np.array([0, train, cut - own, cut, cut + test])
     return edges
