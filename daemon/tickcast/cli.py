@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tickcast import __version__
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
 from tickcast.settings import Origins, Settings, load
+from tickcast_desk.command_line import comma_list
 from tickcast_desk.learn import add_learn
-from tickcast_desk.model_commands import add_commands, comma_list
+from tickcast_desk.model_commands import add_commands
 
 if TYPE_CHECKING:
     from tickcast.app.bus import Bus

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tickcast
 from tickcast.errors import EXIT_OK, BadData, BadSettings
 from tickcast.settings import Origins, Settings
-from tickcast_desk.model_commands import Add, comma_list
+from tickcast_desk.command_line import Add, comma_list
 
 if TYPE_CHECKING:
     from tickcast_trainer.history import History

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tickcast.errors import EXIT_OK, BadSettings
-from tickcast.settings import Origins, Settings, parse
+from tickcast.errors import EXIT_OK
+from tickcast.settings import Origins, Settings
+from tickcast_desk.command_line import Add, comma_list, pairs
 
 SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
 PRUNERS = ("none", "median", "hyperband")
 
-Handler = Callable[[argparse.Namespace, Settings, Origins], int]
-Add = Callable[[str, Handler, str], argparse.ArgumentParser]
 Run = Callable[[Any], Any]  # runs a coroutine function to its end
 
 
@@ -168,18 +167,3 @@ def _keygen(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
 
     sys.stdout.write(keygen(args.id, role=args.role, algorithm=args.algorithm, out=args.out))
     return EXIT_OK
-
-
-def pairs(texts: list[str]) -> dict[str, Any]:
-    """KEY=VALUE, each value as in a settings file."""
-    found = {}
-    for text in texts:
-        name, is_given, value = text.partition("=")
-        if not is_given:
-            raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
-        found[name.strip()] = parse(value)
-    return found
-
-
-def comma_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

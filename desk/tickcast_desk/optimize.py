@@ -20,8 +20,8 @@ from tickcast.job_folder import ORDER, RESULT, TRIALS, Result
 from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
 from tickcast.settings import Settings, parse
+from tickcast_desk.command_line import pairs
 from tickcast_desk.fit import make_order, train, write_bars
-from tickcast_desk.model_commands import pairs
 from tickcast_trainer.order import BARS
 from tickcast_trainer.tune_order import TuneOrder, read_tune_order, write_tune_order
 

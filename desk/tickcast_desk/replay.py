@@ -21,6 +21,7 @@ from tickcast.clock import SetClock
 from tickcast.columns import F64, U64, RawBatch
 from tickcast.core.events import Event, Outcome
 from tickcast.edges.tape import Tape
+from tickcast.edges.tape_columns import Cut
 from tickcast.errors import Reason
 from tickcast.records import Command
 from tickcast.registry.store import Store
@@ -97,7 +98,8 @@ async def open_history(settings: Settings, order: Order) -> AsyncIterator[Histor
     else:
         from tickcast_desk.topic_history import TopicHistory  # a replay of files loads no client of Kafka
 
-        async with TopicHistory.open(settings, order) as history:
+        cut = Cut(order.from_ns, order.to_ns, tuple(order.symbols or ()))
+        async with TopicHistory.open(settings, order.data, cut, chunk=order.chunk) as history:
             yield history
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,38 +20,34 @@ from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 from tickcast_desk.topics import count_partitions, silent_client
 
-if TYPE_CHECKING:
-    from tickcast_desk.replay import Order
-
 
 class TopicHistory:
     """Made by `open`. Its rows are offsets."""
 
-    def __init__(self, settings: Settings, reader: RangeReader, order: Order) -> None:
+    def __init__(self, settings: Settings, reader: RangeReader, topic: str, cut: Cut, chunk: int) -> None:
         self.settings = settings
         self.rows: int | None = reader.offsets
-        self._reader, self._order = reader, order
-        self._wanted = Wanted(settings, Cut(order.from_ns, order.to_ns, tuple(order.symbols or ())))
+        self._reader, self._topic, self._chunk = reader, topic, chunk
+        self._wanted = Wanted(settings, cut)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, order: Order) -> AsyncIterator[TopicHistory]:
-        topic = str(order.data)
+    async def open(cls, settings: Settings, topic: str, cut: Cut, *, chunk: int) -> AsyncIterator[TopicHistory]:
         partitions = await count_partitions(settings.kafka, topic, named_by="--from-kafka")
         with silent_client():
             async with RangeReader.open(
-                settings.kafka, topic, partitions=partitions, from_ns=order.from_ns, to_ns=order.to_ns
+                settings.kafka, topic, partitions=partitions, from_ns=cut.from_ns, to_ns=cut.to_ns
             ) as reader:
-                yield cls(settings, reader, order)
+                yield cls(settings, reader, topic, cut, chunk)
 
     async def turns(self) -> AsyncIterator[tuple[list[Item], int]]:
         passed = 0
-        async for items in self._reader.turns(self._order.chunk):
+        async for items in self._reader.turns(self._chunk):
             before, passed = passed, self._reader.passed
             yield items, passed - before
         if not self._wanted.kept:
             raise BadData(
-                f"the topic {self._order.data} holds no message with that time and symbol",
+                f"the topic {self._topic} holds no message with that time and symbol",
                 remedy="widen --start, --end or --symbols",
             )
 

@@ -46,7 +46,7 @@ class Ordered(Deployment):
 
 def tickcast(*arguments: object) -> str:
     told = subprocess.run(
-        [*TICKCAST, *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_S, check=True
+        [*TICKCAST, *map(str, arguments)], capture_output=True, text=True, timeout=2 * LIMIT_S, check=True
     )
     return told.stdout
 

@@ -25,6 +25,7 @@ from tickcast.columns import RawBatch
 from tickcast.edges.kafka import client, fetch
 from tickcast.edges.kafka.blob import Damaged
 from tickcast.edges.kafka.range_reader import SPARE_MS, RangeReader
+from tickcast.edges.tape_columns import Cut
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadData, BrokerAway, Reason
 from tickcast.settings import Settings
 from tickcast_desk import produce, topics
@@ -357,7 +358,7 @@ async def test_a_topic_without_a_tick_of_that_time_is_refused(kafka: KafkaBroker
 async def test_a_batch_that_cannot_be_read_is_counted_as_corrupt(kafka: KafkaBroker, tmp_path: Path) -> None:
     topic = new_topic(kafka)
     settings = settings_for(kafka, tmp_path, topic)
-    async with TopicHistory.open(settings, Order(topic, tmp_path)) as history:
+    async with TopicHistory.open(settings, topic, Cut(), chunk=1_000) as history:
         (letters,) = history.events([Damaged(topic, 0, 5, 9, "the checksum does not match the bytes", b"spoilt")])
     assert letters.rejects.reason.tolist() == [Reason.CORRUPT]  # type: ignore[union-attr]
     assert letters.raw.message(0) == b"spoilt"  # type: ignore[union-attr]

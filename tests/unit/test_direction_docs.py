@@ -2,14 +2,12 @@
 
 import json
 import re
-import runpy
-import shlex
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tickcast.cli import main
+from docskit import run_example
 from tickcast.plugin import find
 from tickcast_plugins.models.direction import PIECES
 from tickcast_plugins.models.torch_net import HeadParams
@@ -36,16 +34,8 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    for command in commands.splitlines():
-        program, *arguments = shlex.split(command)
-        assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    Path("program.py").write_text(program)
-    capfd.readouterr()
-    runpy.run_path("program.py")
-    probs, told = (json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{"))
+    said = run_example(PAGE, capfd)
+    probs, told = (json.loads(line) for line in said if line.startswith("{"))
     assert sum(probs.values()) == pytest.approx(1, abs=0.002)
     assert not [name for name in {*told, FREQUENCIES} if f"| `{name}` |" not in PAGE]
     judged = json.loads(Path("out/evaluate/evaluate.json").read_text())["headline"]

@@ -2,16 +2,14 @@
 
 import json
 import re
-import runpy
-import shlex
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from docskit import run_example
 from tickcast import plugin
-from tickcast.cli import main
 from tickcast.control.arguments import Train, members_of, parse
 from tickcast.model_folder import read_card
 from tickcast_plugins.models.ensemble import EnsembleParams
@@ -47,16 +45,8 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    for command in commands.splitlines():
-        program, *arguments = shlex.split(command)
-        assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    Path("program.py").write_text(program)
-    capfd.readouterr()
-    runpy.run_path("program.py")
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
+    said = run_example(PAGE, capfd)
+    told = json.loads(said[-1])
     card = read_card(tmp_path / "out/both")
     assert told["together"] == card.metrics["skill"]
     assert set(told) == {"ridge", "tree", "together"}

@@ -1,14 +1,12 @@
 """docs/step_mode.md: its example runs, and leaves and prints what the page says."""
 
 import re
-import runpy
-import shlex
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from tickcast.cli import main
+from docskit import run_example
 from tickcast.inference.stepping import GIVEN, OUTPUTS
 from tickcast.model_folder import GRAPH, STEP_GRAPH, read_card
 
@@ -20,11 +18,7 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    for command in commands.splitlines():
-        program, *arguments = shlex.split(command)
-        assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
+    said = run_example(PAGE, capfd)
     folder = Path("out/stepping")
     assert {GRAPH, STEP_GRAPH} <= set(read_card(folder).artefacts)
     graph = onnxruntime.InferenceSession(str(folder / STEP_GRAPH), providers=["CPUExecutionProvider"])
@@ -32,8 +26,4 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     assert {node.name for node in graph.get_inputs()} | {"future"} == table == GIVEN
     assert [node.name for node in graph.get_outputs()] == OUTPUTS
     assert all(f"`{name}` `[" in PAGE for name in OUTPUTS)
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    Path("program.py").write_text(program)
-    capfd.readouterr()
-    runpy.run_path("program.py")
-    assert [line.split()[-1] for line in capfd.readouterr().out.splitlines()] == ["True", "False"]
+    assert [line.split()[-1] for line in said] == ["True", "False"]

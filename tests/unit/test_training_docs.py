@@ -2,15 +2,13 @@
 
 import json
 import re
-import runpy
-import shlex
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
 
-from tickcast.cli import main
+from docskit import run_example
 from tickcast_trainer.analysis import ADVICE
 from tickcast_trainer.order import FitOrder, Start
 
@@ -54,15 +52,7 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    for command in commands.splitlines():
-        program, *arguments = shlex.split(command)
-        assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    Path("program.py").write_text(program)
-    capfd.readouterr()
-    runpy.run_path("program.py")
-    start, advice = (json.loads(line) for line in capfd.readouterr().out.splitlines() if line[:1] in ("[", "{"))
+    said = run_example(PAGE, capfd)
+    start, advice = (json.loads(line) for line in said if line[:1] in ("[", "{"))
     assert start["loaded"] == start["of"] > start["frozen"] > 0
     assert {one["code"] for one in advice} <= set(ADVICE)
