@@ -22,6 +22,10 @@ from tickcast_trainer.order import BARS, ORDER
 
 FILE = "evaluate.json"
 SHOWN = (("mae", ".4g"), ("mae_naive", ".4g"), ("skill", "+.1%"), ("coverage", ".1%"), ("directional", ".1%"))
+CLASSES = {  # heading -> figure and its form
+    "accuracy": ("accuracy", ".1%"), "commonest": ("accuracy_majority", ".1%"), "log loss": ("log_loss", ".4f"),
+    "frequencies": ("log_loss_frequencies", ".4f"),
+}  # fmt: skip
 
 
 def make_order(settings: Settings, **fields: Any) -> EvaluateOrder:
@@ -87,7 +91,7 @@ def print_evaluation(console: Console, found: dict[str, Any]) -> None:
     title = f"{model['name']} {model['version']}: {found['windows'] - found['in_sample']['windows']:,} windows"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for heading in ("group", "bars ahead", "MAE", "last value", "skill", f"{found['confidence']:.0%}", "coverage",
-                    "direction", "p"):  # fmt: skip
+                    "direction", "p", *(CLASSES if has_classes(found["headline"]) else ())):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "group" else "right")
     for row in [*found["by_horizon"], found["headline"], *found["by_group"]]:
         table.add_row(*_cells(row))
@@ -103,7 +107,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["group"], str(row["horizon"] or "all"), values["mae"], values["mae_naive"], values["skill"], interval,
         values["coverage"], values["directional"], test,
+        *(_written(row[name]["value"], form) for name, form in CLASSES.values() if has_classes(row)),
     ]  # fmt: skip
+
+
+def has_classes(row: dict[str, Any]) -> bool:
+    """Of a model that answers in them."""
+    return "accuracy" in row
 
 
 def _written(value: float | None, form: str) -> str:

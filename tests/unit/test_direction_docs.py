@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from docskit import run_example
 from tickcast.plugin import find
+from tickcast_desk.evaluate import print_evaluation
 from tickcast_plugins.models.direction import PIECES
 from tickcast_plugins.models.torch_net import HeadParams
 from tickcast_trainer.classes import FREQUENCIES
@@ -40,6 +42,14 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     assert not [name for name in {*told, FREQUENCIES} if f"| `{name}` |" not in PAGE]
     judged = json.loads(Path("out/evaluate/evaluate.json").read_text())["headline"]
     assert set(told) <= set(judged)
+    print_evaluation(Console(width=200), json.loads(Path("out/evaluate/evaluate.json").read_text()))
+    (row,) = [line for line in capfd.readouterr().out.splitlines() if line.split()[:2] == ["all", "all"]]
+    assert row.split()[-4:] == [
+        f"{judged[name]['value']:{form}}"
+        for name, form in (
+            ("accuracy", ".1%"), ("accuracy_majority", ".1%"), ("log_loss", ".4f"), ("log_loss_frequencies", ".4f")
+        )
+    ]  # fmt: skip
     bayes = json.loads(Path("out/bayes/card.json").read_text())
     assert bayes["labels"] == list(probs)
     assert bayes["model_params"]["band"] == 0.3
