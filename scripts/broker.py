@@ -11,10 +11,11 @@ from brokerkit import KafkaBroker
 from mosquittokit import Mosquitto
 from netkit import free_port, is_free
 from tickcast.settings import Settings
-from tickcast_desk.reference import TOPIC_MEANING
+from tickcast_desk.reference import OF_COMMANDS, TOPIC_MEANING
 
 PARTITIONS = 4
 SPREAD_OUT = {"forecasts", "features"}  # keyed by symbol, like the ticks; the others are few
+COMPACTED = {"models"}
 
 
 def main() -> None:
@@ -41,8 +42,9 @@ def create_topics(kafka: KafkaBroker) -> None:
     topics = Settings().topics
     for name in topics.ticks:
         kafka.create_topic(name, PARTITIONS)
-    for name in TOPIC_MEANING:
-        kafka.create_topic(topics.prefix + name, PARTITIONS if name in SPREAD_OUT else 1)
+    for name in (*TOPIC_MEANING, *OF_COMMANDS):
+        compacted = {"cleanup_policy": "compact"} if name in COMPACTED else {}
+        kafka.create_topic(topics.prefix + name, PARTITIONS if name in SPREAD_OUT else 1, **compacted)
 
 
 def guide(kafka: KafkaBroker, mqtt: Mosquitto | None) -> str:

@@ -21,7 +21,7 @@ from tickcast.control.envelope import own_audience
 from tickcast.control.inbox import Gate, Inbox
 from tickcast.control.jobs import JobHost
 from tickcast.control.keys import read_keys
-from tickcast.edges.control_messages import REPLIES
+from tickcast.edges.control_messages import JOBS, REPLIES
 from tickcast.inference.cache import ModelCache
 from tickcast.records import Accuracy, Health, JobEvent, Reply
 from tickcast.registry.artefacts import Artefacts, artefact_folder
@@ -29,7 +29,6 @@ from tickcast.registry.models import Models
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
-JOBS = "jobs"
 COMING = ".fleet"  # folder below the registry's
 LOCAL = "local"  # our audience where nobody else can address us
 JSON = msgspec.json.Encoder()

@@ -20,7 +20,7 @@ from tickcast.app.restore import recover
 from tickcast.app.wiring import Serving, build, install_models
 from tickcast.clock import Clock
 from tickcast.columns import Source
-from tickcast.edges.control_messages import CONTROL, REPLIES, Message
+from tickcast.edges.control_messages import CONTROL, JOBS, REPLIES, Message
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.compacted import CompactedTopic
@@ -148,8 +148,8 @@ class KafkaBus:
         self._log.error("partitions_changed", were=dict(counts), are=now, remedy="stop all slots: tickcast reshard")
 
     def _outputs(self) -> list[str]:
-        names = ["forecasts", "dlq", *(["features"] if self._settings.features.publish else [])]
-        names += [CONTROL, REPLIES] if self._settings.control.keys_file else []
+        names = ["forecasts", "dlq", "accuracy", "health", *(["features"] if self._settings.features.publish else [])]
+        names += [CONTROL, REPLIES, JOBS] if self._settings.control.keys_file else []
         names += [] if self._settings.kafka.models == "none" else [MODELS]
         return [self._settings.topics.prefix + name for name in names]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tickcast.edges.memory_bus import Subscription
 
-CONTROL, REPLIES = "control", "replies"  # topics, after `topics.prefix`
+CONTROL, REPLIES, JOBS = "control", "replies", "jobs"  # topics, after `topics.prefix`
 LOOK_S = 1.0
 
 
