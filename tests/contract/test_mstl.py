@@ -71,14 +71,6 @@ def test_seasons_that_are_known_are_found_and_go_on() -> None:
     assert np.corrcoef(daily, np.sin(2 * np.pi * bar / DAY))[0, 1] > 0.97
 
 
-def test_beside_the_mstl_of_statsforecast() -> None:
-    models = pytest.importorskip("statsforecast.models", reason="only where statsforecast is installed")
-    path = two_seasons(LENGTH, seed=2)
-    theirs = models.MSTL(season_length=[DAY, WEEK]).fit(path).model_[0]
-    ours = mstl.seasons(path[None], mstl.decomposition(LENGTH, [DAY, WEEK]), np.arange(LENGTH))[0]
-    assert np.abs(ours - theirs[[f"seasonal{period}" for period in (DAY, WEEK)]].sum(axis=1)).mean() < 0.15
-
-
 def test_a_tick_far_off_moves_the_seasons_little() -> None:
     moves = np.diff(two_seasons(LENGTH + 1, seed=3))[None]
     spoilt = moves.copy()
