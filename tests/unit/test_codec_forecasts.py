@@ -2,14 +2,12 @@
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
 import pytest
 
-from tickcast.codec.forecasts import TWO_THREADS, ForecastWriter, write_features, write_forecasts
-from tickcast.codec.pieces import Writing
+from tickcast.codec.forecasts import ForecastWriter, write_features, write_forecasts
 from tickcast.columns import FeatureRows, Forecasts
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
@@ -198,29 +196,6 @@ def test_feature_vectors_carry_names_values_and_their_source():
         }
         for k, wanted in enumerate([[1.234567890, -0.5, None], [1e-30, 123456789, None]])
     ]  # fmt: skip
-
-
-def test_a_large_batch_is_written_by_two_threads_as_small_ones_by_one():
-    large = forecasts(TWO_THREADS + 7)
-    small = [large.take(np.arange(first, min(first + 500, len(large)))) for first in range(0, len(large), 500)]
-    assert values(encode(large)) == [value for part in small for value in values(encode(part))]
-
-
-@pytest.mark.parametrize("long", [range(0), range(5), range(5, 10), range(10)])  # rows that take all their room
-def test_rows_that_do_not_fit_their_half_of_the_buffer_are_written_again(long):
-    def write(state):
-        out, starts, ends, row, at, room = state
-        while row < len(starts) and at + room <= len(out):
-            starts[row], ends[row] = at, at + (room if row in long else 1)
-            out[at : ends[row]] = row
-            row, at = row + 1, ends[row]
-        return row, at
-
-    writing = Writing(10, 9)
-    with ThreadPoolExecutor(1) as helper:
-        writing.fill(write, helper)
-    rows = values(writing.encoded(np.zeros(10, np.int32)))
-    assert rows == [bytes([row]) * (9 if row in long else 1) for row in range(10)]
 
 
 def test_the_writers_release_the_interpreter_lock():

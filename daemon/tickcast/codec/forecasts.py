@@ -4,7 +4,6 @@ Numbers are rounded so that what is read back is within 1e-7 of the window's one
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ NUMBERS_PER_ROW = 14  # all but quantiles, point and target times
 FIXED = 18  # constant pieces of a forecast
 QUALITIES = sum(Quality) + 1  # combinations of the flags
 FEATURE_FIXED = 6
-TWO_THREADS = 4_000  # forecasts: 10 ms of work, beside which handing half of it over costs nothing
 COMMA, OPEN_ARRAY, CLOSE_ARRAY, CLOSE_OBJECT = 44, 91, 93, 125
 
 
@@ -83,7 +81,6 @@ class ForecastWriter:
         every_ns = settings.bars.every_ms * 10**6
         self._expires_after_ns = settings.forecast.expires_bars * every_ns if settings.bars.kind == "time" else -1
         self._texts: dict[tuple[int, tuple[Source, ...], int], Texts] = {}
-        self._helper = ThreadPoolExecutor(1, "writer")  # its thread starts with the first burst
 
     def encode(
         self, forecasts: Forecasts, symbols: SymbolTable, *, produced_ns: int, sources: Sequence[Source]
@@ -99,10 +96,11 @@ class ForecastWriter:
             FIXED, rungs, qualities, qualities + QUALITIES,
         )  # fmt: skip
         numbers = horizon * (levels + 2) + NUMBERS_PER_ROW
-        table = symbols.arrays.names, symbols.arrays.lengths
         writing = Writing(len(forecasts), room_of(texts, numbers))
-        helper = self._helper if len(forecasts) >= TWO_THREADS else None
-        writing.fill(lambda state: write_forecasts(sheet, stamp, texts, *table, *state), helper)
+        while writing.row < len(forecasts):
+            writing.step(write_forecasts(
+                sheet, stamp, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
+            ))  # fmt: skip
         return writing.encoded(forecasts.symbol)
 
     def encode_features(
@@ -111,9 +109,11 @@ class ForecastWriter:
         """One JSON object per feature vector; what is NaN becomes null."""
         sheet = FeatureSheet(*(np.ascontiguousarray(getattr(rows, name)) for name in FeatureSheet._fields))
         texts = texts_of(_feature_pieces(names) + [_source(source) for source in sources])
-        table = symbols.arrays.names, symbols.arrays.lengths
         writing = Writing(len(rows), room_of(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
-        writing.fill(lambda state: write_features(sheet, texts, *table, *state))
+        while writing.row < len(rows):
+            writing.step(write_features(
+                sheet, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
+            ))  # fmt: skip
         return writing.encoded(rows.symbol)
 
     def _pieces(self, horizon: int, sources: tuple[Source, ...]) -> Texts:

@@ -1,7 +1,5 @@
 """Constant pieces of a message, and the buffer that kernels write messages into. It knows no message by itself."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,10 +32,6 @@ def room_of(texts: Texts, numbers: int) -> int:
     return len(texts.data) + ESCAPED * NAME_BYTES + ROOM * numbers
 
 
-State = tuple[U8, I64, I64, int, int, int]  # out, starts, ends, the next row, its place, room for a row
-Reached = tuple[int, int]  # row, place
-
-
 class Writing:
     """An output buffer that grows while a kernel fills it row by row."""
 
@@ -46,22 +40,13 @@ class Writing:
         self._out = np.empty(room + count * room * 2 // 3, np.uint8)  # what rows take; untouched pages cost nothing
         self._starts, self._ends = np.empty(count, np.int64), np.empty(count, np.int64)
 
-    def fill(self, write: Callable[[State], Reached], helper: ThreadPoolExecutor | None = None) -> None:
-        """With a helper, half of the rows are written on its thread meanwhile, into the second half of the buffer."""
-        if helper is not None:
-            self._fill_halves(write, helper)
-        while self.row < len(self._starts):
-            self.row, self._at = write((self._out, self._starts, self._ends, self.row, self._at, self._room))
-            if self.row < len(self._starts):
-                self._out = np.concatenate([self._out, np.empty(len(self._out), np.uint8)])
+    def state(self) -> tuple[U8, I64, I64, int, int, int]:
+        return self._out, self._starts, self._ends, self.row, self._at, self._room
 
-    def _fill_halves(self, write: Callable[[State], Reached], helper: ThreadPoolExecutor) -> None:
-        count, half, middle = len(self._starts), len(self._starts) // 2, len(self._out) // 2
-        second = helper.submit(write, (self._out, self._starts, self._ends, half, middle, self._room))
-        row, _ = write((self._out[:middle], self._starts[:half], self._ends[:half], 0, 0, self._room))
-        reached, at = second.result()
-        if row == half and reached == count:  # else a half was too small, and all is written again, one after the other
-            self.row, self._at = reached, at
+    def step(self, reached: tuple[int, int]) -> None:
+        self.row, self._at = reached
+        if self.row < len(self._starts):
+            self._out = np.concatenate([self._out, np.empty(len(self._out), np.uint8)])
 
     def encoded(self, symbol: I32) -> Encoded:
         return Encoded(self._out[: self._at], self._starts, self._ends, symbol)
