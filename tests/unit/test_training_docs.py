@@ -48,6 +48,7 @@ def literals(kind: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
