@@ -1,11 +1,12 @@
 """Fixtures that every folder of tests shares."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import brokerkit
+import docskit
 import mosquittokit
 from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
@@ -22,6 +23,15 @@ def shared_data() -> Path:
 
 def need_kafka() -> None:
     need(brokerkit.is_installed(), brokerkit.REMEDY)
+
+
+@pytest.fixture
+def run_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[str], list[str]]:
+    """Runs the worked example of a page of the docs in an empty folder; gives the lines that its program printed."""
+    monkeypatch.chdir(tmp_path)
+    return lambda page: docskit.run_example(page, capfd)
 
 
 @pytest.fixture(scope="session")

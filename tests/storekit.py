@@ -1,8 +1,11 @@
 """What tests of the store share: units of made-up rows whose every value is known."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.records import Accuracy, DeadLetter, ModelCard
@@ -122,3 +125,10 @@ async def value(store: Store, sql: str) -> object:
     """The one value that a query gives."""
     _, ((one,),) = await store.query(sql)
     return one
+
+
+def bars_between(store: Store, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> pa.Table:
+    """What a job would be given of that span."""
+    with tempfile.TemporaryDirectory() as folder:
+        store.save_bars(Path(folder) / "span.parquet", from_ns, to_ns, symbols)
+        return pq.read_table(Path(folder) / "span.parquet")

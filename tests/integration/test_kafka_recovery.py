@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from brokerkit import KafkaBroker, unique
 from kafkanode import ask
 from livekit import live_settings
+from storekit import bars_between
 from tickcast.app import kafka_bus
 from tickcast.app.daemon import Daemon
 from tickcast.app.kafka_bus import KafkaBus
@@ -175,7 +176,7 @@ def asked(forecasts: list[dict[str, Any]]) -> dict[str, tuple[object, ...]]:
 async def stored(settings: Settings) -> list[Any]:
     """All bars, and what tells a forecast, in order."""
     store = Store.open(settings, symbols=SymbolTable(1), cards=[], at_ns=T0)
-    bars = store.bars_between(0, 2 * T0).drop_columns(["source_topic"]).to_pylist()
+    bars = bars_between(store, 0, 2 * T0).drop_columns(["source_topic"]).to_pylist()
     _, forecasts = await store.query("SELECT id, symbol, as_of_ns, tie, input_hash, anchor FROM forecasts ORDER BY ALL")
     await store.close()
     return [*bars, *forecasts]

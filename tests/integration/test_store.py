@@ -13,6 +13,7 @@ from storekit import (
     T0,
     accuracy,
     bars,
+    bars_between,
     card,
     forecasts,
     open_store,
@@ -131,7 +132,7 @@ async def test_symbols_that_find_no_room_in_the_table_are_left_out_of_the_tail(s
 
 async def test_bars_of_a_span_are_read_for_training(store):
     await store.write(Unit(bars=[bars(0, 40)], sources=[SOURCE]))
-    span = store.bars_between(T0 + 4 * SECOND, T0 + 12 * SECOND, ["SYM1", "SYM2"])
+    span = bars_between(store, T0 + 4 * SECOND, T0 + 12 * SECOND, ["SYM1", "SYM2"])
     assert span["symbol"].to_pylist() == ["SYM1", "SYM1", "SYM2", "SYM2"]
     assert span["as_of_ns"].to_pylist() == [T0 + n * SECOND for n in (5, 9, 6, 10)]
 

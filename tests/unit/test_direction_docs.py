@@ -2,13 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from docskit import run_example
 from tickcast.plugin import find
 from tickcast_desk.evaluate import print_evaluation
 from tickcast_plugins.models.direction import PIECES
@@ -33,10 +33,9 @@ def test_the_page_names_every_parameter_with_its_default_and_the_size_of_a_table
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run_example: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = run_example(PAGE, capfd)
+    said = run_example(PAGE)
     probs, told = (json.loads(line) for line in said if line.startswith("{"))
     assert sum(probs.values()) == pytest.approx(1, abs=0.002)
     assert not [name for name in {*told, FREQUENCIES} if f"| `{name}` |" not in PAGE]

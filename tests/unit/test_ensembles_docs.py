@@ -2,13 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
-from docskit import run_example
 from tickcast import plugin
 from tickcast.control.arguments import Train, members_of, parse
 from tickcast.model_folder import read_card
@@ -42,10 +42,9 @@ def test_the_command_of_the_page_is_one() -> None:
 
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run_example: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = run_example(PAGE, capfd)
+    said = run_example(PAGE)
     told = json.loads(said[-1])
     card = read_card(tmp_path / "out/both")
     assert told["together"] == card.metrics["skill"]

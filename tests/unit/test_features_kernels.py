@@ -27,6 +27,7 @@ from tickcast_plugins.features.outliers import (
     neighbours,
     quantile,
     robust_positions,
+    robust_spread,
     sort_into,
 )  # fmt: skip
 from tickcast_plugins.features.series import CLOSE, LOG_RETURN, VOLUME, column_of, log_move, log_moves, run, values_of
@@ -138,6 +139,13 @@ def test_sorting_by_count_sorts_and_keeps_equal_values(values):
 
 def test_a_quantile_lies_between_the_nearest_ranks():
     assert [quantile(np.array([1.0, 2.0, 4.0, 8.0]), share) for share in (0, 0.25, 0.5, 1)] == [1, 1.75, 3, 8]
+
+
+def test_the_robust_spread_is_that_of_the_median_absolute_deviation() -> None:
+    moves = np.array([1.0, 2.0, 3.0, 4.0, 10.0])  # median 3, distances 2, 1, 0, 1, 7: their median is 1
+    spread, newest = robust_spread(moves, np.empty(5), np.empty(5))
+    assert spread == pytest.approx(1.4826, rel=1e-4)
+    assert newest == 7.0
 
 
 def test_a_border_point_is_no_noise_but_a_lone_one_is():

@@ -1,12 +1,12 @@
 """docs/step_mode.md: its example runs, and leaves and prints what the page says."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from docskit import run_example
 from tickcast.inference.stepping import GIVEN, OUTPUTS
 from tickcast.model_folder import GRAPH, STEP_GRAPH, read_card
 
@@ -14,11 +14,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "step_mode.md").read_text(encoding=
 
 
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
-def test_the_worked_example_runs_and_prints_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = run_example(PAGE, capfd)
+def test_the_worked_example_runs_and_prints_what_the_page_says(run_example: Callable[[str], list[str]]) -> None:
+    said = run_example(PAGE)
     folder = Path("out/stepping")
     assert {GRAPH, STEP_GRAPH} <= set(read_card(folder).artefacts)
     graph = onnxruntime.InferenceSession(str(folder / STEP_GRAPH), providers=["CPUExecutionProvider"])

@@ -2,13 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
 
-from docskit import run_example
 from tickcast_trainer.analysis import ADVICE
 from tickcast_trainer.order import FitOrder, Start
 
@@ -49,11 +49,8 @@ def literals(kind: Any) -> tuple[Any, ...]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
-def test_the_worked_example_runs_and_prints_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = run_example(PAGE, capfd)
+def test_the_worked_example_runs_and_prints_what_the_page_says(run_example: Callable[[str], list[str]]) -> None:
+    said = run_example(PAGE)
     start, advice = (json.loads(line) for line in said if line[:1] in ("[", "{"))
     assert start["loaded"] == start["of"] > start["frozen"] > 0
     assert {one["code"] for one in advice} <= set(ADVICE)

@@ -109,20 +109,12 @@ def bars_tail(
     return _batch(pa.concat_tables([_only(near, done), far]), symbols)
 
 
-def bars_between(
-    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, *, archive: Path
-) -> pa.Table:
-    """Bars with from_ns <= as_of < to_ns, of these symbols or all, sorted by symbol and time; those of days that have
-    left for the archive among them.
-    """
-    with _span(cursor, from_ns, to_ns, symbols, archive) as found:
-        return found.to_arrow_table()
-
-
 def save_bars(
     cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, *, archive: Path, path: Path
 ) -> int:
-    """What `bars_between` gives as a Parquet file, a part at a time; returns how many bars."""
+    """Bars with from_ns <= as_of < to_ns, of these symbols or all, as a Parquet file sorted by symbol and time; those
+    of days that have left for the archive among them. A part at a time; returns how many.
+    """
     with _span(cursor, from_ns, to_ns, symbols, archive) as found:
         reader = found.to_arrow_reader(CHUNK_ROWS)
         with pq.ParquetWriter(path, reader.schema) as writer:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import duckdb
-import pyarrow as pa
 
 from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadStore, StoreStalled
@@ -120,15 +119,8 @@ class Store:
         """The newest stored bars of each symbol, to fill windows with; see history.bars_tail. Blocks."""
         return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count, parts))
 
-    def bars_between(self, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> pa.Table:
-        """Bars of a span of event time, stored and archived; see history.bars_between. Blocks."""
-        archive = archive_folder(self._settings)
-        return self._with_cursor(partial(
-            history.bars_between, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive
-        ))  # fmt: skip
-
     def save_bars(self, path: Path, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> int:
-        """The same as a file, for training, in little memory; returns how many. Blocks."""
+        """Bars of a span of event time, stored and archived, as a file for training; see history.save_bars. Blocks."""
         archive = archive_folder(self._settings)
         return self._with_cursor(partial(
             history.save_bars, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive, path=path

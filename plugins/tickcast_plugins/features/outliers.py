@@ -82,18 +82,24 @@ def is_noise(values, value, radius, least):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def robust_spread(moves, ascending, distances):  # type: ignore[no-untyped-def]
+    """(robust standard deviation of the moves, how far the newest lies from their median)."""
+    sort_into(moves, ascending)
+    center = quantile(ascending, 0.5)
+    for j in range(len(moves)):
+        distances[j] = abs(moves[j] - center)
+    sort_into(distances, ascending)
+    return NORMAL_MAD * quantile(ascending, 0.5), distances[len(moves) - 1]
+
+
+@njit(cache=True, nogil=True)
 def density_flags(bars, symbol, ordinal, length, eps, least, out):  # type: ignore[no-untyped-def]
     """1 where the newest log return is noise; the radius is `eps` robust standard deviations of the window."""
     scratch, ascending, distances = np.empty(2 * length + 1), np.empty(length), np.empty(length)
     for i in range(len(symbol)):
         moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
-        sort_into(moves, ascending)
-        center = quantile(ascending, 0.5)
-        for j in range(length):
-            distances[j] = abs(moves[j] - center)
-        sort_into(distances, ascending)
-        radius = eps * NORMAL_MAD * quantile(ascending, 0.5)
-        out[i, 0] = is_noise(moves, moves[length - 1], radius, least)
+        spread, _ = robust_spread(moves, ascending, distances)
+        out[i, 0] = is_noise(moves, moves[length - 1], eps * spread, least)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -102,13 +108,8 @@ def anomaly_scores(bars, symbol, ordinal, length, out):  # type: ignore[no-untyp
     scratch, ascending, distances = np.empty(2 * length + 1), np.empty(length), np.empty(length)
     for i in range(len(symbol)):
         moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
-        sort_into(moves, ascending)
-        center = quantile(ascending, 0.5)
-        for j in range(length):
-            distances[j] = abs(moves[j] - center)
-        sort_into(distances, ascending)
-        spread = NORMAL_MAD * quantile(ascending, 0.5)
-        out[i, 0] = distances[length - 1] / spread if spread > 0.0 else 0.0
+        spread, newest = robust_spread(moves, ascending, distances)
+        out[i, 0] = newest / spread if spread > 0.0 else 0.0
 
 
 class Robust:

@@ -95,7 +95,7 @@ class ControlReader:
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await self._consumer.commit({at: OffsetAndMetadata(offset, "") for at, offset in due.items()})
-        except (TimeoutError, KafkaError) as error:
+        except (TimeoutError, KafkaError, RuntimeError) as error:  # the last: uvloop's, of a connection that was cut
             self._log.warning("control_not_committed", reason=repr(error))
         else:
             self._committed |= due
