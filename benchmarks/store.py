@@ -66,7 +66,7 @@ def forecasts(first: int, count: int) -> Forecasts:
         (n % SYMBOLS).astype(np.int32), n // SYMBOLS, as_of, zeros, zeros, n, anchor, rng.random(count),
         zeros.astype(np.uint8), zeros, zeros.astype(np.uint8), words[0], words[1], words[2],
         as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + moves,
-        rng.random(count).astype(np.float32), as_of,
+        rng.random(count).astype(np.float32), np.full((count, 3), np.nan, np.float32), as_of,
     )  # fmt: skip
 
 

@@ -52,18 +52,21 @@ def open_store(
 
 
 def forecasts(first: int, count: int, *, salt: int = 0) -> Forecasts:
-    """Forecast n comes from the record of offset n and has as_of T0 + n seconds; prices are around 60,000."""
+    """Forecast n comes from the record of offset n and has as_of T0 + n seconds; prices are around 60,000. Every
+    fourth is of a model of classes.
+    """
     n = np.arange(first, first + count)
     draw = np.random.default_rng([first, salt])
     as_of = T0 + n * SECOND
     anchor = 60_000 + n % 100 + 0.25
     spread = np.sort(draw.normal(0, 20, (count, HORIZON, len(LEVELS))), axis=2)
+    probs = np.where(n[:, None] % 4 == 0, [0.5, 0.25, 0.25], np.nan).astype(np.float32)
     return Forecasts(
         (n % SYMBOLS).astype(np.int32), n // SYMBOLS, as_of, np.zeros(count, np.int32), np.zeros(count, np.int32), n,
         anchor, np.full(count, 1e-4), np.zeros(count, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.uint8),
         np.full(count, salt + 7, np.uint64), n.astype(np.uint64), np.full(count, 2**63 + 5, np.uint64),
         as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + spread,
-        np.full(count, 0.5, np.float32), as_of,
+        np.full(count, 0.5, np.float32), probs, as_of,
     )  # fmt: skip
 
 

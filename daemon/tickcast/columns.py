@@ -174,6 +174,7 @@ class Forecasts(Columns):
     target_ns: I64  # [B, H]
     quantiles: F64  # [B, H, Q]
     confidence: F32
+    probs: F32  # [B, C], by direction.LABELS: of the move to the last step; NaN where who answered has no classes
     stamp_ns: I64  # broker's timestamp of the record that closed the bar; -1 = none
 
 

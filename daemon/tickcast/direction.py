@@ -1,13 +1,15 @@
 """What the classes of a direction model mean: an ordered cut of the move at each step. It forecasts nothing."""
 
 import numpy as np
+import numpy.typing as npt
 
-from tickcast.columns import F64, I64
+from tickcast.columns import F32, F64, I64
 from tickcast.records import ModelCard
 
 LABELS = ["down", "flat", "up"]
 BAND = "band"  # of a card's `model_params`
 PROBS = "probs"  # output of a graph beside its quantiles: [B, H, C]
+KINDS = ("quantile", "class")  # of a forecast: without and with probabilities
 
 
 def edges(band: float, horizon: int) -> F64:
@@ -19,6 +21,11 @@ def classes_of(moves: F64, band: float) -> I64:
     """[N, H]: the place in LABELS of each move, given in one-bar moves of its window."""
     edge = edges(band, moves.shape[1])
     return (moves >= -edge).astype(np.int64) + (moves > edge)
+
+
+def has_classes(probs: F32) -> npt.NDArray[np.bool_]:
+    """[N]: which rows of [N, C] hold probabilities; the others are NaN."""
+    return probs[:, 0] >= 0
 
 
 def frequencies(counts: I64) -> F64:

@@ -64,6 +64,14 @@ class Following(Stepped, Protocol):
         """
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """What a Runner offers besides when its card has labels."""
+
+    def answer(self, inputs: Inputs) -> tuple[F32, F32]:
+        """As Runner.predict, and how likely each label is at each step [B, H, C], of one call of the model."""
+
+
 class Report(Protocol):
     """How a fit tells of its progress; returns False when it should stop early."""
 

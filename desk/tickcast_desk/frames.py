@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tickcast.app.wiring import Serving
 from tickcast.columns import F64, U64, BarBatch, Forecasts, Scores
 from tickcast.core.ladder import RUNGS
+from tickcast.direction import KINDS, has_classes
 from tickcast.errors import Quality
 
 ROW_GROUP = 100_000
@@ -44,6 +45,7 @@ def forecast_table(forecasts: Forecasts, serving: Serving) -> pa.Table:
     levels = np.array(settings.forecast.quantiles)
     cards = serving.cards
     flags = [[q.name.lower() for q in Quality(int(bits)) if q.name] for bits in f.flags]
+    classes = has_classes(f.probs)
     topics, partitions = zip(*serving.engine.folder.sources(), strict=True)
     return pa.table(
         {
@@ -56,7 +58,8 @@ def forecast_table(forecasts: Forecasts, serving: Serving) -> pa.Table:
             "model": _names(f.model, [c.name for c in cards]), "version": _names(f.model, [c.version for c in cards]),
             "rung": _names(f.rung, list(RUNGS)), "quality": pa.array(flags, pa.list_(pa.string())),
             "topic": _names(f.partition, list(topics)), "partition": np.array(partitions, np.int32)[f.partition],
-            "offset": f.offset, "confidence": f.confidence, "input_hash": _hex(f.input_hash),
+            "offset": f.offset, "confidence": f.confidence, "kind": _names(classes.astype(np.int32), list(KINDS)),
+            "probs": pa.compute.if_else(pa.array(classes), _lists(f.probs), None), "input_hash": _hex(f.input_hash),
             "in_sample": (f.flags & Quality.IN_SAMPLE) != 0,
         }
     )  # fmt: skip

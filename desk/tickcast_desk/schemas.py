@@ -20,6 +20,7 @@ from tickcast.control import arguments
 from tickcast.control.envelope import Envelope
 from tickcast.core.fold import LOUD
 from tickcast.core.ladder import RUNGS
+from tickcast.direction import LABELS
 from tickcast.errors import BadRequest, Quality, Reason
 from tickcast.settings import ForecastSettings
 from tickcast_desk.reference import TOPIC_MEANING
@@ -74,8 +75,14 @@ class Forecast(Struct):
     expires_ns: Annotated[int | None, Meta(description="null for tick and volume bars")]
     source: ClosedBy
     produced_ns: Annotated[int, Meta(description="when it was written, in ns since 1970")]
-    kind: Literal["quantile"]
-    probs: None
+    kind: Annotated[Literal["class", "quantile"], Meta(description="class: who answered has classes, too")]
+    probs: (
+        Annotated[
+            list[Annotated[float, Meta(ge=0, le=1)]],
+            Meta(min_length=len(LABELS), max_length=len(LABELS), description="down, flat, up at the last step"),
+        ]
+        | None
+    )
     input_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="of all inputs of the model")]
     device: str
     confidence: Annotated[float, Meta(ge=0.5, le=1, description="probability that the median has the right side")]

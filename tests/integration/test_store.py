@@ -51,6 +51,7 @@ async def test_a_forecast_comes_back_with_every_field_of_its_record(store):
     assert (row["anchor"], row["confidence"], row["rung"], row["tie"]) == (60_043.25, 0.5, 0, 0)
     assert (row["step_ns"], row["target_ns"]) == (SECOND, None)
     assert len(row["quantiles_from_anchor"]) == HORIZON * len(LEVELS)
+    assert [dict(zip(columns, row, strict=True))["probs"] for row in rows] == [[0.5, 0.25, 0.25], None, None, None] * 2
 
 
 async def test_a_stored_quantile_is_within_1e7_of_its_distance_from_the_anchor(store):

@@ -53,10 +53,13 @@ def forecasts(count, *, timed=True):
     quantiles = anchor[:, None, None] * np.exp(1e-4 * np.sort(rng.normal(size=(count, 3, 3)), axis=2))
     target = as_of[:, None] + np.arange(1, 4) * 10**9 if timed else np.full((count, 3), -1)
     wide = [rng.integers(0, 1 << 64, count, np.uint64) for _ in range(3)]
+    probs = rng.dirichlet(np.ones(3), count).astype(np.float32)
+    probs[np.arange(count) % 3 != 0] = np.nan
     return Forecasts(
         symbol.astype(np.int32), tie, as_of, tie.astype(np.int32), partition.astype(np.int32),
         rng.integers(0, 1 << 62, count), anchor, np.full(count, 1e-4), rung.astype(np.uint8), model.astype(np.int32),
-        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), as_of,
+        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), probs,
+        as_of,
     )  # fmt: skip
 
 
@@ -104,8 +107,11 @@ def test_each_row_is_the_record_that_json_would_hold_with_numbers_unrounded(kind
         assert list(row) == list(record)
         exact = {"quantiles": batch.quantiles[k].tolist(), "point": batch.quantiles[k, :, 1].tolist()}
         exact |= {"anchor": batch.anchor[k], "scale": batch.scale[k], "confidence": batch.confidence[k]}
+        exact |= {"probs": None if k % 3 else batch.probs[k].tolist()}
         assert {name: row[name] for name in exact} == exact
         assert {**row, **exact} == {**record, **exact}
+        if k % 3 == 0:
+            np.testing.assert_allclose(row["probs"], record["probs"], atol=1e-7)
         most = 1e-7 * batch.scale[k] * batch.anchor[k]
         assert np.abs(np.array(row["quantiles"]) - record["quantiles"]).max() <= most
 

@@ -42,6 +42,7 @@ def symbol_table():
 
 
 def forecasts(count=20, horizon=12, *, anchor=27123.45, scale=1e-4, transform="log_return", timed=True, seed=0):
+    """Every third has probabilities of classes."""
     rng = np.random.default_rng(seed)
     near = np.full(count, anchor) * (1 + 1e-3 * rng.normal(size=count))
     steps = np.sort(rng.normal(size=(count, horizon, 5)), axis=2) * scale
@@ -52,10 +53,13 @@ def forecasts(count=20, horizon=12, *, anchor=27123.45, scale=1e-4, transform="l
     small = [rng.integers(0, high, count) for high in (3, 10, 2, 2, 2, 16)]
     symbol, tie, partition, rung, model, flags = small
     wide = [rng.integers(0, 1 << 64, count, np.uint64) for _ in range(3)]
+    probs = rng.dirichlet(np.ones(3), count).astype(np.float32)
+    probs[np.arange(count) % 3 != 0] = np.nan
     return Forecasts(
         symbol.astype(np.int32), tie + 5, as_of, tie.astype(np.int32), partition.astype(np.int32),
         rng.integers(0, 1 << 62, count), near, np.full(count, scale), rung.astype(np.uint8), model.astype(np.int32),
-        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), as_of,
+        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), probs,
+        as_of,
     )  # fmt: skip
 
 
@@ -76,7 +80,7 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
         record = json.loads(value)
         assert list(record) == FIELDS
         assert msgspec.json.decode(value) == record
-        numbers = {name: record.pop(name) for name in ("quantiles", "point", "anchor", "scale", "confidence")}
+        numbers = {name: record.pop(name) for name in ("quantiles", "point", "anchor", "scale", "confidence", "probs")}
         assert record == {
             "id": f"{batch.id_high[row]:016x}{batch.id_low[row]:016x}",
             "symbol": symbols.name(batch.symbol[row]),
@@ -99,8 +103,7 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
                 "offset": batch.offset[row],
             },
             "produced_ns": PRODUCED,
-            "kind": "quantile",
-            "probs": None,
+            "kind": "quantile" if row % 3 else "class",
             "input_hash": f"{batch.input_hash[row]:016x}",
             "device": "cpu",
             "schema": 1,
@@ -108,6 +111,10 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
         assert numbers["point"] == [step[2] for step in numbers["quantiles"]]
         assert math.isclose(numbers["scale"], batch.scale[row], rel_tol=1e-9)
         assert math.isclose(numbers["confidence"], batch.confidence[row], rel_tol=1e-6)
+        if row % 3:
+            assert numbers["probs"] is None
+        else:
+            np.testing.assert_allclose(numbers["probs"], batch.probs[row], atol=1e-7)
 
 
 @pytest.mark.parametrize("transform", ["log_return", "difference", "level"])

@@ -10,7 +10,7 @@ import pytest
 from controlkit import NOW_MS, Desk, MemoryLedger, changed, echo, sealed, working
 from tickcast.control.inbox import Context
 from tickcast.errors import BadRequest, CommandFault, EngineFailed, StoreStalled
-from tickcast.records import Command, Reply
+from tickcast.records import Command, CommandRow, Reply
 
 ECHO = dict.fromkeys(("status", "forecast", "pause", "train"), echo)
 
@@ -123,6 +123,81 @@ async def test_a_message_that_comes_again_while_it_is_carried_out_gets_no_second
         await desk.give(sealed("status", id="after"))
         await desk.replied(2)
     assert [reply.id for reply in desk.replies] == ["one", "after"]
+
+
+class SlowLedger(MemoryLedger):
+    """Adds and finishes only once it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_add, self.may_finish = asyncio.Event(), asyncio.Event()
+
+    async def add_command(self, row: CommandRow) -> CommandRow | None:
+        await self.may_add.wait()
+        return await super().add_command(row)
+
+    async def finish_command(self, id: str, reply: Reply) -> None:
+        await self.may_finish.wait()
+        await super().finish_command(id, reply)
+
+
+async def test_what_only_reads_is_carried_out_while_it_is_kept_and_answered_while_it_is_marked_done() -> None:
+    ledger, gate = SlowLedger(), Gate()
+    gate.open.set()
+    async with working(Desk({"status": gate}, ledger=ledger)) as desk:
+        raw = sealed(role="read")
+        coming = asyncio.create_task(desk.give(raw))
+        await asyncio.sleep(0.01)
+        assert gate.happened == ["begin one", "end one"]
+        assert not desk.replies, "the ledger may know another answer"
+        ledger.may_add.set()
+        await coming
+        (reply,) = await desk.replied(1)
+        assert reply.ok
+        assert ledger.rows["one"].state == "received"
+        command = Command(id="two", command="status")
+        asking = asyncio.create_task(desk.inbox.call(command, by="here", role="read"))
+        await asyncio.sleep(0.01)
+        assert asking.done(), "its turn came although the one before is not marked yet"
+        await desk.give(raw)
+        ledger.may_finish.set()
+        await asyncio.sleep(0.01)
+        await desk.give(raw)
+        await desk.replied(2)
+    assert [reply.id for reply in desk.replies] == ["one", "one"]
+    assert ledger.rows["one"].state == ledger.rows["two"].state == "done"
+
+
+async def test_what_changes_something_waits_for_the_ledger_before_and_after() -> None:
+    ledger, gate = SlowLedger(), Gate()
+    gate.open.set()
+    async with working(Desk({"pause": gate}, ledger=ledger)) as desk:
+        coming = asyncio.create_task(desk.give(sealed("pause")))
+        await asyncio.sleep(0.01)
+        assert not gate.happened
+        ledger.may_add.set()
+        await coming
+        await asyncio.sleep(0.01)
+        assert gate.happened == ["begin one", "end one"]
+        assert not desk.replies
+        ledger.may_finish.set()
+        await desk.replied(1)
+
+
+async def test_what_read_in_a_run_before_is_answered_as_it_was_although_it_is_carried_out_meanwhile() -> None:
+    ledger = MemoryLedger()
+    answers = []
+    for result in ({"run": 1}, {"run": 2}):
+
+        async def give(given: Any, context: Context, result: dict[str, Any] = result) -> dict[str, Any]:
+            return result
+
+        async with working(Desk({"status": give}, ledger=ledger)) as desk:
+            await desk.give(sealed())
+            await desk.replied(1)
+            await asyncio.sleep(0.01)
+            answers += desk.replies
+    assert [reply.result for reply in answers] == [{"run": 1}, {"run": 1}]
 
 
 @pytest.mark.parametrize("again", [sealed("pause"), sealed(now_ms=NOW_MS + 1), sealed(role="shared")])

@@ -1,15 +1,21 @@
 """docs/direction.md: parameters with their defaults, figures, and the worked example."""
 
+import ast
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import polars as pl
 import pytest
 from rich.console import Console
 
+from tickcast.direction import classes_of
 from tickcast.plugin import find
+from tickcast.registry.query import query_direct
+from tickcast.settings import load
 from tickcast_desk.evaluate import print_evaluation
 from tickcast_plugins.models.direction import PIECES
 from tickcast_plugins.models.torch_net import HeadParams
@@ -52,3 +58,22 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
     bayes = json.loads(Path("out/bayes/card.json").read_text())
     assert bayes["labels"] == list(probs)
     assert bayes["model_params"]["band"] == 0.3
+    (last,) = ast.literal_eval(next(line for line in said if line.startswith("[")))
+    assert sum(last[-1]) == pytest.approx(1, abs=1e-6)
+    check_the_question_to_the_store()
+
+
+def check_the_question_to_the_store() -> None:
+    """Against the files of the same replay."""
+    (sql,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    answer = query_direct(load(overrides={"store.path": "out/replay/replay.duckdb"}, environ={})[0], sql)
+    forecasts = pl.read_parquet("out/replay/forecasts.parquet").filter(pl.col("kind") == "class").select("id", "probs")
+    both = pl.read_parquet("out/replay/scores.parquet").join(forecasts, on="id")
+    both = both.filter(pl.col("actual").list.last().is_not_nan(), pl.col("scale") > 1e-8, ~pl.col("in_sample"))
+    move = np.log(both["actual"].list.last().to_numpy() / both["anchor"].to_numpy()) / both["scale"].to_numpy()
+    known = classes_of(move[:, None] / np.sqrt(4), 0.3)[:, 0]
+    probs = np.array(both["probs"].to_list())
+    ((_, _, n, accuracy, log_loss),) = answer.rows
+    assert n == len(known) > 100
+    assert accuracy == pytest.approx((probs.argmax(axis=1) == known).mean())
+    assert log_loss == pytest.approx(-np.log(probs[np.arange(n), known]).mean())

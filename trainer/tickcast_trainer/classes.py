@@ -10,9 +10,9 @@ import numpy as np
 
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.core.windows import SCALE_FLOOR
-from tickcast.direction import PROBS, band_of, classes_of, counts_of, frequencies
+from tickcast.direction import band_of, classes_of, counts_of, frequencies
 from tickcast.errors import BadData
-from tickcast.inference.onnx import OnnxRunner
+from tickcast.inference.onnx import ClassRunner
 from tickcast.records import ModelCard
 from tickcast_trainer.dataset import Dataset
 
@@ -21,15 +21,6 @@ TRAINING_WINDOWS = 65_536  # at most, evenly spaced: what the classes are like i
 SUMS = ("forecasts", "right", "right_commonest", "lost", "lost_usual")
 FREQUENCIES = "frequencies"  # of a card's metrics, under "classes"
 AT = {name: place for place, name in enumerate(SUMS)}
-
-
-class ClassRunner(OnnxRunner):
-    """The graph of a card that has labels, asked for these too."""
-
-    def probs(self, inputs: Inputs) -> F32:
-        """[B, H, C]: how likely each class is."""
-        answer: F32 = self._session.run([PROBS], {name: getattr(inputs, name) for name in self._wanted})[0]
-        return answer
 
 
 def training_moves(dataset: Dataset) -> F64:
@@ -59,7 +50,7 @@ class ClassJudge:
 
     def outcomes(self, inputs: Inputs, target: F32, scale: F64) -> F64:
         """[B, H, SUMS]: what each forecast adds; a window that never moved has no unit and adds nothing."""
-        probs = self.runner.probs(inputs)
+        _, probs = self.runner.answer(inputs)
         moved = scale > SCALE_FLOOR
         known = classes_of(moves_of(target[moved], scale[moved]), self.band)
         given = np.take_along_axis(probs[moved].astype(np.float64), known[..., None], axis=2)[..., 0]

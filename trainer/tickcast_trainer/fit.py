@@ -12,13 +12,13 @@ import torch
 import tickcast
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
-from tickcast.inference.onnx import OnnxRunner
+from tickcast.inference.onnx import ClassRunner, OnnxRunner
 from tickcast.model_folder import CARD, FRAMEWORK, GRAPH
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.records import ModelCard, digest
 from tickcast_trainer.analysis import analyse
 from tickcast_trainer.checkpoint import Checkpoints
-from tickcast_trainer.classes import ClassRunner, class_figures
+from tickcast_trainer.classes import class_figures
 from tickcast_trainer.dataset import Dataset, load_dataset
 from tickcast_trainer.evaluate import evaluate, residual_gaps
 from tickcast_trainer.export import check_parity, export, probe_inputs, write_probe

@@ -18,6 +18,7 @@ from tickcast.control.jobs import JobHost
 from tickcast.core.given import GivenBars, window_of
 from tickcast.core.ladder import RUNGS
 from tickcast.core.on_demand import Answer, Ask, Given
+from tickcast.direction import KINDS, has_classes
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
 from tickcast.records import Accuracy, Health
 from tickcast.registry.store import Store
@@ -82,7 +83,7 @@ class Commands:
         if steps is not None and steps > forecast.horizon:
             raise CommandRefused(CommandFault.BAD_ARGUMENT, f"predict: horizon is at most {forecast.horizon}")
         assert ladder is not None
-        median, told = forecast.quantiles.index(0.5), []
+        median, told, classes = forecast.quantiles.index(0.5), [], has_classes(answer.probs).tolist()
         for i in range(len(answer.as_of)):
             card = answer.ask.runner.card if answer.ask.runner else ladder.cards[answer.model[i]]
             quantiles, targets = answer.quantiles[i][:steps], answer.target_ns[i][:steps].tolist()
@@ -94,6 +95,7 @@ class Commands:
                 "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
                 "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
                 "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]],
+                "kind": KINDS[classes[i]], "probs": answer.probs[i].tolist() if classes[i] else None,
                 "confidence": float(answer.confidence[i]),
                 "quality": [str(flag.name).lower() for flag in Quality if flag & int(answer.flags[i])],
             })  # fmt: skip

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tickcast.codec.forecasts import QUALITIES, SCHEMA
 from tickcast.columns import I32, I64, U64, Encoded, FeatureRows, Forecasts, Source
+from tickcast.direction import KINDS, has_classes
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
@@ -58,7 +59,7 @@ class ArrowWriter:
         self._qualities = pa.array([[str(f.name).lower() for f in Quality if f & k] for k in range(QUALITIES)])
         self._same = _one_row(FORECASTS, {
             "target_step": range(1, forecast.horizon + 1), "levels": forecast.quantiles, "unit": "price",
-            "transform": forecast.transform, "kind": "quantile", "probs": None, "device": device, "schema": SCHEMA,
+            "transform": forecast.transform, "device": device, "schema": SCHEMA,
         })  # fmt: skip
 
     def encode(
@@ -70,6 +71,7 @@ class ArrowWriter:
         names, versions = (
             pa.array([getattr(card, what) for card in self._cards], TEXT) for what in ("name", "version")
         )
+        classes = pa.array(has_classes(rows.probs))
         columns = {
             "id": _hex(rows.id_high, rows.id_low),
             "target_ns": pa.nulls(len(rows), pa.list_(WHOLE)) if after_ns is None else _lists(rows.target_ns),
@@ -80,7 +82,8 @@ class ArrowWriter:
             "age_ms": (produced_ns - rows.as_of) // 10**6,
             "expires_ns": pa.nulls(len(rows), WHOLE) if after_ns is None else rows.as_of + after_ns,
             "produced_ns": np.full(len(rows), produced_ns), "input_hash": _hex(rows.input_hash),
-            "confidence": rows.confidence,
+            "confidence": rows.confidence, "kind": pa.array(KINDS).take(classes.cast(SMALL)),
+            "probs": pa.compute.if_else(classes, _lists(rows.probs), None),
         }  # fmt: skip
         batch = _batch(FORECASTS, rows, symbols, sources, self._same, columns)
         return self._messages(batch, bounds, rows.symbol, order)

@@ -19,10 +19,10 @@ from tickcast.symbols import SymbolTable
 
 SCHEMA = 1
 MOVE_DIGITS = 7  # decimals reach this far below the one-bar move
-SCALE_DIGITS, CONFIDENCE_DIGITS, FEATURE_DIGITS = 10, 7, 10
+SCALE_DIGITS, CONFIDENCE_DIGITS, PROBS_DECIMALS, FEATURE_DIGITS = 10, 7, 7, 10
 MOST_DECIMALS = 40  # more than any double has use for; put_decimals turns to exponents long before
-NUMBERS_PER_ROW = 14  # all but quantiles, point and target times
-FIXED = 18  # constant pieces of a forecast
+NUMBERS_PER_ROW = 17  # all but quantiles, point and target times
+FIXED = 20  # constant pieces of a forecast
 QUALITIES = sum(Quality) + 1  # combinations of the flags
 FEATURE_FIXED = 6
 COMMA, OPEN_ARRAY, CLOSE_ARRAY, CLOSE_OBJECT = 44, 91, 93, 125
@@ -47,6 +47,7 @@ class Sheet(NamedTuple):
     target_ns: I64
     quantiles: F64
     confidence: F32
+    probs: F32
 
 
 class FeatureSheet(NamedTuple):
@@ -135,7 +136,8 @@ def _forecast_pieces(horizon: int, levels: list[float], transform: str, device: 
         b'{"id":"', b'","symbol":', b',"as_of_ns":', b',"tie":', b',"target_step":%b,"target_ns":' % steps,
         b',"levels":%b,"quantiles":' % json_of(levels), b',"point":', b',"anchor":',
         b',"unit":"price","transform":%b,"scale":' % json_of(transform), b",", b',"quality":', b',"age_ms":',
-        b',"expires_ns":', b',"source":', b',"produced_ns":', b',"kind":"quantile","probs":null,"input_hash":"',
+        b',"expires_ns":', b',"source":', b',"produced_ns":',
+        b',"kind":"quantile","probs":null', b',"kind":"class","probs":', b',"input_hash":"',
         b'","device":%b,"confidence":' % json_of(device), b',"schema":%d}' % SCHEMA,
     ]  # fmt: skip
     assert len(pieces) == FIXED
@@ -169,7 +171,7 @@ def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row,
         o = put_whole(out, put_piece(out, o, texts, 3), sheet.tie[row])
         o = _put_times(out, put_piece(out, o, texts, 4), sheet.target_ns, row)
         o = _put_quantiles(out, put_piece(out, o, texts, 5), sheet.quantiles, row, decimals)
-        o = _put_point(out, put_piece(out, o, texts, 6), sheet.quantiles, row, stamp.median, decimals)
+        o = _put_list(out, put_piece(out, o, texts, 6), sheet.quantiles[row, :, stamp.median], decimals)
         o = put_decimals(out, put_piece(out, o, texts, 7), sheet.anchor[row], decimals)
         o = put_significant(out, put_piece(out, o, texts, 8), sheet.scale[row], SCALE_DIGITS)
         o = put_piece(out, put_piece(out, o, texts, 9), texts, stamp.models + sheet.model[row])
@@ -186,9 +188,13 @@ def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row,
         o = put_whole(out, o, sheet.offset[row])
         out[o] = CLOSE_OBJECT
         o = put_whole(out, put_piece(out, o + 1, texts, 14), stamp.produced_ns)
-        o = put_hex(out, put_piece(out, o, texts, 15), sheet.input_hash[row])
-        o = put_significant(out, put_piece(out, o, texts, 16), sheet.confidence[row], CONFIDENCE_DIGITS)
-        o = put_piece(out, o, texts, 17)
+        if np.isnan(sheet.probs[row, 0]):
+            o = put_piece(out, o, texts, 15)
+        else:
+            o = _put_list(out, put_piece(out, o, texts, 16), sheet.probs[row], PROBS_DECIMALS)
+        o = put_hex(out, put_piece(out, o, texts, 17), sheet.input_hash[row])
+        o = put_significant(out, put_piece(out, o, texts, 18), sheet.confidence[row], CONFIDENCE_DIGITS)
+        o = put_piece(out, o, texts, 19)
         ends[row] = o
         row += 1
     return row, o
@@ -218,24 +224,16 @@ def _put_times(out, o, target_ns, row):  # type: ignore[no-untyped-def]
 def _put_quantiles(out, o, quantiles, row, decimals):  # type: ignore[no-untyped-def]
     for step in range(quantiles.shape[1]):
         out[o] = COMMA if step else OPEN_ARRAY
-        out[o + 1] = OPEN_ARRAY
-        o += 2
-        for q in range(quantiles.shape[2]):
-            if q:
-                out[o] = COMMA
-                o += 1
-            o = put_decimals(out, o, quantiles[row, step, q], decimals)
-        out[o] = CLOSE_ARRAY
-        o += 1
+        o = _put_list(out, o + 1, quantiles[row, step], decimals)
     out[o] = CLOSE_ARRAY
     return o + 1
 
 
 @lean_njit
-def _put_point(out, o, quantiles, row, median, decimals):  # type: ignore[no-untyped-def]
-    for step in range(quantiles.shape[1]):
-        out[o] = COMMA if step else OPEN_ARRAY
-        o = put_decimals(out, o + 1, quantiles[row, step, median], decimals)
+def _put_list(out, o, values, decimals):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        out[o] = COMMA if i else OPEN_ARRAY
+        o = put_decimals(out, o + 1, values[i], decimals)
     out[o] = CLOSE_ARRAY
     return o + 1
 

@@ -1,8 +1,10 @@
 """Takes commands in, each once, and answers each. It carries none out itself, reads no topic and writes no log.
 
 A command is let in (or refused), kept in the ledger, carried out in its turn, marked done with its reply, and answered.
-One that accepts begins a job: its turn is over then, and its final reply comes when it ends. Who cannot prove that he
-is known and means us gets no reply: an answer to strangers tells them which keys exist, and doubles what they send.
+One that only reads is carried out while the ledger takes it, and answered while it is marked as done: most of its time
+would be the disk's, and to answer it twice does no harm. One that accepts begins a job: its turn is over then, and its
+final reply comes when it ends. Who cannot prove that he is known and means us gets no reply: an answer to strangers
+tells them which keys exist, and doubles what they send.
 """
 
 import asyncio
@@ -94,12 +96,13 @@ class Rate:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A command on its way from the ledger to its reply."""
+    """A command on its way through the ledger to its reply."""
 
     order: Order
     arguments: arguments.Arguments
     received_ns: int
     tell: list[Tell]
+    keeping: asyncio.Future[CommandRow | None] | None = None  # in the ledger, where it is carried out meanwhile
     turn_is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -189,13 +192,29 @@ class Inbox:
                     remedy="wait a minute, or raise control.per_minute",
                 )  # fmt: skip
             work = _Work(order, given, self._clock.now_ns(), [tell])
-            if (earlier := await self._ledger.add_command(_row(work))) is not None:
-                return await self._repeat(order, earlier, tell)
+            if at_once := _only_reads(order) and not known:
+                work.keeping = asyncio.ensure_future(self._ledger.add_command(_row(work)))
+                await self._enqueue(work)
+            if (earlier := await self._keep(work)) is not None:
+                await self._repeat(order, earlier, tell)
+            elif not at_once:
+                await self._enqueue(work)
         except CommandRefused as refused:
-            return await self._decline(order.id, order.command, order.key, refused, tell)
-        self._remember(order.id)
-        self._underway[order.id] = work
-        return await self._queue.put(work)
+            await self._decline(order.id, order.command, order.key, refused, tell)
+
+    async def _keep(self, work: _Work) -> CommandRow | None:
+        """As `Ledger.add_command`, and after the one of the same id whose row is on its way."""
+        first = self._underway.get(work.order.id, work)
+        if first.keeping is not None:
+            earlier = await asyncio.shield(first.keeping)
+            if first is work:
+                return earlier
+        return await self._ledger.add_command(_row(work))
+
+    async def _enqueue(self, work: _Work) -> None:
+        self._remember(work.order.id)
+        self._underway[work.order.id] = work
+        await self._queue.put(work)
 
     def _admit(self, order: Order) -> arguments.Arguments:
         needed = arguments.role_of(order.command)
@@ -224,15 +243,29 @@ class Inbox:
             work.tell.append(tell)
 
     async def _carry_out(self, work: _Work) -> None:
+        told = 0
         try:
             reply = await self._outcome(work)
-            await self._ledger.finish_command(work.order.id, reply)
+            if work.keeping is not None and await work.keeping is not None:
+                return  # it came to a run before this one, and is answered as it was then
+            done = self._ledger.finish_command(work.order.id, reply)
+            if _only_reads(work.order):
+                work.turn_is_over.set()
+                told, _ = await asyncio.gather(self._tell(work, reply), done)
+            else:
+                await done
         finally:
             del self._underway[work.order.id]
             work.turn_is_over.set()
         self.counts["done" if reply.ok else reply.error_code] += 1
-        for tell in work.tell:
+        await self._tell(work, reply, after=told)
+
+    async def _tell(self, work: _Work, reply: Reply, *, after: int = 0) -> int:
+        """Whoever asked, but for the first `after` of them; returns how many know it now."""
+        waiting = work.tell[after:]
+        for tell in waiting:
             await tell(reply)
+        return after + len(waiting)
 
     async def _outcome(self, work: _Work) -> Reply:
         """The handler's result or error as the final reply. What is fatal is raised: the daemon dies of it."""
@@ -267,8 +300,7 @@ class Inbox:
     async def _accept(self, work: _Work, limit: asyncio.Timeout, result: dict[str, Any]) -> None:
         limit.reschedule(None)
         reply = self._answer(work, result, final=False)
-        for tell in [*work.tell]:
-            await tell(reply)
+        await self._tell(work, reply)
         work.turn_is_over.set()
 
     async def _decline(self, id: str, command: str, key: str, refused: CommandRefused, tell: Tell) -> None:
@@ -303,6 +335,10 @@ class Inbox:
 
     def _elapsed_ms(self, work: _Work) -> float:
         return (self._clock.now_ns() - work.received_ns) / NS_PER_MS
+
+
+def _only_reads(order: Order) -> bool:
+    return arguments.role_of(order.command) == "read"
 
 
 def _row(work: _Work) -> CommandRow:

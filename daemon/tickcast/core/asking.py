@@ -83,8 +83,8 @@ class Asking:
         if factor is not None:
             quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
         return Answer(
-            want.ask, None, want.as_of, parts.targets(want.as_of), anchor, window.scale, quantiles, sure, raw.model,
-            raw.rung, raw.flags,
+            want.ask, None, want.as_of, parts.targets(want.as_of), anchor, window.scale, quantiles, sure, raw.probs,
+            raw.model, raw.rung, raw.flags,
         )  # fmt: skip
 
     def _gathered(self, ask: Ask, copy: Copy) -> Wanted:

@@ -342,7 +342,7 @@ class Engine:
         return Forecasts(
             bars.symbol, bars.ordinal, bars.as_of, bars.tie, bars.partition, bars.offset, anchor, scale, raw.rung,
             raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
-            self.targets(bars.as_of), quantiles, answers.confidence, asked.closed.stamps_ns[rows],
+            self.targets(bars.as_of), quantiles, answers.confidence, raw.probs, asked.closed.stamps_ns[rows],
         )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.columns import F64, I32, I64, U8, Inputs
+from tickcast.columns import F32, F64, I32, I64, U8, Inputs
 from tickcast.compiled import lean_njit
 from tickcast.core.questions import NOBODY, choose_rungs, id_seeds, numbers_of
+from tickcast.direction import LABELS
 from tickcast.errors import BadModel, BadOutput, BadRequest, Quality
-from tickcast.plugin import Following, Runner, Stepped
+from tickcast.plugin import Following, Labelled, Runner, Stepped
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
@@ -23,12 +24,21 @@ LARGEST_MOVE = float(np.finfo(np.float32).max)  # the store keeps forecasts as f
 LARGEST_LOG_MOVE = float(np.log(LARGEST_MOVE))
 RUNGS = ("naive", "seasonal", "holt", "model", "fallback")
 MOST_MODELS = NOBODY  # their numbers are bytes
+OFF_ONE = 1e-3  # by which probabilities may miss the sum of one
+
+
+class Said(NamedTuple):
+    """What one model said."""
+
+    moves: F64  # [B, H, Q]
+    probs: F32  # [B, C], as in Forecasts
 
 
 class Raw(NamedTuple):
     """What the models said."""
 
     moves: F64  # [B, H, Q], ascending in Q
+    probs: F32  # [B, C]
     model: I32
     rung: U8  # index into RUNGS
     flags: U8  # errors.Quality
@@ -116,22 +126,21 @@ class Ladder:
     def ask(self, inputs: Inputs, model: I32, symbol: I32, ordinal: I64) -> Raw:
         """One call per model for all of its questions. `symbol` and `ordinal` are those of the newest bar of each, for
         models that follow a symbol bar by bar; symbol -1 = nobody's, asked beside the ticks."""
-        moves = np.empty((len(inputs), *self._shape))
+        moves, probs = np.empty((len(inputs), *self._shape)), np.empty((len(inputs), len(LABELS)), np.float32)
         answered = model.copy()
         rung, flags = self._rungs[model], np.zeros(len(inputs), np.uint8)
-        raw = Raw(moves, answered, rung, flags)
+        raw = Raw(moves, probs, answered, rung, flags)
         for code in model[:1] if (model == model[:1]).all() else np.unique(model):
             rows = np.flatnonzero(model == code)
-            whole = len(rows) == len(inputs)
-            own = inputs if whole else inputs.take(rows)
-            said = self._say(self.runners[code], own, symbol[rows], ordinal[rows])
-            bad = rows if said is None else rows[self._unusable(said)]
+            where = slice(None) if len(rows) == len(inputs) else rows
+            said = self._say(self.runners[code], inputs.take(where), symbol[rows], ordinal[rows])
+            bad = rows if said is None else rows[self._unusable(said.moves)]
             if said is not None:
-                moves[slice(None) if whole else rows] = said
+                moves[where], probs[where] = said
             if len(bad):
                 bad = self._let_stand_in(int(code), bad, inputs, raw)
             if len(bad):
-                moves[bad] = self._last_value(inputs.take(bad))
+                moves[bad], probs[bad] = self._last_value(inputs.take(bad)), np.nan
                 answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
                 flags[bad] = Quality.FALLBACK
         return raw
@@ -144,68 +153,84 @@ class Ladder:
         said = self._predict(self.runners[before], inputs.take(bad))
         if said is None:
             return bad
-        fits = ~self._unusable(said)
+        fits = ~self._unusable(said.moves)
         rows = bad[fits]
-        raw.moves[rows], raw.model[rows], raw.rung[rows] = said[fits], before, self._rungs[before]
-        raw.flags[rows] = Quality.FALLBACK
+        raw.moves[rows], raw.probs[rows] = said.moves[fits], said.probs[fits]
+        raw.model[rows], raw.rung[rows], raw.flags[rows] = before, self._rungs[before], Quality.FALLBACK
         return bad[~fits]
 
     def ask_other(self, runner: Runner, inputs: Inputs) -> Raw:
         """A model that is not of the ladder; BadOutput where its answer cannot be used."""
         said = self._predict(runner, inputs)
-        if said is None or self._unusable(said).any():
+        if said is None or self._unusable(said.moves).any():
             raise BadOutput(f"the model {runner.card.name} gave nothing usable")
         number, rung = np.full(len(inputs), -1, np.int32), RUNGS.index("model")
-        return Raw(said, number, np.full(len(inputs), rung, np.uint8), np.zeros(len(inputs), np.uint8))
+        return Raw(*said, number, np.full(len(inputs), rung, np.uint8), np.zeros(len(inputs), np.uint8))
 
     def _last_value(self, inputs: Inputs) -> F64:
         """What the last value's own spread is, or none where the window's moves overflow."""
         said = self._predict(self.runners[self._last], inputs)
         if said is None:
             return np.zeros((len(inputs), *self._shape))
-        said[self._unusable(said)] = 0.0
-        return said
+        said.moves[self._unusable(said.moves)] = 0.0
+        return said.moves
 
     def _unusable(self, moves: F64) -> npt.NDArray[np.bool_]:
         unusable = np.empty(len(moves), np.bool_)
         find_unusable(moves, self._largest, unusable)
         return unusable
 
-    def _say(self, runner: Runner, inputs: Inputs, symbol: I32, ordinal: I64) -> F64 | None:
+    def _say(self, runner: Runner, inputs: Inputs, symbol: I32, ordinal: I64) -> Said | None:
         """As `_predict`; a model that follows symbols is told whose bars these are, where they are somebody's."""
         if not isinstance(runner, Following):
             return self._predict(runner, inputs)
         theirs = symbol >= 0
         if theirs.all():
             return self._follow(runner, inputs, symbol, ordinal)
-        moves = np.empty((len(inputs), *self._shape))
+        joined = Said(np.empty((len(inputs), *self._shape)), _no_probs(len(inputs)))
         followed = self._follow(runner, inputs.take(theirs), symbol[theirs], ordinal[theirs])
         for rows, said in ((theirs, followed), (~theirs, self._predict(runner, inputs.take(~theirs)))):
             if said is None:
                 return None
-            moves[rows] = said
-        return moves
+            joined.moves[rows] = said.moves
+        return joined
 
-    def _follow(self, runner: Following, inputs: Inputs, symbol: I32, ordinal: I64) -> F64 | None:
+    def _follow(self, runner: Following, inputs: Inputs, symbol: I32, ordinal: I64) -> Said | None:
         try:
             said = runner.follow(inputs, symbol, ordinal, tile=self._tile)
         except Exception:  # as in `_predict`
             return None
-        return said[:, : self._shape[0]].astype(np.float64, order="C")
+        return Said(said[:, : self._shape[0]].astype(np.float64, order="C"), _no_probs(len(said)))
 
-    def _predict(self, runner: Runner, inputs: Inputs) -> F64 | None:
+    def _predict(self, runner: Runner, inputs: Inputs) -> Said | None:
         """None where the model raised: any plugin may, and serving goes on."""
-        horizon = self._shape[0]
         try:
             if not self._tile:
-                return runner.predict(inputs)[:, :horizon].astype(np.float64, order="C")
+                return self._answer(runner, inputs)
             parts = [
-                runner.predict(_padded(inputs.take(slice(i, i + self._tile)), self._tile))[: len(inputs) - i, :horizon]
+                self._answer(runner, _padded(inputs.take(slice(i, i + self._tile)), self._tile))
                 for i in range(0, len(inputs), self._tile)
             ]
-            return np.concatenate(parts).astype(np.float64)
+            return Said(*(np.concatenate(kind)[: len(inputs)] for kind in zip(*parts, strict=True)))
         except Exception:  # a foreign model may raise anything; its fate is the fallback, flagged on each forecast
             return None
+
+    def _answer(self, runner: Runner, inputs: Inputs) -> Said:
+        """One call of the model, up to the deployment's horizon."""
+        horizon = self._shape[0]
+        if not (runner.card.labels and isinstance(runner, Labelled)):
+            return Said(runner.predict(inputs)[:, :horizon].astype(np.float64, order="C"), _no_probs(len(inputs)))
+        quantiles, shares = runner.answer(inputs)
+        said = Said(
+            quantiles[:, :horizon].astype(np.float64, order="C"), shares[:, horizon - 1].reshape(-1, len(LABELS))
+        )
+        fits = (said.probs >= 0).all(axis=1) & (np.abs(said.probs.sum(axis=1) - 1) <= OFF_ONE)
+        said.moves[~fits] = np.nan  # probabilities that are none make the answer as useless as quantiles that are none
+        return said
+
+
+def _no_probs(rows: int) -> F32:
+    return np.full((rows, len(LABELS)), np.nan, np.float32)
 
 
 def _padded(inputs: Inputs, rows: int) -> Inputs:

@@ -51,6 +51,7 @@ class Answer:
     scale: F64 = field(default_factory=lambda: np.zeros(0))
     quantiles: F64 = field(default_factory=lambda: np.zeros((0, 0, 0)))
     confidence: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    probs: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     model: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     rung: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     flags: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))

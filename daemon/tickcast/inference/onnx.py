@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tickcast.columns import F32, Inputs
+from tickcast.direction import LABELS, PROBS
 from tickcast.errors import BadModel
 from tickcast.model_folder import GRAPH
 from tickcast.records import ModelCard
@@ -28,21 +29,38 @@ class OnnxRunner:
         self._wanted = [node.name for node in self._session.get_inputs()]
 
     def predict(self, inputs: Inputs) -> F32:
-        lookback = self.card.lookback
-        if inputs.past.shape[1] != lookback:
-            inputs = Inputs(inputs.past[:, -lookback:], inputs.mask[:, -lookback:], inputs.future, inputs.static)
-        n, tile = len(inputs), self._tile
-        if 0 < n <= tile:
-            return self._ask(inputs)
-        out = np.empty((n, self.card.horizon, len(self.card.levels)), np.float32)
-        for first in range(0, n, tile):
-            rows = slice(first, first + tile)
-            out[rows] = self._ask(inputs.take(rows))
-        return out
+        return self._outputs(inputs)[0]
 
-    def _ask(self, inputs: Inputs) -> F32:
-        answer: F32 = self._session.run(None, {name: getattr(inputs, name) for name in self._wanted})[0]
-        return answer
+    def _outputs(self, inputs: Inputs) -> list[F32]:
+        """Quantiles, and what the graph gives beside them, a tile at a time."""
+        card, tile, n = self.card, self._tile, len(inputs)
+        if inputs.past.shape[1] != card.lookback:
+            newest = slice(-card.lookback, None)
+            inputs = Inputs(inputs.past[:, newest], inputs.mask[:, newest], inputs.future, inputs.static)
+        if not n:
+            return [np.empty((0, card.horizon, len(names)), np.float32) for names in (card.levels, card.labels)]
+        if n <= tile:
+            return self._ask(inputs)
+        parts = [self._ask(inputs.take(slice(first, first + tile))) for first in range(0, n, tile)]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def _ask(self, inputs: Inputs) -> list[F32]:
+        answers: list[F32] = self._session.run(None, {name: getattr(inputs, name) for name in self._wanted})
+        return answers
+
+
+class ClassRunner(OnnxRunner):
+    """The graph of a card that has labels, behind plugin.Labelled."""
+
+    def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
+        super().__init__(folder, card, tile=tile)
+        outputs = [node.name for node in self._session.get_outputs()]
+        if card.labels != LABELS or outputs[1:] != [PROBS]:
+            raise BadModel(f"{folder / GRAPH} gives {outputs} for labels {card.labels}", remedy="fit the model again")
+
+    def answer(self, inputs: Inputs) -> tuple[F32, F32]:
+        quantiles, probs = self._outputs(inputs)
+        return quantiles, probs
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
+from tickcast.direction import has_classes
 from tickcast.records import Accuracy, DeadLetter
 from tickcast.symbols import SymbolTable
 
@@ -82,6 +83,7 @@ def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I3
             "ordinal": f.ordinal, "model": models[f.model], "rung": f.rung, "flags": f.flags, "anchor": f.anchor,
             "scale": f.scale, "quantiles_from_anchor": _lists(distance), "step_ns": step_ns,
             "target_ns": target_ns, "confidence": f.confidence, "input_hash": f.input_hash,
+            "probs": pa.compute.if_else(pa.array(has_classes(f.probs)), _lists(f.probs), None),
             **origin.columns(f.partition, f.offset),
         }
     )  # fmt: skip
