@@ -6,6 +6,7 @@ Each call is one instant at which every symbol closes a bar, as the engine makes
 Then each kind of feature alone, by its plugin's own call.
 """
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -65,13 +66,18 @@ def alone(kind: str, bars: Bars) -> Compute:
     return lambda symbol, ordinal: feature.compute(bars, symbol, ordinal, out)
 
 
+def is_plain(kind: str) -> bool:
+    """Whether it can be made without numbers that were learnt from data."""
+    return "learnt_to_ns" not in inspect.signature(plugin.find("features", kind)).parameters
+
+
 def main() -> list[Figure]:
     figures = []
     for symbols in (1_000, 10_000):
         value = ns_per_bar(together(SIXTEEN, market(symbols)), symbols) / len(SIXTEEN)
         figures.append(Figure(f"a feature of a closed bar, {symbols:,} symbols", value, "ns", note="mean of 16"))
     bars = market(1_000)
-    for kind in plugin.names("features"):
+    for kind in filter(is_plain, plugin.names("features")):
         value = ns_per_bar(alone(kind, bars), 1_000)
         figures.append(Figure(f"{kind} of a closed bar, 1,000 symbols", value, "ns"))
     return figures

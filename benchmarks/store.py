@@ -95,11 +95,9 @@ class Bare:
         self._connection = duckdb.connect(
             str(folder / "bare.duckdb"), config={"threads": 1, "checkpoint_threshold": "64MB"}
         )
-        create = re.search(
-            r"CREATE TABLE forecasts .*?\);", (schema.folder() / "0001_stream.sql").read_text(), re.DOTALL
-        )
-        assert create is not None
-        self._connection.execute(create[0]).fetchall()
+        migrations = "".join(path.read_text() for path in sorted(schema.folder().glob("*.sql")))
+        for statement in re.findall(r"(?:CREATE|ALTER) TABLE forecasts .*?;$", migrations, re.DOTALL | re.MULTILINE):
+            self._connection.execute(statement).fetchall()
 
     def write(self, rows: pa.Table) -> None:
         self._connection.register("rows", rows)

@@ -69,6 +69,9 @@ class MemoryLedger:
         text = msgspec.json.encode(reply).decode()
         self.rows[id] = msgspec.structs.replace(row, state="done", reply_json=text, done_ns=done_ns)
 
+    async def ids_since(self, received_ns: int) -> list[str]:
+        return [row.id for row in self.rows.values() if row.received_ns >= received_ns]
+
     async def unfinished(self) -> list[CommandRow]:
         return [row for row in self.rows.values() if row.state == "received"]
 

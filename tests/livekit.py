@@ -45,6 +45,12 @@ class Live:
         async with asyncio.timeout(WAIT_S):  # answered by the engine thread after the last turn: its results are out
             await self.daemon.accuracy()
 
+    async def stored(self) -> None:
+        """Returns once the store has all that was sent."""
+        async with asyncio.timeout(WAIT_S):
+            while (await self.daemon.store.query("SELECT sum(next_offset) FROM offsets")).rows != [(self._consumed,)]:
+                await asyncio.sleep(0.02)
+
     async def forecasts(self) -> list[dict[str, Any]]:
         return await records(self._forecasts)
 

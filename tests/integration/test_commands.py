@@ -129,7 +129,7 @@ async def test_export_writes_the_rows_of_the_store(world: Any, tmp_path: Path) -
     out.mkdir()
     async with running(of_model(tmp_path, control__data_folder=out)) as live:
         await live.send(world[0][-2000:])
-        await live.daemon.units.idle()
+        await live.stored()
         told = await ok(live, "export", table="bars")
         comma = await ok(live, "export", table="versions", format="csv")
         assert await refused(live, "export", table="forecasts", format="csv") == "bad_argument"
@@ -194,7 +194,7 @@ async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any
 
 async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live: Live) -> None:
     jobs = live.bus.subscribe("tickcast.jobs")
-    await live.daemon.units.idle()
+    await live.stored()
     told = await ok(live, "train", kind="nhits", name="mine", params=TINY, seed=5)
     assert told["status"] in ("done", "stopped_early")
     assert told["model"].startswith("mine@")
@@ -214,7 +214,7 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
 
 
 async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> None:
-    await live.daemon.units.idle()
+    await live.stored()
     told = await ok(
         live, "optimize", kind="micro", trials=2, sampler="random", params={"epochs": 1, "windows_per_epoch": 128}
     )

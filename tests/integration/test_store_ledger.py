@@ -48,6 +48,7 @@ async def test_a_command_is_kept_once_and_comes_back_with_its_reply(store: Store
     assert (known.digest, known.state, known.done_ns) == (command(1).digest, "done", T0 + 1 + 1_500_000)
     assert msgspec.json.decode(known.reply_json, type=Reply) == reply(1)
     assert await value(store, "SELECT count(*) FROM commands") == 1
+    assert (await ledger.ids_since(T0 + 1), await ledger.ids_since(T0 + 2)) == (["c1"], [])
 
 
 async def test_commands_without_a_reply_are_told_in_order_also_after_a_restart(tmp_path: Path) -> None:

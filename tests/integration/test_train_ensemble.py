@@ -16,7 +16,7 @@ async def test_members_are_named_as_in_the_registry_and_the_combination_answers_
     settings = model_settings("time", tmp_path)
     async with running(settings) as live:
         await live.send([message for _, message in json_messages(market()[0])][-4000:], chunk=1000)
-        await live.daemon.units.idle()
+        await live.stored()
         for name in ("a", "b"):
             reply = await live.daemon.command("train", kind="ridge", name=name, params={"rows": 100 + ord(name)})
             assert reply.ok, reply.error

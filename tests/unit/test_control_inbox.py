@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controlkit import NOW_MS, Desk, MemoryLedger, changed, echo, sealed, working
+from controlkit import NOW_MS, SETTINGS, Desk, MemoryLedger, changed, echo, sealed, working
 from tickcast.control.inbox import Context
 from tickcast.errors import BadRequest, CommandFault, EngineFailed, StoreStalled
 from tickcast.records import Command, CommandRow, Reply
@@ -141,25 +141,22 @@ class SlowLedger(MemoryLedger):
         await super().finish_command(id, reply)
 
 
-async def test_what_only_reads_is_carried_out_while_it_is_kept_and_answered_while_it_is_marked_done() -> None:
-    ledger, gate = SlowLedger(), Gate()
-    gate.open.set()
-    async with working(Desk({"status": gate}, ledger=ledger)) as desk:
+async def test_what_only_reads_is_answered_while_it_is_kept_and_marked_done() -> None:
+    ledger = SlowLedger()
+    async with working(Desk(ECHO, ledger=ledger)) as desk:
         raw = sealed(role="read")
         coming = asyncio.create_task(desk.give(raw))
-        await asyncio.sleep(0.01)
-        assert gate.happened == ["begin one", "end one"]
-        assert not desk.replies, "the ledger may know another answer"
-        ledger.may_add.set()
-        await coming
         (reply,) = await desk.replied(1)
         assert reply.ok
+        assert not coming.done(), "its message may be forgotten only once it is kept"
+        again = asyncio.create_task(desk.give(raw))
+        await asyncio.sleep(0.01)
+        assert not ledger.rows
+        ledger.may_add.set()
+        await asyncio.gather(coming, again)
         assert ledger.rows["one"].state == "received"
         command = Command(id="two", command="status")
-        asking = asyncio.create_task(desk.inbox.call(command, by="here", role="read"))
-        await asyncio.sleep(0.01)
-        assert asking.done(), "its turn came although the one before is not marked yet"
-        await desk.give(raw)
+        assert (await desk.inbox.call(command, by="here", role="read")).ok, "its turn came meanwhile"
         ledger.may_finish.set()
         await asyncio.sleep(0.01)
         await desk.give(raw)
@@ -184,20 +181,32 @@ async def test_what_changes_something_waits_for_the_ledger_before_and_after() ->
         await desk.replied(1)
 
 
-async def test_what_read_in_a_run_before_is_answered_as_it_was_although_it_is_carried_out_meanwhile() -> None:
+async def answered(ledger: MemoryLedger, result: dict[str, Any], *, later_s: int = 0, **envelope: Any) -> Reply:
+    """By a run of its own, whose handler gives this result."""
+
+    async def give(given: Any, context: Context) -> dict[str, Any]:
+        return result
+
+    desk = Desk({"status": give}, ledger=ledger)
+    desk.clock.advance_to((NOW_MS + later_s * 1000) * 10**6)
+    async with working(desk):
+        await desk.give(sealed(now_ms=NOW_MS + later_s * 1000, **envelope))
+        (reply,) = await desk.replied(1)
+        await asyncio.sleep(0.01)
+    assert desk.replies == [reply]
+    return reply
+
+
+async def test_what_was_read_in_a_run_before_is_answered_as_it_was() -> None:
     ledger = MemoryLedger()
-    answers = []
-    for result in ({"run": 1}, {"run": 2}):
+    assert (await answered(ledger, {"run": 1})) == (await answered(ledger, {"run": 2}))
 
-        async def give(given: Any, context: Context, result: dict[str, Any] = result) -> dict[str, Any]:
-            return result
 
-        async with working(Desk({"status": give}, ledger=ledger)) as desk:
-            await desk.give(sealed())
-            await desk.replied(1)
-            await asyncio.sleep(0.01)
-            answers += desk.replies
-    assert [reply.result for reply in answers] == [{"run": 1}, {"run": 1}]
+async def test_an_id_of_long_ago_is_answered_and_its_row_stays() -> None:
+    ledger, long_ago_s = MemoryLedger(), 2 * SETTINGS.max_age_s + 1
+    first = await answered(ledger, {"run": 1})
+    assert (await answered(ledger, {"run": 2}, later_s=long_ago_s)).result == {"run": 2}
+    assert msgspec.json.decode(ledger.rows["one"].reply_json, type=Reply) == first
 
 
 @pytest.mark.parametrize("again", [sealed("pause"), sealed(now_ms=NOW_MS + 1), sealed(role="shared")])

@@ -21,6 +21,7 @@ from tickcast.edges.telemetry import Latency
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
 BRIEF_MESSAGES = 16  # of a turn that the loop takes itself,
 BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one that waits for the loop would seem long
+BRIEF_SYMBOLS = 64  # with time bars, of which one tick may close those of all symbols
 
 
 class Source(Protocol):
@@ -76,6 +77,7 @@ class Pump:
         self.waits = False  # for room in the store or the bus
         self.paused = False  # nothing is fetched; what was is published, stored and committed
         self._engine = serving.engine
+        self._may_close = serving.symbols if serving.settings.bars.kind == "time" else ()
         self._source = source
         self._sink = sink
         self._thread = thread
@@ -149,7 +151,8 @@ class Pump:
 
     def _is_brief(self, fetched: list[Any]) -> bool:
         """Whether a turn over it is a matter of moments: there is little of it, and such a turn was brief before."""
-        return self._was_brief and sum(len(item) for item in fetched if isinstance(item, Sized)) <= BRIEF_MESSAGES
+        messages = sum(len(item) for item in fetched if isinstance(item, Sized))
+        return self._was_brief and messages <= BRIEF_MESSAGES and len(self._may_close) <= BRIEF_SYMBOLS
 
     def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
         began, began_cpu = self._clock.monotonic_ns(), time.thread_time_ns()

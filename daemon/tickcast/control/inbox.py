@@ -1,10 +1,10 @@
 """Takes commands in, each once, and answers each. It carries none out itself, reads no topic and writes no log.
 
 A command is let in (or refused), kept in the ledger, carried out in its turn, marked done with its reply, and answered.
-One that only reads is carried out while the ledger takes it, and answered while it is marked as done: most of its time
-would be the disk's, and to answer it twice does no harm. One that accepts begins a job: its turn is over then, and its
-final reply comes when it ends. Who cannot prove that he is known and means us gets no reply: an answer to strangers
-tells them which keys exist, and doubles what they send.
+One that only reads is carried out and answered while the ledger takes it: most of its time would be the disk's, and to
+answer it twice does no harm. That its id is new is known without the disk for as long as a copy of it is not stale.
+One that accepts begins a job: its turn is over then, and its final reply comes when it ends. Who cannot prove that he
+is known and means us gets no reply: an answer to strangers tells them which keys exist, and doubles what they send.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ from tickcast.records import Command, CommandRow, Reply
 from tickcast.work_settings import Control
 
 MINUTE_NS, NS_PER_MS = 60 * 10**9, 10**6
-REMEMBERED = 4096  # ids that are known without asking the ledger
 REPLY_BYTES = 900_000  # brokers take messages of 1 MB by default
 ERROR_LENGTH = 2000  # an error may quote what it was given
 NOTED_PER_MINUTE = 60  # refusals that are told of; all are counted
@@ -44,6 +43,9 @@ class Ledger(Protocol):
 
     async def unfinished(self) -> Sequence[CommandRow]:
         """Rows that are not done, in the order in which they were received."""
+
+    async def ids_since(self, received_ns: int) -> Sequence[str]:
+        """Of the rows that were received then or later."""
 
 
 class Note(Protocol):
@@ -102,7 +104,7 @@ class _Work:
     arguments: arguments.Arguments
     received_ns: int
     tell: list[Tell]
-    keeping: asyncio.Future[CommandRow | None] | None = None  # in the ledger, where it is carried out meanwhile
+    keeping: asyncio.Future[CommandRow | None] | None = None  # while the ledger takes it, and it is carried out
     turn_is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -117,14 +119,17 @@ class Inbox:
         self._clock, self._gate, self._note = clock, gate, note
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=gate.settings.per_minute)
         self._underway: dict[str, _Work] = {}
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, int] = OrderedDict()  # when; a timestamp may lie in the future, too
+        self._copied_ns = 2 * gate.settings.max_age_s * 10**9
         per_minute = gate.settings.per_minute
         self._fresh, self._repeats, self._refusals = (Rate(per_minute, clock) for _ in range(3))
         self._noted = Rate(NOTED_PER_MINUTE, clock)
         self._started = asyncio.Event()
 
     async def start(self) -> None:
-        """Answer what a run before this one left without an end."""
+        """Answer what a run before this one left without an end, and know its ids."""
+        for id in await self._ledger.ids_since(self._clock.now_ns() - self._copied_ns):
+            self._remember(id)
         for row in await self._ledger.unfinished():
             passed_ms = (self._clock.now_ns() - row.received_ns) / NS_PER_MS
             fault = CommandRefused(
@@ -192,23 +197,22 @@ class Inbox:
                     remedy="wait a minute, or raise control.per_minute",
                 )  # fmt: skip
             work = _Work(order, given, self._clock.now_ns(), [tell])
-            if at_once := _only_reads(order) and not known:
+            if _only_reads(order) and not known:
                 work.keeping = asyncio.ensure_future(self._ledger.add_command(_row(work)))
                 await self._enqueue(work)
-            if (earlier := await self._keep(work)) is not None:
+                await asyncio.shield(work.keeping)
+            elif (earlier := await self._keep(work)) is not None:
                 await self._repeat(order, earlier, tell)
-            elif not at_once:
+            else:
                 await self._enqueue(work)
         except CommandRefused as refused:
             await self._decline(order.id, order.command, order.key, refused, tell)
 
     async def _keep(self, work: _Work) -> CommandRow | None:
-        """As `Ledger.add_command`, and after the one of the same id whose row is on its way."""
-        first = self._underway.get(work.order.id, work)
-        if first.keeping is not None:
-            earlier = await asyncio.shield(first.keeping)
-            if first is work:
-                return earlier
+        """As `Ledger.add_command`, after the one of the same id whose row is on its way."""
+        first = self._underway.get(work.order.id)
+        if first is not None and first.keeping is not None:
+            await asyncio.shield(first.keeping)
         return await self._ledger.add_command(_row(work))
 
     async def _enqueue(self, work: _Work) -> None:
@@ -246,14 +250,11 @@ class Inbox:
         told = 0
         try:
             reply = await self._outcome(work)
-            if work.keeping is not None and await work.keeping is not None:
-                return  # it came to a run before this one, and is answered as it was then
-            done = self._ledger.finish_command(work.order.id, reply)
             if _only_reads(work.order):
                 work.turn_is_over.set()
-                told, _ = await asyncio.gather(self._tell(work, reply), done)
-            else:
-                await done
+                told = await self._tell(work, reply)
+            if work.keeping is None or await work.keeping is None:  # else the id was used long ago: its row stays
+                await self._ledger.finish_command(work.order.id, reply)
         finally:
             del self._underway[work.order.id]
             work.turn_is_over.set()
@@ -314,8 +315,9 @@ class Inbox:
             self._note("command_refused", code=refused.code, reason=str(refused), **fields)
 
     def _remember(self, id: str) -> None:
-        self._seen[id] = None
-        if len(self._seen) > REMEMBERED:
+        now = self._clock.now_ns()
+        self._seen[id] = now
+        while next(iter(self._seen.values())) < now - self._copied_ns:
             self._seen.popitem(last=False)
 
     def _answer(self, work: _Work, result: dict[str, Any], *, final: bool = True) -> Reply:

@@ -59,6 +59,11 @@ class Ledger:
         rest = "WHERE state = 'received' ORDER BY sequence"
         return await self._look(lambda connection: _rows(connection, CommandRow, "commands", rest))
 
+    async def ids_since(self, received_ns: int) -> list[str]:
+        """Of the commands that were received then or later."""
+        since = "SELECT id FROM commands WHERE received_ns >= ?"
+        return [id for (id,) in await self._look(lambda connection: _run(connection, since, received_ns))]
+
     async def verify_chain(self) -> Chain:
         """Compute every hash again. A missing end cannot be seen here: compare the head with one noted elsewhere."""
         return await self._study(_verify_chain)
