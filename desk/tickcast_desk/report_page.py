@@ -135,6 +135,11 @@ def _notes(report: Figures) -> str:
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
+def milliseconds(value: float) -> str:
+    """Three digits, and none of them as a power of ten."""
+    return f"{float(f'{value:.3g}'):,g} ms"
+
+
 def _cards(report: Figures) -> str:
     headline, nominal = report["headline"], report["nominal_coverage"]
     cards = [("forecasts", form(report.get("forecasts"), ",d"), f"{headline.get('n', 0):,} outcomes scored")]
@@ -144,7 +149,7 @@ def _cards(report: Figures) -> str:
         cards.append(("coverage", form(headline["coverage"], ".1%"), wanted))
     for key, name in (("latency_ms", "latency p99"), ("turn_ms", "turn of the loop p99")):
         if (figures := report.get(key) or {}).get("p99") is not None:
-            cards.append((name, f"{figures['p99']:.3g} ms", f"p50 {figures.get('p50', float('nan')):.3g} ms"))
+            cards.append((name, milliseconds(figures["p99"]), f"p50 {milliseconds(figures.get('p50', float('nan')))}"))
             break
     if report.get("ticks_per_s"):
         cards.append(("speed", f"{report['ticks_per_s']:,.0f}", "ticks per second"))

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tickcast_desk.report import print_summary, write_report
+from tickcast_desk.report_page import milliseconds
 
 HORIZON, LEVELS, SCORED = 4, [0.1, 0.5, 0.9], [1, 2, 4]
 START_NS, STEP_NS = 1_700_000_000 * 10**9, 10**9
@@ -197,3 +198,8 @@ def test_the_summary_fits_a_terminal(tmp_path: Path) -> None:
     for part in ("consumed 1,234", "late 34", "nominal coverage 80%", "training span", "bars ahead"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("value", "text"), [(1731.2, "1,730 ms"), (0.04219, "0.0422 ms"), (12.0, "12 ms")])
+def test_times_have_three_digits_and_no_power_of_ten(value: float, text: str) -> None:
+    assert milliseconds(value) == text
