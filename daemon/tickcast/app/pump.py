@@ -77,7 +77,7 @@ class Pump:
         self.waits = False  # for room in the store or the bus
         self.paused = False  # nothing is fetched; what was is published, stored and committed
         self._engine = serving.engine
-        self._may_close = serving.symbols if serving.settings.bars.kind == "time" else ()
+        self._close_together = serving.symbols if serving.settings.bars.kind == "time" else ()
         self._source = source
         self._sink = sink
         self._thread = thread
@@ -152,7 +152,7 @@ class Pump:
     def _is_brief(self, fetched: list[Any]) -> bool:
         """Whether a turn over it is a matter of moments: there is little of it, and such a turn was brief before."""
         messages = sum(len(item) for item in fetched if isinstance(item, Sized))
-        return self._was_brief and messages <= BRIEF_MESSAGES and len(self._may_close) <= BRIEF_SYMBOLS
+        return self._was_brief and messages <= BRIEF_MESSAGES and len(self._close_together) <= BRIEF_SYMBOLS
 
     def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
         began, began_cpu = self._clock.monotonic_ns(), time.thread_time_ns()

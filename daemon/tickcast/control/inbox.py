@@ -119,8 +119,8 @@ class Inbox:
         self._clock, self._gate, self._note = clock, gate, note
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=gate.settings.per_minute)
         self._underway: dict[str, _Work] = {}
-        self._seen: OrderedDict[str, int] = OrderedDict()  # when; a timestamp may lie in the future, too
-        self._copied_ns = 2 * gate.settings.max_age_s * 10**9
+        self._seen: OrderedDict[str, int] = OrderedDict()  # id -> when
+        self._replayable_ns = 2 * gate.settings.max_age_s * 10**9  # a copy is not yet stale: its time may be ahead of ours
         per_minute = gate.settings.per_minute
         self._fresh, self._repeats, self._refusals = (Rate(per_minute, clock) for _ in range(3))
         self._noted = Rate(NOTED_PER_MINUTE, clock)
@@ -128,7 +128,7 @@ class Inbox:
 
     async def start(self) -> None:
         """Answer what a run before this one left without an end, and know its ids."""
-        for id in await self._ledger.ids_since(self._clock.now_ns() - self._copied_ns):
+        for id in await self._ledger.ids_since(self._clock.now_ns() - self._replayable_ns):
             self._remember(id)
         for row in await self._ledger.unfinished():
             passed_ms = (self._clock.now_ns() - row.received_ns) / NS_PER_MS
@@ -317,7 +317,7 @@ class Inbox:
     def _remember(self, id: str) -> None:
         now = self._clock.now_ns()
         self._seen[id] = now
-        while next(iter(self._seen.values())) < now - self._copied_ns:
+        while next(iter(self._seen.values())) < now - self._replayable_ns:
             self._seen.popitem(last=False)
 
     def _answer(self, work: _Work, result: dict[str, Any], *, final: bool = True) -> Reply:
