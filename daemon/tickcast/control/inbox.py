@@ -120,7 +120,7 @@ class Inbox:
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=gate.settings.per_minute)
         self._underway: dict[str, _Work] = {}
         self._seen: OrderedDict[str, int] = OrderedDict()  # id -> when
-        self._replayable_ns = 2 * gate.settings.max_age_s * 10**9  # a copy is not yet stale: its time may be ahead of ours
+        self._replayable_ns = 2 * gate.settings.max_age_s * 10**9  # its time may lie ahead of ours
         per_minute = gate.settings.per_minute
         self._fresh, self._repeats, self._refusals = (Rate(per_minute, clock) for _ in range(3))
         self._noted = Rate(NOTED_PER_MINUTE, clock)
