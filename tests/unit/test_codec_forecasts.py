@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tickcast.codec.forecasts import ForecastWriter, write_features, write_forecasts
+from tickcast.codec.pieces import HALVED_ROWS
 from tickcast.columns import FeatureRows, Forecasts
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
@@ -171,7 +172,15 @@ def test_no_forecasts_make_no_messages():
     assert (len(encoded.data), len(encoded.starts)) == (0, 0)
 
 
-def test_a_long_horizon_and_many_rows_outgrow_the_first_buffer_unharmed():
+def test_many_rows_are_written_by_two_threads_as_by_one(monkeypatch):
+    batch = forecasts(2 * HALVED_ROWS + 1)
+    halved = values(encode(batch))
+    monkeypatch.setattr("tickcast.codec.pieces.HALVED_ROWS", len(batch) + 1)
+    assert values(encode(batch)) == halved
+    assert len(set(halved)) == len(batch)
+
+
+def test_a_long_horizon_and_many_rows_find_room():
     batch = forecasts(300, 200, anchor=-1.234567890123e17, scale=1e-3)
     found = values(encode(batch))
     assert len(found) == 300

@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import os
-import resource
-import sys
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ from tickcast.app.beside import beside
 from tickcast.app.bus import Bus, OpenAgain
 from tickcast.app.control_desk import ControlDesk, Session
 from tickcast.app.engine_thread import EngineThread
+from tickcast.app.process import keep_memory, resident_bytes, share_the_interpreter
 from tickcast.app.pulse import Pulse
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
@@ -32,7 +31,6 @@ from tickcast.settings import Settings
 
 ROLL_OFF_EVERY_S = 3600.0
 PROGRESS_S, POLL_S = 1.0, 0.01
-SWITCH_S = 0.0005  # Python's own 5 ms would be seen in every latency
 JSON = msgspec.json.Encoder()
 
 
@@ -55,6 +53,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Until drained, or until something fatal is raised."""
+        keep_memory()
         async with beside(self._lag.watch(), self.notifier.watch(self._alive)):
             while await self._is_followed():
                 self.serving = build(self.settings)
@@ -99,18 +98,9 @@ class Daemon:
 
     def _control_session(self, thread: EngineThread) -> Session:
         return Session(
-            self.settings,
-            self._clock,
-            self.serving,
-            self.store,
-            thread,
-            self.units,
-            self.pump,
-            self.bus,
-            self.health,
-            self.accuracy,
-            self.drain,
-        )
+            self.settings, self._clock, self.serving, self.store, thread, self.units, self.pump, self.bus, self.health,
+            self.accuracy, self.drain,
+        )  # fmt: skip
 
     def renew_keys(self) -> None:
         """Who may give commands is read again; BadSettings: nothing has changed."""
@@ -264,19 +254,3 @@ class Daemon:
                 await self.control.roster.retain()
             except (StoreStalled, OSError) as problem:
                 self._log.warning("roll_off_failed", reason=str(problem))
-
-
-def share_the_interpreter() -> None:
-    """Three threads want it: each gets its turn soon, and what start-up made is never collected."""
-    sys.setswitchinterval(SWITCH_S)
-    gc.collect()
-    gc.freeze()
-
-
-def resident_bytes() -> int:
-    """Memory of this process now; where the system does not tell, the most it ever was."""
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -19,7 +19,7 @@ from tickcast.core.on_demand import Answer, Ask
 from tickcast.edges.telemetry import Latency
 
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
-BRIEF_MESSAGES = 16  # of a turn that the loop takes itself,
+BRIEF_MESSAGES = 64  # of a turn that the loop takes itself,
 BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one that waits for the loop would seem long
 BRIEF_SYMBOLS = 64  # with time bars, of which one tick may close those of all symbols
 

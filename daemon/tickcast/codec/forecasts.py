@@ -97,12 +97,12 @@ class ForecastWriter:
             FIXED, rungs, qualities, qualities + QUALITIES,
         )  # fmt: skip
         numbers = horizon * (levels + 2) + NUMBERS_PER_ROW
-        writing = Writing(len(forecasts), room_of(texts, numbers))
-        while writing.row < len(forecasts):
-            writing.step(write_forecasts(
-                sheet, stamp, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
-            ))  # fmt: skip
-        return writing.encoded(forecasts.symbol)
+        writing = Writing.of(len(forecasts), room_of(texts, numbers))
+
+        def write(first: int, end: int) -> None:
+            write_forecasts(sheet, stamp, texts, symbols.arrays.names, symbols.arrays.lengths, writing, first, end)
+
+        return writing.encoded(write, forecasts.symbol)
 
     def encode_features(
         self, rows: FeatureRows, symbols: SymbolTable, *, names: list[str], sources: Sequence[Source]
@@ -110,12 +110,12 @@ class ForecastWriter:
         """One JSON object per feature vector; what is NaN becomes null."""
         sheet = FeatureSheet(*(np.ascontiguousarray(getattr(rows, name)) for name in FeatureSheet._fields))
         texts = texts_of(_feature_pieces(names) + [_source(source) for source in sources])
-        writing = Writing(len(rows), room_of(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
-        while writing.row < len(rows):
-            writing.step(write_features(
-                sheet, texts, symbols.arrays.names, symbols.arrays.lengths, *writing.state()
-            ))  # fmt: skip
-        return writing.encoded(rows.symbol)
+        writing = Writing.of(len(rows), room_of(texts, rows.values.shape[1] + NUMBERS_PER_ROW))
+
+        def write(first: int, end: int) -> None:
+            write_features(sheet, texts, symbols.arrays.names, symbols.arrays.lengths, writing, first, end)
+
+        return writing.encoded(write, rows.symbol)
 
     def _pieces(self, horizon: int, sources: tuple[Source, ...]) -> Texts:
         key = horizon, sources, len(self._cards)
@@ -158,10 +158,11 @@ def _source(source: Source) -> bytes:
 
 
 @lean_njit
-def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]
-    """Write rows from `row` on while there is room for one more; returns the next row and position."""
-    while row < len(starts) and o + room <= len(out):
-        starts[row] = o
+def write_forecasts(sheet, stamp, texts, names, lengths, writing, first, end):  # type: ignore[no-untyped-def]
+    """The rows first .. end, one behind the other."""
+    out, o = writing.out, first * writing.room
+    for row in range(first, end):
+        writing.starts[row] = o
         decimals = _decimals(sheet.anchor[row], sheet.scale[row], stamp.relative)
         symbol = sheet.symbol[row]
         o = put_piece(out, o, texts, 0)
@@ -195,9 +196,7 @@ def write_forecasts(sheet, stamp, texts, names, lengths, out, starts, ends, row,
         o = put_hex(out, put_piece(out, o, texts, 17), sheet.input_hash[row])
         o = put_significant(out, put_piece(out, o, texts, 18), sheet.confidence[row], CONFIDENCE_DIGITS)
         o = put_piece(out, o, texts, 19)
-        ends[row] = o
-        row += 1
-    return row, o
+        writing.ends[row] = o
 
 
 @lean_njit
@@ -239,10 +238,11 @@ def _put_list(out, o, values, decimals):  # type: ignore[no-untyped-def]
 
 
 @lean_njit
-def write_features(sheet, texts, names, lengths, out, starts, ends, row, o, room):  # type: ignore[no-untyped-def]
+def write_features(sheet, texts, names, lengths, writing, first, end):  # type: ignore[no-untyped-def]
     """As write_forecasts, for feature vectors."""
-    while row < len(starts) and o + room <= len(out):
-        starts[row] = o
+    out, o = writing.out, first * writing.room
+    for row in range(first, end):
+        writing.starts[row] = o
         symbol = sheet.symbol[row]
         o = put_name(out, put_piece(out, o, texts, 0), names[symbol], lengths[symbol])
         o = put_whole(out, put_piece(out, o, texts, 1), sheet.as_of[row])
@@ -257,6 +257,4 @@ def write_features(sheet, texts, names, lengths, out, starts, ends, row, o, room
         o = put_whole(out, o, sheet.offset[row])
         out[o] = CLOSE_OBJECT
         o = put_piece(out, o + 1, texts, 5)
-        ends[row] = o
-        row += 1
-    return row, o
+        writing.ends[row] = o

@@ -18,17 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tickcast.clock import Clock
-from tickcast.job_folder import (
-    LIMITS,
-    ORDER,
-    OUTPUT,
-    SCRATCH,
-    Limits,
-    ProgressLines,
-    Result,
-    read_result,
-    write_whole,
-)
+from tickcast.job_folder import LIMITS, ORDER, OUTPUT, SCRATCH, Limits, ProgressLines, Result, read_result, write_whole
 from tickcast.records import JobState
 from tickcast.work_settings import Jobs
 

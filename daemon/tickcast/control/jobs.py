@@ -81,12 +81,7 @@ class JobHost:
                     group.create_task(self._work(self._waiting.popleft()))
 
     async def submit(
-        self,
-        kind: str,
-        order: dict[str, Any],
-        *,
-        command_id: str = "",
-        fill: Callable[[Path], None] | None = None,
+        self, kind: str, order: dict[str, Any], *, command_id: str = "", fill: Callable[[Path], None] | None = None
     ) -> JobRow:
         """Queue a job; `fill`, run on a thread, puts into its folder what it reads. Stored when this returns."""
         self._refuse_beyond_queue()

@@ -182,18 +182,9 @@ class Folder:
         before = int(self._room.used[0])
         columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
         taken = folding.fold(
-            self._state,
-            rules,
-            self.closed_time,
-            self._room,
-            p,
-            columns,
-            raw.stamps_ns,
-            first,
-            self._batch,
-            outcome,
+            self._state, rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first, self._batch, outcome,
             held,
-        )
+        )  # fmt: skip
         folding.store(self.bars, self._room.bars[before : self._room.used[0]], p, raw.offsets, raw.stamps_ns)
         return int(taken)
 

@@ -50,6 +50,7 @@ class Ladder:
     def __init__(self, runners: Sequence[Runner], last_value: Runner, settings: Settings) -> None:
         self._settings = settings
         self.runners: list[Runner] = []
+        self._follows: list[Following | None] = []  # which of them follow symbols; to ask each time takes 10 us
         self.cards: list[ModelCard] = []  # grows when a model is added, for all who hold it
         for runner in [*runners, last_value]:
             self.add(runner)
@@ -69,6 +70,7 @@ class Ladder:
             raise BadRequest(f"{MOST_MODELS} models are loaded, more cannot be", remedy="restart with fewer")
         _must_fit(card.lookback, card.horizon, card.levels, card.name, self._settings)
         self.runners.append(runner)
+        self._follows.append(runner if isinstance(runner, Following) else None)
         self.cards.append(card)
         self.seeds = id_seeds(self.cards, self._settings)
         self.trained_from = np.array([card.trained_from_ns for card in self.cards], np.int64)
@@ -133,7 +135,7 @@ class Ladder:
         for code in model[:1] if (model == model[:1]).all() else np.unique(model):
             rows = np.flatnonzero(model == code)
             where = slice(None) if len(rows) == len(inputs) else rows
-            said = self._say(self.runners[code], inputs.take(where), symbol[rows], ordinal[rows])
+            said = self._say(int(code), inputs.take(where), symbol[rows], ordinal[rows])
             bad = rows if said is None else rows[self._unusable(said.moves)]
             if said is not None:
                 moves[where], probs[where] = said
@@ -180,15 +182,16 @@ class Ladder:
         find_unusable(moves, self._largest, unusable)
         return unusable
 
-    def _say(self, runner: Runner, inputs: Inputs, symbol: I32, ordinal: I64) -> Said | None:
+    def _say(self, code: int, inputs: Inputs, symbol: I32, ordinal: I64) -> Said | None:
         """As `_predict`; a model that follows symbols is told whose bars these are, where they are somebody's."""
-        if not isinstance(runner, Following):
+        runner, follower = self.runners[code], self._follows[code]
+        if follower is None:
             return self._predict(runner, inputs)
         theirs = symbol >= 0
         if theirs.all():
-            return self._follow(runner, inputs, symbol, ordinal)
+            return self._follow(follower, inputs, symbol, ordinal)
         joined = Said(np.empty((len(inputs), *self._shape)), _no_probs(len(inputs)))
-        followed = self._follow(runner, inputs.take(theirs), symbol[theirs], ordinal[theirs])
+        followed = self._follow(follower, inputs.take(theirs), symbol[theirs], ordinal[theirs])
         for rows, said in ((theirs, followed), (~theirs, self._predict(runner, inputs.take(~theirs)))):
             if said is None:
                 return None

@@ -92,17 +92,9 @@ class Scorekeeper:
             card = self._cards[cell // len(self._groups)]
             name = (card.name, card.version, self._groups[cell % len(self._groups)])
             for j, horizon in enumerate(self.horizons):
-                report.append(
-                    figures(
-                        sums[j],
-                        self.levels,
-                        name=name,
-                        horizon=horizon,
-                        window=window,
-                        pending=pending,
-                        as_of_ns=as_of_ns,
-                    )
-                )
+                report.append(figures(
+                    sums[j], self.levels, name=name, horizon=horizon, window=window, pending=pending, as_of_ns=as_of_ns
+                ))  # fmt: skip
         return report
 
     def pending(self) -> int:

@@ -5,6 +5,7 @@ Events are named <Noun><PastVerb> and counted per batch, never per tick.
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
@@ -77,15 +78,16 @@ class Latency:
         return int(self.counts.sum())
 
     def record(self, duration_ns: int) -> None:
-        self.record_many(np.array([duration_ns], np.int64))
+        bucket = int(math.log2(max(duration_ns, 1)) * BUCKETS_PER_OCTAVE)
+        self.counts[min(bucket, len(self.counts) - 1)] += 1
+        self.max_ns = max(self.max_ns, duration_ns)
 
     def record_many(self, durations_ns: I64) -> None:
         """Add a batch; a negative duration (two clocks that disagree) counts as zero."""
         if not len(durations_ns):
             return
-        clipped = np.clip(durations_ns, 1, (1 << OCTAVES) - 1)
-        buckets = (np.log2(clipped) * BUCKETS_PER_OCTAVE).astype(np.int64)
-        self.counts += np.bincount(np.minimum(buckets, len(self.counts) - 1), minlength=len(self.counts))
+        buckets = (np.log2(np.maximum(durations_ns, 1)) * BUCKETS_PER_OCTAVE).astype(np.int64)
+        np.add.at(self.counts, np.minimum(buckets, len(self.counts) - 1), 1)
         self.max_ns = max(self.max_ns, int(durations_ns.max()))
 
     def percentile_ns(self, percent: float) -> float:
