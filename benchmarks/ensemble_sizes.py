@@ -5,7 +5,8 @@ results/ensemble_sizes.json.
     python benchmarks/ensemble_sizes.py
 
 The newest bars of each series, 12 steps ahead, cut as any fit is. Every fit is an ordinary job, in this process.
-Members see 72 bars; combinations see 96, of which `skill` takes 24 to look back on.
+Members see 72 bars; combinations see 96, of which `skill` takes 24 to look back on. Prices are also traded on what
+follows the fit, by the job `backtest` with its own costs; oil temperatures have no price.
 """
 
 import json
@@ -22,6 +23,7 @@ from accuracy_data import FOLDS, write_bars
 from tickcast.job_folder import BARS, MEMBERS
 from tickcast.model_folder import read_card
 from tickcast.records import ModelCard
+from tickcast_desk import backtest
 from tickcast_trainer import fit
 from tickcast_trainer.order import FitOrder, write_order
 
@@ -33,6 +35,7 @@ MEMBERS_IN_ORDER: dict[str, dict[str, Any]] = {
     "nhits": NET, "ridge": {}, "gradient_boosting": {"model_params": {"trees": 20}}, "nlinear": NET, "theta": {},
 }  # fmt: skip
 DATA = {"ettm2": "level", "crypto_1h": "log_return"}  # and its transform
+TRADED = {"crypto_1h": 3_600_000}  # and its bars' length in ms
 SKILL = {"method": "skill", "origins": 6, "stride": 4}
 WAYS: dict[str, dict[str, Any]] = {
     "mean": {}, "median": {"method": "median"}, "weighted": {"method": "weighted"}, "stacked": {"method": "stacked"},
@@ -49,6 +52,13 @@ class Row(NamedTuple):
     coverage: float
     parameters: int
     cost_us: float
+    directional: float | None  # hits among the labels that moved, 12 steps ahead and nearer
+    sharpe: float | None  # a year, after costs, with the ends of its 90 % interval
+    sharpe_low: float | None
+    sharpe_high: float | None
+
+
+UNTRADED: dict[str, float | None] = dict.fromkeys(Row._fields[-4:])
 
 
 def run() -> None:
@@ -57,12 +67,14 @@ def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows += measured(Path(folder), data)
     RESULTS.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
-    print("| data | members | how | skill | pinball | covered (90 %) | members' weights | us a forecast |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| data | members | how | skill | pinball | covered (90 %) | weights | us a forecast | hits | Sharpe |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
+        traded = "" if row.sharpe is None else f"{row.sharpe:.2f} [{row.sharpe_low:.2f}, {row.sharpe_high:.2f}]"
+        hits = "" if row.directional is None else f"{row.directional:.3f}"
         print(
             f"| {row.data} | {row.members} | {row.how} | {row.skill:.4f} | {row.pinball:.4f} | {row.coverage:.3f} | "
-            f"{row.parameters:,} | {row.cost_us:.1f} |"
+            f"{row.parameters:,} | {row.cost_us:.1f} | {hits} | {traded} |"
         )
 
 
@@ -81,10 +93,12 @@ def measured(folder: Path, data: str) -> Iterator[Row]:
             kind = way if way == "gated" else "ensemble"
             own = {"model_params": {"members": digests, **params}}
             fields = {"transform": DATA[data], "lookback": COMBINED_BARS, **own}
-            card = read_card(fitted(folder, kind, models[:size], fields))
+            model = fitted(folder, kind, models[:size], fields)
+            card = read_card(model)
             if (size, way) == (5, "mean"):
-                yield from (alone(data, one) for one in card.metrics["members"])
-            yield row_of(data, size, way, card)
+                for one, path in zip(card.metrics["members"], models, strict=True):
+                    yield alone(data, one, traded(folder, data, path))
+            yield row_of(data, size, way, card, traded(folder, data, model))
 
 
 def fitted(folder: Path, kind: str, members: list[Path], fields: dict[str, Any]) -> Path:
@@ -101,16 +115,40 @@ def fitted(folder: Path, kind: str, members: list[Path], fields: dict[str, Any])
     return model
 
 
-def alone(data: str, member: dict[str, Any]) -> Row:
+def traded(folder: Path, data: str, model: Path) -> dict[str, float | None]:
+    """Hits and Sharpe ratio of the model on the bars that it was not fitted on."""
+    if data not in TRADED:
+        return UNTRADED
+    card = read_card(model)
+    job = folder / f"{len([*folder.iterdir()])}-backtest"
+    shutil.copytree(model, job / "model")
+    bars = pl.read_parquet(folder / "bars" / BARS)
+    known = card.trained_to_ns - (COMBINED_BARS + 1) * TRADED[data] * 10**6  # what the first window looks back on
+    bars.filter(pl.col("as_of_ns") > known).write_parquet(job / BARS)
+    settings = {
+        "bars": {"kind": "time", "every_ms": TRADED[data]}, "window": {"lookback": COMBINED_BARS},
+        "forecast": {"horizon": HORIZON, "transform": DATA[data]},
+    }  # fmt: skip
+    (job / "order.json").write_text(json.dumps({"job": "backtest", "settings": settings}))
+    found = backtest.run(job, lambda **_: True)
+    own = found["strategy"]
+    print(f"{card.name}: Sharpe {own['sharpe']}, {own.get('trades')} trades", file=sys.stderr)
+    return {
+        "directional": found["skill"]["headline"].get("directional"),
+        **{name: own[name] for name in ("sharpe", "sharpe_low", "sharpe_high")},
+    }
+
+
+def alone(data: str, member: dict[str, Any], traded: dict[str, float | None]) -> Row:
     figures = member["skill"], member["pinball"], member["coverage"]["0.9"]
-    return Row(data, 1, member["name"], *figures, member["parameters"], member["cost_us"])
+    return Row(data, 1, member["name"], *figures, member["parameters"], member["cost_us"], **traded)
 
 
-def row_of(data: str, size: int, way: str, card: ModelCard) -> Row:
+def row_of(data: str, size: int, way: str, card: ModelCard, traded: dict[str, float | None]) -> Row:
     metrics = card.metrics
     figures = metrics["skill"], metrics["pinball"], metrics["coverage"]["0.9"]
     weights = sum(member["parameters"] for member in metrics["members"])
-    return Row(data, size, way, *figures, weights, card.cost_us)
+    return Row(data, size, way, *figures, weights, card.cost_us, **traded)
 
 
 if __name__ == "__main__":
