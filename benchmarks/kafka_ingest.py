@@ -22,7 +22,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from decode import Peer, decoder, json_messages, market
 from stats import Figure, cpu_ns_per, paired_ratio
-from tickcast.app.process import keep_memory
 from tickcast.columns import F64, I64
 from tickcast.edges.kafka import fetch
 from tickcast.edges.kafka.blob import open_blob
@@ -185,7 +184,6 @@ def figures(load: Load, ours: Ours, plain: Plain) -> list[Figure]:
 def main() -> list[Figure]:
     if not fetch.install():
         raise SystemExit("this aiokafka does not let its fetch be read as blobs")
-    keep_memory()  # as the daemon does; it serves both sides
     messages, made = json_messages(market()), []
     with KafkaBroker(heap_mb=512) as broker, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for load in LOADS:

@@ -13,7 +13,7 @@ from tickcast.app.beside import beside
 from tickcast.app.bus import Bus, OpenAgain
 from tickcast.app.control_desk import ControlDesk, Session
 from tickcast.app.engine_thread import EngineThread
-from tickcast.app.process import keep_memory, resident_bytes, share_the_interpreter
+from tickcast.app.process import resident_bytes, share_the_interpreter
 from tickcast.app.pulse import Pulse
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
@@ -53,7 +53,6 @@ class Daemon:
 
     async def run(self) -> None:
         """Until drained, or until something fatal is raised."""
-        keep_memory()
         async with beside(self._lag.watch(), self.notifier.watch(self._alive)):
             while await self._is_followed():
                 self.serving = build(self.settings)
