@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from docskit import install
 from learntkit import LEARNT
 from tickcast import plugin
 from tickcast.core.features import FeatureSet
@@ -25,17 +26,9 @@ ROWS = {cells[0]: cells[1:] for cells in re.findall(r"^\| `(\w+)` \| (.*?) \| (.
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """The page's example as an installed package: its module and its entry point."""
     plug_in, check = PYTHON
-    (tmp_path / "close_within_range.py").write_text(plug_in)
-    (tmp_path / "check_of_example.py").write_text(check)
-    info = tmp_path / "example-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 0.1\n")
-    ((group, names),) = tomllib.loads(TOML[2])["project"]["entry-points"].items()
-    points = "\n".join(f"{name} = {target}" for name, target in names.items())
-    (info / "entry_points.txt").write_text(f"[{group}]\n{points}\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path / "site", {"close_within_range": plug_in, "check_of_example": check}, TOML[2])
+    monkeypatch.syspath_prepend(tmp_path / "site")
 
 
 @pytest.mark.usefixtures("installed")

@@ -1,13 +1,11 @@
 """docs/model_plugin.md: the net of the page is installed as a package, passes its own test, fits and replays."""
 
 import re
-import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from tickcast.cli import main
+from docskit import install, run_commands
 from tickcast.model_folder import read_card
 
 PAGE = (Path(__file__).parents[2] / "docs" / "model_plugin.md").read_text(encoding="utf-8")
@@ -16,15 +14,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "model_plugin.md").read_text(encodi
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, check = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    ((group, names),) = tomllib.loads(text)["project"]["entry-points"].items()
+    (project,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     site = tmp_path / "site"
-    (info := site / "mynets-0.1.dist-info").mkdir(parents=True)
-    (site / "mynets.py").write_text(net)
-    (site / "check_of_mynets.py").write_text(check)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mynets\nVersion: 0.1\n")
-    points = "\n".join(f"{name} = {target}" for name, target in names.items())
-    (info / "entry_points.txt").write_text(f"[{group}]\n{points}\n")
+    install(site, {"mynets": net, "check_of_mynets": check}, project)
     monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("PYTHONPATH", str(site))  # of the child that fits
 
@@ -39,9 +31,7 @@ def test_the_net_of_the_page_holds_the_contract_and_is_fitted_and_replayed(
 
     (folder := tmp_path / "kept").mkdir()
     check_of_mynets.test_it_holds_the_contract(folder)
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    for command in commands.splitlines():
-        assert main(shlex.split(command)[1:]) == 0, capfd.readouterr().err
+    run_commands(PAGE, capfd)
     card = read_card(tmp_path / "out/mine")
     assert (card.kind, card.model_params) == ("two_layers", {"hidden": 16})
     assert "two_layers" in (tmp_path / "out/replay/report.json").read_text()
