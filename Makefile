@@ -31,7 +31,7 @@ test: $(SET_UP) kernels brokers ## all tests, coverage measured and gated (ARGS=
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/python -m pytest --cov --cov-report= --durations=20
 	@$(BIN)/coverage report --skip-covered --fail-under=85
 	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/core/*'
 endif

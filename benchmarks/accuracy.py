@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from accuracy_cases import CRYPTO, CRYPTO_HORIZON, NHITS_BARS, PAPERS, Case, first_cases, seeded_cases
@@ -24,13 +25,13 @@ from accuracy_data import TABLES, repeat_last, write_bars
 from accuracy_results import Row, all_cases, choose, chosen_rows, is_there, keep, order_fields
 from stats import Figure
 from tickcast.inference.onnx import OnnxRunner
-from tickcast.job_folder import MODEL, ORDER, Result, read_result
+from tickcast.job_folder import MEMBERS, MODEL, ORDER, Result, read_result
 from tickcast.model_folder import read_card
 from tickcast.plugin import find
 from tickcast.records import ModelCard
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.evaluate import evaluate
-from tickcast_trainer.order import read_order, write_order
+from tickcast_trainer.order import FitOrder, read_order, write_order
 
 JOBS = Path(__file__).parents[1] / "build" / "accuracy"
 ENDS = {"done", "stopped_early", "out_of_time"}  # any other was told to stop: it will go on
@@ -81,15 +82,26 @@ def told(row: Row) -> str:
 
 def fit(case: Case) -> Row:
     """In a job folder that stays until the row is made: a killed fit goes on from its checkpoint."""
+    folder, result = fitted(case)
+    row = made(case, folder, result)
+    for done in (*case.members, case):
+        shutil.rmtree(folder_of(done), ignore_errors=True)
+    return row
+
+
+def fitted(case: Case) -> tuple[Path, Result]:
+    """The job folder with the fitted model, and how the fit ended."""
     folder = prepared(case)
     result = read_result(folder)
     if result is None or not is_whole(result):
         result = trained(folder)
     if not is_whole(result):
         raise RuntimeError(f"the fit ended as '{result.status or result.error_code}': {result.error}")
-    row = made(case, folder, result)
-    shutil.rmtree(folder)
-    return row
+    return folder, result
+
+
+def folder_of(case: Case) -> Path:
+    return JOBS / case.name.replace(" ", "-")
 
 
 def is_whole(result: Result) -> bool:
@@ -98,13 +110,29 @@ def is_whole(result: Result) -> bool:
 
 def prepared(case: Case) -> Path:
     """The order is written last: a folder that holds it is whole."""
-    folder = JOBS / case.name.replace(" ", "-")
-    if not (folder / ORDER).exists() or read_order(folder) != case.order:
+    folder = folder_of(case)
+    if not (folder / ORDER).exists() or without_members(read_order(folder)) != case.order:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_bars(folder, case.data, case.fold)
-        write_order(folder, case.order)
+        write_order(folder, with_members(case, folder))
     return folder
+
+
+def with_members(case: Case, folder: Path) -> FitOrder:
+    """The case's order, naming its members, which are fitted here and laid into the folder."""
+    digests = []
+    for number, member in enumerate(case.members):
+        own, _ = fitted(member)
+        shutil.copytree(own / MODEL, folder / MEMBERS / str(number))
+        digests.append(read_card(own / MODEL).digest)
+    params = case.order.model_params | ({"members": digests} if digests else {})
+    return msgspec.structs.replace(case.order, model_params=params)
+
+
+def without_members(order: FitOrder) -> FitOrder:
+    params = {name: value for name, value in order.model_params.items() if name != "members"}
+    return msgspec.structs.replace(order, model_params=params)
 
 
 def trained(folder: Path) -> Result:

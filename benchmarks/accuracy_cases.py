@@ -76,6 +76,8 @@ OTHERS: dict[str, Fields] = {  # at horizon 96, one seed, one setting
     "ets": {"lookback": 480},
     **{kind: SHORT | {"lookback": 96} for kind in ("gru", "lstm", "lstm_attention", "tcn", "tft")},
 }  # deepar forecasts 48 bars at most
+MEMBERS = ("nhits", "nbeats", "nlinear")  # of the ensemble at horizon 96, each in its first setting
+ENSEMBLE: Fields = {"lookback": 480, "model_params": {"method": "stacked"}}
 NETS = (
     "nhits", "nlinear", "dlinear", "micro", "nbeats", "gru", "lstm", "tcn", "lstm_attention", "transformer", "deepar",
     "tft",
@@ -95,7 +97,8 @@ class Case(NamedTuple):
     setting: str
     seed: int
     fold: int  # of the walk forward; 0 = the literature's split
-    order: FitOrder
+    order: FitOrder  # of a combination: without its members' digests, which their fits decide
+    members: tuple["Case", ...] = ()
 
     @property
     def table(self) -> str:
@@ -114,7 +117,7 @@ def first_cases() -> list[Case]:
     rest = [(key, model, setting) for key, model, settings in tried for setting in settings[1:]]
     others = [_other(data, model) for data in ("ettm2", "exchange") for model in OTHERS]
     plain, tuned = ([_paper(*item, seed=SEEDS[0]) for item in part] for part in (first, rest))
-    return [*plain, *others, *_walk_forward(), *tuned]
+    return [*plain, *others, *map(_ensemble, ("ettm2", "exchange")), *_walk_forward(), *tuned]
 
 
 def seeded_cases(chosen: Mapping[tuple[Key, str], str]) -> list[Case]:
@@ -131,6 +134,16 @@ def _other(data: str, model: str) -> Case:
     if model == "ets":
         fields = fields | ({"model_params": {"season_bars": 96}} if data == "ettm2" else {"lookback": 96})
     return Case(data, 96, model, "", SEEDS[0], 0, _paper_order(96, model, SEEDS[0], fields))
+
+
+def _ensemble(data: str) -> Case:
+    first = {model: next(iter(settings)) for model, settings in SETTINGS[data, 96].items()}
+    members = (
+        _paper((data, 96), model, first[model], seed=SEEDS[0]) if model in first else _other(data, model)
+        for model in MEMBERS
+    )
+    order = _paper_order(96, "ensemble", SEEDS[0], ENSEMBLE)
+    return Case(data, 96, "ensemble", "", SEEDS[0], 0, order, tuple(members))
 
 
 def _paper_order(horizon: int, model: str, seed: int, fields: Fields) -> FitOrder:

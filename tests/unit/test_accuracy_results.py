@@ -137,6 +137,18 @@ def test_a_fit_that_fails_is_told_and_tried_again(small, capsys, monkeypatch):
     assert "missing" in capsys.readouterr().out
 
 
+def test_a_combination_has_its_members_fitted_and_no_folder_stays(small, monkeypatch):
+    monkeypatch.setattr(accuracy, "trained", in_this_process)
+    orders = (msgspec.structs.replace(small.order, kind=kind, model_params={}) for kind in ("ridge", "ensemble"))
+    ridge, ensemble = (small._replace(model=order.kind, order=order) for order in orders)
+    row = accuracy.fit(ensemble._replace(members=(small, ridge)))
+    assert row.order == order_fields(ensemble.order)
+    assert not list(accuracy.JOBS.iterdir())
+    alone = [accuracy.fit(case) for case in (small, ridge)]
+    assert row.parameters == sum(one.parameters for one in alone)
+    assert row.mse < np.mean([one.mse for one in alone]), "squared errors are convex and equal weights the default"
+
+
 def test_the_bar_of_a_figure_is_three_percent_beyond_the_paper(tmp_path, monkeypatch):
     monkeypatch.setattr("accuracy_results.RESULTS", tmp_path)
     assert not accuracy.main()
