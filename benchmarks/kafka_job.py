@@ -23,6 +23,7 @@ import numpy as np
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from peers import python_with
 from stats import Figure, Ratio, ratio_of
 from tickcast.clock import SystemClock
 from tickcast.columns import Encoded
@@ -40,7 +41,6 @@ T0, STEP_NS = 1_700_000_000 * 10**9, 10**6
 CHUNK = 50_000
 WARM_TICKS = 200  # of a symbol: from there on outputs are compared
 TOLERANCE = 1e-6
-PEERS = HERE.parent / "build" / "peers"
 MOST_S = 300
 NAMES = ["log_return_1", "rolling_mean_64", "rolling_std_64", "ema_19"]
 WINDOW, SPAN, EVERY = 64, 19, 10
@@ -106,7 +106,8 @@ def daemon_run(bootstrap: str, topic: str, **settings: str) -> Run:
 
 
 def peer_run(bootstrap: str, topic: str, out: str) -> Run:
-    return measured([str(PEERS / "bin" / "python"), str(HERE / "kafka_peer.py"), bootstrap, topic, out, str(TICKS)])
+    python = python_with("peers", "confluent-kafka", "msgspec")
+    return measured([str(python), str(HERE / "kafka_peer.py"), bootstrap, topic, out, str(TICKS)])
 
 
 def measured(command: list[str]) -> Run:
@@ -114,16 +115,6 @@ def measured(command: list[str]) -> Run:
     if done.returncode:
         raise RuntimeError(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
     return Run(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def make_peers() -> None:
-    """The peer's own environment, so that ours need not hold it."""
-    if not (PEERS / "bin" / "python").exists():
-        subprocess.run(["uv", "venv", "-q", str(PEERS)], check=True, timeout=MOST_S)
-        python = ["--python", str(PEERS / "bin" / "python")]
-        subprocess.run(
-            ["uv", "pip", "install", "-q", *python, "confluent-kafka", "msgspec"], check=True, timeout=MOST_S
-        )
 
 
 async def published(bootstrap: str, topic: str) -> dict[tuple[str, int], list[float]]:
@@ -189,7 +180,6 @@ def check_equal(broker: KafkaBroker, topic: str) -> float:
 
 
 def main() -> list[Figure]:
-    make_peers()
     with filled_broker() as (broker, topic):
         worst = check_equal(broker, topic)
         windows = median(daemon_run(broker.bootstrap, topic, **ONE_SECOND_BARS).cpu_ns for _ in range(PAIRS))

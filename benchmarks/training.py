@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from peers import python_with
 from stats import Figure, ratio_of
 from tickcast.clock import SystemClock
 from tickcast.job_folder import BARS
@@ -32,7 +33,6 @@ from tickcast_trainer.train import train
 from training_weights import their_weights
 
 HERE = Path(__file__).parent
-PEER = HERE.parent / "build" / "neuralforecast"
 LOOKBACK, HORIZON, HIDDEN, BATCH = 96, 12, 64, 256
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
 SERIES, BARS_EACH, STEPS, PAIRS = 20, 4_000, 300, 3
@@ -48,7 +48,6 @@ MOST_S = 1800
 
 
 def main() -> list[Figure]:
-    make_peer()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         worst = differences(folder)
@@ -68,18 +67,9 @@ def main() -> list[Figure]:
     ]  # fmt: skip
 
 
-def make_peer() -> None:
-    """Their own environment, so that ours need not hold it; the torch of ours."""
-    python = PEER / "bin" / "python"
-    if not (PEER / ".made").exists():
-        subprocess.run(["uv", "venv", "-q", "--clear", str(PEER)], check=True, timeout=MOST_S)
-        install = ["uv", "pip", "install", "-q", "--python", str(python)]
-        subprocess.run([*install, "neuralforecast", f"torch=={version('torch')}"], check=True, timeout=MOST_S)
-        (PEER / ".made").touch()
-
-
 def peer(*arguments: str) -> Any:
-    command = [str(PEER / "bin" / "python"), str(HERE / "training_peer.py"), *arguments]
+    python = python_with("neuralforecast", "neuralforecast", f"torch=={version('torch')}")  # the torch of ours
+    command = [str(python), str(HERE / "training_peer.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_S)
     if done.returncode:
         raise RuntimeError(f"neuralforecast's side ended with {done.returncode}: {done.stderr[-2000:]}")
