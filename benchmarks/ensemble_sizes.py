@@ -35,7 +35,9 @@ MEMBERS_IN_ORDER: dict[str, dict[str, Any]] = {
     "nhits": NET, "ridge": {}, "gradient_boosting": {"model_params": {"trees": 20}}, "nlinear": NET, "theta": {},
 }  # fmt: skip
 DATA = {"ettm2": "level", "crypto_1h": "log_return"}  # and its transform
-TRADED = {"crypto_1h": 3_600_000}  # and its bars' length in ms
+TRADED: dict[str, dict[str, Any]] = {  # and its bars
+    "crypto_1h": {"kind": "time", "every_ms": 3_600_000, "on_gap": "carry", "calendar": "24x7"},
+}
 SKILL = {"method": "skill", "origins": 6, "stride": 4}
 WAYS: dict[str, dict[str, Any]] = {
     "mean": {}, "median": {"method": "median"}, "weighted": {"method": "weighted"}, "stacked": {"method": "stacked"},
@@ -86,14 +88,14 @@ def measured(folder: Path, data: str) -> Iterator[Row]:
     bars.filter(newest).write_parquet(folder / "bars" / BARS)
     models: list[Path] = []
     for kind, fields in MEMBERS_IN_ORDER.items():
-        models.append(fitted(folder, kind, [], {"transform": DATA[data], "lookback": MEMBER_BARS, **fields}))
+        models.append(fitted(folder, data, kind, [], {"transform": DATA[data], "lookback": MEMBER_BARS, **fields}))
     for size in (3, 5):
         digests = [read_card(model).digest for model in models[:size]]
         for way, params in WAYS.items():
             kind = way if way == "gated" else "ensemble"
             own = {"model_params": {"members": digests, **params}}
             fields = {"transform": DATA[data], "lookback": COMBINED_BARS, **own}
-            model = fitted(folder, kind, models[:size], fields)
+            model = fitted(folder, data, kind, models[:size], fields)
             card = read_card(model)
             if (size, way) == (5, "mean"):
                 for one, path in zip(card.metrics["members"], models, strict=True):
@@ -101,14 +103,14 @@ def measured(folder: Path, data: str) -> Iterator[Row]:
             yield row_of(data, size, way, card, traded(folder, data, model))
 
 
-def fitted(folder: Path, kind: str, members: list[Path], fields: dict[str, Any]) -> Path:
+def fitted(folder: Path, data: str, kind: str, members: list[Path], fields: dict[str, Any]) -> Path:
     """The model's folder."""
     job = folder / f"{len([*folder.iterdir()])}-{kind}"
     job.mkdir()
     (job / BARS).symlink_to(folder / "bars" / BARS)
     for number, model in enumerate(members):
         shutil.copytree(model, job / MEMBERS / str(number))
-    write_order(job, FitOrder(kind=kind, horizon=HORIZON, seed=1, **fields))
+    write_order(job, FitOrder(kind=kind, horizon=HORIZON, seed=1, bars=TRADED.get(data, {}), **fields))
     model = job / str(fit.run(job, lambda **_: True)["model"])
     card = read_card(model)
     print(f"{kind}: skill {card.metrics['skill']:.4f}; {card.description}", file=sys.stderr)
@@ -123,10 +125,10 @@ def traded(folder: Path, data: str, model: Path) -> dict[str, float | None]:
     job = folder / f"{len([*folder.iterdir()])}-backtest"
     shutil.copytree(model, job / "model")
     bars = pl.read_parquet(folder / "bars" / BARS)
-    known = card.trained_to_ns - (COMBINED_BARS + 1) * TRADED[data] * 10**6  # what the first window looks back on
-    bars.filter(pl.col("as_of_ns") > known).write_parquet(job / BARS)
+    looked_back = (COMBINED_BARS + 1) * TRADED[data]["every_ms"] * 10**6  # by the first window
+    bars.filter(pl.col("as_of_ns") > card.trained_to_ns - looked_back).write_parquet(job / BARS)
     settings = {
-        "bars": {"kind": "time", "every_ms": TRADED[data]}, "window": {"lookback": COMBINED_BARS},
+        "bars": TRADED[data], "window": {"lookback": card.lookback},
         "forecast": {"horizon": HORIZON, "transform": DATA[data]},
     }  # fmt: skip
     (job / "order.json").write_text(json.dumps({"job": "backtest", "settings": settings}))

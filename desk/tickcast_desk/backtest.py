@@ -200,7 +200,9 @@ def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str])
     })  # fmt: skip
     equity.write_parquet(out / "equity.parquet")
     tables = [
-        pl.DataFrame({"symbol": [symbol] * len(each.side), **each._asdict(), "net": each.net})
+        pl.DataFrame(
+            {"symbol": pl.Series([symbol] * len(each.side), dtype=pl.String), **each._asdict(), "net": each.net}
+        )
         for symbol, each in zip(symbols, done.trades, strict=True)
     ]
     pl.concat(tables).sort("entered_ns", "symbol").write_parquet(out / "trades.parquet")

@@ -216,6 +216,16 @@ def test_what_cannot_be_walked_is_refused_with_a_remedy(tmp_path: Path) -> None:
         walk(tmp_path, shifted, forecast__transform="difference")
 
 
+def test_a_symbol_that_is_never_traded_leaves_the_others_their_trades(tmp_path: Path) -> None:
+    still = pl.when(pl.col("symbol") == "A").then(100.0).otherwise(pl.col("open", "high", "low", "close")).name.keep()
+    data = tmp_path / "bars.parquet"
+    pl.read_parquet(bar_file(data)).with_columns(still).write_parquet(data)
+    found = walk(tmp_path, data)
+    trades = pl.read_parquet(tmp_path / "out" / "trades.parquet")
+    assert set(trades["symbol"]) == {"B"}
+    assert trades.filter(pl.col("left_ns") >= 0).height == found["strategy"]["trades"] > 0
+
+
 def test_a_walk_that_is_told_to_stop_reports_what_it_has(tmp_path: Path) -> None:
     data = bar_file(tmp_path / "bars.parquet")
     order = Order(data, tmp_path / "out", chunk=400)
