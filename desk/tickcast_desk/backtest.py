@@ -201,7 +201,8 @@ def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str])
     equity.write_parquet(out / "equity.parquet")
     tables = [
         pl.DataFrame(
-            {"symbol": pl.Series([symbol] * len(each.side), dtype=pl.String), **each._asdict(), "net": each.net}
+            {"symbol": [symbol] * len(each.side), **each._asdict(), "net": each.net},
+            schema_overrides={"symbol": pl.String},  # none traded = no rows to tell it by
         )
         for symbol, each in zip(symbols, done.trades, strict=True)
     ]
