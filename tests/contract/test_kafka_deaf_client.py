@@ -10,8 +10,10 @@ from brokerkit import KafkaBroker, unique
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.control import ControlReader
+from tickcast.edges.kafka.delivery import Delivery
+from tickcast.edges.kafka.group import Membership
 from tickcast.edges.kafka.reader import MOST_REBUILDS, Reader
-from tickcast.errors import NoProgress
+from tickcast.errors import BrokerAway, NoProgress, TransactionLost
 
 LIMIT_S = 60
 
@@ -75,3 +77,30 @@ async def test_commands_are_heard_on(kafka: KafkaBroker) -> None:
         await produce(kafka, topic, b"2")
         assert (await coming).raw == b"2"
         await messages.aclose()
+
+
+async def test_the_commit_of_a_member_is_lost_and_said_in_our_words(kafka: KafkaBroker) -> None:
+    topic = kafka.create_topic(unique("deaf"), 1)
+    settings = Kafka(bootstrap_servers=kafka.bootstrap, group=unique("group"), assignment="group")
+    member = await Membership.join(settings, [topic], give_back_s=5, max_away_s=LIMIT_S)
+    try:
+        async with (
+            asyncio.timeout(LIMIT_S),
+            Delivery.open(settings, max_away_s=LIMIT_S, commit_by=member.commit) as delivery,
+        ):
+            share = await member.next_share()
+            share.take()
+            share.give_back()
+            cut(member._consumer)
+            with pytest.raises(TransactionLost, match=f"committing {topic}: .*TCPTransport"):
+                await delivery.commit(delivery.seal(), {(topic, 0): 1}, {(topic, 0): {}})
+    finally:
+        await member.leave()
+
+
+async def test_a_question_about_offsets_is_answered_by_the_broker_being_away(kafka: KafkaBroker) -> None:
+    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+        cut(reader._consumer)
+        with pytest.raises(BrokerAway, match="TCPTransport"):
+            await reader.bounds()

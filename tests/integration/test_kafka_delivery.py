@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from brokerkit import unique
 from kit import settings
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.delivery import Delivery, Parcel
 from tickcast.edges.kafka.publish import PlainBatch
-from tickcast.errors import TransactionLost
+from tickcast.errors import BadBroker, TransactionLost
 
 LIMIT_S, AWAY_S, STAMP_MS = 60, 30, 1_790_000_000_000
 MOST_BYTES = 1_000
@@ -41,6 +41,22 @@ async def test_what_fails_is_raised_when_its_unit_is_settled_and_by_nothing_befo
         await delivery.room()
         sealed = delivery.seal()
         with pytest.raises(TransactionLost, match="publishing: .*MessageSizeTooLarge"):
+            await delivery.settle(sealed)
+
+
+async def test_a_transaction_that_fails_between_two_batches_is_told_by_its_cause_and_not_by_what_it_spoils(
+    kafka, topic
+):
+    given = settings_of(kafka, kafka__delivery="exactly_once")
+    async with Delivery.open(given, max_away_s=AWAY_S) as delivery, asyncio.timeout(LIMIT_S):
+        delivery._fence._txn_manager.error_transaction(
+            TopicAuthorizationFailedError(topic)
+        )  # as a refusing broker does
+        delivery.post([parcel(topic, 10)])  # which the client calls an operation outside of a transaction
+        sealed = delivery.seal()
+        delivery.post([parcel(topic, 10)])
+        await delivery.room()
+        with pytest.raises(BadBroker, match="publishing: .*TopicAuthorizationFailed"):
             await delivery.settle(sealed)
 
 

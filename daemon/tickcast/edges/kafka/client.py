@@ -34,6 +34,9 @@ FENCED = (
     kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.TransactionCoordinatorFenced,
 )  # fmt: skip
 
+# KafkaError is a RuntimeError, and so is what uvloop says of a connection that was cut meanwhile.
+FAILURES = (TimeoutError, RuntimeError, kafka_errors.IllegalOperation)
+
 NOT_YET = (
     kafka_errors.GroupCoordinatorNotAvailableError, kafka_errors.NotCoordinatorForGroupError,
     kafka_errors.GroupLoadInProgressError, kafka_errors.NodeNotReadyError,
@@ -191,7 +194,7 @@ async def admin(settings: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         async with asyncio.timeout(settings.call_timeout_s):
             await client.start()
         yield client
-    except (TimeoutError, kafka_errors.KafkaError) as error:
+    except FAILURES as error:
         raise BrokerAway(f"the broker does not answer: {error!r}") from None
     finally:
         await stop(client.close())
@@ -261,18 +264,18 @@ def is_deaf(consumer: AIOKafkaConsumer) -> bool:
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Where its fetching has failed its own stop breaks off before it has closed its connections."""
-    was_deaf = is_deaf(consumer)
-    await stop(consumer.stop())
-    if was_deaf:
-        await stop(consumer._client.close())
+    """Where its own stop breaks off, as on a connection that was cut, the rest of it is still open."""
+    if not await stop(consumer.stop()):
+        for part in filter(None, (consumer._fetcher, consumer._client)):
+            await stop(part.close())
 
 
-async def stop(closing: Any, *, within_s: float = 5.0) -> None:
-    """Stop a client: a fenced or cut-off one may hang, raise, or raise its own tasks' cancellation; we leave anyway."""
+async def stop(closing: Any, *, within_s: float = 5.0) -> bool:
+    """Stop a client: a fenced or cut-off one may hang, raise, or raise its own tasks' cancellation; we leave anyway.
+    Returns whether it ended well."""
     task = asyncio.ensure_future(closing)
     await asyncio.wait({task}, timeout=within_s)
     if not task.done():
         task.cancel()
-    elif not task.cancelled():
-        task.exception()
+        return False
+    return not task.cancelled() and task.exception() is None

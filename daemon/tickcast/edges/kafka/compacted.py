@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
@@ -39,10 +38,10 @@ class CompactedTopic:
             for at, first in low.items():
                 consumer.seek(at, first)
             await self._read_to(consumer, high, take)
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise self._in_our_words(error, "reading") from None
         finally:
-            await client.stop(consumer.stop())
+            await client.stop_consumer(consumer)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Send]:
@@ -57,7 +56,7 @@ class CompactedTopic:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await producer.start()
             yield send
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise self._in_our_words(error, "writing") from None
         finally:
             await client.stop(producer.stop())

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka
@@ -80,7 +80,7 @@ class ControlReader:
         except OffsetOutOfRangeError:
             await self._skip_what_is_gone()
             return []
-        except KafkaError as error:
+        except client.FAILURES as error:
             raise client.in_our_words(error, f"reading {self._topic}") from None
         if not fetched:
             await self._look_for_stillness()
@@ -95,7 +95,7 @@ class ControlReader:
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await self._consumer.commit({at: OffsetAndMetadata(offset, "") for at, offset in due.items()})
-        except (TimeoutError, KafkaError, RuntimeError) as error:  # the last: uvloop's, of a connection that was cut
+        except client.FAILURES as error:
             self._log.warning("control_not_committed", reason=repr(error))
         else:
             self._committed |= due
@@ -120,7 +120,7 @@ class ControlReader:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 low = await self._consumer.beginning_offsets([*self._position])
                 high = await self._consumer.end_offsets([*self._position])
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise BrokerAway(f"the broker does not say which offsets it holds: {error!r}") from None
         for at, first in low.items():
             if not first <= self._position[at] <= high[at]:
@@ -142,7 +142,7 @@ class ControlReader:
                 consumer.assign(wanted)
                 # a partition that is new while we run is read from its beginning
                 first = await (consumer.beginning_offsets if self._position else consumer.end_offsets)(wanted)
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise BrokerAway(f"the consumer of '{self._topic}' cannot start: {error!r}") from None
         self._position = {at: self._position.get(at, self._committed.get(at, first[at])) for at in wanted}
         self._still_s = 0.0

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka
@@ -26,7 +25,7 @@ from tickcast.errors import BrokerAway, Fenced, TickcastError, TransactionLost
 
 JSON = msgspec.json.Encoder()
 SLICE_S = 0.1
-CLIENTS = (KafkaError, AssertionError)  # errors of the client, which asserts where its states are broken
+CLIENTS = (*client.FAILURES, AssertionError)  # a transaction asserts where its states are broken
 Commit = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]]
 
 
@@ -134,7 +133,7 @@ class Delivery:
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await asyncio.gather(*[await self._plain.send(topic, message) for message in messages])
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             if clock() - self._heard > self._max_away_s:
                 raise BrokerAway(f"no broker has answered for {self._max_away_s} s: {error!r}") from None
             structlog.get_logger().warning("broker_away", reason=repr(error), topic=topic)
@@ -164,7 +163,7 @@ class Delivery:
         deadline = self._settings.transaction_timeout_s if patient else self._settings.call_timeout_s
         try:
             await _while_awake(call, deadline)
-        except (*CLIENTS, TimeoutError) as error:
+        except CLIENTS as error:
             known = client.in_our_words(self._what_broke_it() or error, doing)
             if isinstance(known, Fenced) and await self._was_alone():
                 limit = self._settings.transaction_timeout_s

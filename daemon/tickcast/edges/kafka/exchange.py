@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
@@ -39,7 +38,7 @@ async def exchange(
                     await _read(reader, more)
             except TimeoutError:
                 pass  # the caller knows what is missing
-    except (TimeoutError, KafkaError) as error:
+    except client.FAILURES as error:
         if isinstance(error, client.NO_RIGHTS):
             raise client.in_our_words(error, f"writing to {question.topic} and reading {answers}") from None
         raise BrokerAway(f"the broker did not take it: {error!r}", remedy="it may have arrived") from None
@@ -65,7 +64,7 @@ async def _from_now_on(settings: Kafka, topic: str, partitions: int) -> AsyncIte
                 reader.seek(at, end)
         yield reader
     finally:
-        await client.stop(reader.stop())
+        await client.stop_consumer(reader)
 
 
 async def _produce(settings: Kafka, question: Question) -> None:

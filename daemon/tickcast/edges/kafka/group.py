@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.bus_settings import Kafka
@@ -65,7 +65,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.timeout(settings.call_timeout_s):
                 await member._consumer.start()
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             await member.leave()
             raise BrokerAway(f"the group cannot be joined: {error!r}") from None
         member._consumer.subscribe(topics, listener=member)
@@ -73,7 +73,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def leave(self) -> None:
         """The others get our partitions at once."""
-        await client.stop(self._consumer.stop())
+        await client.stop_consumer(self._consumer)
 
     async def next_share(self) -> Share:
         """What the group gives us now; it may be nothing, where there are more members than partitions."""
@@ -101,7 +101,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             raise client.in_our_words(self._failed, "sharing out partitions")
         try:
             await self._consumer.getmany(timeout_ms=0)
-        except KafkaError as error:
+        except client.FAILURES as error:
             raise client.in_our_words(error, f"as a member of kafka.group '{self._settings.group}'") from error
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from tickcast.bus_settings import Kafka
 from tickcast.columns import I64, RawBatch, Source
@@ -148,10 +147,10 @@ async def _spans(
             low, high = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
             first = low if from_ns is None else await _first_since(consumer, high, from_ns // 10**6 - SPARE_MS)
             end = high if to_ns is None else await _first_since(consumer, high, to_ns // 10**6 + SPARE_MS)
-    except (TimeoutError, KafkaError) as error:
+    except client.FAILURES as error:
         raise BrokerAway(f"the broker does not say which offsets it holds: {error!r}") from None
     finally:
-        await client.stop(consumer.stop())
+        await client.stop_consumer(consumer)
     return {(at.topic, at.partition): Span(first[at], end[at] if end[at] > first[at] else high[at]) for at in wanted}
 
 

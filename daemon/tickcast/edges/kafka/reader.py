@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 
 from tickcast.bus_settings import Kafka
 from tickcast.columns import RawBatch, Source
@@ -61,7 +61,7 @@ class Reader:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 low = await self._consumer.beginning_offsets(wanted)
                 high = await self._consumer.end_offsets(wanted)
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise BrokerAway(f"the broker does not say which offsets it holds: {error!r}") from None
         return {source: Bounds(low[at], high[at]) for source, at in self._partitions.items()}
 
@@ -87,7 +87,7 @@ class Reader:
                 f"the broker no longer holds what comes next: {error}",
                 remedy="kafka.lost_offsets says what a restart does; raise the topic's retention",
             ) from None
-        except KafkaError as error:
+        except client.FAILURES as error:
             raise client.in_our_words(error, "reading") from None
         items: list[Blob | RawBatch] = self._blobs(fetched) if self.columnar else [*fetch.plain_batches(fetched)]
         for item in items:
@@ -157,8 +157,8 @@ class Reader:
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await consumer.start()
-        except (TimeoutError, KafkaError) as error:
-            await client.stop(consumer.stop())
+        except client.FAILURES as error:
+            await client.stop_consumer(consumer)
             raise BrokerAway(f"the consumer cannot start: {error!r}") from None
         consumer.assign(list(self._partitions.values()))
         for source in self._stopped:

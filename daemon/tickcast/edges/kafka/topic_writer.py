@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka.errors import KafkaError
-
 from tickcast.bus_settings import Kafka
 from tickcast.columns import Encoded
 from tickcast.edges.kafka import client
@@ -38,7 +36,7 @@ class TopicWriter:
             yield cls(settings, topic, outbox, partitions=partitions)
             async with asyncio.timeout(settings.call_timeout_s):
                 await outbox.settle()
-        except (TimeoutError, KafkaError) as error:
+        except client.FAILURES as error:
             raise _in_our_words(error, topic) from None
         finally:
             await outbox.close()
@@ -53,7 +51,7 @@ class TopicWriter:
             await self._outbox.room()
 
 
-def _in_our_words(error: TimeoutError | KafkaError, topic: str) -> TickcastError:
+def _in_our_words(error: Exception, topic: str) -> TickcastError:
     if isinstance(error, client.NO_RIGHTS):
         return client.in_our_words(error, f"writing to {topic}")
     return BrokerAway(f"the broker does not take what goes to {topic}: {error!r}", remedy="some of it may have arrived")
