@@ -1,11 +1,18 @@
 """Frozen groups of equally long numpy columns: how ticks, bars and forecasts travel. Never one object per row."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy._core import multiarray
+
+if "NUMPY_MADVISE_HUGEPAGE" not in os.environ:
+    # For large arrays numpy asks for huge pages, which a kernel whose memory is in pieces has to clear first: a turn
+    # over 10,000 symbols took twice as long for it, and now and then three times.
+    getattr(multiarray, "_set_madvise_hugepage", bool)(False)
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
