@@ -10,8 +10,8 @@ import numpy.typing as npt
 from numpy._core import multiarray
 
 if "NUMPY_MADVISE_HUGEPAGE" not in os.environ:
-    # For large arrays numpy asks for huge pages, which a kernel whose memory is in pieces has to clear first: a turn
-    # over 10,000 symbols took twice as long for it, and now and then three times.
+    # For large arrays numpy asks for huge pages, which the kernel clears in the middle of a turn: one over 10,000
+    # symbols took twice as long for it.
     getattr(multiarray, "_set_madvise_hugepage", bool)(False)
 
 I32 = npt.NDArray[np.int32]

@@ -44,14 +44,11 @@ async def test_what_fails_is_raised_when_its_unit_is_settled_and_by_nothing_befo
             await delivery.settle(sealed)
 
 
-async def test_a_transaction_that_fails_between_two_batches_is_told_by_its_cause_and_not_by_what_it_spoils(
-    kafka, topic
-):
+async def test_a_transaction_that_fails_between_two_batches_is_told_by_its_cause(kafka, topic):
     given = settings_of(kafka, kafka__delivery="exactly_once")
     async with Delivery.open(given, max_away_s=AWAY_S) as delivery, asyncio.timeout(LIMIT_S):
-        delivery._fence._txn_manager.error_transaction(
-            TopicAuthorizationFailedError(topic)
-        )  # as a refusing broker does
+        refused = TopicAuthorizationFailedError(topic)
+        delivery._fence._txn_manager.error_transaction(refused)  # as the client does when the broker says so
         delivery.post([parcel(topic, 10)])  # which the client calls an operation outside of a transaction
         sealed = delivery.seal()
         delivery.post([parcel(topic, 10)])
