@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from packing import pack, raw_of_packed
 from stats import Figure, cpu_ns_per, paired_ratio
 from tickcast.codec.decode import Decoder
-from tickcast.codec.packed import pack, raw_of_packed
 from tickcast.columns import F64, I64, RawBatch, TickBatch
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable

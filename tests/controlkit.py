@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tickcast.clock import SetClock
-from tickcast.control.envelope import open_envelope, own_audience, seal
+from tickcast.control.envelope import own_audience, read, seal, verify
 from tickcast.control.inbox import Context, Gate, Handler, Inbox
 from tickcast.control.keys import ROLES, Key, Signer
 from tickcast.records import CommandRow, Reply
@@ -34,7 +34,8 @@ def sealed(command: str = "status", args: dict[str, Any] | None = None, *, role:
 
 
 def opened(raw: bytes, *, settings: Control = SETTINGS, now_ms: int = NOW_MS) -> Any:
-    return open_envelope(raw, KEYS, audiences=("fleet", HERE), now_ms=now_ms, settings=settings)
+    genuine = verify(raw, KEYS, audiences=("fleet", HERE), settings=settings)
+    return read(genuine, now_ms=now_ms, settings=settings)
 
 
 def changed(raw: bytes, **fields: Any) -> bytes:

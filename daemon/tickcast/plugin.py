@@ -12,8 +12,6 @@ from tickcast.errors import BadSettings
 from tickcast.records import ModelCard
 from tickcast.state import Arrays
 
-GROUPS = ("features", "models", "codecs", "sinks")
-
 
 class Feature(Protocol):
     """One or more numbers per closed bar. Built once per `[[features.set]]` entry with its parameters."""

@@ -13,6 +13,7 @@ import pytest
 
 from livekit import Live, records, running
 from modelkit import QUICK, fit_small, market, model_settings
+from storekit import value
 from tickcast.records import Reply
 from tickcast.settings import Settings
 from tickcast_desk.synth import json_messages
@@ -102,6 +103,19 @@ async def test_status_symbols_report_and_diagnose_tell_what_the_daemon_counts(li
     assert all(f["mae"] == pytest.approx(f["mae_naive"]) for f in figures)
     assert {f["code"] for f in (await ok(live, "diagnose"))["findings"]} <= {"rejected", "lag", "store_behind"}
     assert await refused(live, "diagnose", symbol="NOBODY") == "bad_request"
+
+
+async def test_a_row_of_the_commands_that_was_changed_behind_its_back_is_told(tmp_path: Path) -> None:
+    settings = of_model(tmp_path)
+    async with running(settings) as live:
+        for limit in (1, 2, 3):
+            await ok(live, "symbols", limit=limit)
+        assert "chain_broken" not in {f["code"] for f in (await ok(live, "diagnose"))["findings"]}
+    with duckdb.connect(str(settings.store.path)) as store:
+        store.execute("UPDATE commands SET args_json = '{\"limit\":9}' WHERE sequence = 2").fetchall()
+    async with running(settings) as live:
+        told = {f["code"]: f["detail"] for f in (await ok(live, "diagnose"))["findings"]}
+    assert told["chain_broken"].startswith("row 2 ")
 
 
 async def test_paused_it_reads_nothing_and_then_goes_on_without_a_loss(live: Live, world: Any) -> None:
@@ -206,11 +220,21 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
     assert forecast["rung"] == "model"
     (row,) = (await ok(live, "jobs", job=told["job"]))["jobs"]
     assert row["state"] == "done"
+    await dataset_is_what_was_stored(live, told)
     judged = await ok(live, "evaluate", model="mine")
     assert judged["headline"]["n"] > 0 or judged["in_sample"]["windows"] > 0
     assert await refused(live, "train", kind="nhits", params={"no_such": 1}) not in ("", "failed_silently")
     assert await refused(live, "evaluate", model="nobody") == "unknown_model"
     assert await refused(live, "evaluate") == "bad_request"
+
+
+async def dataset_is_what_was_stored(live: Live, told: dict[str, Any]) -> None:
+    """`train` was the daemon's only order for bars, and no bar came meanwhile."""
+    store, card = live.daemon.store, await live.daemon.control.roster.models.resolve(told["digest"])
+    found = await store.query("SELECT hash, source, symbols, bars, from_ns, to_ns FROM datasets")
+    asked = await value(store, "SELECT 'command ' || id FROM commands WHERE command = 'train'")
+    bars = await store.query("SELECT count(DISTINCT symbol), count(*), min(as_of_ns), max(as_of_ns) FROM bars")
+    assert [(card.dataset_hash, asked, *row) for row in bars.rows] == [tuple(row) for row in found.rows]
 
 
 async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> None:

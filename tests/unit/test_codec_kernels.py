@@ -27,9 +27,9 @@ from tickcast.codec.ticks import (
     rows,
     settle,
 )
-from tickcast.codec.words import part_at, plain_end, read_digits, word_at
 from tickcast.errors import Reason
 from tickcast.symbols import FULL, UNFIT, SymbolTable
+from tickcast.words import part_at, plain_end, read_digits, word_at
 
 NAMES = ("symbol", "ts", "price", "size", "bid", "ask", "", "event", "data")
 

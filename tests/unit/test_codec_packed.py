@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from codec_messages import decode, raw_of, reasons, rows
 
+from packing import pack, raw_of_packed
 from tickcast.codec.decode import Decoder
-from tickcast.codec.packed import pack, raw_of_packed
 from tickcast.columns import NO_TIME, PACKED
 from tickcast.errors import Reason
 from tickcast.settings import Codec

@@ -10,7 +10,7 @@ import msgspec
 
 from tickcast.clock import SystemClock
 from tickcast.control.arguments import ACCEPTED
-from tickcast.control.envelope import MOST_DEPTH, Envelope, open_envelope
+from tickcast.control.envelope import MOST_DEPTH, Envelope, read, verify
 from tickcast.control.inbox import NOTED_PER_MINUTE
 from tickcast.control.keys import ROLES, read_keys
 from tickcast.errors import CommandFault
@@ -26,10 +26,8 @@ def test_the_program_of_the_page_makes_an_envelope_that_is_opened(tmp_path: Path
     (tmp_path / "keys.toml").write_text(keygen("ops", role="admin", algorithm="ed25519", out=tmp_path / "ops.key"))
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    order = open_envelope(
-        done.stdout.strip(), read_keys(tmp_path / "keys.toml"), audiences=["fleet"],
-        now_ms=SystemClock().now_ns() // 10**6, settings=Control(),
-    )  # fmt: skip
+    genuine = verify(done.stdout.strip(), read_keys(tmp_path / "keys.toml"), audiences=["fleet"], settings=Control())
+    order = read(genuine, now_ms=SystemClock().now_ns() // 10**6, settings=Control())
     assert (order.command, order.args) == ("forecast", {"symbols": ["BTCUSD"]})
     assert set(json.loads(done.stdout)) == set(Envelope.__struct_fields__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.control.keys import ROLES, read_keys, read_signer
+from tickcast.control.keys import read_keys, read_signer
 from tickcast.errors import BadSettings
 from tickcast_desk.keygen import keygen
 
@@ -45,12 +45,6 @@ def test_keygen_never_writes_over_a_key(tmp_path: Path) -> None:
     assert out.read_bytes() == before
     with pytest.raises(BadSettings, match="names no key"):
         keygen('a"\nrole = "admin', role="read", algorithm="ed25519", out=tmp_path / "other")
-
-
-def test_a_role_includes_those_before_it(tmp_path: Path) -> None:
-    for number, role in enumerate(ROLES):
-        (key,) = read_keys(write(tmp_path, entry(role=role))).values()
-        assert [key.includes(other) for other in ROLES] == [k <= number for k in range(len(ROLES))]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from aiokafka.record.util import calc_crc32c, encode_varint
 from tickcast.columns import RawBatch
 from tickcast.edges.kafka import fetch, wire
 from tickcast.edges.kafka.blob import Blob, open_blob
-from tickcast.edges.kafka.crc32c import TABLES, crc32c
+from tickcast.edges.kafka.crc32c import HAS_INSTRUCTION, TABLES, by_instruction, by_tables, crc32c
 from wirekit import (
     ABORT,
     ATTRIBUTES,
@@ -258,6 +258,16 @@ def test_the_checksum_is_the_clients():
     for end in range(0, 300, 7):
         for start in (0, 1, 3):
             assert crc32c(data, start, max(end, start), TABLES) == calc_crc32c(data[start : max(end, start)].tobytes())
+
+
+@pytest.mark.skipif(not HAS_INSTRUCTION, reason="needs a processor with SSE 4.2, whose instruction it compares")
+def test_the_checksum_by_instruction_is_that_by_tables():
+    """A machine without the instruction goes by the tables; none of ours lacks it."""
+    data = np.random.default_rng(1).integers(0, 256, 300, dtype=np.uint8)
+    for start in range(9):
+        for words in range(0, 32, 2):
+            span = data, start, start + 8 * words, TABLES
+            assert by_tables(*span) == by_instruction(*span)
 
 
 @pytest.mark.parametrize("number", [0, 1, -1, 63, -64, 64, 300, -(1 << 31), (1 << 40) + 3, (1 << 63) - 1, -(1 << 63)])

@@ -81,7 +81,8 @@ async def test_who_gives_up_waiting_stops_nobody_elses_load(folders: Folders) ->
 
 async def test_the_least_recently_used_goes_first(folders: Folders) -> None:
     cache, (a, b, c, d) = folders.cache(most=2), folders.digests
-    await cache.prewarm([a, b])
+    for digest in [a, b]:
+        await cache.get(digest)
     await cache.get(a)
     await cache.get(c)
     assert [*cache.held()] == [a, c]
@@ -96,14 +97,16 @@ async def test_the_least_recently_used_goes_first(folders: Folders) -> None:
 async def test_pinned_models_stay_and_go_first_once_others_are_pinned(folders: Folders) -> None:
     cache, (a, b, c, d) = folders.cache(most=2), folders.digests
     cache.pin([a, b])
-    await cache.prewarm([a, b, c])
+    for digest in [a, b, c]:
+        await cache.get(digest)
     assert [*cache.held()] == [a, b]
     assert (await cache.get(c)).card.digest == c  # answered, though there is no room to keep it
     cache.pin([d])
-    await cache.prewarm([d])
+    await cache.get(d)
     assert [*cache.held()] == [b, d]
     cache.pin([a, b, c, d])
-    await cache.prewarm([a, c])
+    for digest in [a, c]:
+        await cache.get(digest)
     assert {*cache.held()} == {a, b, c, d}
     cache.pin([])
     assert len(cache.held()) == 2
@@ -114,7 +117,8 @@ async def test_the_bytes_of_their_files_are_bounded_too(folders: Folders) -> Non
     (a, b, c, _) = folders.digests
     size = sum(file.stat().st_size for file in folders.by_digest[a].iterdir() if file.name != "card.json")
     cache = folders.cache(most=10, most_bytes=2 * size + size // 2)
-    await cache.prewarm([a, b, c])
+    for digest in [a, b, c]:
+        await cache.get(digest)
     assert [*cache.held()] == [b, c]
     await cache.close()
 

@@ -82,6 +82,15 @@ class Dataset:
         both = np.array(found, np.float64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
+    def told(self) -> dict[str, object]:
+        """What the store keeps of it."""
+        as_of = self.history.bars.as_of
+        rule = {**self._rule, "features": self.specs, "future": self.future_names}
+        return {
+            "hash": self.digest, "rule": msgspec.to_builtins(rule), "symbols": len(self.history.names),
+            "bars": len(self.history), "from_ns": int(as_of.min()), "to_ns": int(as_of.max()),
+        }  # fmt: skip
+
     def span_used(self) -> tuple[int, int]:
         """First and last event time of the bars that steered the fit: all parts before the hold-out."""
         as_of = self.history.bars.as_of

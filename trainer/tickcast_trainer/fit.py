@@ -46,7 +46,7 @@ class Job(NamedTuple):
 def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
     """Fit what `order.json` asks on `bars.parquet`, from the last checkpoint where there is one.
 
-    The model is then in the folder `model`, there whole or not at all; returns that name, status and metrics.
+    The model is then in the folder `model`, there whole or not at all; returns that name, status, metrics and data set.
     """
     order = read_order(job_folder)
     torch.set_num_threads(order.threads)
@@ -63,7 +63,9 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     (partial / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-    return {"model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics}
+    return {
+        "model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()
+    }  # fmt: skip
 
 
 def build(order: FitOrder, dataset: Dataset) -> Net | Model:

@@ -48,7 +48,7 @@ def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str
     fitted = fit_best(folder, order, best, report)
     report(step=order.trials + 1, steps=order.trials + 1)
     status = fitted["status"] if fitted["status"] == "stopped" else status
-    return {"model": fit.FOLDER, "status": status, "metrics": fitted["metrics"], **msgspec.to_builtins(told)}
+    return {**fitted, "status": status, **msgspec.to_builtins(told)}
 
 
 class Search:

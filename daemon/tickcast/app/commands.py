@@ -21,6 +21,7 @@ from tickcast.core.on_demand import Answer, Ask, Given
 from tickcast.direction import KINDS, has_classes
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
 from tickcast.records import Accuracy, Health
+from tickcast.registry.ledger import Chain
 from tickcast.registry.store import Store
 
 Result = dict[str, Any]
@@ -163,8 +164,9 @@ class Commands:
         return {"accuracy": msgspec.to_builtins(wanted), "health": await self._health()}
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
-        found = [*_findings(self._parts.health()), *self._refused_models(), *self._failed_jobs()]
-        return {"findings": found + self._of_symbol(given.symbol)}
+        of_symbol, chain = self._of_symbol(given.symbol), await self._parts.store.ledger.verify_chain()
+        found = [*_findings(self._parts.health(), chain), *self._refused_models(), *self._failed_jobs()]
+        return {"findings": found + of_symbol}
 
     def _refused_models(self) -> list[Result]:
         counts = self._parts.roster.refused.items()
@@ -242,7 +244,7 @@ def _bars_of(given: arguments.Predict) -> GivenBars:
     return GivenBars(*np.array(rows, np.float64).T)
 
 
-def _findings(health: Health) -> list[Result]:
+def _findings(health: Health, commands: Chain) -> list[Result]:
     """What a person should look at, each with a stable code."""
     looked_at = (
         (health.state != "live", "not_live", health.instance, health.state),
@@ -253,5 +255,6 @@ def _findings(health: Health) -> list[Result]:
         (any(health.dropped.values()), "dropped", "messages", str(health.dropped)),
         (health.unasked > 0, "unasked", "questions", f"{health.unasked} were not asked under load"),
         (health.store_units_behind > 2, "store_behind", "store", f"{health.store_units_behind} units wait"),
+        (commands.broken_at is not None, "chain_broken", "commands", f"row {commands.broken_at} was changed"),
     )
     return [{"code": code, "subject": subject, "detail": detail} for found, code, subject, detail in looked_at if found]

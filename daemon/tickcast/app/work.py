@@ -25,6 +25,7 @@ from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.job_folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
 from tickcast.model_folder import copy_plain_files
 from tickcast.records import JobRow, ModelCard, TrialRow
+from tickcast.registry.ledger_rows import DatasetRow
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
@@ -149,8 +150,17 @@ class Work:
                 "model_registered", name=card.name, version=card.version, digest=card.digest[:12]
             )
             told |= {"model": f"{card.name}@{card.version}", "digest": card.digest}
+            await self._parts.store.ledger.add_dataset(self._dataset(row, folder, result.content["dataset"]))
         found = {"metrics": result.metrics, **result.content}
         return told | (found if len(msgspec.json.encode(found)) <= LONG_RESULT else {"metrics": result.metrics})
+
+    def _dataset(self, job: JobRow, folder: Path, found: dict[str, Any]) -> DatasetRow:
+        """Bars that came from no file are those of a span or of rows, which are in the command's row."""
+        file = folder / SOURCE
+        source = (
+            msgspec.json.decode(file.read_bytes(), type=Source).path if file.exists() else f"command {job.command_id}"
+        )
+        return msgspec.convert({"source": source, "added_ns": self._parts.clock.now_ns(), **found}, DatasetRow)
 
     def _model(self, card: ModelCard, name: str) -> Fill:
         artefacts = self._parts.roster.models.artefacts

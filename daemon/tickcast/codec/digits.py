@@ -6,8 +6,8 @@ Every `put_*` writes at `o` and returns the position after what it wrote. What i
 import numpy as np
 
 from tickcast.codec.parse import EXACT_POWERS, WHOLE_POWERS
-from tickcast.codec.words import ZEROS, trailing_zeros
 from tickcast.compiled import inlined_njit, lean_njit
+from tickcast.words import ZEROS, trailing_zeros
 
 ROOM = 48  # a sign, 19 digits, a point, 22 decimals
 ESCAPED = 6  # bytes that one byte of a name becomes at most

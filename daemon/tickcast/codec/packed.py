@@ -3,17 +3,15 @@
 A message holds one or more records of `columns.PACKED` back to back; bid and ask are NaN and sequence -1 when absent.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from tickcast.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
-from tickcast.codec.words import word_at
-from tickcast.columns import F64, I64, NO_TIME, PACKED, RawBatch, Rejects, TickBatch
+from tickcast.columns import NO_TIME, PACKED, RawBatch, Rejects, TickBatch
 from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.errors import Reason
 from tickcast.symbols import FULL, SymbolTable
+from tickcast.words import word_at
 
 RECORD_BYTES = PACKED.itemsize
 EMPTY, TOO_LARGE, MALFORMED = int(Reason.EMPTY), int(Reason.TOO_LARGE), int(Reason.MALFORMED)
@@ -21,28 +19,6 @@ SYMBOL_AT, SYMBOL_BYTES = PACKED.fields["symbol"][1], PACKED["symbol"].itemsize 
 TS_AT, SEQUENCE_AT = PACKED.fields["ts"][1], PACKED.fields["sequence"][1]  # type: ignore[index]
 PRICE_AT, SIZE_AT = PACKED.fields["price"][1], PACKED.fields["size"][1]  # type: ignore[index]
 BID_AT, ASK_AT = PACKED.fields["bid"][1], PACKED.fields["ask"][1]  # type: ignore[index]
-
-
-def pack(
-    symbol: list[bytes] | npt.NDArray[np.bytes_], ts: I64, *, price: F64 | float, size: F64 | float = 0.0,
-    bid: F64 | float = np.nan, ask: F64 | float = np.nan, sequence: I64 | int = -1,
-) -> npt.NDArray[Any]:  # fmt: skip
-    """One record per tick."""
-    records = np.empty(len(ts), PACKED)
-    records["symbol"], records["ts"], records["price"], records["size"] = symbol, ts, price, size
-    records["bid"], records["ask"], records["sequence"] = bid, ask, sequence
-    return records
-
-
-def raw_of_packed(
-    topic: str, partition: int, records: npt.NDArray[Any], first_offset: int, stamps_ns: I64 | None = None
-) -> RawBatch:
-    """A batch of one record per message, over the records' own memory."""
-    starts = np.arange(len(records), dtype=np.int64) * RECORD_BYTES
-    stamps = np.full(len(records), -1, np.int64) if stamps_ns is None else stamps_ns
-    offsets = np.arange(first_offset, first_offset + len(records), dtype=np.int64)
-    data = np.ascontiguousarray(records).view(np.uint8)
-    return RawBatch(topic, partition, data, starts, starts + RECORD_BYTES, offsets, stamps)
 
 
 class PackedDecoder:

@@ -5,8 +5,8 @@ A kernel that answers "not sure" never guesses: the caller hands the row to the 
 
 import numpy as np
 
-from tickcast.codec.words import read_digits
 from tickcast.compiled import inlined_njit, lean_njit
+from tickcast.words import read_digits
 
 EXACT_POWERS = 10.0 ** np.arange(23)  # powers of ten that a double holds exactly
 WHOLE_POWERS = 10 ** np.arange(19, dtype=np.int64)

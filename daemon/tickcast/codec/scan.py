@@ -10,10 +10,10 @@ import numpy as np
 
 from tickcast.codec.parse import read_number, read_time, to_double, to_ns
 from tickcast.codec.ticks import BAD, EVENT, FIELDS, FIRST, GOOD, LAST, MISSING, SEQUENCE, SYMBOL, TS, WRAPPED, settle
-from tickcast.codec.words import part_at, plain_end
 from tickcast.columns import I64, U8, U64
 from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.errors import Reason
+from tickcast.words import part_at, plain_end
 
 EMPTY, TOO_LARGE = int(Reason.EMPTY), int(Reason.TOO_LARGE)
 UNSURE = -1

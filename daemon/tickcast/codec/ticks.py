@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.codec.words import part_at
 from tickcast.columns import F64, I32, I64, U8, U64, Rejects, TickBatch
 from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.errors import Reason
 from tickcast.symbols import FULL, NAME_BYTES, UNFIT, find_or_add
+from tickcast.words import part_at
 
 SYMBOL, TS, PRICE, SIZE, BID, ASK, SEQUENCE, EVENT, WRAPPED = range(9)
 FIELDS = 9

@@ -89,11 +89,6 @@ def seal(
     return sealed
 
 
-def open_envelope(raw: bytes, keys: Keys, *, audiences: Collection[str], now_ms: int, settings: Control) -> Order:
-    """The command inside; CommandRefused says at which check it failed."""
-    return read(verify(raw, keys, audiences=audiences, settings=settings), now_ms=now_ms, settings=settings)
-
-
 def verify(raw: bytes, keys: Keys, *, audiences: Collection[str], settings: Control) -> Genuine:
     """What fails here may come from a stranger, or is meant for others: it deserves no answer."""
     if len(raw) > settings.max_bytes:

@@ -50,9 +50,6 @@ class Key:
             return False
         return True
 
-    def includes(self, role: Role) -> bool:
-        return ROLES.index(role) <= ROLES.index(self.role)
-
 
 @dataclass(frozen=True, slots=True)
 class Signer:

@@ -50,11 +50,6 @@ class ModelCache:
             self._loading[digest].add_done_callback(_note_failure)
         return await asyncio.shield(self._loading[digest])  # who gives up waiting stops nobody else's load
 
-    async def prewarm(self, digests: Collection[str]) -> None:
-        """Load them, one after the other; the first that cannot be is raised."""
-        for digest in digests:
-            await self.loaded(digest)
-
     def pin(self, digests: Collection[str]) -> None:
         """These serve, and no others do any more."""
         self._pinned = frozenset(digests)

@@ -120,9 +120,6 @@ class Ledger:
         """Once; the same bars under the same rule have the same hash."""
         await self._change(lambda connection: _add_dataset(connection, row))
 
-    async def datasets(self) -> list[DatasetRow]:
-        return await self._look(lambda connection: _rows(connection, DatasetRow, "datasets", "ORDER BY added_ns"))
-
 
 def _add_command(connection: Connection, row: CommandRow) -> CommandRow | None:
     if known := _rows(connection, CommandRow, "commands", "WHERE id = ?", row.id):

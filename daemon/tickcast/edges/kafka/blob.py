@@ -78,10 +78,12 @@ class Blob:
 
 def open_blob(blob: Blob, *, most_bytes: int = MOST_EXPANDED_BYTES) -> tuple[list[RawBatch], list[Damaged]]:
     """Its records in the order of their offsets, as one RawBatch or none, and what of it cannot be read."""
-    data, batches = np.frombuffer(bytearray(blob.data), np.uint8), blob.batches.copy()
-    wire.check_batches(data, batches, TABLES)
+    batches = blob.batches.copy()
+    wire.check_batches(np.frombuffer(blob.data, np.uint8), batches, TABLES)
     if (batches["attributes"][batches["state"] == wire.GOOD] & wire.CODEC_MASK).any():
         data = _expanded(blob.data, batches, most_bytes)
+    else:
+        data = np.frombuffer(bytearray(blob.data), np.uint8)  # kernels are compiled for arrays that may be written to
     raw = _frame(blob, data, batches)
     damaged = [_damaged(blob, batch) for batch in batches[batches["state"] >= wire.FIRST_DAMAGED]]
     return ([raw] if len(raw) else []), damaged
