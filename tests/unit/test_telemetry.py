@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.clock import SetClock, SystemClock
-from tickcast.edges.telemetry import Latency, LoopLag, set_up_logging
+from tickcast.edges.telemetry import MOST_SAID, Latency, LoopLag, set_up_logging
 from tickcast.settings import Log
 
 MS = 1_000_000
@@ -40,6 +40,34 @@ def test_the_largest_duration_is_exact():
     latency.record_many(np.array([5, 123_456_789, 77]))
     assert latency.summary_ms()["max"] == 123.456789
     assert latency.percentile_ns(100) <= 123_456_789
+
+
+class Stepped(SetClock):
+    def monotonic_ns(self) -> int:
+        return self.now
+
+
+def test_what_a_library_repeats_is_counted_and_written_once_in_ten_seconds():
+    clock = Stepped()
+    set_up_logging(Log(format="json"), clock=clock, stream=(stream := io.StringIO()))
+    for at_ms in (0, 100, 9_900, 10_000, 10_100, 99_000):
+        clock.advance_to(at_ms * MS)
+        for library in ("client", "other"):
+            logging.getLogger(library).error("no broker at %d ms", at_ms)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line.get("repeated")) for line in lines if line["logger"] == "client"] == [
+        ("no broker at 0 ms", None), ("no broker at 10000 ms", 2), ("no broker at 99000 ms", 1),
+    ]  # fmt: skip
+    assert len(lines) == 6
+
+
+def test_it_remembers_only_so_many_messages():
+    set_up_logging(Log(format="json"), clock=SetClock(0), stream=(stream := io.StringIO()))
+    for number in range(3 * MOST_SAID):
+        logging.getLogger("client").error(f"number {number}")
+    (handler,) = logging.getLogger().handlers
+    assert len(stream.getvalue().splitlines()) == 3 * MOST_SAID
+    assert len(handler._said) <= MOST_SAID
 
 
 def test_an_empty_histogram_has_zero_everywhere():

@@ -164,9 +164,8 @@ class Commands:
         return {"accuracy": msgspec.to_builtins(wanted), "health": await self._health()}
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
-        of_symbol, chain = self._of_symbol(given.symbol), await self._parts.store.ledger.verify_chain()
-        found = [*_findings(self._parts.health(), chain), *self._refused_models(), *self._failed_jobs()]
-        return {"findings": found + of_symbol}
+        found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())
+        return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
 
     def _refused_models(self) -> list[Result]:
         counts = self._parts.roster.refused.items()

@@ -156,10 +156,9 @@ class Work:
 
     def _dataset(self, job: JobRow, folder: Path, found: dict[str, Any]) -> DatasetRow:
         """Bars that came from no file are those of a span or of rows, which are in the command's row."""
-        file = folder / SOURCE
-        source = (
-            msgspec.json.decode(file.read_bytes(), type=Source).path if file.exists() else f"command {job.command_id}"
-        )
+        file, source = folder / SOURCE, f"command {job.command_id}"
+        if file.exists():
+            source = msgspec.json.decode(file.read_bytes(), type=Source).path
         return msgspec.convert({"source": source, "added_ns": self._parts.clock.now_ns(), **found}, DatasetRow)
 
     def _model(self, card: ModelCard, name: str) -> Fill:

@@ -24,6 +24,8 @@ Event = MutableMapping[str, Any]
 BUCKETS_PER_OCTAVE = 16  # a percentile is right within 2.2 %
 OCTAVES = 48  # 2^48 ns = 78 hours
 NS_PER_MS = 1e6
+REPEAT_NS = 10 * 10**9  # what a library says again within it is counted, not written
+MOST_SAID = 1000
 
 
 def set_up_logging(log: Log, *, clock: Clock, stream: TextIO | None = None) -> None:
@@ -43,7 +45,7 @@ def set_up_logging(log: Log, *, clock: Clock, stream: TextIO | None = None) -> N
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_ToStructlog()], force=True)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_ToStructlog(clock)], force=True)
 
 
 def _stamper(clock: Clock) -> structlog.typing.Processor:
@@ -60,11 +62,24 @@ def _as_json(logger: Any, name: str, event: Event) -> str:
 
 
 class _ToStructlog(logging.Handler):
-    """Gives the records of libraries (asyncio, the clients) to structlog."""
+    """Gives the records of libraries to structlog; without a broker the Kafka client would repeat 300 a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[int, int]] = {}  # when it was last written, and how often came since
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger()
-        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        what, now = (record.name, str(record.msg)), self._clock.monotonic_ns()
+        written, since = self._said.get(what, (now - REPEAT_NS, 0))
+        if now - written < REPEAT_NS:
+            self._said[what] = written, since + 1
+            return
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[what] = now, 0
+        log = structlog.get_logger().bind(logger=record.name, **({"repeated": since} if since else {}))
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
 class Latency:
