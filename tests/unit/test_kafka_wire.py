@@ -1,5 +1,6 @@
 """Fetched bytes to columns, against the client's own reading, and what damaged bytes end as."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -268,6 +269,21 @@ def test_the_checksum_by_instruction_is_that_by_tables():
         for words in range(0, 32, 2):
             span = data, start, start + 8 * words, TABLES
             assert by_tables(*span) == by_instruction(*span)
+
+
+BY_TABLES = """
+from aiokafka.record.util import calc_crc32c
+import numpy as np
+from tickcast.edges.kafka.crc32c import HAS_INSTRUCTION, TABLES, crc32c
+data = np.arange(203, dtype=np.uint8)
+assert not HAS_INSTRUCTION
+assert crc32c(data, 3, 203, TABLES) == calc_crc32c(data[3:].tobytes())
+"""
+
+
+def test_compiled_for_any_processor_the_checksum_goes_by_tables():
+    env = os.environ | {"NUMBA_CPU_NAME": "generic"}
+    subprocess.run([sys.executable, "-c", BY_TABLES], env=env, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("number", [0, 1, -1, 63, -64, 64, 300, -(1 << 31), (1 << 40) + 3, (1 << 63) - 1, -(1 << 63)])

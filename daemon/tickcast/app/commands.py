@@ -243,7 +243,7 @@ def _bars_of(given: arguments.Predict) -> GivenBars:
     return GivenBars(*np.array(rows, np.float64).T)
 
 
-def _findings(health: Health, commands: Chain) -> list[Result]:
+def _findings(health: Health, chain: Chain) -> list[Result]:
     """What a person should look at, each with a stable code."""
     looked_at = (
         (health.state != "live", "not_live", health.instance, health.state),
@@ -254,6 +254,6 @@ def _findings(health: Health, commands: Chain) -> list[Result]:
         (any(health.dropped.values()), "dropped", "messages", str(health.dropped)),
         (health.unasked > 0, "unasked", "questions", f"{health.unasked} were not asked under load"),
         (health.store_units_behind > 2, "store_behind", "store", f"{health.store_units_behind} units wait"),
-        (commands.broken_at is not None, "chain_broken", "commands", f"row {commands.broken_at} was changed"),
+        (chain.broken_at is not None, "chain_broken", "commands", f"row {chain.broken_at} is not as it was"),
     )
     return [{"code": code, "subject": subject, "detail": detail} for found, code, subject, detail in looked_at if found]

@@ -1,4 +1,4 @@
-"""Packed fixed-width records <-> tick columns. It does no I/O and trusts no length.
+"""Packed fixed-width records -> tick columns. It does no I/O and trusts no length.
 
 A message holds one or more records of `columns.PACKED` back to back; bid and ask are NaN and sequence -1 when absent.
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from tickcast.columns import U64
@@ -16,7 +16,8 @@ from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.words import word_at
 
 REFLECTED_CASTAGNOLI = 0x82F63B78
-HAS_INSTRUCTION = bool(get_host_cpu_features().get("sse4.2"))
+FOR_ANOTHER = bool(config.CPU_NAME or config.CPU_FEATURES)  # type: ignore[attr-defined]  # LLVM would abort
+HAS_INSTRUCTION = not FOR_ANOTHER and bool(get_host_cpu_features().get("sse4.2"))
 
 
 def _checksum_tables() -> U64:
@@ -31,8 +32,7 @@ def _checksum_tables() -> U64:
     return tables
 
 
-TABLES = _checksum_tables()
-BYTE = np.uint64(255)
+TABLES, BYTE = _checksum_tables(), np.uint64(255)
 
 
 def _with_word(_typing: Any, crc: Any, word: Any) -> Any:
