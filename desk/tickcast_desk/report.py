@@ -23,9 +23,8 @@ def write_report(
 ) -> Figures:
     """Write report.json and report.html into `folder`; returns what report.json holds.
 
-    Frames may be lazy: of the forecasts only what is drawn is read. `summary` is carried over as it is; known to the
-    page are: title, data, models [{name, version}], from_ns, to_ns, counts {consumed, ...}, reasons {name: count},
-    latency_ms and turn_ms {p50, ...}, latency_histogram {edges_ms, counts}, ticks_per_s, seconds, digest.
+    Frames may be lazy: of the forecasts only what is drawn is read. `summary`, which is that of `replay.summary`, is
+    carried over as it is.
     """
     made = forecasts.lazy()
     first = made.head(1).collect()
@@ -35,6 +34,7 @@ def write_report(
     levels = first["levels"][0].to_list() if first.height else []
     report = {**summary, **_computed(labels, settled, levels)}
     report["forecasts"] = made.select(pl.len()).collect().item()
+    report["from_ns"] = made.select(pl.col("as_of_ns").min()).collect().item() if report["forecasts"] else None
     report["reliability"] = figures.reliability(settled, made)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
@@ -60,8 +60,6 @@ def _computed(labels: figures.Labels, scores: pl.DataFrame, levels: list[float])
 
 def _plots(report: Figures, labels: figures.Labels, forecasts: pl.LazyFrame, bars: pl.LazyFrame | None) -> Figures:
     plots: Figures = {"fans": [], "fan_legend": "", "fan_note": ""}
-    if report.get("latency_histogram"):
-        plots["latency_ms"] = report_plots.latency(report["latency_histogram"])
     if report["headline"]:
         plots["error"] = report_plots.error_by_horizon(report["by_horizon"])
         plots["over_time"] = report_plots.ratio_over_time(report["over_time"], report["in_sample"])
@@ -89,8 +87,8 @@ def _fan_keys(levels: list[float]) -> list[tuple[str, str]]:
 
 def print_summary(console: Console, summary: Figures) -> None:
     """The headline of a report, as returned by `write_report`, on the terminal."""
-    lines = [" · ".join(f"{name} {count:,}" for name, count in (summary.get("counts") or {}).items())]
-    if summary.get("reasons"):
+    lines = [" · ".join(f"{name} {summary[name]:,}" for name in report_page.OUTCOMES)]
+    if summary["reasons"]:
         lines.append("reasons: " + ", ".join(f"{name} {count:,}" for name, count in sorted(summary["reasons"].items())))
     if not summary["headline"]:
         lines.append(f"{summary['forecasts']:,} forecasts, none scored outside a training span")

@@ -82,17 +82,15 @@ HORIZON_COLUMNS = (
     Column("directional", "direction right", ".1%"),
     Column("directional_base", "always one way", ".1%"),
 )
-LATENCIES = (
-    ("latency_ms", "Latency", "From the tick that closed the bar to its forecast."),
-    ("turn_ms", "Turns", "One turn of the loop: a chunk of ticks in, all its forecasts out."),
-)
+TURNS = "One turn of the loop: a chunk of ticks in, all its forecasts out."
+OUTCOMES = ("consumed", "accepted", "late", "rejected", "held")
 MODEL_COLUMNS = (Column("model", "model", "s"), *HORIZON_COLUMNS[1:])
 
 
 def page(report: Figures, plots: dict[str, Any]) -> str:
     """The whole page. `plots` holds SVG by name, and under `fans` pairs of symbol and SVG."""
-    body = f"{_notes(report)}{_cards(report)}{_accuracy(report, plots)}{_fans(plots)}{_traffic(report, plots)}"
-    return document(str(report.get("title") or "Replay report"), subtitle(report), body, _footer(report))
+    body = f"{_notes(report)}{_cards(report)}{_accuracy(report, plots)}{_fans(plots)}{_traffic(report)}"
+    return document(report["title"], _subtitle(report), body, _footer(report))
 
 
 def document(title: str, below: str, body: str, footer: str) -> str:
@@ -107,10 +105,9 @@ def document(title: str, below: str, body: str, footer: str) -> str:
     )
 
 
-def subtitle(report: Figures) -> str:
-    parts = [str(report["data"])] if report.get("data") else []
-    parts += [f"{model['name']} {model['version']}" for model in report.get("models") or []]
-    if report.get("from_ns") is not None and report.get("to_ns") is not None:
+def _subtitle(report: Figures) -> str:
+    parts = [report["data"], *(f"{model['name']} {model['version']}" for model in report["models"])]
+    if report["from_ns"] is not None:
         parts.append(f"{moment(report['from_ns'])} to {moment(report['to_ns'])} UTC")
     return " &middot; ".join(escape(part) for part in parts)
 
@@ -142,17 +139,14 @@ def milliseconds(value: float) -> str:
 
 def _cards(report: Figures) -> str:
     headline, nominal = report["headline"], report["nominal_coverage"]
-    cards = [("forecasts", form(report.get("forecasts"), ",d"), f"{headline.get('n', 0):,} outcomes scored")]
+    cards = [("forecasts", form(report["forecasts"], ",d"), f"{headline.get('n', 0):,} outcomes scored")]
     if headline:
         cards.append(("skill against the last value", form(headline["skill_by_scale"], "+.1%"), "symbols weigh alike"))
         wanted = f"nominal {nominal:.0%}" if nominal is not None else ""
         cards.append(("coverage", form(headline["coverage"], ".1%"), wanted))
-    for key, name in (("latency_ms", "latency p99"), ("turn_ms", "turn of the loop p99")):
-        if (figures := report.get(key) or {}).get("p99") is not None:
-            cards.append((name, milliseconds(figures["p99"]), f"p50 {milliseconds(figures.get('p50', float('nan')))}"))
-            break
-    if report.get("ticks_per_s"):
-        cards.append(("speed", f"{report['ticks_per_s']:,.0f}", "ticks per second"))
+    turn = report["turn_ms"]
+    cards.append(("turn of the loop p99", milliseconds(turn["p99"]), f"p50 {milliseconds(turn['p50'])}"))
+    cards.append(("speed", form(report["ticks_per_s"], ",d"), "ticks per second"))
     return cards_of(cards)
 
 
@@ -197,18 +191,15 @@ def _fans(plots: dict[str, Any]) -> str:
     return f'<div class="head">{head}</div><div class="pair">{drawn}</div>'
 
 
-def _traffic(report: Figures, plots: dict[str, Any]) -> str:
-    counts = [{"name": name, "count": count} for name, count in (report.get("counts") or {}).items()]
-    reasons = [{"name": name, "count": count} for name, count in sorted((report.get("reasons") or {}).items())]
+def _traffic(report: Figures) -> str:
+    counts = [{"name": name, "count": report[name]} for name in OUTCOMES]
+    reasons = [{"name": name, "count": count} for name, count in sorted(report["reasons"].items())]
     tables = table_of((Column("name", "outcome", "s"), Column("count", "ticks", ",d")), counts)
     if reasons:
         tables += table_of((Column("name", "reason", "s"), Column("count", "ticks", ",d")), reasons)
     body = section_of("Ticks", "accepted + late + rejected + held = consumed", tables)
-    for key, heading, remark in LATENCIES:
-        if report.get(key):
-            rows = [{"name": name, "count": value} for name, value in report[key].items()]
-            table = table_of((Column("name", "", "s"), Column("count", "ms", ".3g")), rows)
-            body += section_of(heading, remark, plots.get(key, "") + table)
+    turns = [{"name": name, "took": milliseconds(value)} for name, value in report["turn_ms"].items()]
+    body += section_of("Turns", TURNS, table_of((Column("name", "turn", "s"), Column("took", "took", "s")), turns))
     return f'<div class="pair">{body}</div>'
 
 
@@ -238,9 +229,5 @@ def form(value: Any, form: str) -> str:
 
 
 def _footer(report: Figures) -> str:
-    parts = ["tickcast"]
-    if report.get("seconds"):
-        parts.append(f"replayed in {report['seconds']:,.1f} s")
-    if report.get("digest"):
-        parts.append(f"digest {report['digest']}")
+    parts = ("tickcast", f"replayed in {report['wall_s']:,.1f} s", f"digest {report['digest']}")
     return " &middot; ".join(escape(part) for part in parts)

@@ -60,21 +60,6 @@ def ratio_over_time(rows: list[Figures], trained: Figures) -> str:
     return svg.legend(keys) + plot.svg()
 
 
-def latency(histogram: dict[str, Any]) -> str:
-    """Tick-to-forecast latency: `edges_ms` are the borders of the bins that `counts` were counted in."""
-    edges, counts = np.asarray(histogram["edges_ms"], np.float64), np.asarray(histogram["counts"], np.float64)
-    used = np.flatnonzero(counts)
-    if not len(used):
-        return ""
-    part = slice(int(used[0]), int(used[-1]) + 1)
-    names = [f"{edge:.3g}" for edge in edges[1:][part]]
-    every = max(1, len(names) // 8)
-    x = svg.named_axis([name if i % every == 0 else "" for i, name in enumerate(names)], "latency up to, ms")
-    plot = svg.Plot(x, svg.number_axis(counts, "forecasts", include=[0.0]), title="Latency")
-    plot.columns(np.arange(len(names), dtype=np.float64), counts[part], "model", width=0.9)
-    return plot.svg()
-
-
 def fans(forecasts: pl.LazyFrame, bars: pl.LazyFrame | None, symbols: list[str]) -> list[tuple[str, str]]:
     """For each symbol its last stretch: what happened, and what was forecast at every H-th bar."""
     found = []

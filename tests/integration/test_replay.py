@@ -201,7 +201,9 @@ async def test_the_span_that_the_model_was_trained_on_is_marked_and_left_out_of_
     assert json.loads((out / "report.json").read_text())["headline"]["n"] == outside
 
 
-async def test_what_was_consumed_is_accounted_for_in_the_report(fitted: Fitted, tmp_path: Path) -> None:
+async def test_what_was_consumed_is_accounted_for_in_the_report(
+    fitted: Fitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tape, out = tmp_path / "t.jsonl", tmp_path / "out"
     lines = [message.decode() for _, message in json_messages(fitted.ticks.head(3000))]
     spoilt = [*lines[:2000], "{", '{"symbol":"A","ts":1,"price":1}', lines[10], *lines[2000:]]
@@ -211,3 +213,7 @@ async def test_what_was_consumed_is_accounted_for_in_the_report(fitted: Fitted, 
     assert report["accepted"] + report["late"] + report["rejected"] + report["held"] == 3003
     assert report["reasons"] == {"malformed": 1, "wrong_unit": 1, "late": 1}
     assert report["rejected"] == 2
+    page, printed = (out / "report.html").read_text(), capsys.readouterr().out
+    for name, count in (("consumed", "3,003"), ("rejected", "2"), ("wrong_unit", "1"), ("held", str(report["held"]))):
+        assert f"<td>{name}</td><td>{count}</td>" in page
+        assert f"{name} {count}" in printed
