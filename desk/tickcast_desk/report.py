@@ -24,7 +24,7 @@ def write_report(
     """Write report.json and report.html into `folder`; returns what report.json holds.
 
     Frames may be lazy: of the forecasts only what is drawn is read. `summary`, which is that of `replay.summary`, is
-    carried over as it is.
+    carried over as it is; to its `to_ns`, the newest tick, comes `from_ns`, the first forecast.
     """
     made = forecasts.lazy()
     first = made.head(1).collect()

@@ -44,7 +44,7 @@ class Merged(Graph):
         return answer
 
     def ask(self, part: Part, prefix: str, whole: ModelCard, origins: Sequence[int]) -> str:
-        """[origins, B, H, Q]: what a member says so many bars before the window's end, 0 for now, as `earlier` does."""
+        """[origins, B, H, Q]: what a member says so many bars before the window's end, 0 at it, as `earlier` does."""
         feeds = {
             "past": self._origins("past", part, whole, origins),
             "mask": self._joined([self.slice("mask", *_span(part, whole, back)) for back in origins]),
