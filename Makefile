@@ -5,10 +5,10 @@ BIN := .venv/bin
 SET_UP := .venv/.set-up
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test check bench bench-kafka accuracy golden replay soak chaos docs lock release
+.PHONY: kernels brokers help setup demo broker test check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(SET_UP) ## .venv with pinned packages, tickcast and its compiled kernels
 
@@ -31,7 +31,7 @@ test: $(SET_UP) kernels brokers ## all tests, coverage measured and gated (ARGS=
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest --cov --cov-report= --durations=20
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report= --durations=20
 	@$(BIN)/coverage report --skip-covered --fail-under=85
 	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/core/*'
 endif
@@ -39,13 +39,16 @@ endif
 chaos: $(SET_UP) kernels brokers ## the long form of tests/chaos, with more than 100 kills (CHAOS_SEED=N repeats a run)
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
+fuzz: $(SET_UP) kernels ## 1,000,000 mutated inputs for all that reads what others wrote (FUZZ_SEED=N repeats, ARGS="20000 --bounds")
+	@$(BIN)/python tests/fuzz.py $(ARGS)
+
 check: $(SET_UP) ## format, lint, types, layers
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/meta/test_layers.py tests/meta/test_style.py
 
-bench: $(SET_UP) kernels ## every figure that the README states, with machine and versions
+bench: $(SET_UP) kernels ## every figure of docs/figures.md that takes no hours, with machine and versions
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-kafka: $(SET_UP) kernels brokers ## the figures with a real broker; writes benchmarks/results/kafka_*.json
@@ -64,14 +67,15 @@ golden: $(SET_UP) kernels ## write the golden files anew, after a change that is
 replay: $(SET_UP) kernels ## replay history: make replay DATA=ticks.parquet ARGS="--model naive --out out/run"
 	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
 
-docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json, config/default.toml and the tables of docs/models.md
+docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json, config/default.toml and the tables of docs/models.md and docs/figures.md
 	@$(BIN)/python -m tickcast_desk.reference
 	@$(BIN)/python -m tickcast_desk.asyncapi
 	@$(BIN)/python benchmarks/accuracy_tables.py
+	@$(BIN)/python benchmarks/figures.py
 
 lock: ## pin every dependency by version and hash (needs uv); edit pyproject.toml first
 	@$(LOCK) pyproject.toml --output-file requirements/base.txt
-	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra all --group dev --output-file requirements/dev.txt
 	@echo uv | $(LOCK) - --output-file requirements/uv.txt
 
 release: check test ## checked and tested wheel and source archive in dist/, with their SHA-256

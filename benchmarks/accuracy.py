@@ -24,10 +24,10 @@ from accuracy_cases import CRYPTO, CRYPTO_HORIZON, NHITS_BARS, PAPERS, Case, fir
 from accuracy_data import TABLES, repeat_last, write_bars
 from accuracy_results import Row, all_cases, choose, chosen_rows, is_there, keep, order_fields
 from stats import Figure
+from tickcast.figures import skill
 from tickcast.inference.onnx import OnnxRunner
 from tickcast.job_folder import MEMBERS, MODEL, ORDER, Result, read_result
 from tickcast.model_folder import read_card
-from tickcast.plugin import find
 from tickcast.records import ModelCard
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.evaluate import evaluate
@@ -171,8 +171,7 @@ def validation_mse(folder: Path, case: Case, card: ModelCard) -> float:
     rows = dataset.parts.validation
     rows = rows[np.linspace(0, len(rows) - 1, min(VALIDATION_WINDOWS, len(rows))).astype(np.int64)]
     runner = OnnxRunner(folder / MODEL, card)
-    naive = find("models", "naive")(card.transform, card.horizon, card.levels, 1)
-    return float(evaluate(runner.predict, naive.predict, dataset, rows, card.levels)["mse"])
+    return float(evaluate(runner.predict, np.array(card.last_value), dataset, rows, card.levels)["mse"])
 
 
 def main() -> list[Figure]:
@@ -184,9 +183,9 @@ def main() -> list[Figure]:
             figures.append(Figure(f"{data} {horizon}, nhits: MSE", _mean(rows, "mse"), "standardised", bar, note=note))
     for model, rows in chosen_rows(f"{CRYPTO}-{CRYPTO_HORIZON}").items():
         note = f"{sum(row.windows for row in rows):,} windows in {len(rows)} folds"
-        skill = 1 - _mean(rows, "pinball") / _mean(rows, "pinball_naive")
+        gain = float(skill(_mean(rows, "pinball"), _mean(rows, "pinball_naive")))
         figures.append(
-            Figure(f"{CRYPTO}, {model}: pinball against last value", skill, "skill", None, "higher", note=note)
+            Figure(f"{CRYPTO}, {model}: pinball against last value", gain, "skill", None, "higher", note=note)
         )
     return figures
 

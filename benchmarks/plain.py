@@ -48,29 +48,44 @@ class PlainBars:
         self._newest: int | None = None
         self._newest_of: dict[str, int] = {}
         self._closed_to: int | None = None
-        self._held: tuple[int, str, int, float, float] | None = None
+        self._held: list[tuple[int, str, int, float, float]] = []
         self._arrivals = 0
 
     def tick(self, symbol: str, ts: int, price: float, size: float) -> None:
         number = self._arrivals
         self._arrivals += 1
-        if self._held is not None:
-            held, self._held = self._held, None
-            if ts >= held[2] - self.jump:
-                self._enter(*held)
-                self.outcomes[held[0]] = ACCEPTED
-            else:
-                self.outcomes[held[0]] = JUMP
-        if (self.kind == "time" and self._closed_to is not None and ts < self._closed_to) or (
-            self.kind != "time" and ts < self._newest_of.get(symbol, ts) - self.lateness
-        ):
+        agrees = self._is_far_ahead(ts) and not self._is_late(symbol, ts)
+        if self._held and not (agrees and ts >= self._held[0][2] - self.jump):
+            self.outcomes |= {held[0]: JUMP for held in self._held}
+            self._held = []
+        elif self._held and (len(self._held) == 4 or self._confirms(symbol)):
+            before, self._held = self._held, []
+            for held in before:
+                self._judge(*held, trusted=True)
+        self._judge(number, symbol, ts, price, size)
+
+    def _judge(
+        self, number: int, symbol: str, ts: int, price: float, size: float, *, trusted: bool = False
+    ) -> None:  # fmt: skip
+        if self._is_late(symbol, ts):
             self.outcomes[number] = LATE
-        elif self._newest is not None and ts - (self._newest - self.lateness) > self.jump:
+        elif self._is_far_ahead(ts) and not trusted:
             self.outcomes[number] = HELD
-            self._held = (number, symbol, ts, price, size)
+            self._held.append((number, symbol, ts, price, size))
         else:
             self.outcomes[number] = ACCEPTED
             self._enter(number, symbol, ts, price, size)
+
+    def _confirms(self, symbol: str) -> bool:
+        return symbol in self._newest_of and (symbol != self._held[0][1] or len(self._newest_of) == 1)
+
+    def _is_late(self, symbol: str, ts: int) -> bool:
+        if self.kind == "time":
+            return self._closed_to is not None and ts < self._closed_to
+        return ts < self._newest_of.get(symbol, ts) - self.lateness
+
+    def _is_far_ahead(self, ts: int) -> bool:
+        return self._newest is not None and ts - (self._newest - self.lateness) > self.jump
 
     def _enter(self, number: int, symbol: str, ts: int, price: float, size: float) -> None:
         self._newest = ts if self._newest is None else max(self._newest, ts)

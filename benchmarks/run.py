@@ -3,6 +3,8 @@
     python benchmarks/run.py             all of them, but for the long ones; writes benchmarks/results/bench.json
     python benchmarks/run.py NAME...     these; each writes benchmarks/results/NAME.json
 
+Each figure becomes a line of benchmarks/results/history.jsonl, too, and with it of docs/figures.md.
+
 A script is a file of this folder with a `main()` that returns a list of `stats.Figure`. Each runs in a process of
 its own, so that none warms or disturbs another. Exit 1 if a script failed or a figure lies beyond its bar.
 """
@@ -14,15 +16,20 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from figures import HISTORY, PAGE, add_to_history, verdict, write_page
+from tickcast.clock import SystemClock
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-NOT_SCRIPTS = {"run", "stats", "kafka_child", "kafka_peer"}
+NOT_SCRIPTS = {"run", "pairs", "stats", "figures", "kafka_child", "kafka_peer"}
 LONG = {  # by name; `make bench` prints their last result
     "accuracy",
+    "coverage_by_step",
     "jobs",
     "kafka_commands",
     "kafka_ingest",
@@ -98,7 +105,7 @@ def lines(result: Result) -> Iterable[str]:
         if figure["low"] is not None and figure["high"] is not None:
             value += f" [{figure['low']:,.4g}, {figure['high']:,.4g}]"
         sign = "<=" if figure["better"] == "lower" else ">="
-        bar = "" if figure["bar"] is None else f"  {sign} {figure['bar']:,.4g}: {'yes' if figure['holds'] else 'NO'}"
+        bar = "" if figure["bar"] is None else f"  {sign} {figure['bar']:,.4g}: {verdict(figure).replace('*', '')}"
         note = f"  ({figure['note']})" if figure["note"] else ""
         yield f"  {figure['name']:<58} {value:>24}{bar}{note}"
 
@@ -110,6 +117,10 @@ def last_result(name: str) -> Result | None:
 
 def holds(result: Result) -> bool:
     return not result["failed"] and all(figure["holds"] is not False for figure in result["figures"])
+
+
+def today() -> str:
+    return datetime.fromtimestamp(SystemClock().now_ns() / 1e9, UTC).date().isoformat()
 
 
 def save(name: str, where: dict[str, Any], results: list[Result]) -> None:
@@ -131,6 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = measure(name)
         results.append(result)
         print("\n".join(lines(result)), flush=True)
+        add_to_history(today(), name, result["figures"], RESULTS / HISTORY.name)
         if names:
             save(name, where, [result])
     if not names:
@@ -138,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in sorted(LONG):
             if (last := last_result(name)) is not None:
                 print("\n".join(lines({**last, "script": f"{name} (last committed result)"})))
+    write_page(RESULTS / HISTORY.name, PAGE)
     return 0 if all(map(holds, results)) else 1
 
 

@@ -5,7 +5,6 @@ python benchmarks/run.py step          some minutes; the same data, seed, order 
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from stats import Figure, wall_ns_per
 from tickcast.columns import F32, Inputs
 from tickcast.inference.load import open_model
 from tickcast.inference.stepping import StepRunner
-from tickcast.plugin import Runner, find
+from tickcast.plugin import Runner
 from tickcast.testing import walks
 from tickcast_trainer import fit
 from tickcast_trainer.dataset import Dataset, load_dataset
@@ -73,8 +72,7 @@ def followed_skill(runner: StepRunner, dataset: Dataset) -> float:
         part, at = slice(at, at + len(inputs)), at + len(inputs)
         return runner.follow(inputs, symbol[part], ordinal[part], tile=0)
 
-    naive: Any = find("models", "naive")("log_return", HORIZON, runner.card.levels, 1)
-    return float(evaluate(predict, naive.predict, dataset, rows, runner.card.levels)["skill"])
+    return float(evaluate(predict, np.array(runner.card.last_value), dataset, rows, runner.card.levels)["skill"])
 
 
 def predict_us(runner: Runner, rows: int, calls: int) -> float:

@@ -75,7 +75,7 @@ def scores(of: Forecasts, steps: int) -> Scores:
     near = of.anchor[:, None] + rng.normal(0, 5, (2, *shape))
     return Scores(
         of.symbol, of.as_of, of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor, of.scale,
-        near[0], near[1], rng.random(shape), np.ones(shape, np.uint8), np.zeros(len(of), np.uint8),
+        near[0], near[1], *rng.random((3, *shape)), np.ones(shape, np.uint8), np.zeros(len(of), np.uint8),
     )  # fmt: skip
 
 

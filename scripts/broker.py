@@ -10,12 +10,8 @@ import mosquittokit
 from brokerkit import KafkaBroker
 from mosquittokit import Mosquitto
 from netkit import free_port, is_free
-from tickcast.settings import Settings
-from tickcast_desk.reference import OF_COMMANDS, TOPIC_MEANING
-
-PARTITIONS = 4
-SPREAD_OUT = {"forecasts", "features"}  # keyed by symbol, like the ticks; the others are few
-COMPACTED = {"models"}
+from tickcast.app.kafka_topics import wanted
+from tickcast.settings import Settings, load
 
 
 def main() -> None:
@@ -39,12 +35,11 @@ def usual_or_free(port: int) -> int:
 
 
 def create_topics(kafka: KafkaBroker) -> None:
-    topics = Settings().topics
-    for name in topics.ticks:
-        kafka.create_topic(name, PARTITIONS)
-    for name in (*TOPIC_MEANING, *OF_COMMANDS):
-        compacted = {"cleanup_policy": "compact"} if name in COMPACTED else {}
-        kafka.create_topic(topics.prefix + name, PARTITIONS if name in SPREAD_OUT else 1, **compacted)
+    """All that any settings may ask for."""
+    every = load(overrides={"features.publish": "true", "control.keys_file": "any", "kafka.models": "lead"}, environ={})
+    for topic in wanted(every[0]):
+        compacted = {"cleanup_policy": "compact"} if topic.compacted else {}
+        kafka.create_topic(topic.name, topic.partitions, **compacted)
 
 
 def guide(kafka: KafkaBroker, mqtt: Mosquitto | None) -> str:

@@ -1,9 +1,17 @@
 """Fixtures that every folder of tests shares."""
 
+import os
+import re
+import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 import brokerkit
 import docskit
@@ -11,6 +19,46 @@ import mosquittokit
 from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
 from needs import need
+
+WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
+hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # a lane is deaf to Ctrl-C and 80 columns wide, and so would be what it starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """For `pytest -n 2`: a file is one lane's whole, and all files that need Kafka are one lane's, for two tests that
+    start, kill and load brokers beside each other would stretch each other's waits.
+    """
+    return Lanes(config, log)
+
+
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "kafka" if needs_kafka(self.config.rootpath / file) else file
+
+
+@cache
+def needs_kafka(file: Path) -> bool:
+    return file.parent.name == "chaos" or WITH_KAFKA.search(file.read_text(encoding="utf-8")) is not None
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """A command that is run within a test sets up the log, here for a stream that is closed later, and the umask."""
+    log, umask = structlog.get_config(), os.umask(0o022)
+    os.umask(umask)
+    yield
+    structlog.configure(**log)
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tickcast.cli import main
+from trainkit import without_children
 
 
 def run_commands(page: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +17,8 @@ def run_commands(page: str, capfd: pytest.CaptureFixture[str]) -> None:
     for command in commands.splitlines():
         program, *arguments = shlex.split(command)
         assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
+        with without_children():
+            assert main(arguments) == 0, capfd.readouterr().err
 
 
 def run_example(page: str, capfd: pytest.CaptureFixture[str]) -> list[str]:

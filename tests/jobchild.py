@@ -1,12 +1,14 @@
 """A child process for tests of jobs: the real worker around a body that does what its order's `do` names."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,6 @@ def sleep(folder: Path, report: Report, order: Any) -> dict[str, Any]:
 def trespass(folder: Path, report: Report, order: Any) -> dict[str, Any]:
     """Tries to write, to delete and to connect; says what was refused."""
     outside = Path(order["outside"])
-    refused = {}
     tries: dict[str, Callable[[], object]] = {
         "new": lambda: (outside / "new").write_text("x"),
         "old": lambda: (outside / "old").write_text("x"),
@@ -100,13 +101,51 @@ def trespass(folder: Path, report: Report, order: Any) -> dict[str, Any]:
         "connect": lambda: socket.create_connection(("127.0.0.1", 9), timeout=5),
         "signal": lambda: os.kill(os.getppid(), 0),
     }
-    for name, attempt in tries.items():
-        try:
-            attempt()
-        except OSError as error:
-            refused[name] = error.errno
+    refused = {name: error for name, attempt in tries.items() if (error := _refused(attempt))}
     (folder / "tmp" / "own").write_text("x")
     return {"refused": refused}
+
+
+def plant(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Tries to leave a file in each of the places, and to open each of the files for writing."""
+    return {
+        "planted": [place for place in order["places"] if not _refused(partial(_plant, Path(place)))],
+        "opened": [file for file in order["files"] if not _refused(partial(_open, file))],
+        "started": subprocess.run(  # what it starts is held as well
+            [sys.executable, "-c", "import sys; open(sys.argv[1], 'r+b')", order["files"][0]], stderr=subprocess.DEVNULL
+        ).returncode,
+    }
+
+
+def kernel(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Calls a kernel that somebody compiled, and one that perhaps nobody did."""
+    import numpy as np
+
+    from tickcast.symbols import SymbolTable, find_or_add, hash_bytes
+
+    SymbolTable(8).code("A")
+    hash_bytes(np.zeros(4, np.int16), 0, 4)
+    return {"loaded": sum(find_or_add.stats.cache_hits.values()), "hash": len(hash_bytes.signatures)}
+
+
+def _plant(place: Path) -> None:
+    file = place / f"planted-{os.getpid()}"
+    file.write_text("x")
+    file.unlink()
+
+
+def _open(file: str) -> None:
+    with open(file, "r+b"):
+        pass
+
+
+def _refused(attempt: Callable[[], object]) -> int:
+    """The number of the error; 0 where it was let."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def leave_a_child(folder: Path, report: Report, order: Any) -> dict[str, Any]:
@@ -132,9 +171,28 @@ def tear_the_result(folder: Path, report: Report, order: Any) -> dict[str, Any]:
     os._exit(0)
 
 
+def end_and_stay(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """Its result is whole, and the process is not yet gone."""
+    worker.write_whole(folder / RESULT, msgspec.json.encode(worker.as_result({"status": "done"})))
+    return work_on(folder, report, order)
+
+
+def made(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """A fit that is over at once: its model was made before."""
+    shutil.copytree(order["params"]["model"], folder / "model")
+    report(step=1, steps=1)
+    dataset = {"hash": "a" * 64, "rule": {}, "symbols": 1, "bars": 1, "from_ns": 0, "to_ns": 1}
+    return {"model": "model", "status": "done", "metrics": {"skill": 0.1}, "dataset": dataset}
+
+
+def made_at_last(folder: Path, report: Report, order: Any) -> dict[str, Any]:
+    """For ever the first time, which somebody must end; over at once when it is resumed."""
+    return made(folder, report, order) if (folder / "pid").exists() else work_on(folder, report, order)
+
+
 def run(folder: Path, report: Report) -> dict[str, Any]:
     order = msgspec.json.decode((folder / ORDER).read_bytes())
-    done: dict[str, Any] = globals()[order["do"]](folder, report, order)
+    done: dict[str, Any] = globals()[order.get("do") or order["kind"]](folder, report, order)
     return done
 
 

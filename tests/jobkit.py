@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tickcast.clock import SystemClock
-from tickcast.control.jobs import JobHost
+from tickcast.control.jobs import JobHost, Keep, keep_nothing
 from tickcast.errors import StoreStalled
 from tickcast.records import JobEvent, JobRow
 from tickcast.work_settings import Jobs
@@ -51,13 +51,14 @@ class Hosted:
     """A running host with what it stored and told."""
 
     def __init__(
-        self, folder: Path, *, ledger: Any = None, grace_s: float = 5.0, command: Sequence[str] = COMMAND, **budget: Any
-    ) -> None:
+        self, folder: Path, *, ledger: Any = None, grace_s: float = 5.0, command: Sequence[str] = COMMAND,
+        keeper: Keep = keep_nothing, **budget: Any,
+    ) -> None:  # fmt: skip
         self.ledger = ledger or Rows()
         self.events: list[JobEvent] = []
         self.host = JobHost(
             Jobs(**budget), folder / "jobs", clock=SystemClock(), ledger=self.ledger, on_event=self.events.append,
-            command=command, grace_s=grace_s,
+            command=command, grace_s=grace_s, keep=keeper,
         )  # fmt: skip
 
     async def submit(self, do: str, **order: Any) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from tickcast import plugin
 from tickcast.columns import BarBatch, Forecasts, RawBatch, Rejects, Scores, TickBatch
 from tickcast.core.engine import Engine
+from tickcast.core.events import Outcome
 from tickcast.core.features import FeatureSet
 from tickcast.core.fold import ClosedBars, Folder
 from tickcast.core.ladder import Ladder
@@ -14,7 +15,7 @@ from tickcast.plugin import Runner
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 
-T0 = 1_700_000_000_000_000_000
+T0, SECOND = 1_700_000_000_000_000_000, 10**9
 Tick = tuple[str, int, float, float]  # symbol, event time, price, size
 
 
@@ -46,7 +47,7 @@ def batch(
     bid, ask = (np.full(n, columns[k]) if k in columns else nothing for k in ("bid", "ask"))
     sequence = np.full(n, int(columns.get("sequence", -1)))
     ts = np.array([t[1] for t in ticks], np.int64)
-    return raw, TickBatch(code, ts, price, size, bid, ask, sequence, np.arange(n, dtype=np.int32))
+    return raw, TickBatch(code, ts, price, size, bid, ask, sequence, np.arange(n, dtype=np.int32), code * 0)
 
 
 class TickFeed:
@@ -64,8 +65,11 @@ class TickFeed:
             ready.append(raw)
         return ready
 
+    def forget_names(self) -> None:
+        """No batch holds a name that it found no code for."""
+
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
-        none = Rejects(np.empty(0, np.int32), np.empty(0, np.uint8))
+        none = Rejects(np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.int32))
         return self._ticks[raw.partition, int(raw.offsets[0])], none
 
 
@@ -107,13 +111,21 @@ class Folding:
 class Served:
     """An engine run over a tape of ticks in chunks: what it forecast and scored."""
 
-    def __init__(self, s: Settings, ticks: Sequence[Tick], *, chunk: int, runners: list[Runner] | None = None) -> None:
+    def __init__(
+        self, s: Settings, ticks: Sequence[Tick], *, chunk: int, runners: list[Runner] | None = None,
+        by_clock: bool = False,
+    ) -> None:  # fmt: skip
         self.symbols = SymbolTable(s.symbols.limit)
-        feed = TickFeed(self.symbols)
+        feed = self.feed = TickFeed(self.symbols)
         last_value = rung("naive", s)
         ladder = Ladder(runners or [last_value], last_value, s)
-        self.engine = Engine(s, self.symbols, feed, FeatureSet(s.features.set, s.forecast.transform), ladder)
+        features = FeatureSet(s.features.set, s.forecast.transform)
+        self.engine = Engine(s, self.symbols, feed, features, ladder, by_clock=by_clock)
         self.outcomes = [self.engine.turn([raw], T0) for raw in feed.batches(ticks, chunk)]
+
+    def turn(self, ticks: Sequence[Tick], *, now_ns: int) -> Outcome:
+        """One turn with all of them, at that time."""
+        return self.engine.turn(self.feed.batches(ticks, len(ticks)), now_ns)
 
     @property
     def forecasts(self) -> Forecasts:

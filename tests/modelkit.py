@@ -9,6 +9,7 @@ from tickcast.edges.tape import write_ticks
 from tickcast.settings import Settings, load
 from tickcast_desk.fit import fit, make_order
 from tickcast_desk.synth import Market
+from trainkit import without_children
 
 SECOND = 10**9
 SYMBOLS, RATE_HZ = 6, 25.0
@@ -61,5 +62,6 @@ def fit_small(kind: str, folder: Path, history: pl.DataFrame, **params: Any) -> 
     write_ticks(data, history)
     settings = model_settings(kind, folder)
     order = make_order(settings, kind="nhits", name=f"small-{kind}", split="default", params=QUICK | params)
-    fit(settings, data, out, order=order)
+    with without_children():
+        fit(settings, data, out, order=order)
     return out

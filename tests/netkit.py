@@ -1,6 +1,7 @@
 """What broker tests stand on: free ports, children that never outlive us, certificates, a proxy. It knows no broker."""
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -14,8 +15,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
+from nursery import Forked
+
 HOST = "127.0.0.1"
 LOWEST_PORT = 15_000
+LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+LANES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _given: set[int] = set()
 
@@ -24,8 +29,9 @@ def free_port() -> int:
     """A port below those that the kernel gives to outgoing connections: it stays free while its server is down."""
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range")
     highest = int(ephemeral.read_text().split()[0]) if ephemeral.exists() else 32_768
+    room = max(highest - LOWEST_PORT, 1000) // LANES  # of one lane: none takes a port that the other is about to bind
     for _ in range(200):
-        port = LOWEST_PORT + secrets.randbelow(max(highest - LOWEST_PORT, 1000))
+        port = LOWEST_PORT + LANE * room + secrets.randbelow(room)
         if port not in _given and is_free(port):
             _given.add(port)
             return port
@@ -62,15 +68,18 @@ class Child:
 
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
         self._log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+        self._process = self._start(command)
         # The guard waits for the end of its input, which is the end of this process.
         self._guard = subprocess.Popen(
             ["sh", "-c", f"read -r _; kill -KILL {self._process.pid}"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+
+    def _start(self, command: Sequence[str | Path]) -> "subprocess.Popen[bytes] | Forked":
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:

@@ -25,11 +25,13 @@ LOOKBACK, HORIZON = 8, 3
 PROMOTED = {"by": "tests", "evidence": {"skill": 0.1}}
 
 
-def graph(shift: float = 0.0, *, lookback: int = LOOKBACK, horizon: int = HORIZON) -> onnx.ModelProto:
-    """Quantiles that lie `shift` around the window's last move, ascending with the level."""
+def graph(
+    shift: float = 0.0, *, width: float = 1.0, lookback: int = LOOKBACK, horizon: int = HORIZON
+) -> onnx.ModelProto:
+    """Quantiles that lie `shift` around the window's last move, ascending with the level over so much."""
     constants = {
         "last": np.array(lookback - 1, np.int64), "axes": np.array([1], np.int64),
-        "spread": np.repeat(np.array([LEVELS], np.float32) + shift, horizon, axis=0)[None],
+        "spread": np.repeat(np.array([LEVELS], np.float32) * np.float32(width) + shift, horizon, axis=0)[None],
     }  # fmt: skip
     nodes = [
         helper.make_node("Gather", ["past", "last"], ["newest"], axis=1),  # [B, 1]
@@ -43,12 +45,12 @@ def graph(shift: float = 0.0, *, lookback: int = LOOKBACK, horizon: int = HORIZO
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def model_folder(folder: Path, name: str = "small", *, shift: float = 0.0, **fields: Any) -> Path:
+def model_folder(folder: Path, name: str = "small", *, shift: float = 0.0, width: float = 1.0, **fields: Any) -> Path:
     """A model folder that opens; `shift` makes another model of it, `fields` go on its card."""
     folder.mkdir(parents=True)
-    onnx.save(graph(shift), folder / GRAPH)
+    onnx.save(graph(shift, width=width), folder / GRAPH)
     past = np.random.default_rng(0).standard_normal((4, LOOKBACK, 1)).astype(np.float32)
-    answers = past[:, -1:, :] + np.array([LEVELS], np.float32) + np.float32(shift)
+    answers = past[:, -1:, :] + np.array([LEVELS], np.float32) * np.float32(width) + np.float32(shift)
     arrays = {
         "past": past, "mask": np.ones((4, LOOKBACK), np.float32), "future": np.zeros((4, HORIZON, 0), np.float32),
         "static": np.zeros((4, 0), np.float32), "quantiles": np.repeat(answers, HORIZON, axis=1),

@@ -11,8 +11,9 @@ from tickcast.core.questions import bar_identity
 from tickcast.model_folder import CARD
 from tickcast.records import ModelCard, digest
 from tickcast.settings import Settings
-from tickcast_trainer.export import export, write_probe
+from tickcast_trainer.export import export
 from tickcast_trainer.export_step import export_step
+from tickcast_trainer.parity import write_probe
 from zookit import fuzzed
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -78,6 +78,7 @@ def scores(of: Forecasts, steps: int = 3) -> Scores:
     return Scores(
         of.symbol, of.as_of.copy(), of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor,
         of.scale, actual, np.repeat(of.anchor[:, None] + 0.5, steps, axis=1), np.where(np.isnan(actual), np.nan, 1.5),
+        np.where(np.isnan(actual), np.nan, 0.75), np.where(np.isnan(actual), np.nan, 1.0),
         np.ones((n, steps), np.uint8), np.zeros(n, np.uint8),
     )  # fmt: skip
 
@@ -96,8 +97,9 @@ def bars(first: int, count: int, *, symbols: int = SYMBOLS) -> BarBatch:
 
 def letter(offset: int) -> DeadLetter:
     return DeadLetter(
-        topic="ticks", partition=0, offset=offset, value=b'{"price": \xff', reason="malformed", stage="codec"
-    )
+        topic="ticks", partition=0, offset=offset, value=b'{"price": \xff', original_bytes=11, reason="malformed",
+        stage="codec",
+    )  # fmt: skip
 
 
 def accuracy(as_of_ns: int = T0) -> Accuracy:

@@ -1,21 +1,26 @@
 """Job folders for tests of training: bars of known series, and a fit whose progress is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
 from tickcast.clock import Clock, SetClock
 from tickcast.columns import F64
+from tickcast.errors import BadModel
+from tickcast.job_folder import Result
 from tickcast.plugin import Report
-from tickcast_trainer import fit
+from tickcast_trainer import fit, worker
+from tickcast_trainer.analysis import Outcome
 from tickcast_trainer.checkpoint import Checkpoints
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.order import BARS, FitOrder, write_order
-from tickcast_trainer.train import Outcome, train
+from tickcast_trainer.train import train
 
 EVERY_NS = 10**9
 
@@ -48,6 +53,24 @@ def autoregressive(n: int, *, seed: int, phi: float = -0.6) -> F64:
 
 def sine(n: int, *, seed: int, period: int = 16) -> F64:
     return 10 + np.sin(2 * np.pi * np.arange(n) / period) + np.random.default_rng(seed).normal(0, 0.05, n)
+
+
+@contextmanager
+def without_children() -> Iterator[None]:
+    """Fits of commands are done as their child would do them, without the seconds that a process takes to start."""
+
+    def trained_here(folder: Path, **_: object) -> Result:
+        with pytest.MonkeyPatch.context() as kept:
+            kept.setenv("OMP_NUM_THREADS", "1")  # the worker sets it
+            result = worker.work(folder)
+        if not result.ok:
+            raise BadModel(f"the fit failed ({result.error_code}): {result.error}")
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("fit", "optimize", "retraining"):
+            patch.setattr(f"tickcast_desk.{module}.train", trained_here)
+        yield
 
 
 def job(folder: Path, frames: list[pl.DataFrame], **order: Any) -> FitOrder:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -112,3 +113,28 @@ def by_client(
     )
     read = [*records]
     return rows(plain_batches({tp: read})), records.next_fetch_offset
+
+
+def judge(data: bytes, fetch_offset: int, aborted: Iterable[tuple[int, int]]) -> tuple[list[Row], list[Damaged]]:
+    """What must hold of any bytes whatever; returns rows and damage."""
+    blob = Blob.scan("t", 0, data, fetch_offset, aborted)
+    batches, damaged = open_blob(blob, most_bytes=1 << 20)
+    if len(blob.batches):
+        assert blob.next_offset > fetch_offset
+    for raw in batches:
+        assert (raw.starts >= -1).all()
+        assert (raw.ends[raw.starts < 0] == -1).all()
+        assert (raw.starts <= raw.ends).all()
+        assert (raw.ends <= len(raw.data)).all()
+        assert raw.keys is not None
+        assert (raw.keys[0] <= raw.keys[1]).all()
+        assert (raw.keys[1] <= len(raw.data)).all()
+        assert raw.trace is None or (raw.trace + len(TRACE) <= len(raw.data)).all()
+        assert (np.diff(raw.offsets) > 0).all()
+        assert (raw.offsets >= fetch_offset).all()
+        assert (raw.offsets < blob.next_offset).all()
+    for d in damaged:
+        assert d.data in data
+        assert fetch_offset < blob.next_offset
+        assert d.first_offset <= d.last_offset < blob.next_offset
+    return rows(batches), damaged

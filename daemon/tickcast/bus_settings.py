@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
+YEAR_MS = 366 * 86_400_000
+Span = Annotated[int, Field(ge=0, le=100 * YEAR_MS)]  # ms; beside an event time it leaves 64 bits of ns
 
 
 class Section(BaseModel):
@@ -77,7 +79,9 @@ class Kafka(Section):
     fetch_partition_bytes: Positive = 2 << 20
     """Most bytes of one fetch from one partition."""
     batch_bytes: Positive = 900_000
-    """A published batch is split above this; keep it below the broker's message.max.bytes."""
+    """A published batch is split above this, and a dead letter cut; keep it below the broker's message.max.bytes."""
+    expanded_bytes: Positive = 32 << 20
+    """A fetched batch that would become larger than this when it is decompressed is refused."""
     in_flight_bytes: Positive = 64 << 20
     """Published bytes that may wait for the broker; beyond it fetching waits."""
     call_timeout_s: Positive = 60
@@ -88,6 +92,10 @@ class Kafka(Section):
     """A partition with lag whose position stands still for this long gets a new client."""
     poison_run: Natural = 100_000
     """Bad messages in a row that stop the fetching of their partition; 0 = never."""
+    topic_partitions: Positive = 4
+    """Partitions of a topic of ticks, forecasts or features that `tickcast topics --create` makes; others get one."""
+    topic_replicas: Natural = 0
+    """Replicas of each topic that it makes; 0 = the broker's default."""
     security: KafkaSecurity = KafkaSecurity()
 
     @model_validator(mode="after")
@@ -102,7 +110,7 @@ class Kafka(Section):
 class Mqtt(Section):
     url: str = "mqtt://127.0.0.1:1883"
     """Broker to mirror to; `mqtts://` for TLS."""
-    mirror: list[Literal["forecasts", "features", "accuracy", "alerts", "jobs", "health"]] = []
+    mirror: list[Literal["forecasts", "features", "accuracy", "jobs", "health"]] = []
     """Topics that are mirrored; none = MQTT is not spoken, unless bus.kind is mqtt."""
     ticks: list[str] = ["tickcast/ticks/#"]
     """With bus.kind = mqtt: topic filters that ticks are read from."""

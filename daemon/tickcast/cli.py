@@ -5,21 +5,22 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tickcast import __version__
+from tickcast.app.beside import cause_of
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
+from tickcast.extras import missing_package
 from tickcast.settings import Origins, Settings, load
-from tickcast_desk.command_line import comma_list
+from tickcast_desk.command_line import Doubts, comma_list, say_defaults
 from tickcast_desk.learn import add_learn
 from tickcast_desk.model_commands import add_commands
-
-if TYPE_CHECKING:
-    from tickcast.app.bus import Bus
-    from tickcast.clock import SystemClock
 
 HOUR_S = 3600
 
@@ -30,14 +31,54 @@ Handler = Callable[[argparse.Namespace, Settings, Origins], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        settings, origins = load([Path(f) for f in args.config], _overrides(args.set))
-        handler: Handler = args.handler
-        return handler(args, settings, origins)
-    except TickcastError as error:
+        with _ended_by_signals():
+            settings, origins = load([Path(f) for f in args.config], _overrides(args.set))
+            handler: Handler = args.handler
+            return handler(args, settings, origins)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end fails once more
+        return EXIT_DIED
+    except (TickcastError, OSError, ModuleNotFoundError, BaseExceptionGroup) as error:
+        return _tell(cause_of(error))
+    except KeyboardInterrupt as stopped:
+        print("stopped", *stopped.args, sep="; ", file=sys.stderr)
+        return EXIT_SECOND_SIGNAL
+
+
+def _tell(error: BaseException) -> int:
+    """What went wrong, on one line, as an exit code; a mistake of this program is raised again."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error) or error
+    if isinstance(error, TickcastError):
         print(f"tickcast: {error.code}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SECOND_SIGNAL
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"tickcast: os_error: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_DIED
+    raise error
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise at once wherever a command is, so that it clears up; what drains takes its own.
+
+    asyncio would put the interrupt off until its loop is free, which a fit within a replay is not for minutes.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [(number, signal.signal(number, stop)) for number in ours]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,18 +98,24 @@ def parser() -> argparse.ArgumentParser:
 
     check = add("check", _check, "print every setting with its origin, and what the deployment will need")
     check.add_argument("--data", type=Path, help="instead: what is wrong with a file or folder of ticks or bars")
+    check.add_argument("--changed", action="store_true", help="only settings that are not at their default")
+    check.add_argument("--offline", action="store_true", help="do not look at the broker")
     demo = add("demo", _demo, "a synthetic market, a model fitted on it, and the live daemon, in a minute")
     demo.add_argument("--headless", action="store_true", help="plain lines instead of the live view")
     demo.add_argument("--seconds", type=float, default=30.0, help="how long the daemon runs")
+    demo.add_argument("--picture", type=Path, metavar="FILE", help="an SVG of what the view shows last")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the model, the store and the logs")
     _add_replay_arguments(add("replay", _replay, "run history through the same engine and report how it did"))
     add_commands(add, _run_loop)
     add_learn(add, _time_ns)
     load_data = add("load", _load, "put history into the store, so that windows are warm at start")
     load_data.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    load_data.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     query = add("query", _query, "one SELECT over the store, through the daemon where it runs")
     query.add_argument("sql")
     add("run", _run, "the daemon")
+    topics = add("topics", _topics, "the topics that a deployment on Kafka needs, and which of them are missing")
+    topics.add_argument("--create", action="store_true", help="make those that are missing")
     reshard = add("reshard", _reshard, "share the partitions out to another number of slots, while all are stopped")
     reshard.add_argument("--slots", type=_positive, required=True, metavar="N", help="the new number of slots")
     units = add("install-units", _install_units, "write systemd's units with the paths of this machine")
@@ -76,7 +123,10 @@ def parser() -> argparse.ArgumentParser:
     _add_synth_arguments(add("synth", _synth, "a seeded synthetic market, to a file or live to the broker"))
     add("schema", _schema, "a record's JSON Schema, or the list of records").add_argument("name", nargs="?")
     add("reference", _reference, "print the reference page of the documentation")
+    add("kinds", _kinds, "the kinds of models and features, and the rungs, which need no fit")
     add("warm", _warm, "compile all kernels into the cache")
+    for command in commands.choices.values():
+        say_defaults(command)
     return top
 
 
@@ -88,7 +138,9 @@ def _add_replay_arguments(replay: argparse.ArgumentParser) -> None:
     first, stop = ("--from", "--start"), ("--to", "--end")
     replay.add_argument(*first, dest="start", type=_time_ns, metavar="TIME", help="first event time, RFC 3339")
     replay.add_argument(*stop, dest="end", type=_time_ns, metavar="TIME", help="event time to stop before")
-    replay.add_argument("--speed", type=_speed, default=0.0, metavar="max|N", help="event seconds per second")
+    replay.add_argument(
+        "--speed", type=_pace, default=0.0, metavar="max|N", help="event seconds per second; default: max"
+    )
     replay.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
     replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
@@ -98,10 +150,10 @@ def _add_synth_arguments(synth: argparse.ArgumentParser) -> None:
     market = synth.add_mutually_exclusive_group(required=True)
     market.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl, also .gz")
     market.add_argument("--to", choices=["kafka"], help="send ticks of now to the first of topics.ticks")
-    synth.add_argument("--symbols", type=_positive, default=50)
+    synth.add_argument("--symbols", type=_positive, default=50, help="how many")
     synth.add_argument("--seconds", type=_positive, help="default: an hour in a file, until Ctrl-C to a broker")
-    synth.add_argument("--seed", type=int, default=1)
-    synth.add_argument("--rate", type=_speed, default=500.0, metavar="max|N", help="ticks per second, in the mean")
+    synth.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+    synth.add_argument("--rate", type=_pace, default=500.0, metavar="max|N", help="ticks per second, in the mean")
 
 
 def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
@@ -111,57 +163,33 @@ def _check(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
         return EXIT_OK if print_data_check(settings, args.data) else EXIT_DIED
     from tickcast_desk.check import print_check
 
-    print_check(settings, origins)
-    return EXIT_OK
+    print_check(settings, origins, changed=args.changed)
+    if settings.bus.kind != "kafka" or args.offline:
+        return EXIT_OK
+    from tickcast_desk.topics import check_broker
+
+    return EXIT_OK if _run_loop(lambda: check_broker(settings)) else EXIT_DIED
+
+
+def _topics(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast_desk.topics import list_topics
+
+    return EXIT_OK if _run_loop(lambda: list_topics(settings, create=args.create)) else EXIT_DIED
 
 
 def _run(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.app.daemon import Daemon
-    from tickcast.app.reload import Reload
-    from tickcast.clock import SystemClock
-    from tickcast.edges.telemetry import set_up_logging
-    from tickcast_desk.check import refuse_too_large
-    from tickcast_desk.footprint import state_bytes
+    from tickcast.app.process import ended_at_once
 
-    refuse_too_large(settings, state_bytes=state_bytes(settings))
+    with ended_at_once():
+        from tickcast.app.serve import serve
+        from tickcast_desk.check import refuse_too_large
+        from tickcast_desk.footprint import state_bytes
 
-    async def serve() -> None:
-        clock = SystemClock()
-        set_up_logging(settings.log, clock=clock)
-        daemon = Daemon(settings, _bus(settings, clock), clock=clock)
-        drain_on_signals(daemon.drain)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Reload(
-            settings, lambda: load([Path(f) for f in args.config], _overrides(args.set))[0],
-            notifier=daemon.notifier, clock=clock, renew_keys=daemon.renew_keys,
-        ))  # fmt: skip
-        await daemon.run()
-
-    _run_loop(serve)
+        refuse_too_large(settings, state_bytes=state_bytes(settings))
+        os.umask(os.umask(0o077) | 0o027)  # what it leaves is nobody else's to read, and its group's at most
+        read_again = partial(load, [Path(f) for f in args.config], _overrides(args.set))
+        _run_loop(lambda: serve(settings, lambda: read_again()[0]))
     return EXIT_OK
-
-
-def _bus(settings: Settings, clock: "SystemClock") -> "Bus":
-    """Only what the settings name is imported."""
-    bus: Bus
-    if settings.bus.kind == "kafka":
-        from tickcast.app.group_bus import GroupBus
-        from tickcast.app.kafka_bus import KafkaBus
-
-        bus = KafkaBus(settings) if settings.kafka.assignment == "static" else GroupBus(settings)
-    elif settings.bus.kind == "mqtt":
-        from tickcast.app.mqtt_bus import MqttBus
-
-        bus = MqttBus(settings)
-    else:
-        from tickcast.app.bus_edges import EmbeddedBus
-        from tickcast.edges.memory_bus import MemoryBus
-
-        bus = EmbeddedBus(MemoryBus(clock))
-    if settings.mqtt.mirror:
-        from tickcast.app.mqtt_bus import MirroredBus
-
-        bus = MirroredBus(bus, settings)
-    return bus
 
 
 def _install_units(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
@@ -188,7 +216,7 @@ def _reshard(args: argparse.Namespace, settings: Settings, origins: Origins) -> 
 def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast_desk.demo import demo
 
-    _run_loop(lambda: demo(settings, args.out, seconds=args.seconds, headless=args.headless))
+    demo(settings, args.out, seconds=args.seconds, headless=args.headless, picture=args.picture, run=_run_loop)
     return EXIT_OK
 
 
@@ -198,15 +226,18 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
     order = Order(args.data or args.from_kafka, args.out, args.chunk, args.speed, args.start, args.end, args.symbols)
-    _run_loop(lambda: replay_and_report(settings, order))
-    return EXIT_OK
+    doubts = Doubts()
+    _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
+    return doubts.exit_code
 
 
 def _load(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.app.restore import load_into_store
 
-    print(f"{_run_loop(lambda: load_into_store(settings, args.data)):,} bars stored in {settings.store.path}")
-    return EXIT_OK
+    doubts = Doubts()
+    stored = _run_loop(lambda: load_into_store(settings, args.data, symbols=args.symbols, warn=doubts))
+    print(f"{stored:,} bars stored in {settings.store.path}")
+    return doubts.exit_code
 
 
 def _query(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
@@ -231,6 +262,7 @@ def _synth(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
 
 
 def _synth_live(args: argparse.Namespace, settings: Settings) -> int:
+    from tickcast.app.process import drain_on_signals
     from tickcast.clock import SystemClock
     from tickcast_desk.produce import Feed, produce
 
@@ -258,26 +290,21 @@ def _reference(args: argparse.Namespace, settings: Settings, origins: Origins) -
     return EXIT_OK
 
 
+def _kinds(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.app.wiring import RUNGS
+    from tickcast.plugin import names
+
+    print(f"rungs, for --model of replay and backtest: {', '.join(RUNGS)}")
+    print(f"kinds, for --model of fit and optimize: {', '.join(name for name in names('models') if name not in RUNGS)}")
+    print(f"features, for [[features.set]]: {', '.join(names('features'))}")
+    return EXIT_OK
+
+
 def _warm(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.app.warm import warm
 
     warm()
     return EXIT_OK
-
-
-def drain_on_signals(drain: Callable[[], None]) -> None:
-    """The first SIGINT or SIGTERM drains, the second ends the process at once."""
-    loop = asyncio.get_running_loop()
-    seen: list[bool] = []
-
-    def on_signal() -> None:
-        if seen:
-            os._exit(EXIT_SECOND_SIGNAL)
-        seen.append(True)
-        drain()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
 
 
 def _run_loop(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -294,14 +321,17 @@ def _overrides(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError("must be positive")
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
 
 
-def _speed(text: str) -> float:
-    return 0.0 if text == "max" else float(_positive(text))
+def _pace(text: str) -> float:
+    if text == "max":
+        return 0.0
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither `max` nor a whole number above 0")
+    return float(text)
 
 
 def _time_ns(text: str) -> int:

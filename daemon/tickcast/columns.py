@@ -57,16 +57,17 @@ class RawBatch:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def message(self, row: int) -> bytes:
-        return self.data[self.starts[row] : self.ends[row]].tobytes()
+    def message(self, row: int, most_bytes: int | None = None) -> bytes:
+        """Its bytes, or so many of the first."""
+        return self.data[self.starts[row] : self.ends[row]][:most_bytes].tobytes()
 
     def is_null(self, row: int) -> bool:
         return bool(self.starts[row] < 0)
 
-    def key(self, row: int) -> bytes | None:
+    def key(self, row: int, most_bytes: int | None = None) -> bytes | None:
         if self.keys is None or self.keys[0][row] < 0:
             return None
-        return self.data[self.keys[0][row] : self.keys[1][row]].tobytes()
+        return self.data[self.keys[0][row] : self.keys[1][row]][:most_bytes].tobytes()
 
     @classmethod
     def join(cls, batches: "Sequence[RawBatch]") -> "RawBatch":
@@ -102,6 +103,7 @@ class TickBatch(Columns):
     ask: F64
     sequence: I64  # -1 where no sequence field is mapped
     row: I32  # the message of the RawBatch that it came in (one message may hold many ticks)
+    number: I32  # which of its message's ticks it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,12 @@ class Rejects(Columns):
 
     row: I32
     reason: U8  # errors.Reason
+    number: I32  # which of its message's ticks it is; -1 = not known
+
+    @classmethod
+    def of(cls, row: int, reason: int, *, number: int = 0) -> "Rejects":
+        """One alone."""
+        return cls(np.array([row], np.int32), np.array([reason], np.uint8), np.array([number], np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,8 @@ class Scores(Columns):
     actual: F64  # NaN = void: the target was carried or lies across a gap
     point: F64
     pinball: F64  # mean over levels, in the series' unit
+    loss: F64  # the same in one-bar moves; NaN = void, or a window that never moved
+    loss_naive: F64  # that of last value, whose quantiles were widened by its own labels
     covered: U8  # actual within the outermost pair of quantiles
     in_sample: U8
 

@@ -5,6 +5,7 @@ TickcastError
 │   ├── BadSettings        a setting is unknown, malformed or contradicts another
 │   ├── BadModel           a model folder is missing, damaged, or does not fit this deployment
 │   ├── BadStore           the store is held elsewhere, damaged, or from a newer schema
+│   ├── MissingPackage     what was asked for needs an extra that is not installed
 │   ├── BadData            a data file is missing, empty, truncated or lacks a column
 │   ├── BadBroker          a broker refuses us at start: TLS, password, rights, a missing topic
 │   └── BadPositions       the committed positions do not fit this deployment, or the broker lost what follows them
@@ -28,7 +29,7 @@ TickcastError
 
 from enum import IntEnum, IntFlag, StrEnum
 
-EXIT_OK, EXIT_DIED, EXIT_FENCED, EXIT_REFUSED, EXIT_SECOND_SIGNAL = 0, 1, 75, 78, 130
+EXIT_OK, EXIT_DIED, EXIT_UNFINISHED, EXIT_FENCED, EXIT_REFUSED, EXIT_SECOND_SIGNAL = 0, 1, 3, 75, 78, 130
 
 
 class TickcastError(Exception):
@@ -61,6 +62,10 @@ class BadModel(Refusal):
 
 class BadStore(Refusal):
     code = "bad_store"
+
+
+class MissingPackage(Refusal):
+    code = "missing_package"
 
 
 class BadData(Refusal):
@@ -207,6 +212,8 @@ class Reason(IntEnum):
     TOO_LARGE = 8
     OTHER_EVENT = 9  # a well-formed message of the feed that is no tick: counted, never a dead letter
     CORRUPT = 10  # a batch of records whose checksum, compression or framing is broken
+    TOMBSTONE = 11  # a record whose value is null, as compacted topics have them: counted, never a dead letter
+    SYMBOL_RATE = 12  # a place could be taken over, but too many were within this minute
     # quality's
     LATE = 20
     HELD = 21
@@ -222,6 +229,8 @@ class Reason(IntEnum):
     DUPLICATE = 31
     MARKET_CLOSED = 32
     SYMBOL_IN_TWO_PARTITIONS = 33
+    # the engine's
+    FATAL = 50  # the process ended in it time and again
 
 
 REASON_COUNT = 64  # size of the arrays that kernels count reasons in

@@ -15,16 +15,20 @@ MODEL, START = "model", "start"  # model folders: what is judged or was fitted, 
 MEMBERS = "members"  # model folders 0, 1, ... that a combination is made of
 TRIALS = "trials.jsonl"
 OUTPUT = "output.txt"  # what the child printed
-SCRATCH = "tmp"  # its temporary files
+SCRATCH, KERNELS = "tmp", "kernels"  # its temporary files, and among them its links to compiled kernels
 MOST_READ_BYTES = 1 << 18  # of progress in one look
+FEE_BPS, SLIPPAGE_BPS = 5.0, 1.0  # what trading costs where nobody says: of one side, in hundredths of a percent
 
 
 class Source(msgspec.Struct, frozen=True):
-    """`source.json`: a file or folder of ticks or bars, read under these settings."""
+    """`source.json`: a file or folder of ticks or bars, read under these settings. Of its bars those are meant that end
+    within [from_ns, to_ns)."""
 
     path: str
     settings: dict[str, Any]
     symbols: list[str]  # none = all
+    from_ns: int | None = None
+    to_ns: int | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

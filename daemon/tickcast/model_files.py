@@ -1,4 +1,4 @@
-"""What the bytes of a model's file may be: JSON, safetensors, or an ONNX graph that is whole in itself.
+"""What the bytes of a model's file may be: JSON, safetensors, or an ONNX graph that is whole in itself and ends.
 
 It looks at structure only. Whatever is none of the three is refused, pickles by name; nothing is ever unpickled.
 """
@@ -6,6 +6,8 @@ It looks at structure only. Whatever is none of the three is refused, pickles by
 import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +41,18 @@ def _refuse(path: Path, data: Data) -> None:
     check = {".onnx": _is_onnx, ".safetensors": _is_safetensors, ".json": _is_json}[path.suffix]
     if not check(data):
         raise BadModel(f"{path} does not hold what its name says", remedy=REMEDY)
-    if path.suffix == ".onnx" and _refers_to_other_files(data):
+    if path.suffix == ".onnx":
+        _refuse_graph(path, data)
+
+
+def _refuse_graph(path: Path, data: Data) -> None:
+    walked = _walk(data)
+    if walked.is_elsewhere:
         raise BadModel(f"{path} keeps weights in another file", remedy="save the graph with its weights in it")
+    if endless := walked.operators & ENDLESS:
+        raise BadModel(f"{path} holds a {endless.pop().decode()}, which need not end", remedy="export it unrolled")
+    if walked.called & walked.functions:
+        raise BadModel(f"{path} has functions that call functions: it may grow without end", remedy="export it inlined")
 
 
 def packed_objects(start: bytes) -> str:
@@ -103,7 +115,11 @@ WITHIN = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+OPERATOR, FUNCTION_NAME = 4, 1  # of a node, and of a function
+ENDLESS = {b"Loop", b"Scan"}  # how often they go round is known when they run
+MOST_FIELDS = 4 << 20  # of a file that somebody made to be read for ever
 MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
+TAG_BYTES = 5  # protocol buffers keep 32 bits of a tag, and drop what is above
 IR_VERSION, GRAPH = 1, 7
 DATA_LOCATION, EXTERNAL_DATA = 14, 13  # of a tensor
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -121,19 +137,43 @@ def _is_onnx(data: Data) -> bool:
     return MODEL_FIELDS.issuperset(numbers) and IR_VERSION in numbers and numbers.count(GRAPH) == 1
 
 
-def _refers_to_other_files(data: Data) -> bool:
-    """Whether a tensor lies elsewhere: the runtime would read whatever path it names. What is broken counts as yes."""
-    waiting = [("model", Span(0, len(data)))]
+@dataclass(slots=True)
+class _Walked:
+    """What a graph holds, wherever in it; what is broken or without end counts as elsewhere."""
+
+    is_elsewhere: bool = False
+    operators: set[bytes] = dataclass_field(default_factory=set)
+    functions: set[bytes] = dataclass_field(default_factory=set)
+    called: set[bytes] = dataclass_field(default_factory=set)  # operators of nodes within functions
+
+
+def _walk(data: Data) -> _Walked:
+    """Tensors that lie elsewhere, as the runtime would read whatever path they name, and what every node does."""
+    found, waiting, left = _Walked(), [("model", Span(0, len(data)), False)], MOST_FIELDS
     try:
-        for kind, span in waiting:
+        for kind, span, in_function in waiting:
             for field in _fields(data, span):
-                if kind == "tensor" and _is_elsewhere(field):
-                    return True
+                left -= 1
+                found.is_elsewhere |= left < 0 or (kind == "tensor" and _is_elsewhere(field))
+                if found.is_elsewhere:
+                    return found
+                _note(found, data, kind, field, in_function=in_function)
                 if field.wire == BYTES and field.number in WITHIN[kind]:
-                    waiting.append((WITHIN[kind][field.number], field.span))
+                    inner = WITHIN[kind][field.number]
+                    waiting.append((inner, field.span, in_function or inner == "function"))
     except _Broken:
-        return True
-    return False
+        found.is_elsewhere = True
+    return found
+
+
+def _note(found: _Walked, data: Data, kind: str, field: Field, *, in_function: bool) -> None:
+    if kind == "node" and field.number == OPERATOR:
+        name = data[field.span.begin : field.span.end]
+        found.operators.add(name)
+        if in_function:
+            found.called.add(name)
+    elif kind == "function" and field.number == FUNCTION_NAME:
+        found.functions.add(data[field.span.begin : field.span.end])
 
 
 def _is_elsewhere(field: Field) -> bool:
@@ -144,7 +184,10 @@ def _fields(data: Data, span: Span) -> Iterator[Field]:
     """The fields of one message; the bytes of a field are stepped over, not read."""
     at = span.begin
     while at < span.end:
+        begin = at
         tag, at = _varint(data, at, span.end)
+        if tag >> 32 or at - begin > TAG_BYTES:
+            raise _Broken
         number, wire, value, inside = tag >> 3, tag & 7, 0, Span(at, at)
         if wire == VARINT:
             value, at = _varint(data, at, span.end)

@@ -18,6 +18,7 @@ CARD, PROBE, GRAPH = "card.json", "probe.safetensors", "model.onnx"
 STEP_GRAPH = "step.onnx"  # moves a state on by one bar and answers from it; beside GRAPH, where a model has one
 FRAMEWORK = "onnx"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a model in the registry
+RESERVED = ("naive", "seasonal", "holt", "model", "fallback")  # names of rungs: who says one means that
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SCHEMA = 1
 MAX_CARD_BYTES = 4 << 20

@@ -9,6 +9,7 @@ import msgspec
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
 from tickcast.errors import BadSettings
+from tickcast.extras import missing_package
 from tickcast.records import ModelCard
 from tickcast.state import Arrays
 
@@ -60,6 +61,9 @@ class Following(Stepped, Protocol):
         holds of them; one that stands elsewhere begins anew at its window's first bar. With a `tile` every call has so
         many rows: what one answers then does not depend on how many stand beside it; 0 = as many as there are.
         """
+
+    def forget(self, symbol: I64) -> None:
+        """These codes go to other symbols, whose state begins with nothing."""
 
 
 @runtime_checkable
@@ -165,5 +169,7 @@ def find(group: str, name: str) -> Callable[..., Any]:
     try:
         loaded: Callable[..., Any] = points[0].load()
     except Exception as error:  # a foreign module may raise anything at import
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+            raise missing from None
         raise BadSettings(f"the {group[:-1]} plugin '{name}' cannot be imported: {error!r}") from error
     return loaded

@@ -1,4 +1,4 @@
-"""What crosses a boundary one at a time: commands, replies, alarms, health, model cards. Frozen; they do nothing."""
+"""What crosses a boundary one at a time: commands, replies, health, model cards. Frozen; they do nothing."""
 
 import hashlib
 from typing import Any, Literal
@@ -49,16 +49,6 @@ class CommandRow(Record, frozen=True):
     done_ns: int = 0
 
 
-class Alarm(Record, frozen=True):
-    """Something a person should know; `kind` is stable."""
-
-    kind: str
-    subject: str
-    detail: str
-    at_ns: int
-    schema: int = 1
-
-
 class FeatureSpec(Record, frozen=True):
     """One feature channel: which plugin made it, with which parameters, and how the model scales it."""
 
@@ -102,6 +92,7 @@ class ModelCard(Record, frozen=True):
     code_version: str = ""  # of the tickcast that fitted it
     settings_digest: str = ""  # of the settings that steered the fit
     export_path: str = ""  # how its graph came to be
+    last_value: list[list[float]] = []  # [step, level] its quantiles in one-bar moves, calibrated as the model's were
     schema: int = 1
 
 
@@ -164,7 +155,7 @@ class TrialRow(Record, frozen=True):
     number: int  # 0 = the parameters that the order itself gives: the model's defaults
     state: Literal["complete", "pruned", "failed"]
     params: dict[str, Any]
-    value: float | None  # pinball over the validation part, in one-bar moves; of a pruned one its last epoch's loss
+    value: float | None  # the metric over the validation part; of a pruned one its last epoch's loss
     epochs: int
     seconds: float
     why: str = ""  # of a failed one: a stable code, then a sentence
@@ -190,27 +181,33 @@ class Accuracy(Record, frozen=True):
     smape: float
     r2: float
     r2_returns: float
-    pinball: float
+    pinball: float  # as crps, in one-bar moves
+    pinball_naive: float
     crps: float
     coverage: dict[str, float]
     width: float
     directional: float
     directional_base: float
     calibration: float
-    skill: float
+    skill: float  # 1 - pinball / pinball_naive
+    skill_mae: float  # the same of absolute errors in one-bar moves
     as_of_ns: int
-    schema: int = 1
+    schema: int = 2
 
 
 class DeadLetter(Record, frozen=True):
-    """A message that was refused, with its original bytes. `stage` is what refused it: codec or quality."""
+    """A message that was refused, or had ticks that were. `stage` refused the first: codec, quality or engine."""
 
     topic: str
     partition: int
     offset: int
-    value: bytes
-    reason: str
+    value: bytes  # the original's, or the first kafka.batch_bytes of them with the key's
+    original_bytes: int
+    reason: str  # of the first refused tick
     stage: str
+    refused: int = 1  # ticks; of a message that is none at all, one
+    ticks: list[int] = []  # which of the message's ticks were refused, counted from 0: the first 20
+    reasons: dict[str, int] = {}  # how many for each
     key: bytes | None = None
 
 
@@ -234,8 +231,10 @@ class Health(Record, frozen=True):
     cold: int
     turns: int
     batch_mean: float
-    loop_lag_ms: dict[str, float]
+    loop_lag_ms: dict[str, float]  # of the last minute
     latency_ms: dict[str, float]
+    loop_lag_life_ms: dict[str, float]  # since the start of the process
+    latency_life_ms: dict[str, float]
     store_units_behind: int
     rss_bytes: int
     produced_ns: int
@@ -243,4 +242,10 @@ class Health(Record, frozen=True):
     lag_records: int = 0  # that wait in the source
     dropped: dict[str, int] = {}  # messages that gave way to newer ones, by where
     lag_s: float = 0.0  # age of the newest record that was read, while others wait
-    schema: int = 1
+    partitions: dict[str, str] = {}  # those in trouble, `topic/number`: stopped or late
+    commands: dict[str, int] = {}  # by what came of them: done, repeated, or the code of a refusal
+    models: dict[str, int] = {}  # loaded beside those of the settings: held now, loads and evictions so far
+    fatal: dict[str, int] = {}  # messages that were set aside because the process ended in them, by partition
+    store_lacks: dict[str, int] = {}  # committed records whose rows the store has lost for good, by partition
+    unanswered: int = 0  # bars since the start whose turn it was, of symbols with too few bars for any model
+    schema: int = 2

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tickcast import slot_paths
-from tickcast.bus_settings import Bus, Kafka, Mqtt, Natural, Positive, Section, Topics
+from tickcast import setting_names, slot_paths
+from tickcast.bus_settings import YEAR_MS, Bus, Kafka, Mqtt, Positive, Section, Span, Topics
 from tickcast.errors import BadSettings
-from tickcast.work_settings import Control, Jobs, Registry
+from tickcast.work_settings import Control, Jobs, Log, Registry
 
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -80,12 +80,14 @@ class Codec(Section):
 
 
 class Quality(Section):
-    future_ms: Natural = 60_000
+    future_ms: Span = 60_000
     """A tick further ahead of its record's broker timestamp is refused; 0 = off."""
-    ancient_ms: Natural = 0
+    ahead_ms: Span = 60_000
+    """A tick further ahead of the daemon's own clock is refused; 0 = off. A replay asks no clock."""
+    ancient_ms: Span = 0
     """A tick further behind its record's broker timestamp is refused; 0 = off."""
-    max_jump_ms: Natural = 0
-    """A tick further beyond the watermark waits for the next one to confirm it; 0 = the larger of 1 h and 100 bars."""
+    max_jump_ms: Span = 0
+    """A tick further beyond the watermark waits for another to confirm it; 0 = the larger of 1 h and 100 bars."""
     crossed: Literal["accept", "reject"] = "accept"
     """What happens to a quote whose bid is above its ask; it is counted either way."""
     outlier_sigmas: Annotated[float, Field(ge=0)] = 0.0
@@ -95,15 +97,15 @@ class Quality(Section):
 class BarSettings(Section):
     kind: Literal["time", "tick", "volume"] = "time"
     """What closes a bar."""
-    every_ms: Positive = 1000
+    every_ms: Annotated[int, Field(gt=0, le=YEAR_MS)] = 1000
     """Length of a time bar."""
     every_ticks: Positive = 1
     """Ticks in a tick bar; 1 makes each tick a step."""
     every_size: Annotated[float, Field(gt=0)] = 1.0
     """Traded size that closes a volume bar."""
-    lateness_ms: Natural = 0
+    lateness_ms: Annotated[int, Field(ge=0, le=YEAR_MS)] = 0
     """How long a time bar waits for stragglers; for tick and volume bars, how old a tick may be."""
-    idle_ms: Natural = 0
+    idle_ms: Span = 0
     """A partition silent for this long gets a heartbeat that closes its time bars; 0 = off."""
     on_gap: Literal["carry", "join", "cold"] = "carry"
     """What missing time bars become: carried closes, nothing (the next bar is flagged), or a fresh start."""
@@ -179,9 +181,9 @@ class Uncertainty(Section):
     enabled: bool = True
     """Widen the model's quantiles online until their coverage is true."""
     gamma: Annotated[float, Field(ge=0, le=0.5)] = 0.01
-    """Step of the adaptive miss rate."""
+    """Step of the adaptive miss rate of one bar ahead; of h bars ahead it is an h-th."""
     memory_bars: Positive = 500
-    """Label bars that the conformal scores remember."""
+    """Label bars that the conformal scores of one bar ahead remember; of h bars ahead they remember h times as many."""
     max_widening: Annotated[float, Field(gt=0)] = 20.0
     """Bound on how far a quantile may be moved, in one-bar moves times the root of the step."""
 
@@ -216,7 +218,13 @@ class Store(Section):
 
 class Symbols(Section):
     limit: Positive = 20_000
-    """Symbols beyond this are refused."""
+    """Symbols that are known at once; when all places are taken, a new symbol gets that of the longest silent one."""
+    silent_ms: Span = 3_600_000
+    """Silence, in event time, after which a symbol may lose its place to a new one; 0 = never. One that has not closed
+    a second bar may lose it after a minute."""
+    new_per_minute: Annotated[int, Field(ge=0)] = 1000
+    """Places that pass to new symbols within a minute of event time, at most; 0 = none. Places that nobody had yet
+    do not count."""
     groups: dict[str, list[str]] = {}
     """Group name -> symbol patterns (`BTC*`); scores and widening are kept per group. The rest is `all`."""
 
@@ -236,25 +244,22 @@ class Snapshot(Section):
 
 
 class Runtime(Section):
-    device: Literal["auto", "cpu"] = "auto"
-    """Where models run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run: `auto` takes the CPU, and so far no model runs elsewhere, so `cuda` is refused."""
     deterministic: bool = False
     """Bit-equal outputs whatever the chunks: one batch per closing tick and partition, padded; slower."""
     memory_bytes: Positive = 8 << 30
     """`check` refuses settings whose state would be larger."""
     max_wait_s: Positive = 300
     """How long a waiting state (store unreachable) may last before the daemon exits."""
+    heartbeat_s: Annotated[float, Field(gt=0)] = 30.0
+    """How often a line of log says how the daemon does, and warns where most ticks were refused or late."""
+    turn_limit_s: Annotated[float, Field(ge=0.1, le=86_400)] = 60.0
+    """A turn of the engine that takes longer ends the process; the next starts find the message that does it."""
     folder: Path = Path(".tickcast")
-    """Where the query socket and job folders live."""
+    """Where the query socket, job folders and the note of the last turn live."""
     drain_s: Positive = 30
     """Time that a drain may take."""
-
-
-class Log(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe event that is logged."""
-    format: Literal["auto", "json", "console"] = "auto"
-    """`auto` = console on a terminal, JSON elsewhere."""
 
 
 class Settings(BaseSettings):
@@ -305,10 +310,17 @@ class Settings(BaseSettings):
             raise ValueError("forecast.quantiles must be ascending, without repeats, and hold 0.5")
         if any(h > self.forecast.horizon for h in self.score.horizons):
             raise ValueError("score.horizons may not reach beyond forecast.horizon")
+        furthest_ms = self.bars.every_ms * max(self.forecast.horizon, self.forecast.expires_bars)
+        if self.bars.kind == "time" and furthest_ms > 100 * YEAR_MS:
+            raise ValueError("forecast.horizon and forecast.expires_bars may not reach beyond 100 years of bars")
         if self.features.future and self.bars.kind != "time":
             raise ValueError("features.future needs bars.kind = time: other bars have no known target time")
         if self.bars.calendar != "24x7" and self.bars.kind != "time":
             raise ValueError("bars.calendar needs bars.kind = time")
+        if self.runtime.device == "cuda":
+            raise ValueError("runtime.device cuda: no model runs on a GPU here; set auto or cpu")
+        if self.control.keys_file is not None and self.bus.kind == "mqtt":
+            raise ValueError("control.keys_file needs bus.kind = kafka: MQTT carries no commands")
         slot_paths.refuse_shared(self)
         return self
 
@@ -334,10 +346,14 @@ def load(
     _merge(merged, _from_environment(environment), origins, "environment")
     for dotted, text in (overrides or {}).items():
         _merge(merged, _nested(dotted.split("."), parse(text)), origins, "command line")
+    wrong = setting_names.misspelt(environment, Settings)
     try:
-        return slot_paths.of_its_slot(Settings(**merged)), origins
+        settings = slot_paths.of_its_slot(Settings(**merged))
     except ValidationError as error:
-        raise BadSettings(_explain(error, origins), remedy="`tickcast check` prints every setting") from None
+        wrong = [*setting_names.explain(error, origins, Settings), *wrong]
+    if wrong:
+        raise BadSettings("; ".join(wrong), remedy="`tickcast check` prints every setting")
+    return settings, origins
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -380,13 +396,3 @@ def _merge(into: dict[str, Any], layer: dict[str, Any], origins: Origins, origin
         else:
             into[key] = value
             origins[dotted] = origin
-
-
-def _explain(error: ValidationError, origins: Origins) -> str:
-    lines = []
-    for item in error.errors():
-        dotted = ".".join(str(part) for part in item["loc"])
-        what = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
-        where = f" [{origins[dotted]}]" if dotted in origins else ""
-        lines.append(f"{dotted}: {what}{where}" if dotted else what)
-    return "; ".join(lines)

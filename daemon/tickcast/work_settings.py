@@ -1,16 +1,25 @@
-"""Settings of what is done on demand: commands, jobs and the registry. `settings.py` holds the tree."""
+"""Settings of commands, jobs, the registry and the log. `settings.py` holds the tree."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tickcast.bus_settings import Positive, Section
 
 
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe event that is logged."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto` = console on a terminal, JSON elsewhere."""
+
+
 class Control(Section):
     keys_file: Path | None = None
     """TOML file of the keys that may give commands; without one no command is taken."""
+    secrets_folder: Path | None = None
+    """Where the secrets lie that the keys file names; without one beside it."""
     data_folder: Path | None = None
     """Where the files lie that commands name and `export` writes; without one no command touches a file."""
     max_bytes: Positive = 1 << 20

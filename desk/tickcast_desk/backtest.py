@@ -5,7 +5,6 @@ it cannot disturb either.
 """
 
 import asyncio
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,12 +18,16 @@ from pydantic import ValidationError
 from tickcast.app.wiring import RUNGS, Serving
 from tickcast.core.schedule import trading_time
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
+from tickcast.job_folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.plugin import Report
 from tickcast.settings import Codec, Settings
 from tickcast_desk import backtest_page, report_figures, trading
 from tickcast_desk.backtest_figures import YEAR_NS, Backtest, Luck, judge, moments_per_year
 from tickcast_desk.backtest_series import read_series
-from tickcast_desk.replay import Order, in_folder, replay
+from tickcast_desk.command_line import Doubts, terminal
+from tickcast_desk.out_folder import claim
+from tickcast_desk.replay import FILES_OF_REPLAY, TOLD_BY, Order, in_folder, replay
+from tickcast_desk.report import skills
 from tickcast_desk.retraining import Retrain, Walking
 from tickcast_desk.trading import Series, Terms
 from tickcast_trainer.history import PRICES
@@ -32,6 +35,8 @@ from tickcast_trainer.judge import MODEL, converted
 from tickcast_trainer.order import BARS, read_as
 
 FOLDER, FITS = "backtest", "fits"  # of the results within the job folder; of the fits within the results
+PAGE = "backtest.html"
+FILES = ("backtest.json", PAGE, "equity.parquet", "trades.parquet")
 RETRAINING_CHUNK = 1000  # rows of a turn: a fit happens between two of them
 MS = 10**6
 NotBelow = Annotated[float, Meta(ge=0)]
@@ -43,8 +48,8 @@ class BacktestOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     job: Literal["backtest"] = "backtest"
     settings: dict[str, Any] = {}  # of the deployment, as JSON; of the job only
     horizon: Annotated[int, Meta(ge=0)] = 0  # that is traded, in bars; 0 = forecast.horizon
-    fee_bps: NotBelow = 5.0  # of one side, of what is traded
-    slippage_bps: NotBelow = 1.0  # of one side, beyond the spread
+    fee_bps: NotBelow = FEE_BPS  # of one side, of what is traded
+    slippage_bps: NotBelow = SLIPPAGE_BPS  # of one side, beyond the spread
     dead_band_bps: NotBelow | None = None  # None = fee and slippage of both sides
     trials: Annotated[int, Meta(ge=1)] = 1  # variants that were tried to get to this one, it among them
     confidence: Annotated[float, Meta(gt=0, lt=1)] = 0.9
@@ -94,16 +99,21 @@ def _write_tape(bars: Path, tape: Path, settings: Settings) -> None:
     frame.select("symbol", ts.alias("ts"), *PRICES, "volume").sort("ts", "symbol").write_parquet(tape)
 
 
-async def backtest(settings: Settings, history: Order, order: BacktestOrder, report: Report) -> dict[str, Any]:
+async def backtest(
+    settings: Settings, history: Order, order: BacktestOrder, report: Report, *, warn: Doubts | None = None
+) -> dict[str, Any]:
     """Replay, trade, and leave backtest.json, backtest.html and the tables in the folder of `history`."""
     terms = _terms(settings, order)
     data = history.data
     assert isinstance(data, Path)
-    shutil.rmtree(history.out / FITS, ignore_errors=True)
     if order.retrain:
         history = replace(history, chunk=RETRAINING_CHUNK)
     walking = Walking(settings, order.retrain, history.out / FITS, report)
     summary = await replay(_storing_nothing(in_folder(settings, history.out)), history, walk=walking)
+    if summary["nearly_all_refused"]:
+        raise BadData(f"{data}: {summary['refused']}")
+    if summary["refused"]:
+        (warn or Doubts())(f"{data}: {summary['refused']}")
     models = _traded_models(walking, order)
     series = read_series(history.out, data, settings, horizon=terms.horizon, models=models)
     if not series:
@@ -131,12 +141,12 @@ def make_order(**fields: Any) -> BacktestOrder:
     return converted(fields, BacktestOrder)
 
 
-async def backtest_and_print(settings: Settings, history: Order, order: BacktestOrder) -> None:
+async def backtest_and_print(settings: Settings, history: Order, order: BacktestOrder, *, warn: Doubts) -> None:
     """The command."""
-    from rich.console import Console
-
-    found = await backtest(settings, history, order, lambda **_: True)
-    backtest_page.print_backtest(Console(), found)
+    claim(history.out, writes=(*FILES_OF_REPLAY, *FILES, FITS), told_by=TOLD_BY)
+    found = await backtest(settings, history, order, lambda **_: True, warn=warn)
+    backtest_page.print_backtest(terminal(), found)
+    print(f"the report is in {history.out / PAGE}")
 
 
 def _terms(settings: Settings, order: BacktestOrder) -> Terms:
@@ -185,10 +195,7 @@ def _skill(out: Path, models: list[str]) -> dict[str, Any]:
     scores = pl.read_parquet(path).filter(pl.col("model").is_in(models)) if path.exists() else pl.DataFrame()
     first = pl.scan_parquet(out / "forecasts.parquet").select("transform").head(1).collect()
     labels = report_figures.labels(scores, log_return=first["transform"][0] == "log_return")
-    return {
-        "headline": report_figures.overall(labels.settled), "by_horizon": report_figures.by(labels.settled, "horizon"),
-        "in_sample": report_figures.spans(labels.in_sample),
-    }  # fmt: skip
+    return {**skills(labels.settled), "in_sample": report_figures.spans(labels.in_sample)}
 
 
 def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str]) -> None:
@@ -208,4 +215,4 @@ def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str])
     ]
     pl.concat(tables).sort("entered_ns", "symbol").write_parquet(out / "trades.parquet")
     (out / "backtest.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
-    (out / "backtest.html").write_text(backtest_page.page(found, equity), encoding="utf-8")
+    (out / PAGE).write_text(backtest_page.page(found, equity), encoding="utf-8")

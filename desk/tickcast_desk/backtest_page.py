@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from tickcast_desk import report_page, svg
-from tickcast_desk.report_page import Column, cards_of, document, form, moment, section_of, table_of
+from tickcast_desk.page import Column, cards_of, document, form, moment, note_of, section_of, table_of
 
 Figures = dict[str, Any]
 WIDE = 1300
+LEAST_FOR_A_YEAR_NS = 30 * 86_400 * 10**9
 CONTESTANTS = (
     ("strategy", "this model"),
     ("before_costs", "before costs"),
     ("buy_and_hold", "buy and hold"),
     ("random_walk", "random walk"),
-    ("random_signs", "coins, in the mean"),
+    ("random_signs", "tossed coins, mean of all"),
 )
 COLUMNS = (
     Column("name", "", "s"),
@@ -32,7 +33,17 @@ COLUMNS = (
     Column("max_drawdown", "deepest fall", ".2%"),
 )
 ON_TERMINAL = ("name", "return", "sharpe", "sharpe_low", "sharpe_high", "max_drawdown")  # fits 80 columns
-SKILL_KEYS = ("horizon", "n", "mae", "mae_naive", "skill", "skill_by_scale", "directional", "directional_base")
+SKILL_KEYS = (
+    "horizon",
+    "n",
+    "skill",
+    "skill_low",
+    "skill_high",
+    "skill_mae",
+    "mae_pct",
+    "directional",
+    "directional_base",
+)
 SKILL = tuple(column for column in report_page.HORIZON_COLUMNS if column.key in SKILL_KEYS)
 FITS = (
     Column("moment", "on bars up to", "s"), Column("bars", "bars", ",d"), Column("serves", "serves from", "s"),
@@ -48,12 +59,11 @@ def page(found: Figures, equity: pl.DataFrame) -> str:
     )
     parts.append(section_of("Beside what it must beat", remark, table_of(COLUMNS, contestants(found))))
     if equity.height:
-        parts.append(section_of("Equity", "Costs paid; the capital at the start is 1.", _equity(found, equity)))
+        parts.append(section_of("Equity", "Costs paid; the capital at the start is 1.", _equity(equity)))
         parts.append(section_of("Drawdown", "How far below its highest so far.", _drawdown(equity)))
     if found["skill"]["headline"]:
         rows = found["skill"]["by_horizon"]
-        below = "1 - MAE / MAE of the last value: above 0 the forecasts are better."
-        parts.append(section_of("Skill by horizon", below, _skill(rows) + table_of(SKILL, rows)))
+        parts.append(section_of("Skill by horizon", report_page.OF_SKILL, _skill(rows) + table_of(SKILL, rows)))
     if found["fits"]:
         parts.append(section_of("Fits on the way", "Each on the bars closed so far.", table_of(FITS, _fits(found))))
     footer = f"tickcast &middot; seed {found['seed']} &middot; digest {escape(found['digest'])}"
@@ -61,9 +71,15 @@ def page(found: Figures, equity: pl.DataFrame) -> str:
 
 
 def contestants(found: Figures) -> list[Figures]:
-    """A row for each; what a run does not have is None."""
+    """A row for each; what a run does not have is None, and so is a sum per year of a short one."""
     keys = [column.key for column in COLUMNS[1:]]
-    return [{"name": name, **{k: found[key].get(k) for k in keys}} for key, name in CONTESTANTS]
+    rows = [{"name": name, **{key: found[run].get(key) for key in keys}} for run, name in CONTESTANTS]
+    return rows if _is_long(found) else [{**row, "return_per_year": None} for row in rows]
+
+
+def _is_long(found: Figures) -> bool:
+    """Long enough for a sum per year: minutes multiplied by 500,000 read as ruin."""
+    return found["from_ns"] is not None and found["to_ns"] - found["from_ns"] >= LEAST_FOR_A_YEAR_NS
 
 
 def _subtitle(found: Figures) -> str:
@@ -75,18 +91,31 @@ def _subtitle(found: Figures) -> str:
     return " &middot; ".join(escape(part) for part in parts)
 
 
-def _notes(found: Figures) -> str:
-    notes = []
+def verdict_of(found: Figures) -> str:
+    """Whether it earns after costs, as far as the interval of its Sharpe ratio allows to say."""
+    own = found["strategy"]
     if not found["moments"]:
-        notes.append("No bar came after a forecast outside a training span, so there is no headline.")
-    elif not found["strategy"]["trades"]:
-        notes.append("Nothing was traded: no forecast was larger than what trading it costs.")
+        return "No bar came after a forecast outside a training span, so there is no headline."
+    if not own["trades"]:
+        return "Nothing was traded: no forecast was larger than what trading it costs."
+    low, high = own["sharpe_low"], own["sharpe_high"]
+    earned = f"{form(own['return'], '+.2%')} after costs, Sharpe ratio {form(own['sharpe'], '+.2f')}"
+    if low is None or high is None or not np.isfinite([low, high]).all():
+        return f"Too few moments ({found['moments']:,}) to say whether it earns: {earned}."
+    span = f"{earned}, {low:+.2f} to {high:+.2f} at {found['confidence']:.0%}"
+    if low > 0:
+        return f"It earns: {span}."
+    return f"It loses: {span}." if high < 0 else f"Not told apart from earning nothing: {span}."
+
+
+def _notes(found: Figures) -> str:
+    notes = [verdict_of(found)]
     if found["in_sample_bars"]:
         notes.append(
             f"{found['in_sample_bars']:,} bars lie in the span that the model was trained on: their forecasts are not "
             "traded, and no figure counts them."
         )
-    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return "".join(map(note_of, notes))
 
 
 def _cards(found: Figures) -> str:
@@ -95,45 +124,70 @@ def _cards(found: Figures) -> str:
     return cards_of([
         ("return after costs", form(own["return"], "+.2%"), f"{form(found['before_costs']['return'], '+.2%')} before"),
         ("Sharpe ratio", form(own["sharpe"], "+.2f"), f"{interval} at {found['confidence']:.0%}"),
-        ("chance of an edge", form(own["deflated_sharpe"], ".1%"), f"deflated for {own['trials']:,} trials"),
+        ("evidence of an edge", form(own["deflated_sharpe"], ".1%"), f"from 95% it counts; {_tried(own['trials'])}"),
         ("deepest fall", form(own["max_drawdown"], ".2%"), "of the highest so far"),
         ("trades", form(own["trades"], ",d"), f"{form(own['win_rate'], '.1%')} won"),
-        ("profit factor", form(own["profit_factor"], ".2f"), f"turned over {own['turnover_per_year']:,.0f} x a year"),
+        ("profit factor", form(own["profit_factor"], ".2f"), _turned_over(found)),
     ])  # fmt: skip
 
 
-def _equity(found: Figures, equity: pl.DataFrame) -> str:
+def _tried(trials: int) -> str:
+    return "1 strategy tried" if trials == 1 else f"the best of {trials:,} tried"
+
+
+def _turned_over(found: Figures) -> str:
+    per_year = found["strategy"]["turnover_per_year"]
+    return (
+        f"turned over {per_year:,.0f} x a year" if _is_long(found) else f"turned over {per_year / 365.25:,.3g} x a day"
+    )
+
+
+def _equity(equity: pl.DataFrame) -> str:
+    """As logarithms: a fall by half looks the same wherever it begins, and no line flattens another."""
     x = equity["as_of_ns"].to_numpy().astype(np.float64)
-    own, held = (equity[name].to_numpy() for name in ("equity", "buy_and_hold"))
-    plot = svg.Plot(
-        svg.time_axis(x[0], max(x[-1], x[0] + 1e9)),
-        svg.number_axis(np.concatenate([own, held]), "equity", include=[1.0]),
-        title="Equity beside buy and hold", width=WIDE,
-    )  # fmt: skip
-    plot.line(x[[0, -1]], np.ones(2), "ideal")
-    plot.line(x, held, "actual")
-    plot.line(x, own, "model")
+    own, held = (svg.logarithms(equity[name].to_numpy()) for name in ("equity", "buy_and_hold"))
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(
+            svg.time_axis(x[0], max(x[-1], x[0] + 1e9), most=svg.ticks_for(width)),
+            svg.factor_axis(np.concatenate([own, held]), "equity, in times of the start"),
+            title="Equity beside buy and hold", width=width,
+        )  # fmt: skip
+        plot.line(x[[0, -1]], np.zeros(2), "ideal")
+        plot.line(x, held, "actual")
+        plot.line(x, own, "model")
+        return plot
+
     keys = [("model", "this model"), ("actual", "buy and hold"), ("ideal", "random walk: never trades")]
-    return svg.legend(keys) + plot.svg()
+    return svg.legend(keys) + svg.fitted(draw, WIDE)
 
 
 def _drawdown(equity: pl.DataFrame) -> str:
     x, below = svg.decimate(equity["as_of_ns"].to_numpy().astype(np.float64), -100 * equity["drawdown"].to_numpy())
-    plot = svg.Plot(
-        svg.time_axis(x[0], max(x[-1], x[0] + 1e9)), svg.number_axis(below, "drawdown, %", include=[0.0]),
-        title="Drawdown", width=WIDE, height=180,
-    )  # fmt: skip
-    plot.band(x, below, np.zeros(len(x)), "outer")
-    plot.line(x, below, "model")
-    return plot.svg()
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(
+            svg.time_axis(x[0], max(x[-1], x[0] + 1e9), most=svg.ticks_for(width)),
+            svg.number_axis(below, "drawdown, %", include=[0.0]), title="Drawdown", width=width, height=180,
+        )  # fmt: skip
+        plot.band(x, below, np.zeros(len(x)), "outer")
+        plot.line(x, below, "model")
+        return plot
+
+    return svg.fitted(draw, WIDE)
 
 
 def _skill(rows: list[Figures]) -> str:
     skill = np.array([row["skill"] for row in rows], np.float64)
     x = svg.named_axis([str(row["horizon"]) for row in rows], "bars ahead")
-    plot = svg.Plot(x, svg.number_axis(skill, "skill", include=[0.0]), title="Skill by horizon", width=WIDE, height=220)
-    plot.columns(np.arange(len(rows), dtype=np.float64), skill, "model", width=0.5)
-    return plot.svg()
+    y = svg.number_axis(100 * skill, "skill, %", include=[0.0])
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(x, y, title="Skill by horizon", width=width, height=220)
+        plot.columns(np.arange(len(rows), dtype=np.float64), 100 * skill, "model", width=0.5)
+        return plot
+
+    return svg.fitted(draw, WIDE)
 
 
 def _fits(found: Figures) -> list[Figures]:
@@ -155,9 +209,11 @@ def print_backtest(console: Console, found: Figures) -> None:
         shown.add_column(column.heading, justify="left" if column.key == "name" else "right")
     for row in contestants(found):
         shown.add_row(*(form(row[column.key], column.form) for column in columns))
+    console.print(verdict_of(found), highlight=False, soft_wrap=True)
     console.print(shown)
+    coins = found["random_signs"]
     console.print(
-        f"chance of a true edge, {own['trials']:,} trials counted: {form(own['deflated_sharpe'], '.1%')}; "
-        f"coins did as well in {form(found['random_signs']['as_good'], '.0%')} of {found['random_signs']['runs']} runs",
+        f"evidence of an edge {form(own['deflated_sharpe'], '.1%')} (from 95% it counts; {_tried(own['trials'])}); "
+        f"tossed coins did as well in {form(coins['as_good'], '.0%')} of {coins['runs']} runs",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -8,8 +8,10 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from tickcast.app.wiring import unreachable_rungs
 from tickcast.errors import BadSettings
 from tickcast.settings import Origins, Settings
+from tickcast_desk.command_line import terminal
 from tickcast_desk.footprint import state_bytes
 from tickcast_desk.store_size import estimate_bytes_per_day
 
@@ -33,19 +35,24 @@ def refuse_too_large(settings: Settings, *, state_bytes: int) -> None:
         )
 
 
-def print_check(settings: Settings, origins: Origins) -> None:
+def print_check(settings: Settings, origins: Origins, *, changed: bool) -> None:
     """The whole of `tickcast check`, on standard output."""
-    render(settings, origins, state_bytes=state_bytes(settings), console=Console())
+    render(settings, origins, state_bytes=state_bytes(settings), console=terminal(), changed=changed)
 
 
-def render(settings: Settings, origins: Origins, *, state_bytes: int, console: Console) -> None:
-    """Print all settings and the estimates; then refuse what would not fit."""
+def render(settings: Settings, origins: Origins, *, state_bytes: int, console: Console, changed: bool = False) -> None:
+    """Print all settings, or those that somebody changed, and the estimates; then refuse what would not fit."""
     table = Table("setting", "value", "origin", box=None, pad_edge=False)
     for name, value, origin in explain(settings, origins):
-        table.add_row(name, str(value), origin, style="" if origin == DEFAULT else "bold")
+        if not changed or origin != DEFAULT:
+            table.add_row(name, str(value), origin, style="" if origin == DEFAULT else "bold")
     console.print(table)
     console.print(f"\nstate in memory: {readable(state_bytes)} of {readable(settings.runtime.memory_bytes)} allowed")
     console.print(f"written per day: {_per_day(settings)}")
+    if rungs := unreachable_rungs(settings):
+        console.print(
+            f"never asked: {', '.join(rungs)} (in model.default, then model.ladder, one before needs no more bars)"
+        )
     refuse_too_large(settings, state_bytes=state_bytes)
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from tickcast import remedies
 from tickcast.codec.decode import Decoder
 from tickcast.columns import F64, I64
 from tickcast.core.features import FeatureSet
@@ -22,6 +23,7 @@ from tickcast.errors import Reason
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 from tickcast_desk.bar_history import history_of, read_closed
+from tickcast_desk.command_line import terminal
 from tickcast_desk.learn import moment
 from tickcast_trainer.history import History
 
@@ -58,24 +60,25 @@ def print_data_check(settings: Settings, data: Path, console: Console | None = N
     table = Table("check", "subject", "measured", "verdict", "advice", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(*finding, style="" if finding.verdict == "ok" else "bold")
-    (console or Console()).print(table)
+    (console or terminal()).print(table)
     return all(finding.verdict != "bad" for finding in findings)
 
 
 def check_data(settings: Settings, data: Path) -> list[Finding]:
     """All that is looked at, in the order of the path: ticks, bars, features."""
-    closed = read_closed(settings, data)
+    closed = read_closed(settings, data, any_spacing=True)  # it is one of the findings
     history = history_of(closed.table, on_gap=settings.bars.on_gap)
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
     tape = Tape(data, settings)
     return [
-        _refused(closed.counts), *_spacing(settings, tape), _repeated(tape), _gaps(history), _stale(history),
+        _refused(settings, closed.counts, tape.first_time), *_mixed(tape), *_spacing(settings, tape), _repeated(tape),
+        _gaps(history), _stale(history),
         *_channels(history, values, features.names), *_foresight(history, values, features.names),
     ]  # fmt: skip
 
 
-def _refused(counts: I64) -> Finding:
+def _refused(settings: Settings, counts: I64, first_time: str) -> Finding:
     read = int(counts.sum() - counts[Reason.OTHER_EVENT])
     reasons = {
         reason.name.lower(): int(counts[reason])
@@ -85,19 +88,27 @@ def _refused(counts: I64) -> Finding:
     refused = sum(reasons.values())
     said = f"{refused:,} of {read:,}" + "".join(f", {name} {count:,}" for name, count in reasons.items())
     verdict = _worst(refused > 0, refused > REFUSED_SHARE * read)
-    return Finding("refused ticks", "all", said, verdict, "docs/reference.md names each reason" if refused else "")
+    worst = max(reasons, key=reasons.__getitem__, default="accepted")
+    seen = first_time if worst in ("wrong_unit", "bad_time") else ""
+    return Finding("refused ticks", "all", said, verdict, remedies.remedy(Reason[worst.upper()], settings, seen))
+
+
+def _mixed(tape: Tape) -> Iterator[Finding]:
+    if tape.mixed:
+        symbol, said = tape.mixed.split(" ", 1)
+        yield Finding("one name", symbol, said, "look", "two venues want two names, or a folder each")
 
 
 def _spacing(settings: Settings, tape: Tape) -> Iterator[Finding]:
-    """A bar file's, beside that of the deployment's bars."""
+    """Of bars, or of ticks that come at even steps, beside that of the deployment's bars."""
     every_ns = settings.bars.every_ms * 10**6
-    if settings.bars.kind != "time" or not tape.interval_ns:
+    even_ticks = tape.kind == "ticks" and tape.interval_ns > every_ns
+    if settings.bars.kind != "time" or not (even_ticks or (tape.kind == "bars" and tape.interval_ns)):
         return
     said = f"{tape.interval_ns / 1e9:g} s in the file, {every_ns / 1e9:g} s in bars.every_ms"
     fits = every_ns % tape.interval_ns == 0
-    yield Finding(
-        "spacing", "all", said, _worst(False, not fits), "" if fits else "shorter bars are made up: set it so"
-    )
+    advice = "" if fits else f"bars would be made up: --set bars.every_ms={tape.interval_ns // 10**6}"
+    yield Finding("spacing", "all", said, _worst(False, not fits), advice)
 
 
 def _repeated(tape: Tape) -> Finding:

@@ -1,12 +1,17 @@
 """How arguments of shell commands are read, for all that take them. It knows no command."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from tickcast.errors import BadSettings
+from rich.console import Console
+
+from tickcast.errors import EXIT_DIED, EXIT_OK, BadSettings
 from tickcast.settings import Origins, Settings, parse
 
+PIPE_COLUMNS = 200
 Handler = Callable[[argparse.Namespace, Settings, Origins], int]
 Add = Callable[[str, Handler, str], argparse.ArgumentParser]
 
@@ -20,6 +25,31 @@ def pairs(texts: list[str]) -> dict[str, Any]:
             raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
         found[name.strip()] = parse(value)
     return found
+
+
+def say_defaults(command: argparse.ArgumentParser) -> None:
+    """Each option's default at the end of its help, where it has one and the help does not name it."""
+    for action in command._actions:
+        has_one = action.default is not None and action.default not in ("", [], argparse.SUPPRESS)
+        if action.option_strings and action.nargs != 0 and has_one and "default" not in (action.help or ""):
+            action.help = f"{action.help} (default: %(default)s)"
+
+
+def terminal() -> Console:
+    """Standard output, as wide as it is; where that is unknown, as in a pipe, nothing is cut for want of width."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_COLUMNS)
+
+
+class Doubts:
+    """Tells a person what is wrong with the data. With any, a command that did its work still does not end with 0."""
+
+    def __init__(self) -> None:
+        self.exit_code = EXIT_OK
+
+    def __call__(self, why: str) -> None:
+        print(f"tickcast: most was refused: {why}", file=sys.stderr)
+        self.exit_code = EXIT_DIED
 
 
 def comma_list(text: str) -> list[str]:

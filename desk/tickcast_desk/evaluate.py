@@ -14,14 +14,17 @@ from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel
 from tickcast.model_folder import read_card
 from tickcast.settings import Settings
+from tickcast_desk import evaluate_page
+from tickcast_desk.command_line import Doubts, terminal
 from tickcast_desk.fit import write_bars
+from tickcast_desk.out_folder import claim
 from tickcast_desk.view import Progress
 from tickcast_trainer import judge
 from tickcast_trainer.judge import EvaluateOrder
 from tickcast_trainer.order import BARS, ORDER
 
-FILE = "evaluate.json"
-SHOWN = (("mae", ".4g"), ("mae_naive", ".4g"), ("skill", "+.1%"), ("coverage", ".1%"), ("directional", ".1%"))
+FILE, PAGE = "evaluate.json", "evaluate.html"
+SHOWN = (("skill", "+.1%"), ("skill_mae", "+.1%"), ("coverage", ".1%"), ("directional", ".1%"))
 CLASSES = {  # heading -> figure and its form
     "accuracy": ("accuracy", ".1%"), "commonest": ("accuracy_majority", ".1%"), "log loss": ("log_loss", ".4f"),
     "frequencies": ("log_loss_frequencies", ".4f"),
@@ -33,9 +36,11 @@ def make_order(settings: Settings, **fields: Any) -> EvaluateOrder:
 
 
 def evaluate(
-    settings: Settings, model: Path, data: Path, out: Path, *, order: EvaluateOrder, symbols: list[str] | None = None
-) -> dict[str, Any]:
-    """Judge the model on the data and leave `evaluate.json` in `out`."""
+    settings: Settings, model: Path, data: Path, out: Path, *,
+    order: EvaluateOrder, symbols: list[str] | None = None, warn: Doubts | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the model on the data and leave `evaluate.json` and its page in `out`."""
+    claim(out, writes=[FILE, PAGE])
     card = read_card(model)
     if card.bars != bar_identity(settings):
         raise BadModel(
@@ -45,22 +50,26 @@ def evaluate(
     folder = settings.runtime.folder / "jobs" / fresh_id()
     folder.mkdir(parents=True)
     try:
-        write_bars(settings, data, folder / BARS, symbols=symbols)
+        write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)
         shutil.copytree(model, folder / judge.MODEL)
         (folder / ORDER).write_bytes(msgspec.json.encode(order))
         found = _judge(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    (out / PAGE).write_text(evaluate_page.page(found), encoding="utf-8")
     return found
 
 
 def evaluate_and_print(
-    settings: Settings, model: Path, data: Path, out: Path, *, order: EvaluateOrder, symbols: list[str] | None = None
-) -> None:
+    settings: Settings, model: Path, data: Path, out: Path, *,
+    order: EvaluateOrder, symbols: list[str] | None = None, warn: Doubts,
+) -> None:  # fmt: skip
     """The command."""
-    print_evaluation(Console(), evaluate(settings, model, data, out, order=order, symbols=symbols))
+    console = terminal()
+    found = evaluate(settings, model, data, out, order=order, symbols=symbols, warn=warn)
+    print_evaluation(console, found)
+    print(f"the page is {out / PAGE}, all figures are in {out / FILE}")
 
 
 def _judge(folder: Path) -> dict[str, Any]:
@@ -85,14 +94,16 @@ def _judge(folder: Path) -> dict[str, Any]:
 
 def print_evaluation(console: Console, found: dict[str, Any]) -> None:
     model = found["judged"]
+    console.print(evaluate_page.verdict_of(found), highlight=False, soft_wrap=True)
     if not found["headline"]:
-        console.print("no window lies outside the span that the model was trained on")
         return
     title = f"{model['name']} {model['version']}: {found['windows'] - found['in_sample']['windows']:,} windows"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for heading in ("group", "bars ahead", "MAE", "last value", "skill", f"{found['confidence']:.0%}", "coverage",
-                    "direction", "p", *(CLASSES if has_classes(found["headline"]) else ())):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "group" else "right")
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for heading in ("group", "bars\nahead", "skill", f"{found['confidence']:.0%}", "of the\npoint", "covered",
+                    "right\nway", "p", *(CLASSES if has_classes(found["headline"]) else ())):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "group" else "right", no_wrap=heading != "group")
     for row in [*found["by_horizon"], found["headline"], *found["by_group"]]:
         table.add_row(*_cells(row))
     console.print(table)
@@ -105,8 +116,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     interval = f"{_written(row['skill']['low'], '+.1%')} to {_written(row['skill']['high'], '+.1%')}"
     test = _written(row["test"]["p_value"], ".3f") if row["test"] else "-"
     return [
-        row["group"], str(row["horizon"] or "all"), values["mae"], values["mae_naive"], values["skill"], interval,
-        values["coverage"], values["directional"], test,
+        row["group"], str(row["horizon"] or "all"), values["skill"], interval, values["skill_mae"], values["coverage"],
+        values["directional"], test,
         *(_written(row[name]["value"], form) for name, form in CLASSES.values() if has_classes(row)),
     ]  # fmt: skip
 

@@ -1,10 +1,12 @@
 """`tickcast fit`: history -> closed bars -> a child process that trains -> a model folder. It trains nothing itself."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,20 @@ import pyarrow.parquet as pq
 from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.core.questions import bar_identity
 from tickcast.errors import BadModel, BadSettings
-from tickcast.job_folder import BARS, MEMBERS, SOURCE, START, ProgressLines, Result, Source, read_result
+from tickcast.job_folder import BARS, MEMBERS, SCRATCH, SOURCE, START, ProgressLines, Result, Source, read_result
 from tickcast.model_folder import copy_plain_files, read_card
+from tickcast.plugin import names
 from tickcast.settings import Settings
-from tickcast_desk.bar_history import read_closed
+from tickcast_desk.bar_history import Span, read_closed, within
+from tickcast_desk.command_line import Doubts
+from tickcast_desk.out_folder import claim_model, install_model
+from tickcast_desk.verdict import beside_last_value
 from tickcast_desk.view import Progress
+from tickcast_trainer.evaluate import CONFIDENCE
 from tickcast_trainer.order import FitOrder, Start, order_of, write_order
 
 POLL_S = 0.2
+FEW_WINDOWS = 1000  # of a hold-out
 
 
 def fit(
@@ -34,12 +42,15 @@ def fit(
     start: Path | None = None,
     members: Sequence[Path] = (),
     clock: Clock | None = None,
+    say: Callable[[str], object] = lambda phase: None,
+    warn: Callable[[str], object] | None = None,
 ) -> Result:
-    """Train and leave the model in `out`, which is replaced only by a finished one.
+    """Train and leave the model in `out`, where a model is replaced only by a finished one, and nothing else ever is.
 
     `start` is the model folder that the fit begins with; `order.start` says how, else all its weights go on.
     `members` are the model folders that a combination is made of.
     """
+    claim_model(out)
     folder = settings.runtime.folder / "jobs" / fresh_id()
     folder.mkdir(parents=True)
     try:
@@ -48,10 +59,12 @@ def fit(
             (folder / START).mkdir()
             copy_plain_files(start, folder / START)
         order = _with_members(order, members, folder)
-        write_bars(settings, data, folder / BARS, symbols=symbols)
+        write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)
+        bars = pq.read_metadata(folder / BARS).num_rows
+        say(f"{bars:,} bars read; {order.kind} is trained in a child process, exported, and judged on the hold-out")
         write_order(folder, msgspec.structs.replace(order, created_ns=(clock or SystemClock()).now_ns()))
         result = train(folder)
-        _install(folder / result.model, out)
+        install_model(folder / result.model, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return result
@@ -68,12 +81,22 @@ def _with_members(order: FitOrder, members: Sequence[Path], folder: Path) -> Fit
     return msgspec.structs.replace(order, model_params=named)
 
 
-def make_order(settings: Settings, *, kind: str, name: str, split: str, params: dict[str, Any]) -> FitOrder:
+def known_kind(kind: str) -> str:
+    """`kind`, before anything is begun for it."""
+    if kind not in (known := names("models")):
+        raise BadSettings(f"no model named '{kind}'", remedy=f"known: {', '.join(known)}")
+    return kind
+
+
+def make_order(
+    settings: Settings, *, kind: str, name: str, split: str, params: dict[str, Any], tags: Sequence[str] = ()
+) -> FitOrder:
     """The deployment's settings and the parameters that a person gave: FitOrder's own keys, the rest the model's."""
     forecast = settings.forecast
     order = {
-        "kind": kind, "name": name, "split": split, "bars": bar_identity(settings), "transform": forecast.transform,
-        "lookback": settings.window.lookback, "horizon": forecast.horizon, "levels": forecast.quantiles,
+        "kind": kind, "name": name, "tags": [*tags], "split": split, "bars": bar_identity(settings),
+        "transform": forecast.transform, "lookback": settings.window.lookback, "horizon": forecast.horizon,
+        "levels": forecast.quantiles,
         "features": [entry.model_dump() for entry in settings.features.set], "future": list(settings.features.future),
         "params": params,
     }  # fmt: skip
@@ -86,23 +109,39 @@ def make_order(settings: Settings, *, kind: str, name: str, split: str, params: 
 def gather(folder: Path) -> None:
     """In the child process: the bars of the file that a job was given."""
     source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Source)
-    write_bars(Settings(**source.settings), Path(source.path), folder / BARS, symbols=source.symbols or None)
+    settings, span = Settings(**source.settings), (source.from_ns, source.to_ns)
+    write_bars(settings, Path(source.path), folder / BARS, symbols=source.symbols or None, span_ns=span)
 
 
-def write_bars(settings: Settings, data: Path, path: Path, *, symbols: list[str] | None) -> None:
-    """Every bar that the data close, sorted by symbol and then in the order of closing."""
-    pq.write_table(read_closed(settings, data, symbols=symbols).table, path)
+def write_bars(
+    settings: Settings,
+    data: Path,
+    path: Path,
+    *,
+    symbols: list[str] | None,
+    span_ns: Span = (None, None),
+    warn: Callable[[str], object] | None = None,
+) -> None:
+    """Every bar of the span that the data close, sorted by symbol and then in the order of closing."""
+    closed = read_closed(settings, data, symbols=symbols, warn=warn or Doubts())
+    pq.write_table(within(closed.table, span_ns, data), path)
 
 
-def train(folder: Path, *, title: str = "fit") -> Result:
-    """Run the child process to its end, showing its progress; BadModel where it failed."""
+def train(folder: Path, *, title: str = "fit", meanwhile: Callable[[], object] = lambda: None) -> Result:
+    """Run the child process to its end, showing its progress; BadModel where it failed. `meanwhile` is called often.
+
+    The child has a process group of its own, with those that it starts: a Ctrl-C is for this process, which ends them.
+    """
     command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as child:
         try:
-            _follow(child, ProgressLines(folder), title)
-        except BaseException:  # an interrupt must not leave the child behind, nor wait for its last epoch
-            child.kill()
+            _follow(child, ProgressLines(folder), title, meanwhile)
+        except BaseException:  # an interrupt must not leave them behind, nor wait for the last epoch
+            os.killpg(child.pid, signal.SIGKILL)
             raise
+        finally:
+            child.wait()
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     result = read_result(folder)
     if result is None:
         raise BadModel(f"the training process ended with {child.returncode} and left no result")
@@ -111,7 +150,9 @@ def train(folder: Path, *, title: str = "fit") -> Result:
     return result
 
 
-def _follow(child: "subprocess.Popen[bytes]", lines: ProgressLines, title: str) -> None:
+def _follow(
+    child: "subprocess.Popen[bytes]", lines: ProgressLines, title: str, meanwhile: Callable[[], object]
+) -> None:
     shown = 0
     progress: Progress | None = None
     while True:
@@ -124,16 +165,23 @@ def _follow(child: "subprocess.Popen[bytes]", lines: ProgressLines, title: str) 
             shown = line["step"]
         if ended:
             break
+        meanwhile()
         time.sleep(POLL_S)
     if progress is not None:
         progress.__exit__(None, None, None)
 
 
-def _install(model: Path, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    shutil.copytree(model, out)
-    shutil.rmtree(old, ignore_errors=True)
+def told(result: Result) -> Iterator[str]:
+    """What a person wants to know first, line by line."""
+    held = result.metrics
+    band, inside = max(held["coverage"].items())
+    said = beside_last_value(
+        held["skill"], held.get("skill_low"), held.get("skill_high"), moments=held.get("moments", 0),
+        confidence=CONFIDENCE,
+    )  # fmt: skip
+    yield f"{result.status}; on the hold-out, {held['windows']:,} windows: {said[:1].lower()}{said[1:]}"
+    yield f"  {inside:.1%} of truths lie in the {float(band):.0%} band"
+    if held["windows"] < FEW_WINDOWS:
+        yield f"  few windows: below {FEW_WINDOWS:,}, chance alone moves such a skill by percents; fit on more history"
+    for advice in held["fit"].get("advice", []):
+        yield f"  {advice['code'].replace('_', ' ')}: {advice['text']}"

@@ -73,6 +73,7 @@ def score_table(scores: Scores, serving: Serving) -> pa.Table:
             "settled_ns": s.settled_ns, "model": _names(s.model, [c.name for c in serving.cards]), "anchor": s.anchor,
             "scale": s.scale, "horizons": _lists(np.broadcast_to(horizons, (len(s), len(horizons)))),
             "actual": _lists(s.actual), "point": _lists(s.point), "pinball": _lists(s.pinball),
+            "loss": _lists(s.loss), "loss_naive": _lists(s.loss_naive),
             "covered": _lists(s.covered.astype(bool)), "in_sample": s.in_sample.astype(bool),
         }
     )  # fmt: skip

@@ -6,7 +6,7 @@ answer. It trains nothing, and says nothing of how good the model is.
 
 import hashlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,15 @@ from tickcast.core.features import FeatureSet
 from tickcast.errors import BadModel, BadSettings
 from tickcast.inference.onnx import OnnxRunner
 from tickcast.model_files import packed_objects, refuse_foreign
-from tickcast.model_folder import CARD, FRAMEWORK, GRAPH, MAX_ARTEFACT_BYTES, copy_plain_file
+from tickcast.model_folder import (
+    CARD,
+    FRAMEWORK,
+    GRAPH,
+    MAX_ARTEFACT_BYTES,
+    copy_plain_file,
+    copy_plain_files,
+    verify_strictly,
+)
 from tickcast.plugin import find
 from tickcast.records import ModelCard, digest
 from tickcast.registry.artefacts import Artefacts, artefact_folder
@@ -29,10 +37,12 @@ from tickcast.registry.models import Models
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
-from tickcast_desk.fit import make_order
+from tickcast_desk.fit import known_kind, make_order
 from tickcast_trainer.dataset import need_bars
-from tickcast_trainer.export import PARTS, check_parity, export, probe_inputs, write_probe
+from tickcast_trainer.export import export
 from tickcast_trainer.export_step import export_step
+from tickcast_trainer.fit import cost_us
+from tickcast_trainer.parity import PARTS, check_parity, probe_inputs, write_probe
 
 WEIGHTS = "weights.safetensors"
 FOREIGN = "onnx"  # kind of a graph that nothing here can build
@@ -43,35 +53,57 @@ FIX = "see docs/registry.md, Import"
 
 
 async def import_model(
-    settings: Settings, path: Path, *, kind: str, name: str, params: dict[str, Any], clock: Clock
-) -> ModelCard:
+    settings: Settings, path: Path, *, kind: str, name: str, params: dict[str, Any], clock: Clock,
+    tags: Sequence[str] = (),
+) -> ModelCard:  # fmt: skip
     """Register what `path` holds; nothing is left behind where it is refused."""
     async with _models(settings, clock) as models:  # first of all: while a daemon has the store nothing is begun
-        if path.is_dir():
-            return await models.register(path, origin="import")
         folder = settings.runtime.folder / f"import-{fresh_id()}"
         folder.mkdir(parents=True)
         try:
-            card = make_card(settings, kind=kind or FOREIGN, name=name or path.stem, params=params)
-            make_folder(path, folder, msgspec.structs.replace(card, created_ns=clock.now_ns()))
+            if path.is_dir():
+                if kind or params:
+                    raise BadSettings(
+                        f"{path} is a model folder: its card has kind and parameters", remedy="give neither"
+                    )
+                take_folder(path, folder, name=name, tags=tags, clock=clock)
+            else:
+                kind = known_kind(kind) if kind else FOREIGN
+                card = make_card(settings, kind=kind, name=name or path.stem, params=params, tags=tags)
+                make_folder(path, folder, msgspec.structs.replace(card, created_ns=clock.now_ns()), clock=clock)
             return await models.register(folder, origin="import")
         finally:
             shutil.rmtree(folder)
 
 
-def make_card(settings: Settings, *, kind: str, name: str, params: dict[str, Any]) -> ModelCard:
+def take_folder(path: Path, folder: Path, *, name: str, tags: Sequence[str], clock: Clock) -> None:
+    """A copy of a model folder. With another name, other tags or a cost that nobody had measured it is another model:
+    its card, and so its digest, differs.
+    """
+    copy_plain_files(path, folder)
+    card = verify_strictly(folder)
+    changed = msgspec.structs.replace(card, name=name or card.name, tags=[*tags] or card.tags)
+    if not card.cost_us:
+        changed = msgspec.structs.replace(changed, cost_us=cost_us(OnnxRunner(folder, card), clock))
+    if changed != card:
+        _write_card(folder, changed)
+
+
+def make_card(
+    settings: Settings, *, kind: str, name: str, params: dict[str, Any], tags: Sequence[str] = ()
+) -> ModelCard:
     """What a model must be to serve this deployment, as `tickcast fit` would write it."""
-    order = make_order(settings, kind=kind, name=name, split="default", params=params)
+    order = make_order(settings, kind=kind, name=name, split="default", params=params, tags=tags)
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     return ModelCard(
         name=name, kind=kind, version="", digest="", framework=FRAMEWORK, bars=order.bars, transform=order.transform,
         lookback=order.lookback, horizon=order.horizon, levels=order.levels, features=features.specs,
         future=order.future, need_bars=need_bars(order, features.lookback), model_params=order.model_params,
-        code_version=__version__,
+        code_version=__version__, tags=order.tags,
     )  # fmt: skip
 
 
-def make_folder(path: Path, folder: Path, card: ModelCard) -> None:
+def make_folder(path: Path, folder: Path, card: ModelCard, *, clock: Clock) -> None:
     """Fill `folder` with a model folder, made from one file."""
     if path.suffix not in (".onnx", ".safetensors"):
         raise BadModel(
@@ -82,7 +114,11 @@ def make_folder(path: Path, folder: Path, card: ModelCard) -> None:
     refuse_foreign(copied)
     card = _take_graph(folder, card) if copied.name == GRAPH else _take_weights(folder, card)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-    card = msgspec.structs.replace(card, artefacts=artefacts, version=artefacts[GRAPH][:12])
+    cost = cost_us(OnnxRunner(folder, card), clock)
+    _write_card(folder, msgspec.structs.replace(card, artefacts=artefacts, version=artefacts[GRAPH][:12], cost_us=cost))
+
+
+def _write_card(folder: Path, card: ModelCard) -> None:
     card = msgspec.structs.replace(card, digest=digest(card))
     (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 

@@ -1,25 +1,30 @@
 """`tickcast install-units`: systemd's unit files with the paths of this machine. It starts and enables nothing."""
 
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tickcast.control.keys import SETTING, secret_files
 from tickcast.errors import BadSettings
 from tickcast.settings import Settings
+from tickcast_desk.out_folder import claim_file
 
 UNITS = Path("/etc/systemd/system")
 NAMES = ("tickcast.service", "tickcast@.service")
-SECRETS = ("password_file", "key_file", "keys_file", "secret_file")
+MADE_BY = "tickcast install-units"  # stands in every unit of ours
+SECRETS = ("password_file", "key_file", "secret_file")
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome= takes away
 
 
 def install_units(settings: Settings, configs: Sequence[Path], *, to: Path = UNITS) -> list[Path]:
     """Write the units and say what comes next. Each secret of the settings becomes a credential of the unit."""
     configs = [config.resolve() for config in configs]
+    for name in NAMES:
+        claim_file(to / name, is_ours=lambda path: MADE_BY in path.read_text(encoding="utf-8", errors="replace"))
     try:
-        to.mkdir(parents=True, exist_ok=True)
         for name in NAMES:
             (to / name).write_text(_filled((folder() / name).read_text(encoding="utf-8"), settings, configs))
     except OSError as error:
@@ -51,16 +56,37 @@ def _filled(unit: str, settings: Settings, configs: list[Path]) -> str:
         name = setting.replace(".", "-")
         loads.append(f"LoadCredential={name}:{_escaped(file.resolve())}")
         words += ["--set", f"{setting}=%d/{name}"]
+    keys = settings.control.keys_file
+    if keys is not None:
+        words += ["--set", _word(f"{SETTING}={keys.resolve()}")]
+        if names := _secrets_of_keys(keys):
+            loads += [f"LoadCredential={name}:{_escaped((keys.parent / name).resolve())}" for name in names]
+            words += ["--set", "control.secrets_folder=%d"]
     lines: list[str] = []
     for line in unit.splitlines():
         if line.startswith("ExecStart="):
             slot = ["--set", "kafka.slot=%i"] if "%i" in line else []
             lines += ["ExecStart=" + " ".join([*words, *slot]), *loads]
         elif line == "ProtectHome=yes":
-            lines += _home(configs)
+            lines += _home([*configs, *([keys.resolve()] if keys else [])])
         else:
             lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _secrets_of_keys(keys: Path) -> list[str]:
+    """A credential is copied at the start: what says whose keys are good is none, so that a reload reads it anew."""
+    if not keys.stat().st_mode & stat.S_IROTH:
+        raise BadSettings(
+            f"the user of the units cannot read {SETTING} {keys}", remedy=f"it holds no secret: chmod o+r {keys}"
+        )
+    names = list(dict.fromkeys(secret_files(keys)))
+    for name in names:
+        if "/" in name or ":" in name:
+            raise BadSettings(
+                f"{SETTING} {keys}: '{name}' is no credential's name", remedy="put it beside the keys file"
+            )
+    return names
 
 
 def _home(configs: list[Path]) -> list[str]:

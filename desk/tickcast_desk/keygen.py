@@ -20,11 +20,14 @@ def keygen(id: str, *, role: Role, algorithm: Algorithm, out: Path) -> str:
         raise BadSettings(f"'{id}' names no key", remedy="up to 64 letters, digits, - and _") from None
     is_pair = algorithm == "ed25519"
     secret = Ed25519PrivateKey.generate().private_bytes_raw() if is_pair else secrets.token_bytes(KEY_BYTES)
-    signer = Signer(algorithm, secret)
+    signer, ours = Signer(algorithm, secret), False
     try:
         with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            ours = True
             file.write(signer.line())
     except OSError as error:
+        if ours:
+            out.unlink(missing_ok=True)  # half a secret
         raise BadSettings(
             f"{out} cannot be written: {error.strerror}", remedy="name a file that is not there"
         ) from None

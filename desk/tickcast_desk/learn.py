@@ -14,6 +14,7 @@ import tickcast
 from tickcast.errors import EXIT_OK, BadData, BadSettings
 from tickcast.settings import Origins, Settings
 from tickcast_desk.command_line import Add, comma_list
+from tickcast_desk.out_folder import claim_file
 
 if TYPE_CHECKING:
     from tickcast_trainer.history import History
@@ -34,21 +35,30 @@ def add_learn(add: Add, time_ns: Callable[[str], int]) -> None:
     learn.add_argument("--k", type=int, default=3, help="components, clusters, states or groups")
     learn.add_argument("--window", type=int, default=48, help="moves in a window")
     learn.add_argument("--sample", type=int, default=0, help="most windows to learn from; default: by kind")
-    learn.add_argument("--eps", type=float, default=0.0, help="dbscan: how near is near")
-    learn.add_argument("--least", type=int, default=0, help="dbscan: neighbours, itself among them, of a core")
-    learn.add_argument("--method", help="regime: hmm or mixture; groups: hierarchical or dbscan")
+    learn.add_argument(
+        "--eps", type=float, default=0.0, help="dbscan: how near is near; default: from the data, of groups 0.5"
+    )
+    learn.add_argument(
+        "--least",
+        type=int,
+        default=0,
+        help="dbscan: neighbours, itself among them, of a core; default: 10, of groups 2",
+    )
+    learn.add_argument("--method", help="regime: hmm (default) or mixture; groups: hierarchical (default) or dbscan")
     learn.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
-    learn.add_argument("--seed", type=int, default=0)
+    learn.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     learn.add_argument("--out", type=Path, metavar="FILE", help="write the lines there, besides printing them")
 
 
 def _learn(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    method = _method(args)
+    if args.out is not None:
+        claim_file(args.out, is_ours=_is_ours)
     import pyarrow.compute as pc
 
     from tickcast_desk.bar_history import history_of, read_closed
     from tickcast_trainer.unsupervised import training_end
 
-    method = _method(args)
     table = read_closed(settings, args.data, symbols=args.symbols).table
     on_gap = settings.bars.on_gap
     until_ns = args.until or training_end(history_of(table, on_gap=on_gap))
@@ -61,9 +71,14 @@ def _learn(args: argparse.Namespace, settings: Settings, origins: Origins) -> in
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
+        print(f"these lines are in {args.out}", file=sys.stderr)
     return EXIT_OK
+
+
+def _is_ours(path: Path) -> bool:
+    """What an earlier run wrote, by its first line."""
+    return path.read_bytes()[:64].startswith(b"# tickcast ")
 
 
 def _method(args: argparse.Namespace) -> str:

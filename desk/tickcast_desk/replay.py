@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from tickcast.app.beside import beside
 from tickcast.app.engine_thread import EngineThread
+from tickcast.app.history import refusal, refuse_spacing
 from tickcast.app.pump import Pump
 from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving, build
@@ -22,17 +23,25 @@ from tickcast.columns import F64, U64, RawBatch
 from tickcast.core.events import Event, Outcome
 from tickcast.edges.tape import Tape
 from tickcast.edges.tape_columns import Cut
-from tickcast.errors import Reason
+from tickcast.errors import BadData, Reason
 from tickcast.records import Command
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
+from tickcast_desk.command_line import terminal
 from tickcast_desk.frames import TableFile, bar_table, forecast_table, score_table
+from tickcast_desk.out_folder import claim
 from tickcast_desk.view import Progress
 
 if TYPE_CHECKING:
     import polars as pl
 
 FILES = ("forecasts", "scores", "bars")
+STORE, STORE_LOG = "replay.duckdb", "replay.duckdb.wal"
+FILES_OF_REPLAY = (
+    *(f"{name}.parquet" for name in FILES), *(f"{name}.parquet.partial" for name in FILES), STORE, STORE_LOG,
+    "replay.duckdb.lock", "report.json", "report.html",
+)  # fmt: skip
+TOLD_BY = (STORE, "bars.parquet")
 NS_PER_S = 10**9
 
 
@@ -54,6 +63,8 @@ class History(Protocol):
 
     settings: Settings  # those given, with the codec that its batches are decoded by
     rows: int | None  # in all, where that is known before they are read
+    first_time: str  # as the history writes it, where that is known
+    mixed: str  # what may be two venues under one name
 
     def turns(self) -> AsyncIterator[tuple[list[Any], int]]:
         """What comes next, and how many rows that was."""
@@ -81,7 +92,9 @@ class TapeHistory:
         self._tape = Tape(
             order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols
         )
-        self.settings, self.rows = self._tape.settings, self._tape.rows
+        refuse_spacing(self._tape, order.data)
+        self.settings, self.rows, self.first_time = self._tape.settings, self._tape.rows, self._tape.first_time
+        self.mixed = self._tape.mixed
 
     async def turns(self) -> AsyncIterator[tuple[list[RawBatch], int]]:
         for batch in self._tape:
@@ -219,7 +232,12 @@ async def replay(settings: Settings, order: Order, *, walk: Walk | None = None) 
             await pump.close_unit(last=True)
             await units.idle()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S
-    return summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order)
+    found = summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order)
+    found["mixed"] = history.mixed
+    refused = refusal(settings, serving.engine.folder.counts(), history.first_time)
+    if refused is None:
+        return {**found, "refused": "", "nearly_all_refused": False}
+    return {**found, "refused": refused.why, "nearly_all_refused": refused.nearly_all}
 
 
 def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: Order) -> dict[str, Any]:
@@ -235,7 +253,7 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
         "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
         "held": held, "crossed": folder.crossed,
         "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
-        "symbols": len(serving.symbols), "bars": pump.meter.bars, "unasked": pump.meter.unasked,
+        "symbols": len(serving.symbols) - serving.symbols.spare, "bars": pump.meter.bars, "unasked": pump.meter.unasked,
         "pending": serving.engine.scorekeeper.pending(), "to_ns": serving.engine.newest_ns(),
         "wall_s": round(seconds, 3),
         "ticks_per_s": round(consumed / seconds) if seconds else 0, "turn_ms": pump.turn_time.summary_ms(),
@@ -243,23 +261,29 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
     }  # fmt: skip
 
 
-async def replay_and_report(settings: Settings, order: Order) -> dict[str, Any]:
-    """The command: replay into `order.out`, then write and print the report."""
-    from rich.console import Console
-
+async def replay_and_report(
+    settings: Settings, order: Order, *, warn: Callable[[str], object] = lambda why: None
+) -> dict[str, Any]:
+    """The command: replay into `order.out`, then write and print the report. `warn` is told where most was refused."""
     from tickcast_desk.report import print_summary, write_report
 
+    claim(order.out, writes=FILES_OF_REPLAY, told_by=TOLD_BY)
     found = await replay(in_folder(settings, order.out), order)
     frames = {name: _frame(order.out / f"{name}.parquet") for name in FILES}
     report = write_report(order.out, summary=found, **frames)
-    print_summary(Console(), report)
+    print_summary(terminal(), report)
+    print(f"the report is in {order.out / 'report.html'}")
+    if report["nearly_all_refused"]:
+        raise BadData(f"{order.data}: {report['refused']}")
+    if report["refused"]:
+        warn(f"{order.data}: {report['refused']}")
     return report
 
 
 def in_folder(settings: Settings, out: Path) -> Settings:
     """Settings whose store is a fresh file beside the report: what an earlier replay left there is removed."""
-    path = out / "replay.duckdb"
-    for leftover in (path, path.with_name(path.name + ".wal")):
+    path = out / STORE
+    for leftover in (path, out / STORE_LOG):
         leftover.unlink(missing_ok=True)
     return settings.model_copy(update={"store": settings.store.model_copy(update={"path": path})})
 

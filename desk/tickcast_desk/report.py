@@ -1,7 +1,6 @@
 """What a run leaves behind for people: report.json, report.html and a table on the terminal. It changes nothing."""
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -9,13 +8,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tickcast_desk import report_certainty as certainty
 from tickcast_desk import report_figures as figures
 from tickcast_desk import report_page, report_plots
+from tickcast_desk.page import Column, form, verdict
 from tickcast_desk.report_figures import Figures
 from tickcast_desk.svg import legend
 
 Frame = pl.DataFrame | pl.LazyFrame
-ON_TERMINAL = ("horizon", "n", "mae", "mae_naive", "skill", "coverage", "directional")  # fits 80 columns
+# They fit 80 columns.
+ON_TERMINAL = ("horizon", "n", "skill", "skill_low", "skill_high", "mae_pct", "coverage", "directional")
 
 
 def write_report(
@@ -49,13 +51,21 @@ def _computed(labels: figures.Labels, scores: pl.DataFrame, levels: list[float])
         "void": labels.void,
         "levels": levels,
         "nominal_coverage": round(levels[-1] - levels[0], 9) if levels else None,
-        "headline": figures.overall(labels.settled),
-        "by_horizon": figures.by(labels.settled, "horizon"),
-        "by_model": figures.by(labels.settled, "model"),
-        "by_symbol": figures.by(labels.settled, "symbol"),
+        **skills(labels.settled),
         "over_time": figures.over_time(labels.settled),
         "in_sample": figures.spans(labels.in_sample),
     }
+
+
+def skills(settled: pl.DataFrame) -> Figures:
+    """The figures of the labels, all together and by what, each skill with its interval."""
+    if not settled.height:
+        return {"headline": {}, "by_horizon": [], "by_model": [], "by_symbol": []}
+    by = {key: figures.by(settled, key) for key in ("horizon", "model", "symbol")}
+    found = certainty.with_intervals({certainty.ALL: [figures.overall(settled)], **by}, settled)
+    (headline,) = found.pop(certainty.ALL)
+    sure = {"moments": certainty.moments_of(settled), "confidence": certainty.CONFIDENCE}
+    return {"headline": {**headline, **sure}, **{f"by_{key}": rows for key, rows in found.items()}}
 
 
 def _plots(report: Figures, labels: figures.Labels, forecasts: pl.LazyFrame, bars: pl.LazyFrame | None) -> Figures:
@@ -90,10 +100,14 @@ def print_summary(console: Console, summary: Figures) -> None:
     lines = [" · ".join(f"{name} {summary[name]:,}" for name in report_page.OUTCOMES)]
     if summary["reasons"]:
         lines.append("reasons: " + ", ".join(f"{name} {count:,}" for name, count in sorted(summary["reasons"].items())))
+    if summary["mixed"]:
+        lines.append(summary["mixed"])
     if not summary["headline"]:
         lines.append(f"{summary['forecasts']:,} forecasts, none scored outside a training span")
     if summary["in_sample"]["labels"]:
         lines.append(f"{summary['in_sample']['labels']:,} scores lie in the training span and are left out")
+    if summary["headline"]:
+        console.print(report_page.verdict_of(summary), highlight=False, soft_wrap=True)
     console.print("\n".join(lines), highlight=False)
     if summary["headline"]:
         console.print(_horizons(summary))
@@ -102,17 +116,19 @@ def print_summary(console: Console, summary: Figures) -> None:
 def _horizons(summary: Figures) -> Table:
     nominal = summary["nominal_coverage"]
     title = f"{summary['forecasts']:,} forecasts, nominal coverage {nominal:.0%}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    columns = [column for column in report_page.HORIZON_COLUMNS if column.key in ON_TERMINAL]
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    shown = report_page.columns_of(report_page.HORIZON_COLUMNS, summary)
+    columns = [column for column in shown if column.key in ON_TERMINAL]
     for column in columns:
         table.add_column(column.heading, justify="right")
     for row in summary["by_horizon"]:
-        table.add_row(*(_written(row[column.key], column) for column in columns))
+        table.add_row(*(_written(column, row) for column in columns))
     return table
 
 
-def _written(value: Any, column: report_page.Column) -> str:
-    text = report_page.form(value, column.form)
-    if column.signed and isinstance(value, float):
-        return f"[{'green' if value > 0 else 'red'}]{text}[/]"
-    return text
+def _written(column: Column, row: Figures) -> str:
+    text = form(row[column.key], column.form)
+    colour = {"good": "green", "bad": "red"}.get(verdict(column, row))
+    return f"[{colour}]{text}[/]" if colour else text

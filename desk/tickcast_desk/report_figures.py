@@ -1,7 +1,6 @@
 """Scores and forecasts -> the figures of a report. Pure; spans that the model was trained on never enter a headline.
 
-`mae`, `skill`, `directional` and `crps` are what the record Accuracy means by them. `skill_by_scale` is the skill with
-every error in one-bar moves of its own window, so that dear symbols do not outweigh cheap ones.
+They are named as in the record Accuracy and mean the same (tickcast.figures).
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +9,14 @@ import numpy as np
 import polars as pl
 
 from tickcast.columns import F64
+from tickcast.figures import SCALE_FLOOR, skill
 
 RELIABILITY_ROWS = 5_000  # scored forecasts whose quantiles are compared with the truth, spread evenly over time
 TIME_BUCKETS = 60
-LEAST_SCALE = 2e-8  # below it a window has never moved, and its unit means nothing
 OF_A_SCORE = ("symbol", "as_of_ns", "model", "anchor", "scale", "in_sample")
-PER_HORIZON = ("horizons", "actual", "point", "pinball", "covered")
+PER_HORIZON = ("horizons", "actual", "point", "loss", "loss_naive", "covered")
+
+IN_PRICES = ("mae", "mae_naive", "rmse")
 
 Figures = dict[str, Any]
 
@@ -31,64 +32,74 @@ class Labels(NamedTuple):
 def labels(scores: pl.DataFrame, *, log_return: bool) -> Labels:
     if not scores.height:
         return Labels(pl.DataFrame(), pl.DataFrame(), 0)
-    unit = pl.col("scale") * (pl.col("anchor").abs() if log_return else 1.0)
     rows = scores.select(*OF_A_SCORE, *PER_HORIZON).explode(PER_HORIZON).rename({"horizons": "horizon"})
     rows = rows.with_columns(
         in_sample=pl.col("in_sample").cast(pl.Boolean),
         error=(pl.col("actual") - pl.col("point")).abs(),
         naive=(pl.col("actual") - pl.col("anchor")).abs(),
-        unit=pl.when(pl.col("scale") > LEAST_SCALE).then(unit),
+        **{name: _in_moves(column, log_return) for name, column in (("missed", "point"), ("missed_naive", "anchor"))},
+        scaled=pl.col("scale") > SCALE_FLOOR,
     )
     void = rows["actual"].is_nan() | rows["actual"].is_null()
     rows, gone = rows.filter(~void), rows.filter(void & ~rows["in_sample"])
     return Labels(rows.filter(~pl.col("in_sample")), rows.filter("in_sample"), gone.height)
 
 
+def _in_moves(column: str, log_return: bool) -> pl.Expr:
+    """How far the truth lay from the column, in one-bar moves."""
+    actual, other = pl.col("actual"), pl.col(column)
+    return ((actual / other).log() if log_return else actual - other).abs() / pl.col("scale")
+
+
 def by(rows: pl.DataFrame, key: str) -> list[Figures]:
     """One row of figures for each value of `key`."""
-    return rows.group_by(key).agg(_figures()).sort(key).to_dicts() if rows.height else []
+    return _with_skill(rows.group_by(key).agg(_figures()).sort(key)).to_dicts() if rows.height else []
 
 
 def overall(rows: pl.DataFrame) -> Figures:
-    return rows.select(_figures()).to_dicts()[0] if rows.height else {}
+    """All together: without figures in prices where there are several symbols, whose dearest would decide them."""
+    if not rows.height:
+        return {}
+    found = _with_skill(rows.select(_figures())).to_dicts()[0]
+    return found if rows["symbol"].n_unique() == 1 else found | dict.fromkeys(IN_PRICES)
+
+
+def _with_skill(found: pl.DataFrame) -> pl.DataFrame:
+    pairs = {"skill": ("pinball", "pinball_naive"), "skill_mae": ("missed", "missed_naive")}
+    columns = {name: skill(*(found[each].cast(pl.Float64).to_numpy() for each in pair)) for name, pair in pairs.items()}
+    return found.with_columns(pl.Series(name, column).fill_nan(None) for name, column in columns.items()).drop(
+        "missed", "missed_naive"
+    )
 
 
 def _figures() -> list[pl.Expr]:
     move, forecast = pl.col("actual") - pl.col("anchor"), pl.col("point") - pl.col("anchor")
-    moved = move != 0
-    in_units = pl.col("unit").is_not_null()
-    scaled_error = (pl.col("error") / pl.col("unit")).filter(in_units).sum()
-    scaled_naive = (pl.col("naive") / pl.col("unit")).filter(in_units).sum()
-    rises = (move > 0).filter(moved).mean()
+    said = (move != 0) & (forecast != 0)
+    rises = (move > 0).filter(said).mean()
+    losses = {"pinball": "loss", "pinball_naive": "loss_naive", "missed": "missed", "missed_naive": "missed_naive"}
     return [
         pl.len().alias("n"),
         pl.col("error").mean().alias("mae"),
         pl.col("naive").mean().alias("mae_naive"),
-        (1 - _ratio(pl.col("error").sum(), pl.col("naive").sum())).alias("skill"),
-        (1 - _ratio(scaled_error, scaled_naive)).alias("skill_by_scale"),
+        *(pl.col(column).filter("scaled").mean().alias(name) for name, column in losses.items()),
+        (2 * pl.col("loss").filter("scaled").mean()).alias("crps"),
         (100 * (pl.col("error") / pl.col("anchor").abs()).mean()).alias("mae_pct"),
         pl.col("error").pow(2).mean().sqrt().alias("rmse"),
-        pl.col("pinball").mean().alias("pinball"),
-        (2 * pl.col("pinball").mean()).alias("crps"),
         pl.col("covered").cast(pl.Float64).mean().alias("coverage"),
-        (forecast * move > 0).filter(moved).mean().alias("directional"),
+        (forecast * move > 0).filter(said).mean().alias("directional"),
         pl.max_horizontal(rises, 1 - rises).alias("directional_base"),
     ]
 
 
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole)
-
-
 def over_time(rows: pl.DataFrame) -> list[Figures]:
-    """Error relative to naive, in even stretches of event time."""
+    """Pinball loss relative to last value's, in even stretches of event time."""
     if not rows.height:
         return []
     low, high = (int(at) for at in rows.select(pl.col("as_of_ns").min(), last=pl.col("as_of_ns").max()).row(0))
     width = (high - low) // TIME_BUCKETS + 1
     bucket = ((pl.col("as_of_ns") - low) // width * width + low + width // 2).alias("as_of_ns")
-    share = rows.group_by(bucket).agg(_figures()).sort("as_of_ns")
-    return share.select("as_of_ns", "n", ratio=1 - pl.col("skill_by_scale")).to_dicts()
+    share = _with_skill(rows.group_by(bucket).agg(_figures()).sort("as_of_ns"))
+    return share.select("as_of_ns", "n", ratio=1 - pl.col("skill")).to_dicts()
 
 
 def reliability(scores: pl.DataFrame, forecasts: pl.LazyFrame) -> list[Figures]:

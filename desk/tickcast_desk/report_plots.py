@@ -13,19 +13,24 @@ FAN_SYMBOLS = 4
 FAN_COLUMNS = ("as_of_ns", "tie", "anchor", "levels", "target_ns", "quantiles")
 MOST_ROWS = 20_000  # newest forecasts of a symbol among which its last stretch lies
 DAY_NS = 86_400 * 10**9
+WIDE = 1300  # of a plot over the whole page
 LEAST_FANS, MOST_FANS = 4, 10  # lengths of the horizon that the stretch of a fan plot shows
 
 
 def error_by_horizon(rows: list[Figures]) -> str:
-    """Mean absolute error of the forecasts and of repeating the last value, side by side."""
-    mae, naive = (np.array([row[name] for row in rows], np.float64) for name in ("mae", "mae_naive"))
+    """Pinball loss of the forecasts and of the last value, side by side."""
+    own, naive = (np.array([row[name] for row in rows], np.float64) for name in ("pinball", "pinball_naive"))
     x = svg.named_axis([str(row["horizon"]) for row in rows], "bars ahead")
-    y = svg.number_axis(np.concatenate([mae, naive]), "mean absolute error", include=[0.0])
-    plot = svg.Plot(x, y, title="Error by horizon against the last value")
+    y = svg.number_axis(np.concatenate([own, naive]), "pinball loss, one-bar moves", include=[0.0])
     places = np.arange(len(rows), dtype=np.float64)
-    plot.columns(places, naive, "naive", width=0.36, shift=-0.19)
-    plot.columns(places, mae, "model", width=0.36, shift=0.19)
-    return svg.legend([("naive", "last value"), ("model", "forecast")]) + plot.svg()
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(x, y, title="Error by horizon against the last value", width=width)
+        plot.columns(places, naive, "naive", width=0.36, shift=-0.19)
+        plot.columns(places, own, "model", width=0.36, shift=0.19)
+        return plot
+
+    return svg.legend([("naive", "last value"), ("model", "forecast")]) + svg.fitted(draw)
 
 
 def reliability(rows: list[Figures]) -> str:
@@ -34,30 +39,48 @@ def reliability(rows: list[Figures]) -> str:
     ends = np.array([0.0, 1.0])
     x = svg.number_axis(ends, "level of the quantile", include=[0.0, 1.0])
     y = svg.number_axis(ends, "share of actuals at or below", include=[0.0, 1.0])
-    plot = svg.Plot(x, y, title="Coverage by level")
-    plot.line(ends, ends, "ideal")
-    plot.line(level, share, "model")
-    plot.dots(level, share, "model")
-    return svg.legend([("ideal", "nominal"), ("model", "observed")]) + plot.svg()
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(x, y, title="Coverage by level", width=width)
+        plot.line(ends, ends, "ideal")
+        plot.line(level, share, "model")
+        plot.dots(level, share, "model")
+        return plot
+
+    return svg.legend([("ideal", "nominal"), ("model", "observed")]) + svg.fitted(draw)
 
 
 def ratio_over_time(rows: list[Figures], trained: Figures) -> str:
-    """Error relative to the last value along the tape; below 1 the forecasts are better."""
-    x, y = (np.array([row[name] for row in rows], np.float64) for name in ("as_of_ns", "ratio"))
+    """Pinball loss relative to the last value's along the tape; below 1 the forecasts are better. Where nothing was
+    scored, the trained span for one, the line breaks."""
+    x, y = _broken(*(np.array([row[name] for row in rows], np.float64) for name in ("as_of_ns", "ratio")))
     low, high = x.min(), max(x.max(), x.min() + 1e9)
     if trained["labels"]:
         low = min(low, trained["from_ns"])
-    plot = svg.Plot(
-        svg.time_axis(low, high), svg.number_axis(y, "error / last value's error", include=[1.0], margin=0.1),
-        title="Error relative to the last value over time", width=1300,
-    )  # fmt: skip
+
+    def draw(width: int) -> svg.Plot:
+        plot = svg.Plot(
+            svg.time_axis(low, high, most=svg.ticks_for(width)),
+            svg.number_axis(y, "loss / last value's loss", include=[1.0], margin=0.1),
+            title="Error relative to the last value over time", width=width,
+        )  # fmt: skip
+        if trained["labels"]:
+            plot.span(trained["from_ns"], trained["to_ns"], "trained")
+        plot.line(np.array([low, high]), np.ones(2), "ideal")
+        plot.line(x, y, "model")
+        return plot
+
     keys = [("model", "forecast"), ("ideal", "last value")]
     if trained["labels"]:
-        plot.span(trained["from_ns"], trained["to_ns"], "trained")
         keys.append(("trained", "trained on: not in the headline"))
-    plot.line(np.array([low, high]), np.ones(2), "ideal")
-    plot.line(x, y, "model")
-    return svg.legend(keys) + plot.svg()
+    return svg.legend(keys) + svg.fitted(draw, WIDE)
+
+
+def _broken(x: F64, y: F64) -> tuple[F64, F64]:
+    """With a gap in between where a stretch of time has no value: points stand one stretch apart elsewhere."""
+    steps = np.diff(x)
+    gaps = np.flatnonzero(steps > 1.5 * steps.min()) + 1 if len(steps) else np.array([], np.int64)
+    return np.insert(x, gaps, x[gaps] - 1.0), np.insert(y, gaps, np.nan)
 
 
 def fans(forecasts: pl.LazyFrame, bars: pl.LazyFrame | None, symbols: list[str]) -> list[tuple[str, str]]:
@@ -88,12 +111,19 @@ def _fan(rows: pl.DataFrame, closes: pl.DataFrame | None, symbol: str) -> str:
     targets = _targets(chosen, starts, horizon, timed=timed)
     bands = stacked(chosen["quantiles"], len(levels))
     everything = np.concatenate([seen, bands.ravel()])
-    across = svg.time_axis(x[0], targets.max()) if timed else svg.number_axis(np.append(x, targets), "bar", margin=0.0)
-    plot = svg.Plot(across, svg.number_axis(everything, "price"), title=f"Forecasts of {symbol}", height=300)
-    for start, target, band, anchor in zip(starts, targets, bands, chosen["anchor"], strict=True):
-        _draw_fan(plot, np.append(start, target), np.vstack([np.full(len(levels), anchor), band]), levels)
-    plot.line(x, seen, "actual")
-    return plot.svg()
+
+    def draw(width: int) -> svg.Plot:
+        bar, most = svg.number_axis(np.append(x, targets), "bar", margin=0.0), svg.ticks_for(width)
+        across = svg.time_axis(x[0], targets.max(), most=most) if timed else bar
+        plot = svg.Plot(
+            across, svg.number_axis(everything, "price"), title=f"Forecasts of {symbol}", width=width, height=300
+        )
+        for start, target, band, anchor in zip(starts, targets, bands, chosen["anchor"], strict=True):
+            _draw_fan(plot, np.append(start, target), np.vstack([np.full(len(levels), anchor), band]), levels)
+        plot.line(x, seen, "actual")
+        return plot
+
+    return svg.fitted(draw)
 
 
 def _stretch(rows: pl.DataFrame, horizon: int) -> int:

@@ -19,6 +19,7 @@ from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.delivery import Delivery
 from tickcast.edges.kafka.reader import Reader
+from tickcast.edges.kafka.topics import Topic, partitions_of
 from tickcast.errors import BadPositions, BadSettings, BadStore, BrokerAway
 from tickcast.registry import snapshot
 from tickcast.registry.handover import Handover
@@ -38,12 +39,14 @@ async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clo
     kafka = settings.kafka
     if kafka.assignment != "static":
         raise BadSettings("kafka.assignment is 'group', and a group shares out by itself", remedy="start more daemons")
+    _refuse_shared({slot: settings_of(slot) for slot in range(slots)})
     await client.reach(kafka, max_wait_s=0, waiting=lambda problem, pause_s: None)
-    ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
+    ticks = await partitions_of(kafka, [Topic(name, "topics.ticks") for name in settings.topics.ticks])
     for slot in range(slots):
         recovery.own_partitions(settings_of(slot).kafka, ticks)
     old = max(int(found.note.get("slots", 1)) for found in (await _committed(settings, ticks)).values())
     each = {slot: settings_of(slot) for slot in range(max(old, slots))}
+    _refuse_shared(each)
     _refuse_missing(each, old)
     try:
         with Handover.open(each, lambda source: source[1] % slots, at_ns=clock.now_ns()) as handover:
@@ -52,6 +55,13 @@ async def reshard(settings_of: Callable[[int], Settings], slots: int, clock: Clo
         raise BadStore(
             f"a slot's folder cannot be used: {error}", remedy="see store.path and snapshot.folder, then run it again"
         ) from None
+
+
+def _refuse_shared(each: Mapping[int, Settings]) -> None:
+    if len({one.store.path for one in each.values()}) < len(each):
+        raise BadSettings(
+            f"the slots share one store.path, {each[0].store.path}", remedy="write {slot} where its folder is named"
+        )
 
 
 async def _hand_over(handover: Handover, each: Mapping[int, Settings], ticks: Mapping[str, int]) -> Resharded:

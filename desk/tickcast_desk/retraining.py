@@ -4,7 +4,7 @@ A fit's budget is steps, never seconds, so that a walk over the same history end
 """
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +16,17 @@ import pyarrow.parquet as pq
 from msgspec import Meta
 
 from tickcast.app.wiring import Serving
+from tickcast.clock import fresh_id
 from tickcast.columns import I64
 from tickcast.core.events import Outcome
 from tickcast.errors import BadModel
 from tickcast.inference.load import open_model
-from tickcast.job_folder import Result
 from tickcast.plugin import Report
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast_desk.fit import make_order, train
 from tickcast_desk.frames import bar_table
+from tickcast_desk.out_folder import drop_models, install_model
 from tickcast_trainer.order import BARS, FitOrder, Positive, write_order
 
 NO_LIMIT_S = 1e9
@@ -62,6 +63,7 @@ class Walking:
     serving: Serving  # of the replay; there once it has begun
 
     def __init__(self, settings: Settings, plan: Retrain | None, folder: Path, report: Report) -> None:
+        drop_models(folder)
         self.fits: list[Fit] = []
         self.stopped = False
         self._settings, self._plan, self._folder, self._report = settings, plan, folder, report
@@ -71,6 +73,7 @@ class Walking:
         self._waiting: Command | None = None
         self._rows = 0
         self._of: int | None = None
+        self._next_beat_s = 0.0
 
     def begin(self, serving: Serving, rows: int | None) -> None:
         self.serving, self._of = serving, rows
@@ -106,32 +109,35 @@ class Walking:
 
     def _fit(self, plan: Retrain) -> None:
         """In a child process. One that fails, for want of bars perhaps, leaves the model that serves."""
-        folder = self._folder / f"fit-{len(self.fits) + 1}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         engine, bars = self.serving.engine, self._bars(plan.keep_bars)
-        at = engine.newest_ns()
-        pq.write_table(bars, folder / BARS)
-        write_order(folder, within_steps(self._order(plan), plan.steps))
+        at, model = engine.newest_ns(), self._folder / f"fit-{len(self.fits) + 1}"
         try:
-            runner = open_model(folder / self._trained(folder).model, tile=self._settings.inference.tile)
+            self._train(plan, bars, model)
+            runner = open_model(model, tile=self._settings.inference.tile)
         except BadModel as failed:
             self.fits.append(Fit(at, bars.num_rows, error=str(failed)))
             return
-        finally:
-            (folder / BARS).unlink()  # a copy of what the replay leaves anyway
         engine.install(runner)
         card = runner.card
         self._waiting = Command(id=card.digest[:32], command="use_model", args={"model": card.digest})
         self.fits.append(Fit(at, bars.num_rows, at + plan.takes_ms * MS, card.version, card.trained_to_ns))
 
-    def _trained(self, folder: Path) -> Result:
+    def _train(self, plan: Retrain, bars: pa.Table, model: Path) -> None:
         """Whoever waits for the walk hears of it while a fit takes long."""
-        with ThreadPoolExecutor(1) as pool:
-            fit = pool.submit(train, folder)
-            while wait([fit], timeout=BEAT_S).not_done:
-                self._tell()
-            return fit.result()
+        job = self._settings.runtime.folder / "jobs" / fresh_id()
+        job.mkdir(parents=True)
+        try:
+            pq.write_table(bars, job / BARS)
+            write_order(job, within_steps(self._order(plan), plan.steps))
+            result = train(job, meanwhile=self._beat)
+            install_model(job / result.model, model)
+        finally:
+            shutil.rmtree(job, ignore_errors=True)
+
+    def _beat(self) -> None:
+        if time.monotonic() > self._next_beat_s:
+            self._next_beat_s = time.monotonic() + BEAT_S
+            self._tell()
 
     def _order(self, plan: Retrain) -> FitOrder:
         name = f"{plan.params.get('name', plan.kind)}-{len(self.fits) + 1}"

@@ -29,7 +29,7 @@ Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FLAGS = [str(flag.name).lower() for flag in Quality]
-POISON = [reason.name.lower() for reason in Reason if LOUD[reason] and reason != Reason.OTHER_EVENT]
+POISON = [reason.name.lower() for reason in Reason if LOUD[reason]]
 TRANSFORMS = list(get_args(ForecastSettings.model_fields["transform"].annotation))
 
 Natural = Annotated[int, Meta(ge=0)]
@@ -102,14 +102,18 @@ class FeatureVector(Struct):
 
 
 class DeadLetterHeaders(Struct):
-    """The headers of a refused message, each a text; its key and its value are as they came."""
+    """The headers of a refused message, each a text; its key and its value are as they came, or the first of them."""
 
     topic: str
     partition: Digits
     offset: Digits
     reason: Annotated[str, Meta(extra_json_schema={"enum": POISON})]
-    stage: Annotated[Literal["codec", "quality"], Meta(description="what refused it")]
+    stage: Annotated[Literal["codec", "quality", "engine"], Meta(description="what refused it")]
     version: Annotated[str, Meta(description="of tickcast")]
+    original_bytes: Annotated[Digits, Meta(description="more than the value has where that is cut")]
+    refused: Annotated[Digits, Meta(description="how many of its ticks; of what is no tick, one")]
+    ticks: Annotated[str, Meta(description="which of its ticks, counted from 0, as JSON: the first 20")]
+    reasons: Annotated[str, Meta(description="how many for each reason, as JSON")]
 
 
 class Status(Struct):
@@ -141,9 +145,8 @@ PUBLISHED = {
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
-    "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 1),
+    "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
     "status": Published(Status, "on MQTT only, beside what is mirrored", 1),
-    "alerts": Published(records.Alarm, "what a person should know; nothing publishes it yet", _numbered(records.Alarm)),
     "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
     "replies": Published(records.Reply, "the answers to commands", _numbered(records.Reply)),
     "envelope": Published(Envelope, "what `control` takes", 1),

@@ -9,7 +9,7 @@ BAR_BYTES = 45  # in the closed file, compressed; with prices that never repeat 
 FORECAST_BYTES = 60  # without its quantiles
 SCORE_BYTES = 50  # without its steps
 QUANTILE_BYTES = 4  # FLOAT: noise does not compress
-STEP_BYTES = 12.5  # actual, point, pinball, covered
+STEP_BYTES = 20.5  # actual, point, pinball, loss, loss_naive, covered
 ASSUMED_BARS_PER_S = 1.0  # of one symbol, where bars follow the ticks
 
 

@@ -1,6 +1,6 @@
 """Plots as inline SVG: lines, bands, dots, columns on two axes. It knows no colour: the page's style sheet does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 LEFT, RIGHT, TOP, BOTTOM = 62, 26, 12, 40  # room around the plotting area, in units of the view box
-WIDE = 800  # a plot beyond this spans the page
+USUAL, SLIM = 640, 340  # half a page, and a phone
+HALF_LETTER = 3.4  # of a tick's text, in the same units
 MOST_POINTS = 800  # a line with more is decimated
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 TIME_STEPS_S = (1, 2, 5, 10, 15, 30, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE,
                 HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY,
-                365 * DAY, 1826 * DAY)  # fmt: skip
+                182 * DAY, 365 * DAY, 1826 * DAY)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def number_axis(values: Values, label: str, *, include: Sequence[float] = (), ma
     finite = np.concatenate([np.asarray(values, np.float64).ravel(), np.asarray(include, np.float64)])
     finite = finite[np.isfinite(finite)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    room = (high - low) * margin or max(abs(high) * margin, 1e-12)
     flat = low == high
+    room = (high - low) * margin or (max(abs(high) * margin, 1e-12) if high else 0.01)
     low, high = (
         low if low in include and not flat else low - room,
         high if high in include and not flat else high + room,
@@ -57,10 +58,34 @@ def number_axis(values: Values, label: str, *, include: Sequence[float] = (), ma
     return Axis(low, high, label, [(float(at), _number(float(at), step)) for at in places])
 
 
-def time_axis(low_ns: float, high_ns: float, label: str = "event time, UTC") -> Axis:
+def factor_axis(logarithms: Values, label: str, *, include: Sequence[float] = (0.0,), most: int = 8) -> Axis:
+    """Of values given as logarithms to base 10: ticks at round factors, 1 among them unless told otherwise."""
+    axis = number_axis(logarithms, label, include=include)
+    at = [float(np.log10(factor)) + power for power in range(-9, 10) for factor in (1, 2, 5)]
+    inside = [place for place in at if axis.low <= place <= axis.high]
+    if len(inside) > most:
+        inside = [place for place in inside if abs(place - round(place)) < 1e-9]
+    if len(inside) < 3:  # less than a factor of two: round numbers between
+        span = number_axis(10 ** np.array([axis.low, axis.high]), label, margin=0.0)
+        return Axis(axis.low, axis.high, label, [(float(np.log10(value)), text) for value, text in span.ticks])
+    return Axis(axis.low, axis.high, label, [(place, f"{10**place:,.6g}") for place in inside])
+
+
+def logarithms(values: Values) -> Values:
+    """To base 10; NaN of what has none."""
+    found: Values = np.log10(np.where(values > 0, values, np.nan))
+    return found
+
+
+def ticks_for(width: int) -> int:
+    """The most that fit beside each other."""
+    return 3 if width <= SLIM else 7 if width <= USUAL else 14
+
+
+def time_axis(low_ns: float, high_ns: float, label: str = "event time, UTC", *, most: int = 7) -> Axis:
     """Ticks at round times; the date stands where the day changes or the step is long."""
     seconds = max((high_ns - low_ns) / 1e9, 1e-3)
-    step = next((step for step in TIME_STEPS_S if seconds / step <= 7), TIME_STEPS_S[-1])
+    step = next((step for step in TIME_STEPS_S if seconds / step <= most), TIME_STEPS_S[-1])
     first = int(np.ceil(low_ns / 1e9 / step))
     places = [at * step for at in range(first, int(high_ns / 1e9 // step) + 1)]
     return Axis(low_ns, high_ns, label, [(at * 1e9, _moment(at, step, at == places[0])) for at in places])
@@ -150,9 +175,8 @@ class Plot:
         )
 
     def svg(self) -> str:
-        wide = ' class="wide"' if self._width > WIDE else ""
         return (
-            f'<svg{wide} viewBox="0 0 {self._width} {self._height}" role="img" aria-label="{escape(self._title)}">'
+            f'<svg viewBox="0 0 {self._width} {self._height}" role="img" aria-label="{escape(self._title)}">'
             f"{self._grid()}{''.join(self._marks)}</svg>"
         )
 
@@ -165,8 +189,9 @@ class Plot:
             parts.append(f'<text x="{LEFT - 8}" y="{float(up) + 4:.1f}" text-anchor="end">{escape(text)}</text>')
         for at, text in self._x.ticks:
             across = self._across(at)
+            centre = min(self._place(at), self._width - HALF_LETTER * len(text))  # none is cut at the right edge
             parts.append(f'<path class="tick" d="M{across} {bottom}v4"/>')
-            parts.append(f'<text x="{across}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
+            parts.append(f'<text x="{centre:.1f}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
         middle, half = (LEFT + right) / 2, (TOP + bottom) / 2
         below = f'x="{middle:.0f}" y="{self._height - 5}"'
         beside = f'transform="translate(12 {half:.0f}) rotate(-90)"'
@@ -187,6 +212,11 @@ class Plot:
 
     def _up(self, y: float) -> str:
         return f"{self._rise(y):.1f}"
+
+
+def fitted(draw: Callable[[int], Plot], width: int = USUAL) -> str:
+    """The plot at that width and once more for a phone, of which the page shows the one that fits."""
+    return f'<div class="broad">{draw(width).svg()}</div><div class="slim">{draw(SLIM).svg()}</div>'
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 
 from tickcast.columns import F64, I64
 from tickcast.edges.tape import write_ticks
+from tickcast_desk.out_folder import claim_file
 
 SECOND_NS = 10**9
 DAY_S = 86_400
@@ -191,7 +192,12 @@ def json_messages(ticks: pl.DataFrame) -> list[tuple[str, bytes]]:
 
 def write(path: Path, *, symbols: int, seconds: float, seed: int, tick_rate_hz: float = 500.0) -> int:
     """Write so many seconds of a market to a file; returns the number of ticks."""
+    claim_file(path)
     market = Market(seed=seed, symbols=symbols, tick_rate_hz=tick_rate_hz)
     ticks = market.ticks(market.start_ns + round(seconds * SECOND_NS))
-    write_ticks(path, ticks)
+    try:
+        write_ticks(path, ticks)
+    except BaseException:
+        path.unlink(missing_ok=True)  # half of it
+        raise
     return ticks.height

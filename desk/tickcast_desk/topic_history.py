@@ -27,6 +27,7 @@ class TopicHistory:
     def __init__(self, settings: Settings, reader: RangeReader, topic: str, cut: Cut, chunk: int) -> None:
         self.settings = settings
         self.rows: int | None = reader.offsets
+        self.first_time = self.mixed = ""
         self._reader, self._topic, self._chunk = reader, topic, chunk
         self._wanted = Wanted(settings, cut)
 

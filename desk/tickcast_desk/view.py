@@ -3,7 +3,9 @@
 The live page starts no thread and waits for nothing: the caller shows a new snapshot when it has one.
 """
 
+import re
 from dataclasses import dataclass, field
+from io import StringIO
 
 from rich import progress
 from rich.box import SIMPLE_HEAD
@@ -15,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tickcast.records import Accuracy, Health
+from tickcast_desk.page import form
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 32
+PICTURE_COLUMNS = 110
 LINE_EVERY_S = 2.0  # without a terminal, one line each so many seconds of the run
 
 
@@ -73,6 +77,12 @@ class LiveView:
             self._console.print(self._line(now), highlight=False, markup=False, soft_wrap=True)
             self._before = now.health
 
+    def picture(self, now: Snapshot) -> str:
+        """The page as an SVG that stands alone: rich would fetch a font from elsewhere."""
+        console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
+        console.print(self._page(now))
+        return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=self._title), flags=re.DOTALL)
+
     def _rate(self, health: Health) -> float:
         """Messages per second since the snapshot before."""
         past = self._before
@@ -94,7 +104,7 @@ class LiveView:
         scored = [row for row in now.accuracy if row.n]
         if scored:
             last = scored[-1]
-            parts.append(f"h{last.horizon} skill {last.skill:+.1%} coverage {_covered(last)}")
+            parts.append(f"h{last.horizon} skill {form(last.skill, '+.1%')} coverage {_covered(last)}")
         return " | ".join([*parts, *([now.note] if now.note else [])])
 
     def _page(self, now: Snapshot) -> RenderableType:
@@ -152,15 +162,14 @@ def _percentiles(figures: dict[str, float]) -> str:
 
 def _accuracy(rows: list[Accuracy]) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True)
-    for heading in ("model", "bars ahead", "scored", "MAE", "last value", "skill", "coverage", "nominal"):
+    for heading in ("model", "bars ahead", "scored", "skill", "of the point", "coverage", "nominal", "direction right"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
         if not row.n:
             continue
-        colour = "green" if row.skill > 0 else "red"
         table.add_row(
-            Text(row.model), str(row.horizon), f"{row.n:,}", f"{row.mae:.4g}", f"{row.mae_naive:.4g}",
-            Text(f"{row.skill:+.1%}", colour), _covered(row), _nominal(row),
+            Text(row.model), str(row.horizon), f"{row.n:,}", form(row.skill, "+.1%"), form(row.skill_mae, "+.1%"),
+            _covered(row), _nominal(row), form(row.directional, ".1%"),
         )  # fmt: skip
     return table
 
@@ -181,7 +190,7 @@ def _forecasts(rows: list[LastForecast]) -> Table:
     for heading in ("symbol", "closes", "now", "forecast", "from", "to", "model"):
         table.add_column(heading, justify="right" if heading in ("now", "forecast", "from", "to") else "left")
     for row in rows:
-        colour = "green" if row.point > row.anchor else "red" if row.point < row.anchor else "dim"
+        colour = "green" if row.low > row.anchor else "red" if row.high < row.anchor else ""
         table.add_row(
             Text(row.symbol), sparkline(row.closes), f"{row.anchor:.6g}", Text(f"{row.point:.6g}", colour),
             f"{row.low:.6g}", f"{row.high:.6g}", Text(row.model),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimiser would import it, in every child anew
 
-from tickcast_trainer import checkpoint, fit, train
+from tickcast_trainer import checkpoint, fit, fit_net, train
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.order import read_order
 
@@ -64,7 +64,7 @@ def arm(seam: str) -> Callable[..., bool]:
     elif seam == "after the rename":
         checkpoint.sync = after(2 * CALLS, checkpoint.sync)
     elif seam == "export":
-        fit.export = die
+        fit_net.export = die
 
     def report(*, step: int, steps: int, **figures: float) -> bool:
         if (seam, step) == ("mid-epoch", STEP) or (seam == "end of an epoch" and figures.get("epoch") == 2):

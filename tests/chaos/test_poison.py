@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord
@@ -32,9 +33,9 @@ POISON: list[tuple[bytes | None, str]] = [
     (b'{"symbol": "S", "ts": 17', "malformed"),
     (b"\xff\x00\xfe no text at all", "malformed"),
     (b"[1, 2, 3]", "malformed"),
-    (None, "empty"),
+    (None, "tombstone"),
     (b"", "empty"),
-    (BARE, "empty"),
+    (BARE, "tombstone"),
     (tick(0, note="x" * MOST_BYTES), "too_large"),
     (b'{"s": "S", "time": 1, "p": 2}', "missing_field"),
     (tick(0, price="cheap"), "bad_number"),
@@ -63,6 +64,12 @@ def produce(broker: KafkaBroker, topic: str, messages: list[bytes | None], *, pa
 
 def headers(letter: ConsumerRecord) -> dict[str, str]:
     return {name: value.decode() for name, value in letter.headers}
+
+
+def last_health(deployment: Deployment) -> dict[str, Any]:
+    records = read(deployment, deployment.prefix + "health")
+    newest = max(records, key=lambda record: record.timestamp, default=None)
+    return {"partitions": {}} if newest is None else json.loads(newest.value)
 
 
 def segment(broker: KafkaBroker, topic: str, partition: int = 0) -> Path:
@@ -96,8 +103,9 @@ def test_poison_becomes_exact_dead_letters_and_is_never_read_again(own_kafka, tm
     offsets = produce(own_kafka, deployment.ticks, [*good[:20], *(value for value, _ in POISON), *spoilt, *good[20:]])
     log = segment(own_kafka, deployment.ticks)
     corrupt = [damage(log, b"checksum"), damage(log, b"nocodec", codec=NO_CODEC)]
-    expected = [(None, None, reason) if value is BARE else (value, b"key", reason) for value, reason in POISON]
+    expected = [(value, b"key", reason) for value, reason in POISON if reason != "tombstone"]
     expected += [(batch, None, "corrupt") for batch in corrupt]
+    refused = [at for at, (_, reason) in zip(offsets[20:], [*POISON, ("", ""), ("", "")]) if reason != "tombstone"]
     for _ in range(2):  # the second run reads none of it again
         deployment.run_undisturbed()
         records = read(deployment, deployment.prefix + "dlq")
@@ -105,12 +113,12 @@ def test_poison_becomes_exact_dead_letters_and_is_never_read_again(own_kafka, tm
         letters = {int(headers(letter)["offset"]): letter for letter in records}
         found = [(one.value, one.key, headers(one)["reason"]) for _, one in sorted(letters.items())]
         assert found == expected
-        assert sorted(letters) == offsets[20 : 20 + len(expected)]
+        assert sorted(letters) == refused
         assert {headers(one)["topic"] for one in letters.values()} == {deployment.ticks}
         assert {headers(one)["partition"] for one in letters.values()} == {"0"}
         assert {headers(one)["stage"] for one in letters.values()} == {"codec", "quality"}
         assert len(read(deployment, deployment.prefix + "forecasts")) == len(good) - 1
-    health = json.loads(max(read(deployment, deployment.prefix + "health"), key=lambda record: record.timestamp).value)
+    health = last_health(deployment)
     sums = {name: health[name] for name in ("consumed", "accepted", "late", "held", "rejected")}
     assert sums == {"consumed": 54, "accepted": 40, "late": 0, "held": 0, "rejected": 14}
 
@@ -120,12 +128,18 @@ def test_a_partition_of_poison_alone_is_left_and_the_daemon_ends_only_when_all_a
     produce(kafka, deployment.ticks, [tick(number) for number in range(5)], partition=1)
     daemon = deployment.start()
     daemon.wait_for("daemon_started")
+    produce(kafka, deployment.ticks, [None] * 25)  # tombstones are no poison
+    daemon.wait_until(lambda: deployment.committed().get(0) == 25, "the tombstones")
+    assert not daemon.has_logged("partition_poisoned")
     produce(kafka, deployment.ticks, [b"poison"] * 25)
     daemon.wait_for("partition_poisoned")
+    stopped = {f"{deployment.ticks}/0": "stopped"}
+    daemon.wait_until(lambda: last_health(deployment)["partitions"] == stopped, "health to name the partition")
+    assert last_health(deployment)["state"] == "partition_stopped"
     produce(kafka, deployment.ticks, [b"poison"] * 5)
     produce(kafka, deployment.ticks, [tick(number) for number in range(5, 10)], partition=1)
     daemon.wait_until(lambda: deployment.committed().get(1) == 10, "the partition that is well")
-    assert deployment.committed()[0] < 30
+    assert deployment.committed()[0] < 55
     produce(kafka, deployment.ticks, [b"poison"] * 25, partition=1)
     assert daemon.ended() == EXIT_DIED
     assert "bad messages in a row" in daemon.log()

@@ -52,27 +52,27 @@ def tickcast(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Fits a micro net for a deployment's settings."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
 
-    def fit(deployment: Ordered) -> Path:
-        folder = tmp_path_factory.mktemp("model")
+
+def micro_net(folder: Path, deployment: Ordered) -> Path:
+    """Fitted once for all deployments: what a model has to fit is the same in each."""
+    if not (folder / "model").exists():
         source = Market(seed=2, symbols=4, tick_rate_hz=20)
         write_ticks(folder / "ticks.parquet", source.ticks(source.start_ns + 120 * 10**9))
         params = [part for pair in QUICK for part in ("--param", pair)]
         tickcast("fit", "--model", "micro", "--config", deployment.config, "--data", folder / "ticks.parquet", "--out",
                  folder / "model", *params)  # fmt: skip
-        return folder / "model"
-
-    return fit
+    return folder / "model"
 
 
 @pytest.mark.timeout(300)
 @modes("at_least_once", "exactly_once")
-def test_who_answered_a_tick_is_decided_once_whatever_dies_after_the_promotion(kafka, tmp_path, model_of, delivery):
+def test_who_answered_a_tick_is_decided_once_whatever_dies_after_the_promotion(kafka, tmp_path, models, delivery):
     messages = tape(seed_of(f"promotion, {delivery}"), partitions=4)
     deployment = Ordered(kafka, tmp_path / "daemon", delivery=delivery)
-    card = json.loads((model := model_of(deployment)).joinpath("card.json").read_text())
+    card = json.loads((model := micro_net(models, deployment)).joinpath("card.json").read_text())
     tickcast("import", model, "--config", deployment.config)
     deployment.begin(messages)
     with (

@@ -20,7 +20,7 @@ from tickcast.plugin import Runner
 from tickcast.testing import check_model, walks
 from tickcast_trainer import fit
 from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.evaluate import evaluate
+from tickcast_trainer.evaluate import evaluate, last_value_widths
 from tickcast_trainer.order import read_order
 from trainkit import Progress, autoregressive, job, series, walk
 
@@ -130,8 +130,8 @@ def test_the_card_names_the_members_and_what_each_is_worth_alone(
     assert "stacked: turning@" in card.description
     order = combination(tmp_path / "job", [models["net"]], FRAMES)
     dataset = load_dataset(tmp_path / "job", order)
-    naive = plugin.find("models", "naive")(order.transform, HORIZON, order.levels, 1)
-    alone = evaluate(partial(of_member, models["net"]), naive.predict, dataset, dataset.parts.holdout, order.levels)
+    widths = last_value_widths(dataset, dataset.parts.calibration, order.levels)
+    alone = evaluate(partial(of_member, models["net"]), widths, dataset, dataset.parts.holdout, order.levels)
     assert told[2]["skill"] == pytest.approx(alone["skill"], abs=1e-6)
     assert told[2]["mae"] == pytest.approx(alone["mae"], rel=1e-5)
 

@@ -1,9 +1,9 @@
 """What tests of this folder share: models that are fitted once, what they are asked about, and a disk soon full."""
 
+import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,35 @@ import pytest
 from modelkit import Fitted, fit_small, market
 from tickcast.edges.tape import write_ticks
 
+KINDS, TAPE = ("time", "tick"), "ticks.parquet"
+
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     """A small NHITS for time bars, with features and a calendar, and one for tick bars without."""
-    folder, (history, ticks) = tmp_path_factory.mktemp("fitted"), market()
-    tape = folder / "ticks.parquet"
-    write_ticks(tape, ticks)
-    with ThreadPoolExecutor() as both:
-        fits = {kind: both.submit(fit_small, kind, folder / kind, history) for kind in ("time", "tick")}
-        models = {kind: job.result() for kind, job in fits.items()}
-    return Fitted(models, history, ticks, tape)
+    history, ticks = market()
+
+    def fit_both(folder: Path) -> None:
+        write_ticks(folder / TAPE, ticks)
+        for kind in KINDS:
+            fit_small(kind, folder / kind, history)
+
+    folder = made_once(tmp_path_factory, "fitted", fit_both)
+    return Fitted({kind: folder / kind / "model" for kind in KINDS}, history, ticks, folder / TAPE)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder for all lanes: the first that needs it makes it, the other waits."""
+    in_lane = "PYTEST_XDIST_WORKER" in os.environ
+    root = factory.getbasetemp().parent if in_lane else factory.getbasetemp()
+    folder, partial = root / name, root / f".{name}"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
 
 
 @pytest.fixture

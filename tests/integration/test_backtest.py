@@ -93,7 +93,7 @@ def test_each_fit_sees_only_bars_before_it_serves_and_no_forecast_is_in_sample(
 
 
 def test_the_forecasts_of_a_process_that_can_be_known_have_skill_and_earn(retrained: dict[str, Any]) -> None:
-    assert retrained["skill"]["headline"]["skill"] > 0.1
+    assert retrained["skill"]["headline"]["skill_low"] > 0
     own = retrained["strategy"]
     assert own["sharpe_low"] > 0
     assert own["return"] < retrained["before_costs"]["return"]
@@ -132,7 +132,7 @@ def test_the_figures_follow_from_the_files_by_a_plain_loop(retrained: dict[str, 
     written = json.loads((out / "backtest.json").read_text())
     assert written["strategy"] == retrained["strategy"]
     page = (out / "backtest.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 2 * 3  # once more for a phone
     assert "http" not in page.replace("http-equiv", "")
 
 

@@ -1,6 +1,8 @@
 """Every command carried out by a live daemon, its results against an independent computation."""
 
 import json
+import math
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import polars as pl
 import pytest
 
 from livekit import Live, records, running
-from modelkit import QUICK, fit_small, market, model_settings
+from modelkit import QUICK, Fitted, model_settings
 from storekit import value
-from tickcast.records import Reply
+from tickcast.model_folder import CARD, read_card
+from tickcast.records import Reply, digest
 from tickcast.settings import Settings
 from tickcast_desk.synth import json_messages
 
@@ -22,12 +25,10 @@ TINY = {key: value for key, value in QUICK.items() if key != "epochs"} | {"epoch
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], list[bytes], Path]:
+def world(fitted: Fitted) -> tuple[list[bytes], list[bytes], Path]:
     """Messages of the past, those after them, and a model that was fitted on the past."""
-    history, ticks = market()
-    folder = tmp_path_factory.mktemp("model")
-    model = fit_small("time", folder, history)
-    return [m for _, m in json_messages(history)], [m for _, m in json_messages(ticks)], model
+    past, later = ([message for _, message in json_messages(ticks)] for ticks in (fitted.history, fitted.ticks))
+    return past, later, fitted.models["time"]
 
 
 def of_model(folder: Path, **more: object) -> Settings:
@@ -37,8 +38,17 @@ def of_model(folder: Path, **more: object) -> Settings:
 async def ok(live: Live, command: str, **args: Any) -> dict[str, Any]:
     reply: Reply = await live.daemon.command(command, **args)
     assert reply.ok, f"{reply.error_code}: {reply.error}"
-    assert json.loads(msgspec.json.encode(reply.result)) == msgspec.to_builtins(reply.result)
+    assert json.loads(msgspec.json.encode(reply.result)) == as_in_json(msgspec.to_builtins(reply.result))
     return reply.result
+
+
+def as_in_json(value: Any) -> Any:
+    """What is no number is null there: a figure of which nothing is known."""
+    if isinstance(value, dict):
+        return {key: as_in_json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [as_in_json(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 async def refused(live: Live, command: str, **args: Any) -> str:
@@ -186,11 +196,41 @@ async def test_a_promoted_model_answers_from_the_command_on_and_after_a_restart_
     assert history == [("promote", card.digest), ("rollback", None)]
 
 
-async def test_a_model_without_evidence_is_promoted_only_by_force(world: Any, tmp_path: Path) -> None:
+def with_figures(model: Path, folder: Path, **figures: float | None) -> Path:
+    """The same model with other figures of its hold-out."""
+    shutil.copytree(model, folder)
+    card = read_card(model)
+    card = msgspec.structs.replace(card, metrics={**card.metrics, **figures})
+    card = msgspec.structs.replace(card, digest=digest(card))
+    (folder / CARD).write_bytes(msgspec.json.encode(card))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"skill": -0.02, "skill_low": -0.03, "skill_high": -0.01}, "lies between -3.0% and -1.0%"),
+        ({"skill": 0.006, "skill_low": -0.012, "skill_high": 0.02}, "9.0 times as many windows"),
+        ({"skill": 0.1, "skill_low": None, "skill_high": None, "moments": 12}, "12 moments, too few"),
+        ({"skill": 0.02, "skill_low": 0.01, "skill_high": 0.03}, ""),
+    ],
+)
+async def test_a_model_whose_skill_is_not_shown_is_promoted_only_by_force(
+    world: Any, tmp_path: Path, figures: dict[str, Any], says: str
+) -> None:
+    async with running(of_model(tmp_path)) as live:
+        model = with_figures(world[2], tmp_path / "model", **figures)
+        card = await live.daemon.control.roster.models.register(model, origin="import")
+        reply = await live.daemon.command("promote", model=card.digest[:12])
+        assert reply.error_code == ("no_evidence" if says else "")
+        assert says in reply.error
+        if says:
+            assert (await live.daemon.command("promote", model=card.digest[:12], force=True)).ok
+
+
+async def test_a_route_of_a_group_that_is_not_there_is_refused(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
         card = await live.daemon.control.roster.models.register(world[2], origin="import")
-        code = (await live.daemon.command("promote", model=card.digest[:12])).error_code
-        assert code == ("" if card.metrics["skill"] > 0 else "no_evidence")
         assert await refused(live, "promote", model=card.name, route="group:nobody", force=True) == "bad_request"
 
 
@@ -209,7 +249,7 @@ async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any
 async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live: Live) -> None:
     jobs = live.bus.subscribe("tickcast.jobs")
     await live.stored()
-    told = await ok(live, "train", kind="nhits", name="mine", params=TINY, seed=5)
+    told = await ok(live, "train", kind="ridge", name="mine", seed=5)
     assert told["status"] in ("done", "stopped_early")
     assert told["model"].startswith("mine@")
     states = [event["state"] for event in await records(jobs)]
@@ -223,7 +263,7 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
     await dataset_is_what_was_stored(live, told)
     judged = await ok(live, "evaluate", model="mine")
     assert judged["headline"]["n"] > 0 or judged["in_sample"]["windows"] > 0
-    assert await refused(live, "train", kind="nhits", params={"no_such": 1}) not in ("", "failed_silently")
+    assert await refused(live, "train", kind="ridge", params={"no_such": 1}) == "invalid_config"
     assert await refused(live, "evaluate", model="nobody") == "unknown_model"
     assert await refused(live, "evaluate") == "bad_request"
 
@@ -235,6 +275,17 @@ async def dataset_is_what_was_stored(live: Live, told: dict[str, Any]) -> None:
     asked = await value(store, "SELECT 'command ' || id FROM commands WHERE command = 'train'")
     bars = await store.query("SELECT count(DISTINCT symbol), count(*), min(as_of_ns), max(as_of_ns) FROM bars")
     assert [(card.dataset_hash, asked, *row) for row in bars.rows] == [tuple(row) for row in found.rows]
+
+
+async def test_what_no_job_may_ask_is_refused_before_a_folder_is_made(live: Live) -> None:
+    assert await refused(live, "train", params={"threads": 3000}) == "bad_argument"
+    assert await refused(live, "train", name="naive") == "bad_request"
+    assert await refused(live, "train", kind="holt") == "bad_request"
+    assert await refused(live, "optimize", params={"hidden": 10**9}) == "bad_argument"
+    assert await refused(live, "evaluate", model="m", params={"groups": {}}) == "bad_argument"
+    outside = {"settings": {"bars": {"history": "/etc/passwd"}}}
+    assert await refused(live, "backtest", model="naive", params=outside) == "bad_argument"
+    assert live.daemon.control.jobs.rows() == []
 
 
 async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> None:

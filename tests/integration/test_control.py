@@ -20,15 +20,17 @@ from livekit import live_settings, until
 from tickcast.clock import SystemClock
 from tickcast.control.envelope import own_audience
 from tickcast.control.inbox import Context, Gate, Inbox
+from tickcast.control.keys import read_signer
 from tickcast.edges.control_messages import CONTROL, REPLIES, Message, from_memory
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.control import ControlReader, control_group
 from tickcast.edges.memory_bus import MemoryBus
-from tickcast.errors import EXIT_DIED, EXIT_OK, BadBroker, BadRequest, BadSettings
+from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadBroker, BadRequest, BadSettings
 from tickcast.records import Reply
 from tickcast.settings import Settings
 from tickcast.work_settings import Control
-from tickcast_desk.send import Replies, Request, make_args, print_replies, send
+from tickcast_desk.keygen import keygen
+from tickcast_desk.send import Replies, Request, make_args, print_replies, refuse_unknown_key, send
 
 LIMIT_S = 60
 
@@ -230,11 +232,17 @@ async def train(given: Any, context: Context) -> dict[str, Any]:
     return {"job": context.id, "kind": given.kind}
 
 
+async def never_end(given: Any, context: Context) -> dict[str, Any]:
+    await context.accepted({"job": context.id})
+    await asyncio.Event().wait()
+    return {}
+
+
 async def refuse(given: Any, context: Context) -> dict[str, Any]:
     raise BadRequest("there is no such model")
 
 
-HANDLERS = {"status": echo, "forecast": echo, "train": train, "rollback": refuse}
+HANDLERS = {"status": echo, "forecast": echo, "train": train, "optimize": never_end, "rollback": refuse}
 
 
 @asynccontextmanager
@@ -306,14 +314,46 @@ async def test_who_does_not_answer_in_time_is_told(
     kafka: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = deployment(kafka, tmp_path)
-    async with slot(settings, 0) as inbox:
-        silent = await ask(settings, "status", audience=f"{settings.kafka.group}/7", timeout_s=1)
-        forged = await ask(settings, "status", private=SIGNERS["read"], timeout_s=1)
-        await until(lambda: inbox.counts["bad_signature"] == 1, "the forged command to be counted")
-    for replies in (silent, forged):
+    async with slot(settings, 0):
+        stranger = await ask(settings, "status", audience=f"{settings.kafka.group}/7", timeout_s=1)
+        forged = await ask(settings, "status", private=SIGNERS["read"], timeout_s=3)
+    gone = await ask(settings, "status", timeout_s=1)
+    said = ("no daemon of that name ever took commands here", "has no key 'admin' with this secret", "is not running")
+    for replies, why in zip((stranger, forged, gone), said, strict=True):
         assert (replies.missing, replies.ok) == (1, False)
         assert print_replies(replies, as_json=False) == EXIT_DIED
-        assert replies.id in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert why in told
+        assert replies.id in told
+
+
+async def test_a_job_that_runs_on_is_told_from_one_that_nobody_took(
+    kafka: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = deployment(kafka, tmp_path)
+    async with slot(settings, 0):
+        begun = await ask(settings, "optimize", timeout_s=2)
+    assert [reply.final for reply in begun.by.values()] == [False]
+    assert print_replies(begun, as_json=False) == EXIT_UNFINISHED
+    assert f"tickcast send jobs job={begun.id}" in capsys.readouterr().err
+
+
+def test_a_key_that_the_daemon_does_not_have_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    for name in ("ops", "other"):
+        keys = keygen(name, role="admin", algorithm="ed25519", out=tmp_path / f"{name}.key")
+        if name == "ops":
+            (tmp_path / "keys.toml").write_text(keys)
+    settings = live_settings(tmp_path, control__keys_file=tmp_path / "keys.toml")
+
+    def with_key(id: str, file: str) -> Request:
+        return Request("status", {}, "fleet", id, read_signer(tmp_path / file), 1.0)
+
+    refuse_unknown_key(settings, with_key("ops", "ops.key"))
+    refuse_unknown_key(live_settings(tmp_path), with_key("who", "ops.key"))
+    with pytest.raises(BadRequest, match="no key 'other'.*it has ops"):
+        refuse_unknown_key(settings, with_key("other", "other.key"))
+    with pytest.raises(BadRequest, match="not that of the key 'ops'"):
+        refuse_unknown_key(settings, with_key("ops", "other.key"))
 
 
 async def test_commands_are_sent_through_kafka_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tickcast.cli import main
+from trainkit import without_children
 
 DOCS = Path(__file__).parents[2] / "docs"
 START = (DOCS / "getting-started.md").read_text(encoding="utf-8")
@@ -29,7 +30,8 @@ def test_the_commands_of_getting_started_lead_to_what_the_page_says(
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
+        with without_children():
+            assert main(arguments) == 0, capfd.readouterr().err
         if arguments[0] == "query":
             rows = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
             assert {row["model"] for row in rows} >= {"nhits"}

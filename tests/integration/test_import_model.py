@@ -14,7 +14,7 @@ from modelkit import model_settings
 from registrykit import model_folder, open_registry
 from storekit import open_store
 from tickcast.clock import SystemClock
-from tickcast.errors import BadStore, TickcastError
+from tickcast.errors import BadSettings, BadStore, TickcastError
 from tickcast.inference.load import open_model
 from tickcast.plugin import find
 from tickcast.registry.artefacts import artefact_folder
@@ -69,6 +69,7 @@ async def test_a_foreign_graph_becomes_a_model_that_serves(settings: Settings, t
     path.write_bytes(foreign().SerializeToString())
     card = await imported(settings, path)
     assert (card.name, card.kind, card.lookback, card.horizon) == ("theirs", "onnx", LOOKBACK, HORIZON)
+    assert card.cost_us > 0
     runner = open_model(artefact_folder(settings) / card.digest)
     assert runner.card == card
     async with open_registry(settings) as registry:
@@ -191,7 +192,7 @@ async def test_a_missing_file_a_link_and_600_mb_are_refused(settings: Settings, 
 
 
 async def test_a_model_folder_is_registered_as_it_is(settings: Settings, tmp_path: Path) -> None:
-    made = model_folder(tmp_path / "made", "mine")
+    made = model_folder(tmp_path / "made", "mine", cost_us=3.0)
     card = await imported(settings, made)
     kept = artefact_folder(settings) / card.digest
     assert {f.name: f.read_bytes() for f in kept.iterdir()} == {f.name: f.read_bytes() for f in made.iterdir()}
@@ -199,10 +200,23 @@ async def test_a_model_folder_is_registered_as_it_is(settings: Settings, tmp_pat
     assert open_model(kept).card.name == "mine"
 
 
+async def test_a_name_tags_and_a_cost_that_nobody_measured_make_another_model_of_a_folder(
+    settings: Settings, tmp_path: Path
+) -> None:
+    made = model_folder(tmp_path / "made", "theirs")
+    plain, named = await imported(settings, made), await imported(settings, made, name="ours", tags=["a", "b"])
+    assert (plain.name, plain.tags, named.name, named.tags) == ("theirs", [], "ours", ["a", "b"])
+    assert min(plain.cost_us, named.cost_us) > 0
+    for card in (plain, named):
+        assert open_model(artefact_folder(settings) / card.digest).card == card
+    with pytest.raises(BadSettings, match="give neither"):
+        await imported(settings, made, kind="nhits")
+
+
 async def test_beside_a_running_daemon_nothing_is_begun(settings: Settings, tmp_path: Path) -> None:
     store = open_store(settings, cards=[])
     made = model_folder(tmp_path / "made")
-    with pytest.raises(BadStore, match="is held by process"):
+    with pytest.raises(BadStore, match="is open in this process"):
         await imported(settings, made)
     assert not artefact_folder(settings).exists()
     await store.close()

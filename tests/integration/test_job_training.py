@@ -9,7 +9,7 @@ from jobkit import hosting
 from tickcast.control.jobs import WORKER
 from tickcast.inference.load import open_model
 from tickcast.job_folder import BARS
-from tickcast_trainer.export import probe_inputs
+from tickcast_trainer.parity import probe_inputs
 from trainkit import autoregressive, job, series
 
 

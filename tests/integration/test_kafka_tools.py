@@ -389,7 +389,9 @@ def test_the_commands_from_market_to_report(
 async def test_a_broker_that_stays_away_ends_it_with_a_message(own_kafka: KafkaBroker, tmp_path: Path) -> None:
     topic, frame = new_topic(own_kafka, 2), ticks()
     await send(own_kafka, topic, json_messages(frame), stamps_of(frame), partitions=2)
-    settings = settings_for(own_kafka, tmp_path, topic, kafka__fetch_partition_bytes=5_000, kafka__watchdog_s=2)
+    settings = settings_for(
+        own_kafka, tmp_path, topic, kafka__fetch_partition_bytes=5_000, kafka__watchdog_s=2, kafka__call_timeout_s=3
+    )
     with pytest.raises(BrokerAway):  # noqa: PT012
         async with asyncio.timeout(LIMIT_S):
             async with RangeReader.open(settings.kafka, topic, partitions=2, from_ns=None, to_ns=None) as reader:

@@ -120,25 +120,23 @@ async def test_rollbacks_go_back_step_by_step_to_a_route_without_a_model_and_no_
     assert await value(registry.store, "SELECT count(*) FROM promotions") == 6
 
 
-async def test_routes_come_with_the_symbols_own_first_and_shadow_is_none_of_them(registry: Registry) -> None:
+async def test_routes_come_with_the_symbols_own_first(registry: Registry) -> None:
     one, two, three, four = [await registry.add(shift=shift) for shift in (0.1, 0.2, 0.3, 0.4)]
     for digest, route in ((one, "default"), (two, "group:majors"), (three, "symbol:BTC/USDT"), (one, "symbol:A:B")):
         await registry.promote(digest, route)
-    await registry.promote(four, "shadow")
     assert await registry.models.routes() == [
         ("symbol:A:B", one), ("symbol:BTC/USDT", three), ("group:majors", two), ("default", one),
     ]  # fmt: skip
-    assert await stages(registry) == {one: "active", two: "active", three: "active", four: "shadow"}
+    assert await stages(registry) == {one: "active", two: "active", three: "active", four: "candidate"}
     await registry.promote(four, "default")
     assert (await stages(registry))[four] == "active"
     assert (await stages(registry))[one] == "active"  # still a symbol's
-    await registry.models.rollback("shadow", by="ops")
     shown = await registry.models.active("symbol:A:B")
     assert shown is not None
     assert shown.digest == one
 
 
-@pytest.mark.parametrize("route", ["", "symbol", "symbol:", "group:", "user:x", "Default", "shadow:x", "default:x"])
+@pytest.mark.parametrize("route", ["", "symbol", "symbol:", "group:", "user:x", "Default", "shadow", "default:x"])
 async def test_a_route_that_is_none_is_refused(registry: Registry, route: str) -> None:
     digest = await registry.add()
     await refused(ModelFault.BAD_ROUTE, registry.models.promote(digest, route, **PROMOTED))

@@ -217,8 +217,8 @@ def same(found: Any, shown: Any) -> bool:
 OF_THE_CLOCK = {
     "forecasts": {"produced_ns", "age_ms"}, "features": set(), "accuracy": set(),
     "health": {
-        "instance", "state", "uptime_s", "turns", "batch_mean", "loop_lag_ms", "latency_ms", "store_units_behind",
-        "rss_bytes", "produced_ns",
+        "instance", "state", "uptime_s", "turns", "batch_mean", "loop_lag_ms", "loop_lag_life_ms", "latency_ms",
+        "latency_life_ms", "store_units_behind", "rss_bytes", "produced_ns",
     },
 }  # fmt: skip
 

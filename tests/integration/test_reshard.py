@@ -205,7 +205,7 @@ async def test_a_slot_that_runs_on_this_machine_is_refused_and_one_elsewhere_is_
     await deployment.run_to_the_end()
     async with deployment.running(1):
         assert await deployment.reshard(1) == EXIT_REFUSED
-    assert "is held by process" in capsys.readouterr().err
+    assert "is open in this process" in capsys.readouterr().err
     settings = deployment.settings_of(1, **{"store.path": str(tmp_path / "else{slot}where" / "s.duckdb")})
     elsewhere = daemon_of(settings)
     task = asyncio.create_task(elsewhere.run())
@@ -257,3 +257,10 @@ async def test_commits_that_the_broker_does_not_show_end_it_with_what_to_do(kafk
     settings = deployment.settings_of(0, **{"kafka.call_timeout_s": "1"})
     with pytest.raises(BrokerAway, match=f"commits of kafka.group '{deployment.prefix}'.*run it again"):
         await reshard._until_seen(settings, {(deployment.topic, 0): {"slots": 1}})
+
+
+def test_slots_that_share_a_store_are_told_so(tmp_path, capsys):
+    assert cli.main(["reshard", "--slots", "2", "--set", f"store.path={tmp_path / 'store.duckdb'}"]) == EXIT_REFUSED
+    said = capsys.readouterr().err
+    assert "share one store.path" in said
+    assert "{slot}" in said

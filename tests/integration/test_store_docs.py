@@ -30,7 +30,7 @@ async def test_what_the_examples_say_is_right(tmp_path):
     store = open_store(store_settings(tmp_path))
     await store.write(unit(0, 90))
     by_title = {sql.split(" FROM ")[0]: sql for sql in EXAMPLES}
-    errors = next(sql for head, sql in by_title.items() if "mae_naive" in head)
+    errors = next(sql for head, sql in by_title.items() if "pinball_naive" in head)
     _, rows = await store.query(errors)
-    assert rows == [("naive", 1, 60, 1.5, 2.0), ("naive", 2, 90, 1.5, 2.0), ("naive", 3, 90, 1.5, 2.0)]
+    assert rows == [("naive", step, n, 0.75, 1.0, 0.25) for step, n in ((1, 60), (2, 90), (3, 90))]
     await store.close()

@@ -143,6 +143,29 @@ async def test_bars_for_training_come_from_table_and_archive_each_once_without_a
     assert store.save_bars(tmp_path / "none.parquet", T0 + 8 * DAY, T0 + 9 * DAY) == 0
 
 
+@pytest.mark.parametrize("table", ["bars", "forecasts", "scores", "accuracy"])
+async def test_an_export_holds_the_days_that_left_for_the_archive_and_each_row_once(store, tmp_path, table):
+    await five_days(store)
+    spans = {"all": (None, None), "early": (DAY0 + DAY, DAY0 + 3 * DAY)}
+    before = {name: await exported(store, tmp_path, table, *span) for name, span in spans.items()}
+    assert (await store.roll_off(T0 + 4 * DAY)).rows
+    if table == "bars":
+        await store.write(Unit(bars=[bars(0, 8)], sources=[SOURCE]))  # read again, so they are in both
+    for name, span in spans.items():
+        assert await exported(store, tmp_path, table, *span) == before[name]
+    assert len(before["all"])
+
+
+async def exported(store, tmp_path, table, from_ns, to_ns):
+    target = tmp_path / "exported.parquet"
+    rows = await store.export(table, target, format="parquet", from_ns=from_ns, to_ns=to_ns, symbols=[])
+    found = pq.read_table(target)
+    assert rows == len(found)
+    return found.sort_by(
+        [(name, "ascending") for name in ("as_of_ns", "horizon", "span") if name in found.schema.names]
+    )
+
+
 async def test_a_file_that_is_gone_from_the_archive_is_named_and_a_crash_leaves_none_that_counts(
     store, tmp_path, monkeypatch
 ):

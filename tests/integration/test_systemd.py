@@ -17,6 +17,7 @@ import pytest
 
 from livekit import live_settings, running
 from tickcast import errors
+from tickcast.control.keys import Signer, read_keys
 from tickcast.edges.mqtt import GOODBYE_S
 from tickcast.settings import Settings, load
 from tickcast_desk.install_units import NAMES, folder, install_units, secrets
@@ -109,6 +110,9 @@ def test_the_daemon_tells_systemd_of_its_start_its_life_its_reload_and_its_end(
             log = child.stderr.read()
             assert "settings_reloaded" in log  # its level came with the reload: before, only warnings were let through
             assert "daemon_started" not in log
+            left = [path for path in tmp_path.rglob("*") if path.name not in ("notify", "tickcast.toml")]
+            assert {"store.duckdb", "run"} <= {path.name for path in left}
+            assert not [path for path in left if path.stat().st_mode & 0o027]
             (refused,) = (line for line in log.splitlines() if "settings_refused" in line)
             assert "window.lookback" in refused
         finally:
@@ -178,20 +182,20 @@ def test_the_units_are_closed_tightly_and_without_fault(analyze: str, tmp_path: 
         assert (checked.returncode, "tickcast" in checked.stderr) == (0, False), checked.stderr
 
 
-def keys(unit: Path) -> list[tuple[str, str]]:
+def keys_of(unit: Path) -> list[tuple[str, str]]:
     return [(key, value) for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE)]
 
 
 def test_the_unit_of_a_slot_differs_only_in_what_belongs_to_the_slot() -> None:
     one, slot = (folder() / name for name in NAMES)
-    differ = {key for key, _ in set(keys(one)) ^ set(keys(slot))}
+    differ = {key for key, _ in set(keys_of(one)) ^ set(keys_of(slot))}
     assert differ == {"Description", "ExecStart", "WorkingDirectory", "StateDirectory"}
-    assert dict(keys(slot))["ExecStart"].endswith("--set kafka.slot=%i")
+    assert dict(keys_of(slot))["ExecStart"].endswith("--set kafka.slot=%i")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_units_and_daemon_agree_on_exit_codes_and_times(name: str) -> None:
-    unit = dict(keys(folder() / name))
+    unit = dict(keys_of(folder() / name))
     assert unit["RestartPreventExitStatus"].split() == [str(errors.EXIT_FENCED), str(errors.EXIT_REFUSED)]
     assert unit["SuccessExitStatus"] == str(errors.EXIT_SECOND_SIGNAL)
     assert int(unit["TimeoutStopSec"]) > Settings().runtime.drain_s + GOODBYE_S
@@ -205,7 +209,7 @@ def test_installed_units_name_this_python_the_settings_and_a_credential_for_each
     units = written(tmp_path, toml)
     assert [unit.name for unit in units] == list(NAMES)
     for unit in units:
-        values = keys(unit)
+        values = keys_of(unit)
         (start,) = (value for key, value in values if key == "ExecStart")
         assert start.startswith(f"{sys.executable} -m tickcast.cli run --config ")
         assert f'"{toml}"'.replace("%", "%%") in start
@@ -217,7 +221,59 @@ def test_installed_units_name_this_python_the_settings_and_a_credential_for_each
     assert set(secrets(load([toml], environ={})[0])) == {"mqtt.password_file", "kafka.security.key_file"}
 
 
+def keys_toml(place: Path, *more: str) -> Path:
+    keys = place / "keys.toml"
+    bot = '[[keys]]\nid = "bot"\nalgorithm = "hmac-sha256"\nrole = "read"\nsecret_file = "bot.key"\n'
+    keys.write_text("".join([bot, *more]))
+    (place / "bot.key").write_text(Signer("hmac-sha256", b"s" * 40).line())
+    (place / "bot.key").chmod(0o400)
+    return keys
+
+
+def test_the_keys_file_is_read_where_it_is_and_its_secrets_are_credentials(tmp_path: Path) -> None:
+    """So a key that is taken out of it is gone with the next reload, and who signs with a secret is known."""
+    keys = keys_toml(tmp_path)
+    for unit in written(tmp_path, config(tmp_path, control__keys_file=f'"{keys}"')):
+        values = keys_of(unit)
+        (start,) = (value for key, value in values if key == "ExecStart")
+        loads = [value for key, value in values if key == "LoadCredential"]
+        assert loads == [f"bot.key:{tmp_path / 'bot.key'}"]
+        assert f"--set control.keys_file={keys}" in start
+        assert "--set control.secrets_folder=%d" in start
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (tmp_path / "bot.key").rename(credentials / "bot.key")
+    assert list(read_keys(keys, secrets=credentials)) == ["bot"]
+
+
+def test_a_keys_file_that_the_units_could_not_read_again_is_refused(tmp_path: Path) -> None:
+    keys = keys_toml(tmp_path)
+    toml = config(tmp_path, control__keys_file=f'"{keys}"')
+    keys.chmod(0o600)
+    with pytest.raises(errors.BadSettings, match=r"chmod o\+r"):
+        written(tmp_path, toml)
+    keys = keys_toml(tmp_path, '[[keys]]\nid = "b"\nalgorithm = "hmac-sha256"\nrole = "read"\nsecret_file = "a/b"\n')
+    keys.chmod(0o644)
+    with pytest.raises(errors.BadSettings, match="beside the keys file"):
+        written(tmp_path, toml)
+
+
+def test_a_job_may_keep_itself_within_its_folder_under_the_units() -> None:
+    """Landlock is in none of systemd's sets that this version knows: what is not named is refused."""
+    for name in NAMES:
+        allowed = next(value for key, value in keys_of(folder() / name) if key == "SystemCallFilter").split()
+        assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} < set(allowed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_units_bound_memory_and_tasks_and_outlive_a_job_that_took_too_much(name: str) -> None:
+    unit = dict(keys_of(folder() / name))
+    assert unit["MemoryMax"].endswith("%")
+    assert int(unit["TasksMax"]) > 0
+    assert unit["OOMPolicy"] == "continue"
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.BadSettings, match="--to"):
+    with pytest.raises(errors.BadSettings, match="cannot be written"):
         install_units(Settings(), [], to=tmp_path / "file")

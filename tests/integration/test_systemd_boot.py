@@ -1,5 +1,6 @@
 """The unit under a real systemd: booted in a container over this machine's own files, which nothing is written to."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from netkit import Child
+from tickcast.control.keys import Signer
 from tickcast.settings import load
 from tickcast_desk.install_units import install_units
 
@@ -30,12 +32,16 @@ say status "$(show StatusText)"
 say user "$(stat -c %U /proc/$(show MainPID))"
 say secret "$(stat -c %a /run/credentials/tickcast.service/mqtt-password_file)"
 say store $(cd /var/lib/tickcast && ls *.duckdb)
-say compiled "$(find /var/cache/tickcast/ -name '*.nbc' | wc -l)"
+say compiled "$(find /var/cache/tickcast/ -name 'bars.fold-*.nbc' | wc -l)"
 
 sed -i s/^lookback.*/lookback=7/ /etc/tickcast.toml
 systemctl reload tickcast; say reload $?
 say reloaded "$(show StatusText)"
 
+echo broken >> /etc/tickcast.keys.toml
+systemctl reload tickcast; say keys "$(show StatusText)"
+
+sed -i /broken/d /etc/tickcast.keys.toml
 kill -STOP "$(show MainPID)"; until_shown NRestarts 1; until_shown ActiveState active
 say restarted "$(show NRestarts)" "$(show ActiveState)"
 
@@ -87,17 +93,39 @@ def mount(*arguments: object) -> None:
 def furnish(root: Path) -> None:
     """Units, settings and the script that puts questions to systemd from within."""
     toml, secret = root / "etc" / "tickcast.toml", root / "etc" / "tickcast.password"
-    toml.write_text('mqtt.password_file = "/etc/tickcast.password"\n[window]\nlookback=12\n')
+    toml.write_text(
+        'mqtt.password_file = "/etc/tickcast.password"\ncontrol.keys_file = "/etc/tickcast.keys.toml"\n'
+        "[window]\nlookback=12\n"
+    )
     toml.chmod(0o644)
     secret.write_text("word")
     secret.chmod(0o600)
+    keys = root / "etc" / "tickcast.keys.toml"
+    keys.write_text('[[keys]]\nid = "bot"\nalgorithm = "hmac-sha256"\nrole = "read"\nsecret_file = "tickcast.bot"\n')
+    keys.chmod(0o644)
+    (root / "etc" / "tickcast.bot").write_text(Signer("hmac-sha256", b"s" * 40).line())
+    (root / "etc" / "tickcast.bot").chmod(0o600)
     units = root / "etc" / "systemd" / "system"
-    install_units(load([toml], environ={})[0], [Path("/etc/tickcast.toml")], to=units)
+    settings = load([toml], overrides={"control.keys_file": str(keys)}, environ={})[0]
+    install_units(settings, [Path("/etc/tickcast.toml")], to=units)
+    for unit in units.glob("tickcast*.service"):  # what was read from outside lies elsewhere within
+        unit.write_text(unit.read_text().replace(str(root), ""))
     (units / "tickcast.service.d").mkdir()
     (units / "tickcast.service.d" / "quick.conf").write_text(DROP_IN)
     (units / "probe.target").write_text(TARGET)
     (units / "probe.service").write_text(PROBE)
     (root / "probe.sh").write_text(SCRIPT)
+    copy_kernels(root / "var" / "cache" / "tickcast")
+
+
+def copy_kernels(cache: Path) -> None:
+    """All that this checkout has compiled but the fold, in the shape of numba's cache folder: it takes a minute."""
+    for compiled in (ROOT / "daemon").rglob("__pycache__/*.nb[ci]"):
+        source = compiled.parent.parent
+        if not compiled.name.startswith("bars.fold-"):
+            folder = cache / f"{source.name}_{hashlib.sha1(str(source).encode()).hexdigest()}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(compiled, folder)
 
 
 def boot(root: Path, log: Path) -> None:
@@ -125,7 +153,7 @@ def test_the_unit_starts_reloads_is_watched_stops_and_is_refused_under_a_real_sy
         pytest.skip(f"no container boots here: {(tmp_path / 'log').read_text(errors='replace')[-2000:]}")
     told = dict(line.split("=", 1) for line in out.read_text().splitlines())
     journal = log.read_text() if log.exists() else ""
-    assert int(told.pop("compiled", "0")) > 50, journal
+    assert int(told.pop("compiled", "0")) > 0, journal
     assert "cpuinfo" not in journal  # a closed /proc would cost onnxruntime its fast kernels
     assert told == {
         "start": "0",
@@ -136,6 +164,7 @@ def test_the_unit_starts_reloads_is_watched_stops_and_is_refused_under_a_real_sy
         "store": "tickcast.duckdb",
         "reload": "0",
         "reloaded": "live; after a restart: window.lookback",
+        "keys": "live; the keys that were read again are refused, the old ones stay; after a restart: window.lookback",
         "restarted": "1 active",
         "stop": "0",
         "stopped": "success 0",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 ROOMS = {"codec", "core", "inference", "registry", "control", "edges"}
 MAY_IMPORT = {"trainer": {"core", "codec", "inference"}, "control": {"registry"}}
 ROOTS = ("tickcast", "tickcast_desk", "tickcast_plugins", "tickcast_trainer")
-TOP = {"cli", "testing"}  # may import anything; nothing but tests and plugin authors imports them
+TOP = {"__main__", "cli", "testing"}  # may import anything; nothing but tests and plugin authors imports them
 PURE = {"codec", "core"}
 
 PACKAGES = {  # a heavy or stateful package -> the only layers that may import it
@@ -35,7 +35,7 @@ NEVER_CALLED = {
 
 
 def layer_of(module: str) -> str:
-    """`tickcast.core.bars` -> core; files directly in tickcast/ are the vocabulary, but for cli and testing."""
+    """`tickcast.core.bars` -> core; files directly in tickcast/ are the vocabulary, but for TOP."""
     parts = module.split(".")
     if parts[0] in ROOTS[1:]:
         return parts[0].removeprefix("tickcast_")

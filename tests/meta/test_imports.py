@@ -8,13 +8,17 @@ import pytest
 
 TIMEOUT_S = 120
 HEAVY = {"torch", "polars", "optuna", "onnx", "matplotlib", "sklearn"}  # scipy: numba asks whether it is there
-LIST_MODULES = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(list(sys.modules)))"
+LIST_MODULES = (
+    "import importlib, json, sys; [importlib.import_module(name) for name in sys.argv[1:]]; "
+    "print(json.dumps(list(sys.modules)))"
+)
+CLASSICAL = ("arima", "kalman", "linear", "mstl", "naive_bayes", "prophet_like", "smoothing", "trees")
 
 
-def loaded_by(module):
-    """Top-level packages that are loaded after a fresh interpreter imported `module`."""
+def loaded_by(*modules):
+    """Top-level packages that are loaded after a fresh interpreter imported `modules`."""
     done = subprocess.run(
-        [sys.executable, "-c", LIST_MODULES, module], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        [sys.executable, "-c", LIST_MODULES, *modules], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
@@ -27,6 +31,11 @@ def test_the_serving_path_imports_no_training_package(module):
 def test_the_settings_load_without_a_heavy_package():
     loaded = loaded_by("tickcast.settings")
     assert not loaded & (HEAVY | {"duckdb", "rich", "structlog", "numba"})
+
+
+def test_the_fit_of_a_classical_model_does_not_wait_for_torch():
+    kinds = [f"tickcast_plugins.models.{name}" for name in CLASSICAL]
+    assert "torch" not in loaded_by("tickcast_trainer.worker", "tickcast_trainer.fit", *kinds)
 
 
 def test_a_heavy_import_would_be_noticed():

@@ -82,3 +82,12 @@ def test_package_project_and_changelog_agree_on_the_version():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert tickcast.__version__ == PROJECT["version"]
     assert f"## {PROJECT['version']}" in changelog
+
+
+def test_set_up_and_pages_name_the_pythons_of_the_classifiers():
+    versions = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if name.startswith("Programming Language")]
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert " ".join(f"python{version}" for version in versions) in (ROOT / "scripts/setup.sh").read_text("utf-8")
+    said = f"Python {', '.join(versions[:-1])} or {versions[-1]}"
+    for page in ("CONTRIBUTING.md", "docs/getting-started.md"):
+        assert said in (ROOT / page).read_text("utf-8"), page

@@ -8,7 +8,9 @@ from source import CODE, DAEMON, PLUGINS, ROOT, functions, identifiers, is_kerne
 
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
-DAEMON_LINES = 20_250  # what there is today, over twice the 9,000 that were meant, and it rose twice: DECISIONS 27
+DAEMON_LINES = (
+    23_550  # what there is today, over twice the 9,000 that were meant, and it rose three times: DECISIONS 27
+)
 SPREAD_OUT = {"daemon/tickcast/core/bars.py:fold"}  # ARCHITECTURE.md, Kernels, says why it is one function
 BANNED_NAMES = {"utils", "helpers", "manager", "base", "common", "misc"}
 UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3)) + r")\b")
@@ -105,3 +107,9 @@ def test_a_kernel_counts_as_tested_only_by_its_own_name_or_its_direct_wrapper(na
     kernels = {"fold": {"_step", "inner"}, "_step": set(), "inner": set()}
     wrappers = {"close_bars": {"fold"}, "run": {"close_bars"}}
     assert covered_kernels(kernels, wrappers, named) == covered
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """pytest imports them by their bare names: two of one name end the whole run at its collection."""
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert not sorted({name for name in names if names.count(name) > 1})

@@ -1,14 +1,16 @@
 """Whatever bytes come: they are refused with a known code, or they are the command that was signed."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlkit import KEYS, opened, sealed, signed_anew
+from tickcast.control import envelope
 from tickcast.control.arguments import ACCEPTED, parse
-from tickcast.control.envelope import Order
+from tickcast.control.envelope import STRINGS, Order
 from tickcast.errors import CommandFault, CommandRefused
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"], "model": "m"}, audience="fleet")
@@ -59,6 +61,31 @@ def test_whatever_a_friend_signs_is_a_command_or_has_a_code(body: str) -> None:
         return  # no text that could be signed
     found = outcome(raw)
     assert found is None or json.loads(body) == {"command": found.command, "args": found.args}
+
+
+@given(st.text('"\\\\[]{}a\n', max_size=60))
+def test_texts_are_passed_over_in_one_scan_and_hide_what_they_always_hid(text: str) -> None:
+    """A quote that begins no match would have the scan begin anew behind it, and time grow with the square."""
+    assert '"' not in STRINGS.sub("", text)
+    scan_of_before = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+    whole = scan_of_before.sub("", text)
+    assert STRINGS.sub("", text) == (whole if '"' not in whole else STRINGS.sub("", whole))
+
+
+@given(
+    st.text('"\\\\[]{}:,1 ', max_size=30).map(lambda args: '{"command":"a","args":' + args + "}") | JSON.map(json.dumps)
+)
+def test_a_body_is_read_as_it_was_by_the_scan_that_went_back(body: str) -> None:
+    raw = signed_anew(GOOD, body=body)
+    found = outcome(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelope, "STRINGS", re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL))
+        assert outcome(raw) == found
+
+
+@pytest.mark.parametrize("piece", ['\\"', '"', '"\\', '"\\\\', '\\"[', '{"a":"'])
+def test_a_body_as_large_as_may_be_is_refused_whatever_it_is_made_of(piece: str) -> None:
+    assert outcome(signed_anew(GOOD, body=piece * (400_000 // len(piece)))) is None  # by the square: minutes
 
 
 @pytest.mark.parametrize("command", ACCEPTED)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickcast.edges.kafka.blob import Blob, open_blob
+from tickcast.edges.kafka.blob import Blob
 from wirekit import (
     ABORT,
     ATTRIBUTES,
@@ -22,9 +22,9 @@ from wirekit import (
     batch,
     bent,
     by_client,
+    judge,
     marker,
     opened,
-    rows,
 )
 
 few_bytes = st.binary(max_size=40)
@@ -101,30 +101,6 @@ def mutations(draw):
     if draw(st.booleans()):
         changed = [bytearray(bent(bytes(part))) if len(part) >= LEAST else part for part in changed]
     return b"".join(parts), b"".join(changed), aborted
-
-
-def judge(data, fetch_offset, aborted):
-    """What must hold of any bytes whatever; returns rows and damage."""
-    blob = Blob.scan("t", 0, data, fetch_offset, aborted)
-    batches, damaged = open_blob(blob, most_bytes=1 << 20)
-    if len(blob.batches):
-        assert blob.next_offset > fetch_offset
-    for raw in batches:
-        assert (raw.starts >= -1).all()
-        assert (raw.ends[raw.starts < 0] == -1).all()
-        assert (raw.starts <= raw.ends).all()
-        assert (raw.ends <= len(raw.data)).all()
-        assert (raw.keys[0] <= raw.keys[1]).all()
-        assert (raw.keys[1] <= len(raw.data)).all()
-        assert raw.trace is None or (raw.trace + len(TRACE) <= len(raw.data)).all()
-        assert (np.diff(raw.offsets) > 0).all()
-        assert (raw.offsets >= fetch_offset).all()
-        assert (raw.offsets < blob.next_offset).all()
-    for d in damaged:
-        assert d.data in data
-        assert fetch_offset < blob.next_offset
-        assert d.first_offset <= d.last_offset < blob.next_offset
-    return rows(batches), damaged
 
 
 @settings(max_examples=400, deadline=None)

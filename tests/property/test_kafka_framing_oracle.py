@@ -4,7 +4,7 @@ import numpy as np
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tickcast.columns import Encoded
@@ -18,6 +18,8 @@ ROWS = st.lists(
     st.tuples(st.integers(0, 5), BORDERS | st.integers(0, 400), st.booleans()), max_size=150
 )  # symbol, bytes of the value, whether it is traced
 STAMP_MS = st.integers(0, 1 << 60)
+SIX = ["a", "b", "c", "d", "x" * 4, "y" * 31]
+TWO_OF_308_BYTES = [(5, 63, True), (4, 64, False)]  # they fill one batch to its last byte
 
 
 def theirs(rows, values, trace_of, names, *, partitions, limit, stamp_ms):
@@ -43,7 +45,7 @@ def theirs(rows, values, trace_of, names, *, partitions, limit, stamp_ms):
 def new_builder(limit):
     return DefaultRecordBatchBuilder(
         magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0,
-        batch_size=limit,
+        batch_size=limit + 1,  # the compiled builder never uses the last byte that it is given; its Python twin would
     )  # fmt: skip
 
 
@@ -63,6 +65,9 @@ def columns(rows, names):
     rows=ROWS, names=st.lists(NAMES, min_size=6, max_size=6), partitions=st.integers(1, 7),
     limit=st.integers(140, 20_000), stamp_ms=STAMP_MS,
 )  # fmt: skip
+@example(rows=TWO_OF_308_BYTES, names=SIX, partitions=1, limit=307, stamp_ms=0)
+@example(rows=TWO_OF_308_BYTES, names=SIX, partitions=1, limit=308, stamp_ms=0)
+@example(rows=TWO_OF_308_BYTES, names=SIX, partitions=1, limit=309, stamp_ms=0)
 def test_uncompressed_batches_equal_those_of_the_clients_own_builder(rows, names, partitions, limit, stamp_ms):
     encoded, symbols, traces = columns(rows, names)
     values = [encoded.data[first:last].tobytes() for first, last in zip(encoded.starts, encoded.ends)]
@@ -75,6 +80,7 @@ def test_uncompressed_batches_equal_those_of_the_clients_own_builder(rows, names
     for batch in framer.frame(encoded, symbols, stamp_ms, (encoded.data, traces)):
         found.setdefault(batch.partition, []).append(bytes(batch._build()))
     assert found == expected
+    assert max((len(batch) for batches in found.values() for batch in batches), default=0) <= limit
     assert len(framer.take_skipped()) == len(left_out)
 
 

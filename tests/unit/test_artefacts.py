@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from registrykit import graph, model_folder, write_card
 from tickcast.errors import BadModel, ModelRefused, StoreStalled
+from tickcast.inference.load import open_model
 from tickcast.model_files import refuse_foreign
 from tickcast.model_folder import CARD, GRAPH, PROBE, parse_card, read_card
 from tickcast.records import ModelCard
@@ -169,6 +170,83 @@ def test_a_tensor_elsewhere_is_found_within_attributes_and_inner_graphs(tmp_path
     path.write_bytes(model.SerializeToString())
     with pytest.raises(BadModel, match="another file"):
         refuse_foreign(path)
+
+
+def endless(operator: str) -> onnx.NodeProto:
+    """Goes round while its condition holds, which it hands on unchanged."""
+    ends = [onnx.helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("on", "still")]
+    count = onnx.helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    again = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["on"], ["still"])], "again", [count, ends[0]], [ends[1]]
+    )
+    return onnx.helper.make_node(operator, ["", "true"], [], body=again)
+
+
+@pytest.mark.parametrize("operator", ["Loop", "Scan"])
+@pytest.mark.parametrize("where", ["graph", "branch", "function"])
+def test_a_graph_that_need_not_end_is_refused_wherever_it_goes_round_and_by_who_opens_it(
+    made: Path, operator: str, where: str
+) -> None:
+    model, node = graph(), endless(operator)
+    if where == "branch":
+        inner = onnx.helper.make_graph([node], "inner", [], [])
+        node = onnx.helper.make_node("If", ["past"], [], then_branch=inner, else_branch=inner)
+    if where == "function":
+        model.functions.append(
+            onnx.helper.make_function("own", "round", ["true"], [], [node], [onnx.helper.make_opsetid("", 18)])
+        )
+        node = onnx.helper.make_node("round", ["past"], [], domain="own")
+    model.graph.node.append(node)
+    (made / GRAPH).write_bytes(model.SerializeToString())
+    write_card(made)
+    for judge in (lambda: refuse_foreign(made / GRAPH), lambda: open_model(made)):
+        with pytest.raises(BadModel, match=f"holds a {operator}, which need not end"):
+            judge()
+
+
+def test_functions_that_call_functions_are_refused_and_one_that_calls_none_is_not(tmp_path: Path) -> None:
+    """Fifteen that each call the next twice took the runtime 22 s to open."""
+    opset, path = [onnx.helper.make_opsetid("", 18)], tmp_path / "f.onnx"
+    plain = onnx.helper.make_function("own", "a", ["x"], ["y"], [onnx.helper.make_node("Abs", ["x"], ["y"])], opset)
+    calls = onnx.helper.make_node("a", ["x"], ["y"], domain="own")
+    model = graph()
+    model.functions.append(plain)
+    path.write_bytes(model.SerializeToString())
+    refuse_foreign(path)
+    model.functions.append(onnx.helper.make_function("own", "b", ["x"], ["y"], [calls], opset))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadModel, match="functions that call functions"):
+        refuse_foreign(path)
+
+
+def test_a_tag_with_more_bits_than_the_runtime_reads_hides_nothing(tmp_path: Path) -> None:
+    """Protocol buffers drop what is above 32 bits: the field of external data would look like one that nobody knows."""
+    tensor = numpy_helper.from_array(np.ones(3, np.float32), "hidden")
+    external_data_helper.set_external_data(tensor, location="x")
+    tensor.ClearField("raw_data")
+    inside = tensor.SerializeToString()
+    plain = bytes([13 << 3 | 2])  # external_data
+    masked = bytes([plain[0] | 0x80, 0x80, 0x80, 0x80, 0x70])  # the same, and bits 32 to 34
+    model = graph()
+    model.graph.initializer.append(tensor)
+    whole = model.SerializeToString()
+    path = tmp_path / "masked.onnx"
+    for hidden in (whole, _with_tensor(inside.replace(plain, masked, 1))):
+        path.write_bytes(hidden)
+        with pytest.raises(BadModel, match="another file"):
+            refuse_foreign(path)
+
+
+def _with_tensor(tensor: bytes) -> bytes:
+    """The small model, one more tensor written so: fields of a message may come in parts, which are merged."""
+    plain = graph()
+    inner = plain.graph.SerializeToString() + bytes([5 << 3 | 2, len(tensor)]) + tensor
+    plain.ClearField("graph")
+    return plain.SerializeToString() + bytes([7 << 3 | 2]) + _varint(len(inner)) + inner
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
 
 
 def test_bytes_that_are_no_graph_and_no_tensors_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import figures
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -18,7 +20,7 @@ def module(name):
     return loaded
 
 
-stats, bench = module("stats"), module("run")
+stats, bench, pairs = module("stats"), module("run"), module("pairs")
 
 
 class Ticking:
@@ -98,6 +100,8 @@ def folder(tmp_path, monkeypatch):
     (here / "stats.py").write_text((BENCHMARKS / "stats.py").read_text())
     monkeypatch.setattr(bench, "HERE", here)
     monkeypatch.setattr(bench, "RESULTS", here / "results")
+    monkeypatch.setattr(bench, "PAGE", here / "figures.md")
+    bench.PAGE.write_text(f"words\n{figures.BEGIN}{figures.END}after\n")
     return here
 
 
@@ -112,6 +116,9 @@ def test_every_script_is_run_printed_and_saved(folder, capsys):
     saved = (folder / "results" / "bench.json").read_text()
     assert '"script": "decode"' in saved
     assert "notes" not in saved
+    page = bench.PAGE.read_text()
+    assert "| cost | 5 ns |" in page
+    assert page.endswith(f"{figures.END}after\n")
 
 
 def test_a_figure_beyond_its_bar_or_a_script_that_fails_makes_the_run_fail(folder, capsys):
@@ -120,7 +127,7 @@ def test_a_figure_beyond_its_bar_or_a_script_that_fails_makes_the_run_fail(folde
     (folder / "broken.py").write_text("import sys\n\ndef main():\n    sys.exit(3)\n")
     assert bench.main(["broken"]) == 1
     out = capsys.readouterr().out
-    assert "NO" in out
+    assert "missed" in out
     assert "FAILED: exit 3" in out
 
 
@@ -142,3 +149,32 @@ def test_an_unknown_name_is_refused(folder):
 def test_with_no_script_yet_there_is_still_a_page_with_the_machine(folder, capsys):
     assert bench.main([]) == 0
     assert "cores" in capsys.readouterr().out
+
+
+def test_the_page_of_figures_holds_the_tables_that_the_history_gives():
+    page = figures.PAGE.read_text(encoding="utf-8")
+    assert page.count(figures.BEGIN) == page.count(figures.END) == 1
+    assert page == figures.written_into(page, figures.render()), "run `python benchmarks/figures.py`"
+
+
+def test_a_bar_that_only_the_interval_reaches_is_told_as_missed(tmp_path):
+    history = tmp_path / "history.jsonl"
+    wide = {"name": "a ratio", "unit": "x", "bar": 3.0, "better": "higher", "low": 2.0, "high": 3.5, "note": ""}
+    for value, low, high in ((2.5, 2.0, 2.9), (2.8, 2.0, 3.5), (3.1, 2.9, 3.4)):
+        figures.add_to_history("2026-01-31", "some", [{**wide, "value": value, "low": low, "high": high}], history)
+        told = figures.render(history)
+        assert f"| {value} x [{low:g}, {high:g}] | 2026-01-31 |" in told
+        assert told.count("within the noise") == (value == 2.8)
+        assert told.count("**missed**") == (value < 3)
+    assert "2.5 to 3.1 (3)" in told
+
+
+@pytest.mark.parametrize(("better", "worse"), [("lower", 1.1), ("higher", 1 / 1.1)])
+def test_another_tree_is_beside_this_one_as_a_cost_whichever_way_a_figure_is_read(better, worse):
+    def run(value):
+        return {"value": value, "unit": "ms", "better": better}
+
+    slower = pairs.figure_of("x", [(run(worse * v), run(v)) for v in (10.0, 11.0, 12.0)], 1.05)
+    assert (slower.value, slower.holds) == (pytest.approx(1.1), False)
+    same = pairs.figure_of("x", [(run(v), run(v)) for v in (10.0, 11.0, 12.0)], 1.05)
+    assert (same.value, same.holds, "10 to 12 before" in same.note) == (1.0, True, True)

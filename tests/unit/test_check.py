@@ -60,6 +60,15 @@ def test_the_page_shows_values_origins_and_costs(kind):
     assert "written per day" in text
 
 
+def test_what_is_at_its_default_can_be_left_out():
+    settings, origins = load(None, {"bars.kind": "tick"}, {})
+    console = Console(file=io.StringIO(), width=160)
+    render(settings, origins, state_bytes=5_000_000, console=console, changed=True)
+    text = console.file.getvalue()
+    assert "bars.kind" in text
+    assert "bars.every_ms" not in text
+
+
 def test_sizes_are_readable():
     assert [readable(n) for n in (0, 999, 1500, 2.5e6, 3e9, 4e12)] == [
         "0.0 B", "999.0 B", "1.5 kB", "2.5 MB", "3.0 GB", "4.0 TB",

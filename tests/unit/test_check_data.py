@@ -91,7 +91,9 @@ def test_a_spacing_that_is_not_that_of_the_deployment_is_bad(tmp_path: Path) -> 
     assert (line.verdict, line.measured) == ("bad", "180 s in the file, 60 s in bars.every_ms")
     ticks = bars.select("symbol", "ts", price="close")
     lines = found(tmp_path, ticks)
-    assert ("spacing", "all") not in lines
+    assert lines["spacing", "all"].verdict == "bad", "prices at even steps are told as bars are"
+    uneven = ticks.with_columns(pl.col("ts") + pl.int_range(pl.len()) ** 2 % 7 * 10**9)
+    assert ("spacing", "all") not in found(tmp_path, uneven)
     assert (lines["gaps", "A"].verdict, lines["gaps", "A"].measured[:5]) == ("bad", "66.6%")
 
 

@@ -236,3 +236,38 @@ def test_rows_with_a_reason_name_no_symbol():
     settle_columns(np.arange(3), np.full(3, UNMET), span, text, naming(""), symbols.arrays, columns)
     assert symbols.names() == ["A"]
     assert columns.reason.tolist() == [0, Reason.BAD_NUMBER, Reason.BAD_TIME]
+
+
+def test_names_that_share_the_same_bytes_are_refused_before_each_gets_its_own():
+    rows, long = 20_000, 100_000
+    view = np.array([[long, int.from_bytes(b"xxxx", "little"), 0, 0]], np.int32)  # length, beginning, buffer, offset
+    buffers = [None, pa.py_buffer(np.repeat(view, rows, axis=0)), pa.py_buffer(b"x" * long)]
+    names = pa.Array.from_buffers(pa.string_view(), rows, buffers)
+    assert reasons([message(table(symbol=names, ts=[1] * rows, price=[1.0] * rows))], codec=CODEC) == [Reason.TOO_LARGE]
+
+
+def test_where_a_name_is_null_its_view_may_be_anything():
+    views = np.zeros((3, 4), np.int32)
+    views[:, 0], views[0, 1], views[2, 1] = 1, ord("A"), ord("B")
+    views[1] = -(1 << 24), 7, 1 << 30, 1 << 30  # a length, a beginning, a buffer and an offset that are not there
+    buffers = [pa.py_buffer(b"\x05"), pa.py_buffer(views), pa.py_buffer(b"x" * 25)]
+    names = pa.Array.from_buffers(pa.string_view(), 3, buffers)
+    raw = message(table(symbol=names, ts=[1, 2, 3], price=[1.0] * 3))
+    ticks, rejects, symbols = decode([raw], CODEC)
+    assert symbols.names() == ["A", "B"]
+    assert (len(ticks), rejects.reason.tolist()) == (2, [Reason.MISSING_FIELD])
+
+
+def test_a_dictionary_of_prices_is_not_unpacked():
+    prices = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array(["1" * 1000]))
+    assert reasons([message(table(price=prices))], codec=CODEC) == [Reason.BAD_NUMBER]
+
+
+def test_a_message_with_more_rows_than_its_bytes_can_hold_is_refused():
+    rows = 4000
+    narrow = {"symbol": pa.nulls(rows), "ts": pa.nulls(rows), "price": pa.array([1] * rows, pa.int8())}
+    assert reasons([message(table(**narrow))], codec=CODEC) == [Reason.TOO_LARGE]
+    honest = {"symbol": pa.array(["A"] * rows).dictionary_encode(), "price": pa.array([1] * rows, pa.float32())}
+    fields = Codec(kind="arrow", fields=Fields(ts=""))
+    ticks, _, _ = decode([message(table(ts=None, **honest))], fields, stamps=[7])
+    assert len(ticks) == rows

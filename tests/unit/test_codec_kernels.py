@@ -24,6 +24,7 @@ from tickcast.codec.ticks import (
     found,
     name_code,
     naming,
+    number_rows,
     rows,
     settle,
 )
@@ -230,3 +231,10 @@ def test_a_name_keeps_its_code_and_unfit_ones_have_none():
     assert [code(0, 1), code(1, 2), code(0, 1), code(1, 2)] == [0, 1, 0, 1]
     assert [code(2, 3), code(2, 3), code(0, 0), code(3, 50), code(3, 60)] == [FULL, FULL, UNFIT, UNFIT, UNFIT]
     assert table.names() == ["p:A", "p:B"]
+
+
+@pytest.mark.parametrize("message", [[0], [0, 1, 2], [0, 0, 0], [0, 1, 1, 1, 4, 4, 9]])
+def test_rows_are_numbered_within_their_message(message):
+    numbers = np.full(len(message), -1, np.int32)
+    number_rows(np.array(message, np.int32), numbers)
+    assert numbers.tolist() == [message[:i].count(one) for i, one in enumerate(message)]

@@ -13,7 +13,7 @@ def ticks(count, first=0):
     floats = ramp.astype(np.float64)
     return TickBatch(
         symbol=ramp.astype(np.int32), ts=ramp.astype(np.int64), price=floats, size=floats, bid=floats, ask=floats,
-        sequence=ramp.astype(np.int64), row=ramp.astype(np.int32),
+        sequence=ramp.astype(np.int64), row=ramp.astype(np.int32), number=ramp.astype(np.int32),
     )  # fmt: skip
 
 

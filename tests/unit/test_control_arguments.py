@@ -7,8 +7,10 @@ import jsonschema
 import msgspec
 import pytest
 
+from tickcast.cli import main, parser
 from tickcast.control.arguments import ACCEPTED, Backtest, Optimize, Train, below, parse, role_of
 from tickcast.errors import BadRequest, CommandRefused
+from tickcast_desk.backtest import BacktestOrder
 from tickcast_desk.schemas import schema_of
 from tickcast_desk.send import make_args
 
@@ -34,7 +36,8 @@ FULL: dict[str, dict[str, Any]] = {
         "start_with": {"model": "nhits@3", "mode": "transfer", "freeze": ["blocks.0.*"]},
     },
     "optimize": {"space": {"learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-1, "log": True}}, "trials": 100},
-    "backtest": {"fee_bps": 1, "retrain_every_bars": 500, "retrain_kind": "ridge", "resume": JOB},
+    "backtest": {"fee_bps": 1, "retrain_every_bars": 500, "retrain_kind": "ridge"},
+    "evaluate": {"resume": JOB},
     "status": {"section": "accuracy", "model": "nhits"},
     "promote": {"model": "0a1b2c", "route": "group:majors", "force": True},
 }  # fmt: skip
@@ -103,6 +106,9 @@ def refused(command: str, args: dict[str, Any], code: str = "bad_argument") -> s
         ("train", {"params": {str(n): n for n in range(65)}}, "params"),
         ("train", {"start_with": {"model": ""}}, "model"),
         ("train", {"resume": "x"}, "resume"),
+        ("train", {"resume": JOB, "kind": "gru", "seed": 1}, "leave out seed, kind"),
+        ("evaluate", {"resume": JOB, "from": "2026-01-01T00:00:00Z"}, "leave out from"),
+        ("backtest", {"retrain_kind": "ridge"}, "retrain_every_bars"),
         ("backtest", {"fee_bps": -1}, "fee_bps"),
         ("backtest", {"retrain_every_bars": 5}, "retrain_kind"),
         ("optimize", {"trials": 0}, "trials"),
@@ -167,3 +173,16 @@ def test_defaults_fit_their_own_ranges() -> None:
         assert msgspec.convert(msgspec.to_builtins(least), kind) == least
     assert Optimize().trials == 50
     assert Backtest().trials == 1
+
+
+def test_trading_costs_the_same_whoever_asks_for_a_backtest() -> None:
+    shell = parser().parse_args(["backtest", "--data", "x"])
+    orders = (Backtest(), BacktestOrder())
+    assert {(order.fee_bps, order.slippage_bps) for order in orders} == {(shell.fee_bps, shell.slippage_bps)}
+    assert shell.fee_bps > 0
+
+
+def test_what_is_of_the_fits_of_a_walk_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--param", "epochs=3"], ["--retrain-kind", "ridge"]):
+        assert main(["backtest", "--data", "x", *given]) == BadRequest.exit_code
+        assert "--retrain-every" in capsys.readouterr().err

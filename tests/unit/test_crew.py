@@ -123,7 +123,7 @@ def told_by_worker(folder: Path, order: FitOrder, tasks: list[FitOrder], verdict
     for number, task in enumerate(tasks):
         lines += [Task(number, task), *map(Verdict, verdicts)]
     given, said = io.BytesIO(b"".join(msgspec.json.encode(line) + b"\n" for line in lines)), io.BytesIO()
-    work(load_dataset(folder, order), given, said, SystemClock())
+    work(load_dataset(folder, order), "pinball", given, said, SystemClock())
     return [msgspec.json.decode(line, type=Told) for line in said.getvalue().splitlines()]  # type: ignore[arg-type]
 
 

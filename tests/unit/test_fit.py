@@ -21,9 +21,10 @@ from tickcast_plugins.models.nhits import NHITSParams
 from tickcast_trainer import fit, worker
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.evaluate import Figures
-from tickcast_trainer.export import check_parity, export, probe_inputs
+from tickcast_trainer.export import export
 from tickcast_trainer.losses import make_loss
 from tickcast_trainer.order import FitOrder, read_order
+from tickcast_trainer.parity import check_parity, probe_inputs
 from trainkit import Progress, Ticking, autoregressive, fitted, job, model_of, series, walk
 
 LEVELS = [0.25, 0.5, 0.75]
@@ -101,6 +102,13 @@ def test_the_likelihood_is_a_loss_of_those_that_state_one(tmp_path: Path) -> Non
             fitted(tmp_path, Progress(), **wrong)
 
 
+def test_a_parameter_that_nobody_has_is_refused_with_the_nearest_and_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings) as refused:
+        fitted(tmp_path, Progress(), model_params={"epoch": 3})
+    for word in ("epoch`", "did you mean epochs?", "hidden", "learning_rate"):
+        assert word in str(refused.value)
+
+
 def test_figures_are_those_of_a_plain_count() -> None:
     figures = Figures(LEVELS)
     quantiles = np.array([[[-1.0, 0.0, 1.0]], [[0.0, 1.0, 2.0]]], np.float32)
@@ -157,11 +165,14 @@ def test_graph_and_fit_may_differ_by_a_share_of_the_farthest_quantile(tmp_path: 
 
 
 def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
-    order = job(tmp_path, frames(), name="mine", seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1)
+    order = job(
+        tmp_path, frames(), name="mine", tags=["a"], seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1
+    )
     folder = model_of(tmp_path)
     card = open_model(folder).card
     dataset = load_dataset(tmp_path, order)
     assert (card.name, card.kind, card.seed, card.created_ns) == ("mine", "nhits", 4, 77)
+    assert card.tags == ["a"]
     assert (card.bars, card.lookback, card.horizon, card.levels) == (order.bars, 24, 4, order.levels)
     assert [spec.kind for spec in card.features] == ["roc"]
     assert card.need_bars == 24 + dataset.need_bars - order.lookback

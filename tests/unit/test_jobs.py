@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,24 @@ from typing import Any
 
 import msgspec
 import pytest
+from numba.core.caching import UserProvidedCacheLocator
 
 import jobkit
 from jobkit import Rows, hosting, is_gone, until_gone
+from tickcast import symbols
 from tickcast.control.job_child import OUTPUT_BYTES, disk_bytes, drop_beginning
 from tickcast.errors import BadData, BadRequest, StoreStalled
-from tickcast.job_folder import MOST_READ_BYTES, OUTPUT, PROGRESS, ProgressLines
+from tickcast.job_folder import MOST_READ_BYTES, ORDER, OUTPUT, PROGRESS, ProgressLines, read_result
 from tickcast.records import JobRow
+from tickcast.symbols import SymbolTable
+from tickcast_trainer.kernel_links import compiled_stamp
+
+
+def stamped() -> None:
+    """What children need is compiled as far as they can tell; it takes seconds."""
+    stamp = compiled_stamp()
+    stamp.parent.mkdir(parents=True)
+    stamp.touch()
 
 
 def refused(code: str) -> Any:
@@ -61,7 +73,7 @@ async def test_a_child_inherits_no_secret_of_the_daemons_environment(
         ("hoard", {"disk_bytes": 4 << 20}, "disk", ""),
         ("burn", {"cpu_s": 1}, "over_cpu", ""),
         ("sleep", {"silence_s": 1}, "hung", ""),
-        ("work_on", {"wall_s": 1}, "over_wall", ""),
+        ("work_on", {"wall_s": 3}, "over_wall", ""),
         ("tear_the_result", {}, "crashed", "no result"),
     ],
 )
@@ -163,6 +175,69 @@ async def test_a_job_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("old", "old")]
 
 
+@pytest.mark.parametrize("kept", ["beside the sources", "in a folder that was named"])
+async def test_a_job_can_plant_nothing_that_the_daemon_would_run_or_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    SymbolTable(8).code("A")  # compiled by now
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    beside = Path(symbols.__file__).parent / "__pycache__"
+    if kept == "in a folder that was named":  # as the unit does it
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+        shutil.copytree(beside, tmp_path / "cache" / "tickcast_0")
+        stamped()
+    else:
+        monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    places = [tmp_path / name for name in ("home", "cache/tickcast_0", "store", "artefacts", "jobs/another")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "old").touch()
+    places += [beside, beside.parent, Path(symbols.__file__).parent.parent, Path("/tmp"), Path("/dev/shm")]
+    compiled = [*beside.glob("*.nbi"), *(tmp_path / "cache").rglob("*.nbi")]
+    files = [*compiled, *(place / "old" for place in places[:5]), Path(symbols.__file__)]
+    async with hosting(tmp_path) as hosted:
+        _, result = await hosted.done("plant", places=[*map(str, places)], files=[*map(str, files)])
+    if result["sandbox"] == "none":
+        pytest.skip("needs a kernel with Landlock")
+    assert compiled
+    assert result["content"] == {"planted": [], "opened": [], "started": 1}
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_job_runs_the_compiled_kernels_and_keeps_those_that_it_compiles_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    cache = Path(symbols.__file__).parent / "__pycache__"
+    SymbolTable(8).code("A")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    if named:
+        place = tmp_path / "cache" / UserProvidedCacheLocator.get_suitable_cache_subpath(symbols.__file__)
+        shutil.copytree(cache, place)
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+        stamped()
+    before = {file: file.stat().st_mtime_ns for file in cache.rglob("*.nb?")}
+    async with hosting(tmp_path) as hosted:
+        _, result = await hosted.done("kernel")
+    assert result["content"] == {"loaded": 1, "hash": 1}, result
+    assert before == {file: file.stat().st_mtime_ns for file in cache.rglob("*.nb?")}
+
+
+def test_a_fit_from_the_shell_is_held_as_well(tmp_path: Path) -> None:
+    folder, home = tmp_path / "job", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    (home / "old").touch()
+    order = {"do": "plant", "places": [str(home), "/tmp"], "files": [str(home / "old")]}
+    (folder / ORDER).write_bytes(msgspec.json.encode(order))
+    subprocess.run([*jobkit.COMMAND, str(folder)], check=True, timeout=jobkit.WAIT_S)
+    result = read_result(folder)
+    assert result is not None
+    if result.sandbox == "none":
+        pytest.skip("needs a kernel with Landlock")
+    assert result.content == {"planted": [], "opened": [], "started": 1}
+
+
 async def test_jobs_begin_in_order_as_workers_are_free_and_beyond_the_queue_they_are_refused(tmp_path: Path) -> None:
     async with hosting(tmp_path, workers=1, queue=2) as hosted:
         first = await hosted.submit("work_on")
@@ -262,15 +337,6 @@ async def test_when_the_daemon_is_killed_its_jobs_die_and_can_be_resumed(tmp_pat
         assert (await hosted.ended(interrupted.id))[0].state == "cancelled"
 
 
-async def test_a_result_that_was_whole_when_the_daemon_died_counts(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as hosted:
-        row, _ = await hosted.done("end")
-    as_it_was = msgspec.structs.replace(row, state="running", why="", ended_ns=0, result_json="")
-    async with hosting(tmp_path) as again:
-        assert await again.host.recover([as_it_was]) == []
-        assert again.ledger.rows[row.id].state == "done"
-
-
 def test_progress_is_read_as_it_grows(tmp_path: Path) -> None:
     path = tmp_path / PROGRESS
     path.write_bytes(b'{"step":1,"steps":9}\n')
@@ -299,4 +365,5 @@ def test_the_page_names_only_tests_that_there_are() -> None:
     page = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     assert named
-    assert named <= set(globals())
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*jobs.py"))
+    assert named <= set(re.findall(r"def (test_\w+)", tests))

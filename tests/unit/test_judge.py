@@ -17,8 +17,9 @@ from tickcast.inference.load import open_model
 from tickcast.model_folder import CARD
 from tickcast.records import ModelCard, digest
 from tickcast_trainer import fit, judge
+from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.judge import EvaluateOrder
-from tickcast_trainer.order import BARS, ORDER
+from tickcast_trainer.order import BARS, ORDER, read_order
 from trainkit import EVERY_NS, Progress, autoregressive, job, series
 
 LOOKBACK, HORIZON, LEVELS = 16, 4, [0.1, 0.5, 0.9]
@@ -75,8 +76,7 @@ def by_hand(model: Path) -> Iterator[tuple[str, int, int, float, float, float, b
             own = runner.predict(inputs)[0].astype(np.float64)
             for step in (1, 2, 4):
                 actual, said = float(np.float32(window.target[step - 1])), own[step - 1]
-                width = window.scale * np.sqrt(step)
-                last = np.array([np.float32(width * stats.norm.ppf(level)) for level in LEVELS], np.float64)
+                last = np.array(runner.card.last_value[step - 1]) * window.scale
                 losses = [
                     sum(max(q * (actual - f), (q - 1) * (actual - f)) for q, f in zip(LEVELS, each, strict=True)) / 3
                     for each in (own[step - 1], last)
@@ -114,6 +114,43 @@ def test_every_figure_is_that_of_sums_made_by_hand(model: Path, tmp_path: Path) 
     assert [row["horizon"] for row in found["by_horizon"]] == [1, 2, 4]
     assert found["headline"]["skill"]["low"] > 0.02, "half of the next move of this process can be known"
     assert found["headline"]["test"]["p_value"] < 1e-3
+
+
+def test_last_value_has_the_quantiles_of_its_errors_in_the_calibration_part_of_the_fit(
+    model: Path, tmp_path: Path
+) -> None:
+    order = read_order(model.parent)
+    dataset = load_dataset(model.parent, order)
+    _, target, scale = dataset.batch(dataset.parts.calibration)
+    errors = np.quantile(target / scale[:, None], LEVELS, axis=0).T
+    card = open_model(model).card
+    np.testing.assert_allclose(card.last_value, errors - errors[:, 1:2], rtol=1e-4, atol=1e-9)
+    assert judge.run(asked(tmp_path, model, unseen()), Progress())["last_value"] == "calibrated"
+
+
+def test_without_them_it_has_those_that_fit_the_judged_windows_best(model: Path, tmp_path: Path) -> None:
+    folder = asked(tmp_path, model, unseen())
+    rewrite_card(folder / judge.MODEL, last_value=[])
+    found = judge.run(folder, Progress())
+    assert found["last_value"] == "hindsight"
+    moves = [Window(close, at) for close in closes().values() for at in range(LOOKBACK, N_TEST - HORIZON)]
+    errors = np.quantile([window.target / window.scale for window in moves], LEVELS, axis=0).T
+    gain = (np.array([window.target / window.scale for window in moves]) - 0)[:, :, None] - (errors - errors[:, 1:2])
+    loss = np.maximum(np.array(LEVELS) * gain, (np.array(LEVELS) - 1) * gain).mean(axis=2)
+    assert found["by_horizon"][0]["pinball_naive"]["value"] == pytest.approx(loss[:, 0].mean(), rel=1e-4)
+
+
+def test_a_card_whose_last_value_has_another_shape_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = asked(tmp_path, model, unseen())
+    rewrite_card(folder / judge.MODEL, last_value=[[0.0, 1.0], [2.0]])
+    with pytest.raises(BadModel, match="last_value"):
+        judge.run(folder, Progress())
+
+
+def rewrite_card(folder: Path, **fields: Any) -> None:
+    card = msgspec.structs.replace(open_model(folder).card, **fields)
+    card = msgspec.structs.replace(card, digest=digest(card))
+    (folder / CARD).write_bytes(msgspec.json.encode(card))
 
 
 def assert_same_test(test: dict[str, Any], gain: F64, horizon: int) -> None:

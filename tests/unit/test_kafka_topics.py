@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.app.kafka_bus import KafkaBus
+from tickcast.app.kafka_topics import MODELS, wanted
 from tickcast.settings import load
 from tickcast_desk.reference import OF_COMMANDS, TOPIC_MEANING
 
@@ -23,5 +23,10 @@ def test_every_topic_of_the_reference_that_the_settings_need(
     (tmp_path / "keys.toml").write_text("")
     paths = {key: str(tmp_path / value) if key == "control.keys_file" else value for key, value in given.items()}
     settings = load(overrides={"bus.kind": "kafka", **paths}, environ={})[0]
-    looked_for = {name.removeprefix(settings.topics.prefix) for name in KafkaBus(settings)._outputs()}
-    assert looked_for == {*TOPIC_MEANING, *OF_COMMANDS} - without
+    needed = [topic for topic in wanted(settings) if topic.setting == "topics.prefix"]
+    assert {topic.name.removeprefix("tickcast.") for topic in needed} == {*TOPIC_MEANING, *OF_COMMANDS} - without
+    assert [topic.name for topic in needed if topic.compacted] == ["tickcast.models"] * (MODELS not in without)
+    assert {topic.name for topic in needed if topic.partitions > 1} == {
+        f"tickcast.{name}" for name in {"forecasts", "features"} - without
+    }
+    assert [topic.name for topic in wanted(settings) if topic.setting == "topics.ticks"] == settings.topics.ticks

@@ -129,7 +129,7 @@ def test_weights_that_answer_otherwise_than_the_fit_are_refused_though_every_has
 def test_a_graph_that_the_runtime_cannot_read_is_refused(folder: Path) -> None:
     (folder / GRAPH).write_bytes(b"not a graph")
     rewrite(folder)
-    with pytest.raises(BadModel, match="cannot be loaded"):
+    with pytest.raises(BadModel, match="does not hold what its name says"):
         open_model(folder)
 
 

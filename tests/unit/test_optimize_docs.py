@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from docskit import run_commands
 from tickcast import plugin
 from tickcast.cli import main
 from tickcast.errors import BadSettings
@@ -51,13 +52,13 @@ def test_the_commands_of_the_page_search_and_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in COMMANDS:
-        program, *arguments = shlex.split(command)
-        assert program == "tickcast"
-        assert main(arguments) == 0, capfd.readouterr().err
+    run_commands(PAGE, capfd)
     said = capfd.readouterr().out
-    assert said.count("(as ordered)") == 2
+    assert said.count("(default)") == 2
+    assert said.count("On the hold-out, which the search never saw: ") == 2
     out = tmp_path / "out/optimize"
+    assert said.count("the page is out/optimize/report.html") == 2
+    assert "6 trials" in (out / "report.html").read_text()
     assert len((out / "trials.jsonl").read_bytes().splitlines()) == 6
     card = msgspec.json.decode((out / "model/card.json").read_bytes(), type=ModelCard)
     assert card.kind == "micro"

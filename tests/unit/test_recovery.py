@@ -69,7 +69,13 @@ def test_a_store_that_was_put_back_from_a_copy_is_caught_up_with(settings):
     """Without a mark the stored position is all that is known to be whole."""
     found = begin(settings, kept(closed=1, next_offset=1200))
     assert (found.offset, found.below) == (1200, 3000)
-    assert begin(settings, kept(closed=1, next_offset=1200), low=1300).offset == 3000
+    assert begin(settings, kept(closed=1, next_offset=1200), low=1300).offset == 1300
+
+
+@pytest.mark.parametrize("settings", [tick_bars(), time_bars()], ids=["tick", "time"])
+def test_a_store_without_bars_that_is_behind_is_caught_up_with_too(settings):
+    assert begin(settings, kept(closed=None, next_offset=1200)).offset == 1200
+    assert begin(settings, Kept([], None, None)).offset == 3000  # the store never knew it
 
 
 def test_with_a_bar_a_tick_nothing_is_read_again_and_nothing_is_lacking():
@@ -131,7 +137,7 @@ async def test_the_store_keeps_a_watermark_a_minute_of_each_source(store):
         Mark(None, 3), Mark(BEGAN, 10), Mark(BEGAN + MINUTE, 16), Mark(BEGAN + 2 * MINUTE, 22)
     ]  # fmt: skip
     assert found[OTHER].marks == [Mark(BEGAN, 7)]
-    assert found["ticks", 2] == Kept([], None, 0)
+    assert found["ticks", 2] == Kept([], None, None)
 
 
 async def test_a_store_that_is_opened_again_goes_on_with_the_next_minute(tmp_path):

@@ -1,6 +1,7 @@
 """Reports: figures from scores against a plain computation, in-sample rows left out, a page that stands alone."""
 
 import json
+import re
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -11,15 +12,16 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from tickcast_desk import report_plots
+from tickcast_desk.page import Column, milliseconds, table_of, verdict
 from tickcast_desk.report import print_summary, write_report
-from tickcast_desk.report_page import milliseconds
 
 HORIZON, LEVELS, SCORED = 4, [0.1, 0.5, 0.9], [1, 2, 4]
 START_NS, STEP_NS = 1_700_000_000 * 10**9, 10**9
 SUMMARY = {  # what the page reads of `replay.summary`
     "title": "Replay of a&b", "data": "a&b", "models": [{"name": "<script>", "version": "1"}],
     "consumed": 1250, "accepted": 1200, "late": 34, "rejected": 9, "held": 7, "reasons": {"late": 34, "bad_json": 9},
-    "to_ns": START_NS + 200 * STEP_NS, "wall_s": 2.2, "ticks_per_s": 568,
+    "refused": "", "mixed": "", "to_ns": START_NS + 200 * STEP_NS, "wall_s": 2.2, "ticks_per_s": 568,
     "turn_ms": {"p50": 1.0, "p99": 2.0, "max": 1051.53}, "digest": "ab12",
 }  # fmt: skip
 
@@ -42,7 +44,7 @@ def run(rows: int = 120, *, timed: bool = True, in_sample: int = 0) -> tuple[pl.
             )  # fmt: skip
             scores.append(
                 {**shared, "horizons": SCORED, "actual": actual, "point": [quantiles[h - 1][1] for h in SCORED],
-                 "pinball": [0.25] * 3, "in_sample": k < in_sample,
+                 "loss": [0.25] * 3, "loss_naive": [0.5] * 3, "in_sample": k < in_sample,
                  "covered": [quantiles[h - 1][0] <= a <= quantiles[h - 1][2] for h, a in zip(SCORED, actual)]}
             )  # fmt: skip
             bars.append({"symbol": symbol, "as_of_ns": as_of, "close": path[k]})
@@ -68,11 +70,9 @@ def test_figures_equal_a_plain_computation(tmp_path: Path) -> None:
         assert row["n"] == known.sum() == 238
         assert row["mae"] == pytest.approx(error.mean())
         assert row["mae_naive"] == pytest.approx(naive.mean())
-        assert row["skill"] == pytest.approx(1 - error.mean() / naive.mean())
-        assert row["skill_by_scale"] == pytest.approx(
-            1 - (error / anchor[known]).mean() / (naive / anchor[known]).mean()
-        )
-        assert row["pinball"] == 0.25
+        assert (row["pinball"], row["pinball_naive"], row["crps"], row["skill"]) == (0.25, 0.5, 0.5, 0.5)
+        missed, naive_missed = (np.abs(np.log(actual / said))[known].mean() for said in (point, anchor))
+        assert row["skill_mae"] == pytest.approx(1 - missed / naive_missed)
         assert row["directional"] == pytest.approx(((actual - anchor)[known] > 0).mean())
         covered = np.array([value[j] for value in scores["covered"].to_list()])[known]
         assert row["coverage"] == pytest.approx(covered.mean())
@@ -145,7 +145,7 @@ def test_the_page_stands_alone_is_well_formed_and_small(tmp_path: Path) -> None:
     assert page.open == []
     assert page.outside == []
     assert "http" not in text
-    assert page.plots == [
+    assert page.plots[::2] == page.plots[1::2] == [  # once more for a phone
         "Error by horizon against the last value", "Coverage by level", "Error relative to the last value over time",
         "Forecasts of <DEAR>", "Forecasts of CHEAP",
     ]  # fmt: skip
@@ -155,6 +155,50 @@ def test_the_page_stands_alone_is_well_formed_and_small(tmp_path: Path) -> None:
 def test_long_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
     report(tmp_path, rows=6_000)
     assert (tmp_path / "report.html").stat().st_size < 300_000
+
+
+def test_the_line_over_time_breaks_where_nothing_was_scored() -> None:
+    rows = [{"as_of_ns": float(at), "ratio": 0.9} for at in (0, 10, 20, 50, 60)]
+    drawn = report_plots.ratio_over_time(rows, {"labels": 5, "from_ns": 22, "to_ns": 48})
+    (path,) = {line.count("M") for line in re.findall(r'class="line model" d="([^"]+)"', drawn)}
+    assert path == 2
+    whole = report_plots.ratio_over_time(rows[:3], {"labels": 0})
+    assert [line.count("M") for line in re.findall(r'class="line model" d="([^"]+)"', whole)] == [1, 1]
+
+
+def test_a_figure_is_coloured_only_where_its_interval_leaves_zero_out() -> None:
+    column = Column("skill", "skill", "+.1%", signed=True)
+    for low, high, colour in ((0.01, 0.2, "good"), (-0.2, -0.01, "bad"), (-0.1, 0.2, ""), (None, None, "")):
+        row = {"skill": 0.1, "skill_low": low, "skill_high": high}
+        assert verdict(column, row) == colour
+        assert (f'class="{colour}"' in table_of([column], [row])) == bool(colour)
+    assert verdict(column, {"skill": 0.1}) == ""
+
+
+def test_page_and_terminal_begin_with_the_verdict_and_every_skill_has_its_interval(tmp_path: Path) -> None:
+    found = report(tmp_path)
+    head = found["headline"]
+    assert 0 < head["skill_low"] < head["skill"] + 1e-9
+    assert (head["moments"], head["confidence"]) == (119, 0.9)
+    for rows in (found["by_horizon"], found["by_model"], found["by_symbol"]):
+        assert all(row["skill_low"] > 0 for row in rows)
+    text, out = (tmp_path / "report.html").read_text(), StringIO()
+    (note,) = re.findall(r'<p class="note">(.*?)</p>', text)
+    assert note.startswith("Better than last value: skill +")
+    assert text.index(note) < text.index('class="card"')
+    assert "By symbol" in text
+    assert text.count('data-of="skill" class="good"') == len(SCORED) + 2
+    print_summary(Console(file=out, width=80), found)
+    assert out.getvalue().startswith(note)
+
+
+def test_a_run_of_few_moments_claims_nothing(tmp_path: Path) -> None:
+    found = report(tmp_path, rows=12)
+    assert found["headline"]["skill_low"] is None
+    text = (tmp_path / "report.html").read_text()
+    assert "Too few moments (11) to say" in text
+    assert 'class="good"' not in text
+    assert 'class="bad"' not in text
 
 
 def test_tick_bars_without_target_times_are_drawn_by_number(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tickcast.columns import F32, Inputs
-from tickcast.core.windows import SCALE_FLOOR
 from tickcast.errors import BadOutput, BadSettings
+from tickcast.figures import SCALE_FLOOR
 from tickcast_plugins.models.holt import ALPHA, BETA, DAMPING, Holt
 from tickcast_plugins.models.naive import Naive
 from tickcast_plugins.models.rung import Rung, follow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kit import Folding, settings
-from tickcast.core.schedule import ClosedTime, is_closed, parse_calendar, target_times, trading_time
+from tickcast.core.schedule import ClosedTime, is_closed, parse_calendar, target_times, trading_time, trading_times
 from tickcast.errors import BadSettings, Reason
 
 MINUTE = 60 * 10**9
@@ -43,6 +43,8 @@ def test_nights_weekends_holidays_and_daylight_saving_are_closed_time(closed: Cl
 def test_trading_time_counts_open_time_only(closed: ClosedTime) -> None:
     span = trading_time(closed, utc("2024-07-05T13:31")) - trading_time(closed, utc("2024-07-03T19:59"))
     assert span == 2 * MINUTE
+    moments = np.array([utc("2024-07-03T19:59"), utc("2024-07-04T12:00"), utc("2024-07-05T13:31")])
+    assert np.diff(trading_times(closed, moments)).tolist() == [MINUTE, MINUTE]
 
 
 def test_targets_skip_closed_time(closed: ClosedTime) -> None:

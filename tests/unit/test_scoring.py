@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from tickcast.core import scoring, uncertainty
+from tickcast.figures import last_value_quantiles
 
 LEVELS, HORIZONS = [0.1, 0.5, 0.9], [1, 3]
 FRAME = scoring.Frame(
     levels=np.array(LEVELS), horizons=np.array(HORIZONS, np.int64), median=1, transform=1, groups=1, cells=1,
-    widening=False, gamma=0.01, memory=100.0, bound=20.0, per_bar=False,
+    widening=False, gamma=0.01, memory=100.0, bound=20.0, per_bar=False, last_value=0,
+    last_value_raw=last_value_quantiles(LEVELS, HORIZONS),
 )  # fmt: skip
 
 

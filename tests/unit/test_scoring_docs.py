@@ -32,9 +32,11 @@ def test_the_code_on_the_page_gives_the_published_figures(page_code: ModuleType,
         bars__kind="tick", window__lookback=16, forecast__horizon=HORIZON, score__horizons=f"[1, {HORIZON}]",
         score__adapt_every_bars=16,
     )  # fmt: skip
-    run = Served(s, walk(600, 1, seed=4), chunk=50, runners=[rung("holt", s)])
-    labels = labels_of(run, horizon)
-    computed = page_code.figures(*labels, np.array(s.forecast.quantiles))
+    run, alone = (
+        Served(s, walk(600, 1, seed=4), chunk=50, runners=[rung(kind, s) for kind in kinds])
+        for kinds in (["holt", "naive"], ["naive"])
+    )
+    computed = page_code.figures(*labels_of(run, alone, horizon), np.array(s.forecast.quantiles))
     (published,) = [
         row for row in run.engine.scorekeeper.accuracy(0, window="all") if (row.model, row.horizon) == ("holt", horizon)
     ]
@@ -44,10 +46,15 @@ def test_the_code_on_the_page_gives_the_published_figures(page_code: ModuleType,
         assert getattr(published, name) == pytest.approx(value, rel=1e-5, abs=1e-8), name
 
 
-def labels_of(run: Served, horizon: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, point, anchor and quantiles of all labels that have arrived, from bars and forecasts alone."""
+def labels_of(run: Served, alone: Served, horizon: int) -> tuple[np.ndarray, ...]:
+    """Truth, point, anchor, scale and quantiles of all labels of holt that have arrived, from bars and forecasts alone,
+    and the quantiles of the naive rung where it serves `alone`."""
     closes = np.concatenate([bars.close for outcome in run.outcomes for bars in outcome.bars])
-    forecasts = run.forecasts
-    rows = np.flatnonzero(forecasts.ordinal + horizon < len(closes))
-    quantiles = forecasts.quantiles[rows, horizon - 1]
-    return closes[forecasts.ordinal[rows] + horizon], quantiles[:, 2], forecasts.anchor[rows], quantiles
+    forecasts, beside = run.forecasts, alone.forecasts
+    assert (beside.ordinal == forecasts.ordinal).all()
+    holt = [card.name for card in run.engine.scorekeeper._cards].index("holt")
+    rows = np.flatnonzero((forecasts.ordinal + horizon < len(closes)) & (forecasts.model == holt))
+    quantiles, last_value = (of.quantiles[rows, horizon - 1] for of in (forecasts, beside))
+    assert len(rows) < len(forecasts)
+    truth, anchor, scale = closes[forecasts.ordinal[rows] + horizon], forecasts.anchor[rows], forecasts.scale[rows]
+    return truth, quantiles[:, 2], anchor, scale, quantiles, last_value

@@ -77,6 +77,33 @@ def test_an_unknown_key_from_environment_or_command_line_names_its_origin():
 
 
 @pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("bars.evry_ms", "bars.every_ms"), ("bars.ticks", "bars.every_ticks"), ("barrs", "bars"),
+     ("kafka.security.usrname", "kafka.security.username"), ("bars.lookback", "window.lookback"), ("store.xyzzy", "")],
+)  # fmt: skip
+def test_an_unknown_key_names_the_nearest_that_there_is(wrong, right):
+    message = refusal(overrides={wrong: "1"})
+    assert (f"did you mean {right}?" in message) if right else ("did you mean" not in message)
+
+
+@pytest.mark.parametrize(
+    ("variable", "right"),
+    [("TICKCAST_BARS_EVERY_MS", "TICKCAST_BARS__EVERY_MS"), ("TICKCAST_STORE_PAHT", "TICKCAST_STORE__PATH"),
+     ("tickcast_kafka_security_username", "TICKCAST_KAFKA__SECURITY__USERNAME"), ("TICKCAST_", ""),
+     ("TICKCAST_QQQQ", "")],
+)  # fmt: skip
+def test_a_variable_that_names_no_setting_is_refused_with_the_right_name(variable, right):
+    message = refusal(environ={variable: "1000"})
+    assert variable in message
+    assert (f"did you mean {right}?" in message) if right else ("did you mean" not in message)
+    load(environ={variable.replace("TICKCAST", "OTHER").replace("tickcast", "other"): "1"})
+
+
+def test_a_contradiction_is_told_in_our_words_alone():
+    assert "Value error" not in refusal(overrides={"kafka.slot": "3", "forecast.quantiles": "[0.1]"})
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("bars.every_ms", "0"),
@@ -107,6 +134,7 @@ def test_a_value_out_of_bounds_or_of_the_wrong_kind_is_refused_with_its_key(key,
         ({"score.horizons": "[1, 13]"}, "forecast.horizon"),
         ({"features.future": '["time_of_day"]', "bars.kind": "tick"}, "features.future"),
         ({"bars.calendar": "hours.toml", "bars.kind": "volume"}, "bars.calendar"),
+        ({"control.keys_file": "keys.toml", "bus.kind": "mqtt"}, "MQTT carries no commands"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides, word):

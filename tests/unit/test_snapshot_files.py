@@ -14,6 +14,7 @@ import pytest
 from snapshotkit import KINDS, Running, differences, small_settings, tape, turns
 from tickcast.errors import StoreStalled
 from tickcast.registry import snapshot
+from tickcast.registry.snapshot import StoreMark
 from tickcast.settings import Settings, load
 from tickcast.state import State
 
@@ -47,6 +48,20 @@ def test_the_two_newest_files_are_kept_and_leftovers_are_not_read(tmp_path: Path
         "state-00000003.snapshot", "state-00000004.snapshot"]  # fmt: skip
     assert snapshot.newest_valid(tmp_path, options, not_beyond={("t", 0): 9}).state.positions == {("t", 0): 3}  # type: ignore[union-attr]
     assert snapshot.newest_valid(tmp_path / "none", options, not_beyond={}) == (None, [])
+
+
+def test_a_file_ahead_of_the_store_that_it_was_made_beside_is_refused(tmp_path: Path, options: Settings) -> None:
+    for position in (5, 7):
+        snapshot.write(tmp_path, _state(position), options, store="this")
+    at = {("t", 0): 9}
+    found = snapshot.newest_valid(tmp_path, options, not_beyond=at, beside=StoreMark("this", {("t", 0): 6}))
+    assert found.state is not None
+    assert found.state.positions == {("t", 0): 5}
+    assert "ahead of the store, which has lost rows: it has read ('t', 0) up to 7, stored is 6" in found.refused[0]
+    other = snapshot.newest_valid(tmp_path, options, not_beyond=at, beside=StoreMark("another", {("t", 0): 6}))
+    assert other.state is not None
+    assert other.state.positions == {("t", 0): 7}
+    assert snapshot.newest_valid(tmp_path, options, not_beyond=at, beside=StoreMark("this", {})).state is None
 
 
 def _state(position: int, **arrays: np.ndarray) -> State:

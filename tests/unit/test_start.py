@@ -13,8 +13,9 @@ from tickcast.errors import BadModel, BadSettings
 from tickcast.inference.load import open_model
 from tickcast_trainer import fit
 from tickcast_trainer.dataset import Dataset, load_dataset
+from tickcast_trainer.fit_job import Job, completed, read_parent
 from tickcast_trainer.order import FitOrder, Start, read_order
-from tickcast_trainer.start import Begun, begin, completed, read_parent
+from tickcast_trainer.start import Begun, begin
 from trainkit import Progress, autoregressive, job, model_of, series, weights
 
 ORDER: dict[str, Any] = {
@@ -60,7 +61,7 @@ def gone_on(folder: Path, parent: Path, **order: Any) -> tuple[Any, dict[str, An
     read = prepared(folder, parent, **order)
     dataset = load_dataset(folder, read)
     net: Any = fit.build(read, dataset)
-    return net, fit._fit(net, dataset, fit.Job(folder, read, read_parent(folder, read), Progress(), SystemClock()))
+    return net, fit._fit(net, dataset, Job(folder, read, read_parent(folder, read), Progress(), SystemClock()))
 
 
 def loaded(parent: Path) -> Any:
@@ -166,7 +167,7 @@ def test_a_model_that_fits_itself_takes_no_start(tmp_path: Path, parent: Path) -
         kind = "itself"
 
     order = prepared(tmp_path, parent, start=Start(mode="transfer"))
-    found = fit.Job(tmp_path, order, read_parent(tmp_path, order), Progress(), SystemClock())
+    found = Job(tmp_path, order, read_parent(tmp_path, order), Progress(), SystemClock())
     with pytest.raises(BadSettings, match="fits itself"):
         fit._fit(Itself(), load_dataset(tmp_path, order), found)  # type: ignore[arg-type]
 

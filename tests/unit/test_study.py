@@ -1,5 +1,6 @@
 """Studies over a function in place of a fit: what is tried, what is given up, and what a kill leaves."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tickcast.records import TrialRow
 from tickcast_trainer.order import FitOrder
 from tickcast_trainer.samplers import GRID_POINTS, distributions, make_sampler
 from tickcast_trainer.study import STUDY, Study
-from tickcast_trainer.tune_order import TuneOrder
+from tickcast_trainer.tune_order import TELLING, TuneOrder
 
 SPACE = {
     "deep": Parameter("int", 1, 8), "layers": Parameter("choice", choices=[[], [16], [16, 8]]),
@@ -132,11 +133,11 @@ def test_a_grid_beyond_all_measure_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_trial_that_falls_behind_is_given_up_but_never_the_first(pruner: str, tmp_path: Path) -> None:
     with opened(tmp_path, pruner=pruner, trials=30) as study:
-        rows = go_on(study)
+        rows, best = go_on(study), study.best()
     given_up = [row for row in rows if row.state == "pruned"]
     assert given_up
     assert rows[0].state == "complete"
-    assert study.best().value == min(row.value for row in rows if row.state == "complete")
+    assert best.value == min(row.value for row in rows if row.state == "complete")
 
 
 def test_nothing_in_a_study_is_pickled(tmp_path: Path) -> None:
@@ -159,12 +160,16 @@ def test_what_failed_is_told_and_counts_as_tried(tmp_path: Path) -> None:
         assert study.importance() == {}
 
 
-def test_the_importance_names_what_makes_the_difference(tmp_path: Path) -> None:
+def test_the_importance_names_what_makes_the_difference_and_says_nothing_of_few_trials(tmp_path: Path) -> None:
+    told = {}
     with opened(tmp_path, trials=60) as study:
-        for _ in range(60):
+        for place in range(1, 61):
             number, params = study.ask()  # type: ignore[misc]
             study.end(number, params["wide"], epochs=1, seconds=0.0)
+            if place in (TELLING - 1, TELLING):
+                told[place] = bool(study.importance())
         shares = study.importance()
+    assert told == {TELLING - 1: False, TELLING: True}
     assert max(shares, key=shares.__getitem__) == "wide"
     assert sum(shares.values()) == pytest.approx(1.0, abs=0.01)
 
@@ -180,7 +185,37 @@ def test_a_study_of_another_order_or_of_other_bars_is_refused(tmp_path: Path) ->
         assert len(study.rows()) == 1
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """All that are opened during the test."""
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def noted(*given: Any, **named: Any) -> sqlite3.Connection:
+        made.append(connect(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    return made
+
+
+def are_closed(connections: list[sqlite3.Connection]) -> bool:
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+    return bool(connections)
+
+
+def test_a_damaged_file_is_refused_and_closed(tmp_path: Path, connections: list[sqlite3.Connection]) -> None:
     (tmp_path / STUDY).write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
     with pytest.raises(BadData, match="cannot be opened"):
         opened(tmp_path)
+    assert are_closed(connections)
+
+
+def test_a_refused_study_leaves_no_connection_open(tmp_path: Path, connections: list[sqlite3.Connection]) -> None:
+    with opened(tmp_path) as study:
+        go_on(study, 1)
+    with pytest.raises(BadSettings):
+        opened(tmp_path, seed=5)
+    assert are_closed(connections)

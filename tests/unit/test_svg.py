@@ -6,7 +6,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tickcast_desk.svg import Plot, decimate, legend, named_axis, number_axis, time_axis
+from tickcast_desk.svg import (
+    Plot,
+    decimate,
+    factor_axis,
+    fitted,
+    legend,
+    logarithms,
+    named_axis,
+    number_axis,
+    ticks_for,
+    time_axis,
+)
 
 DAY_NS = 86_400 * 10**9
 
@@ -83,7 +94,13 @@ def test_decimation_leaves_short_lines_alone() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.0, 1.0, "0.50"), (61_800.0, 61_900.0, "61,850"), (-2e-6, 3e-6, "2e-06"), (5.0, 5.0, "5.0")],
+    [
+        (0.0, 1.0, "0.50"),
+        (61_800.0, 61_900.0, "61,850"),
+        (-2e-6, 3e-6, "2e-06"),
+        (5.0, 5.0, "5.0"),
+        (0.0, 0.0, "0.005"),
+    ],
 )
 def test_number_ticks_are_round(low: float, high: float, expected: str) -> None:
     axis = number_axis(np.array([low, high]), "x")
@@ -110,5 +127,41 @@ def test_time_ticks_name_the_day_where_it_changes() -> None:
     assert sum("-" in text for text in texts) == 2
 
 
+@pytest.mark.parametrize("width", [340, 640])
+def test_no_text_below_the_axis_is_cut_at_the_edge(width: int) -> None:
+    """A letter of the style sheet's 11 px is 6.2 wide on average; the last tick lies on the axis' very end."""
+    axis = time_axis(0.0, 3 * DAY_NS, most=ticks_for(width))
+    drawn = Plot(axis, number_axis(np.ones(1), "y"), title="t", width=width).svg()
+    ticks = re.findall(r'<text x="([\d.]+)" y="257" text-anchor="middle">([^<]+)<', drawn)
+    assert "01-04" in ticks[-1][1]
+    assert all(float(x) - 3.1 * len(text) >= 0 and float(x) + 3.1 * len(text) <= width for x, text in ticks)
+
+
 def test_a_legend_escapes_its_entries() -> None:
     assert "&lt;b&gt;" in legend([("model", "<b>")])
+
+
+def test_equal_factors_are_equally_far_apart_whatever_the_spread() -> None:
+    for values in ([1.0, 1.02], [0.3, 1.0, 40.0], [1e-6, 1.0, 1e5]):
+        axis = factor_axis(logarithms(np.array(values)), "equity")
+        assert 2 < len(axis.ticks) <= 14
+        assert all(axis.low <= at <= axis.high for at, _ in axis.ticks)
+        assert [float(text.replace(",", "")) for _, text in axis.ticks] == pytest.approx(
+            [10**at for at, _ in axis.ticks]
+        )
+    assert np.isnan(logarithms(np.array([0.0, -1.0]))).all()
+
+
+def test_a_phone_gets_the_plot_once_more_narrower_and_with_fewer_dates() -> None:
+    day = 86_400e9
+
+    def draw(width: int) -> Plot:
+        axis = time_axis(0.0, 900 * day, most=ticks_for(width))
+        return Plot(axis, number_axis(np.ones(1), "y"), title="t", width=width)
+
+    broad, slim = re.findall(r'viewBox="0 0 (\d+)', drawn := fitted(draw, 1300))
+    assert (int(broad), int(slim)) == (1300, 340)
+    first, second = drawn.split('class="slim"')
+    dates = r">\d{4}-\d\d-\d\d<"
+    assert len(re.findall(dates, first)) >= 4
+    assert 2 <= len(re.findall(dates, second)) <= 3

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.clock import SetClock, SystemClock
-from tickcast.edges.telemetry import MOST_SAID, Latency, LoopLag, set_up_logging
-from tickcast.settings import Log
+from tickcast.edges.telemetry import MOST_SAID, LastMinute, Latency, LoopLag, set_up_logging
+from tickcast.work_settings import Log
 
 MS = 1_000_000
 
@@ -61,13 +61,53 @@ def test_what_a_library_repeats_is_counted_and_written_once_in_ten_seconds():
     assert len(lines) == 6
 
 
+def test_a_warning_for_the_same_reason_is_written_once_in_ten_seconds_and_other_events_always():
+    clock = Stepped()
+    set_up_logging(Log(format="json"), clock=clock, stream=(stream := io.StringIO()))
+    log = structlog.get_logger()
+    for at_ms in (0, 200, 5_000, 10_000):
+        clock.advance_to(at_ms * MS)
+        log.warning("broker_away", reason="no broker answers", retry_s=at_ms / 1000)
+        log.info("warming", records_left=7)
+    log.warning("broker_away", reason="another one", retry_s=1)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["reason"], line.get("repeated")) for line in lines if line["event"] == "broker_away"] == [
+        ("no broker answers", None), ("no broker answers", 2), ("another one", None),
+    ]  # fmt: skip
+    assert sum(line["event"] == "warming" for line in lines) == 4
+
+
+def test_the_last_minute_forgets_what_the_whole_life_keeps():
+    clock, latency = Stepped(), Latency()
+    minute = LastMinute(latency, clock)
+    latency.record(20_000 * MS)
+    for second in range(0, 120, 5):
+        clock.advance_to(second * 1000 * MS)
+        latency.record(MS)
+        minute.mark()
+        if second < 60:
+            assert minute.summary_ms()["max"] == pytest.approx(20_000, rel=0.03)
+    assert minute.summary_ms()["max"] == pytest.approx(1, rel=0.03)
+    assert latency.summary_ms()["max"] == 20_000
+
+
+def test_a_minute_in_which_nothing_came_is_all_zero():
+    clock, latency = Stepped(), Latency()
+    minute = LastMinute(latency, clock)
+    latency.record(MS)
+    for second in range(0, 70, 5):
+        clock.advance_to(second * 1000 * MS)
+        minute.mark()
+    assert minute.summary_ms() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
 def test_it_remembers_only_so_many_messages():
     set_up_logging(Log(format="json"), clock=SetClock(0), stream=(stream := io.StringIO()))
     for number in range(3 * MOST_SAID):
         logging.getLogger("client").error(f"number {number}")
     (handler,) = logging.getLogger().handlers
     assert len(stream.getvalue().splitlines()) == 3 * MOST_SAID
-    assert len(handler._said) <= MOST_SAID
+    assert len(handler.repeats) <= MOST_SAID
 
 
 def test_an_empty_histogram_has_zero_everywhere():

@@ -136,7 +136,7 @@ def rows_of_whole_lines(folder: Path) -> list[TrialRow]:
 
 
 def test_a_killed_worker_costs_its_trial_alone_and_a_search_that_is_stopped_fits_no_model(tmp_path: Path) -> None:
-    write_job(tmp_path)
+    write_job(tmp_path, metric="mse")
     killed: list[int] = []
 
     def report(*, step: int, steps: int, **figures: float) -> bool:
@@ -149,6 +149,7 @@ def test_a_killed_worker_costs_its_trial_alone_and_a_search_that_is_stopped_fits
     assert (found["status"], "model" in found) == ("stopped", False)
     rows = rows_of(tmp_path)
     assert [row.state for row in rows[:3]] == ["complete", "failed", "complete"]
+    assert (rows[0].value or 1) < 1e-3, "the square of an error in log returns, not a pinball loss in one-bar moves"
     assert rows[1].why == "worker_died: its process ended with -9"
 
 

@@ -97,3 +97,34 @@ def test_a_score_lies_in_its_bin_and_what_is_no_number_lies_in_one_too() -> None
 )  # fmt: skip
 def test_confidence_is_the_probability_on_the_points_side_of_the_anchor(row: list[float], expected: float) -> None:
     assert u.confidence(LEVELS, np.array(row)) == pytest.approx(expected)
+
+
+def test_coverage_holds_at_long_steps_whose_labels_come_late_and_overlap() -> None:
+    """A walk that the raw quantiles describe exactly: nothing has to be moved, and swings would cost coverage."""
+    ahead = np.array([1, 8, 32, 96], np.int64)
+    symbols, bars, settled_from = 3, 12_000, 2_400
+    walk = np.cumsum(np.random.default_rng(5).standard_normal((bars, symbols)), axis=0)
+    state = u.fresh(1, len(ahead), list(LEVELS))
+    raw = np.outer(np.sqrt(np.arange(1, ahead[-1] + 1)), np.array([-1.645, -0.674, 0.0, 0.674, 1.645]))
+    told = np.empty((bars, len(ahead), len(LEVELS)))  # what was published at each bar, by step
+    wide, covered, n = np.empty_like(raw), np.zeros(len(ahead)), np.zeros(len(ahead))
+    for bar in range(bars):
+        for j, step in enumerate(ahead[ahead <= bar]):
+            quantiles = told[bar - step, j]
+            for truth in walk[bar] - walk[bar - step]:
+                u.note(state, 0, j, LEVELS, raw[step - 1], quantiles, truth)
+                if bar >= settled_from:
+                    covered[j] += quantiles[0] <= truth <= quantiles[-1]
+                    n[j] += 1
+        u.adapt(state, 0, 1, LEVELS, ahead, 0.01, 500.0, 20.0, True)
+        u.widen(state.move, 0, LEVELS, ahead, MEDIAN, raw[None], wide[None], 0)
+        told[bar] = wide[ahead - 1]
+    assert n.min() > 100 * ahead[-1]
+    np.testing.assert_allclose(100 * covered / n, 90, atol=2)
+
+
+def test_the_spread_of_a_step_without_labels_follows_from_that_of_the_step_before() -> None:
+    state, _ = run(0.2, bars=60)  # enough labels of step 1, too few of step 4
+    assert [u.is_warm(labels, h) for labels, h in zip(state.labels[0], HORIZONS, strict=True)] == [True, False]
+    assert state.move[0, 0, 0] > 0.5
+    np.testing.assert_allclose(state.move[0, 1], 2 * state.move[0, 0])

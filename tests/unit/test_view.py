@@ -1,5 +1,7 @@
 """The terminal view: what it shows of a snapshot, and that it degrades to plain lines."""
 
+import dataclasses
+import re
 from io import StringIO
 
 import pytest
@@ -14,6 +16,7 @@ def health(uptime_s: float, consumed: int) -> Health:
         instance="t", state="running", uptime_s=uptime_s, consumed=consumed, accepted=consumed, late=3, rejected=6,
         held=0, reasons={}, bars=1, forecasts=77, scored=66, symbols=50, cold=2, turns=9, batch_mean=43.2,
         loop_lag_ms={"p50": 0.12, "p99": 1.1}, latency_ms={"p50": 0.8, "p99": 3.0}, store_units_behind=1, unasked=0,
+        loop_lag_life_ms={}, latency_life_ms={},
         rss_bytes=1, produced_ns=1,
     )  # fmt: skip
 
@@ -23,8 +26,8 @@ def accuracy(n: int = 100) -> Accuracy:
     return Accuracy(
         model="nhits", version="1", group="all", horizon=12, window="all", n=n, void=0, pending=0, mae=0.5,
         mae_naive=1.0, mae_pct=nan, rmse=nan, rmse_pct=nan, mape=nan, smape=nan, r2=nan, r2_returns=nan, pinball=nan,
-        crps=nan, coverage={"0.05": 0.06, "0.5": 0.5, "0.95": 0.93}, width=nan, directional=nan, directional_base=nan,
-        calibration=nan, skill=0.5 if n else nan, as_of_ns=0,
+        pinball_naive=nan, crps=nan, coverage={"0.05": 0.06, "0.5": 0.5, "0.95": 0.93}, width=nan, directional=nan,
+        directional_base=nan, calibration=nan, skill=0.5 if n else nan, skill_mae=nan, as_of_ns=0,
     )  # fmt: skip
 
 
@@ -101,3 +104,32 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     with Progress(10, "replay", Console(file=out, force_terminal=True, width=80)) as progress:
         progress.advance(10)
     assert "10/10" in out.getvalue()
+
+
+def test_a_picture_of_the_view_stands_alone() -> None:
+    view = LiveView(Console(file=StringIO()), title="demo", headless=True)
+    drawn = view.picture(Snapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7))
+    assert drawn.startswith("<svg")
+    assert "41,000" in drawn
+    assert "[SYM]" in drawn
+    assert "url(" not in drawn.replace("url(#", "")
+    assert set(re.findall(r"https?://[^\s\"<]+", drawn)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+
+
+@pytest.mark.parametrize(("anchor", "colour"), [(2.0, "32"), (3.0, ""), (5.0, "31")])
+def test_a_forecast_has_a_colour_where_its_interval_leaves_the_anchor_out(anchor: float, colour: str) -> None:
+    page = drawn(Snapshot(health(1.0, 500), [accuracy()], [dataclasses.replace(FORECAST, anchor=anchor)]))
+    assert re.findall(r"(?:\x1b\[(\d+)m)? +3\.5\b", page)[-1] == colour
+
+
+def test_skill_has_no_colour_for_it_has_no_interval_and_no_direction_reads_as_a_dash() -> None:
+    page = drawn(Snapshot(health(1.0, 500), [accuracy()]))
+    row = [line for line in page.splitlines() if "nhits" in line][-1]
+    assert re.search(r"100 +\+50\.0% +- +87\.0% +90% +-", row)
+
+
+def drawn(now: Snapshot) -> str:
+    out = StringIO()
+    with LiveView(Console(file=out, force_terminal=True, color_system="standard", width=160)) as view:
+        view.show(now)
+    return out.getvalue()

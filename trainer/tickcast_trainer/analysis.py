@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +31,20 @@ class Epoch(NamedTuple):
 
     training_loss: float
     validation_loss: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a fit went. `done`, `stopped_early`, `out_of_time` and `stopped` (from outside) are all normal ends."""
+
+    status: str = "done"
+    epochs: int = 0
+    best_epoch: int = 0
+    validation_loss: float = math.inf
+    start_loss: float = math.inf  # validation's, of the weights that the fit began with
+    windows: int = 0
+    seconds: float = 0.0  # of all attempts, up to their last checkpoint where they were killed
+    curve: list[Epoch] = field(default_factory=list)
 
 
 def analyse(curve: Sequence[Epoch], *, start_loss: float, status: str) -> dict[str, Any]:

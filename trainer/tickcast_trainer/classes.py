@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tickcast.columns import F32, F64, I64, Inputs
-from tickcast.core.windows import SCALE_FLOOR
 from tickcast.direction import band_of, classes_of, counts_of, frequencies
 from tickcast.errors import BadData
+from tickcast.figures import SCALE_FLOOR
 from tickcast.inference.onnx import ClassRunner
 from tickcast.records import ModelCard
 from tickcast_trainer.dataset import Dataset

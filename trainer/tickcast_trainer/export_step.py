@@ -13,8 +13,8 @@ from tickcast.errors import BadModel
 from tickcast.inference.stepping import OUTPUTS, StepRunner
 from tickcast.model_folder import STEP_GRAPH
 from tickcast.plugin import Net
-from tickcast_trainer.export import probe_inputs
 from tickcast_trainer.graphs import write_graph
+from tickcast_trainer.parity import probe_inputs
 
 BATCHES = (1, 7)
 TOLERANCE = 1e-4  # of the window's one-bar move: the bound on published quantiles

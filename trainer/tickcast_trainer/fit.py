@@ -2,12 +2,12 @@
 
 import hashlib
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 import tickcast
 from tickcast.clock import Clock, SystemClock
@@ -16,31 +16,17 @@ from tickcast.inference.onnx import ClassRunner, OnnxRunner
 from tickcast.model_folder import CARD, FRAMEWORK, GRAPH
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.records import ModelCard, digest
-from tickcast_trainer.analysis import analyse
-from tickcast_trainer.checkpoint import Checkpoints
+from tickcast_trainer.analysis import Outcome
 from tickcast_trainer.classes import class_figures
 from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.evaluate import evaluate, residual_gaps
-from tickcast_trainer.export import check_parity, export, probe_inputs, write_probe
-from tickcast_trainer.export_step import export_step
-from tickcast_trainer.losses import POINT_LOSSES
-from tickcast_trainer.order import FitOrder, read_order
-from tickcast_trainer.start import Parent, begin, completed, read_parent
-from tickcast_trainer.train import Outcome, train
+from tickcast_trainer.evaluate import evaluate, last_value_widths
+from tickcast_trainer.fit_job import Job, completed, read_parent
+from tickcast_trainer.order import TRAINING, FitOrder, read_order
+from tickcast_trainer.parity import check_parity, probe_inputs, write_probe
 
 FOLDER = "model"  # within the job folder
 BY_TORCH, BY_ITSELF = "torch.export", "plugin"  # who writes a graph: ModelCard.export_path
 COST_ROWS, COST_CALLS = 1024, 11
-
-
-class Job(NamedTuple):
-    """What a fit is told, and with what it tells."""
-
-    folder: Path
-    order: FitOrder
-    parent: Parent | None
-    report: Report
-    clock: Clock
 
 
 def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
@@ -49,7 +35,6 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     The model is then in the folder `model`, there whole or not at all; returns that name, status, metrics and data set.
     """
     order = read_order(job_folder)
-    torch.set_num_threads(order.threads)
     parent = read_parent(job_folder, order)
     job = Job(job_folder, completed(order, parent), parent, report, clock or SystemClock())
     dataset = load_dataset(job_folder, job.order)
@@ -75,13 +60,23 @@ def build(order: FitOrder, dataset: Dataset) -> Net | Model:
         transform=order.transform, lookback=order.lookback, horizon=order.horizon, levels=order.levels,
         features=dataset.specs, future=order.future, need_bars=dataset.need_bars, model_params=order.model_params,
         seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.digest, settings_digest=order.digest,
-        code_version=tickcast.__version__,
+        code_version=tickcast.__version__, tags=order.tags,
     )  # fmt: skip
     kind = find("models", order.kind)
     if not (hasattr(kind, "module") or hasattr(kind, "fit")):
         raise BadSettings(f"a model of kind '{order.kind}' needs no fit", remedy="name it as model.default")
-    model: Net | Model = kind(card)
+    try:
+        model: Net | Model = kind(card)
+    except BadSettings as error:
+        raise BadSettings(error.args[0], remedy=_parameters_there_are(order, error.remedy)) from None
     return model
+
+
+def _parameters_there_are(order: FitOrder, kinds_own: str) -> str:
+    """The nearest key of the training first: what is none of its keys was taken for a parameter of the kind."""
+    near = [get_close_matches(name, TRAINING, n=1) for name in order.model_params]
+    meant = [f"did you mean {found[0]}?" for found in near if found]
+    return "; ".join([*meant, kinds_own, f"of the training: {', '.join(TRAINING)}"])
 
 
 def _is_net(model: Net | Model) -> bool:
@@ -91,38 +86,22 @@ def _is_net(model: Net | Model) -> bool:
 def _fit(model: Net | Model, dataset: Dataset, job: Job) -> dict[str, Any]:
     """Fit in place; returns `fit` and, where there was one, `start` of the card's metrics."""
     if _is_net(model):
-        return _fit_net(model, dataset, job)  # type: ignore[arg-type]
+        from tickcast_trainer.fit_net import fit_net
+
+        return fit_net(model, dataset, job)  # type: ignore[arg-type]
     if job.parent is not None:
         raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy="fit it without start")
     model.fit(dataset, job.report)  # type: ignore[union-attr]
     return {"fit": msgspec.to_builtins(Outcome())}
 
 
-def _fit_net(net: Net, dataset: Dataset, job: Job) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    if job.parent is not None:
-        figures["start"] = begin(net, job.parent)._asdict()
-    if job.parent is None or job.parent.start.mode != "finetune":
-        # finetuned weights have learnt their channels in the old units: with new ones, every input would have moved
-        net.set_channels(*dataset.channel_statistics())
-    fingerprint = {"order": job.order.digest, "data": dataset.digest}
-    if job.parent is not None:
-        fingerprint["start"] = job.parent.card.digest
-    checkpoints = Checkpoints(job.folder, fingerprint)
-    outcome = train(net.module(), dataset, job.order, job.report, job.clock, checkpoints=checkpoints)
-    if job.order.loss in POINT_LOSSES:
-        net.set_gaps(residual_gaps(net.predict, dataset, job.order.levels))
-    said = analyse(outcome.curve, start_loss=outcome.start_loss, status=outcome.status)
-    curve = [list(epoch) for epoch in outcome.curve]  # as JSON gives it back
-    return {**figures, "fit": {**msgspec.to_builtins(outcome), "curve": curve, **said}}
-
-
 def _write_model(model: Net | Model, folder: Path) -> float:
     """All files but the card; returns how far graph and fit differ."""
     model.save(folder)
     if _is_net(model):
-        export(model, folder)  # type: ignore[arg-type]
-        export_step(model, folder)  # type: ignore[arg-type]
+        from tickcast_trainer.fit_net import write_graphs
+
+        write_graphs(model, folder)  # type: ignore[arg-type]
     parity = check_parity(model, folder)
     write_probe(model, folder)
     return parity
@@ -132,8 +111,8 @@ def _finished_card(
     model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, job: Job
 ) -> ModelCard:
     runner = OnnxRunner(folder, model.card)
-    naive = find("models", "naive")(model.card.transform, model.card.horizon, model.card.levels, 1)
-    holdout = evaluate(runner.predict, naive.predict, dataset, dataset.parts.holdout, model.card.levels)
+    last_value = last_value_widths(dataset, dataset.parts.calibration, model.card.levels)
+    holdout = evaluate(runner.predict, last_value, dataset, dataset.parts.holdout, model.card.levels)
     if model.card.labels:
         holdout["classes"] = class_figures(ClassRunner(folder, model.card), dataset, dataset.parts.holdout)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
@@ -141,7 +120,8 @@ def _finished_card(
     card = msgspec.structs.replace(
         model.card, version=artefacts[GRAPH][:12], metrics={**holdout, **figures}, artefacts=artefacts,
         parameters=_parameters(model),
-        cost_us=_cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
+        cost_us=cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
+        last_value=[[float(f"{width:.6g}") for width in step] for step in last_value.tolist()],
         parent=job.parent.card.digest if job.parent else "", export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
     )  # fmt: skip
     return msgspec.structs.replace(card, digest=digest(card))
@@ -152,7 +132,7 @@ def _parameters(model: Net | Model) -> int:
     return sum(p.numel() for p in model.module().parameters()) if _is_net(model) else model.card.parameters  # type: ignore[union-attr]
 
 
-def _cost_us(runner: OnnxRunner, clock: Clock) -> float:
+def cost_us(runner: OnnxRunner, clock: Clock) -> float:
     """Median cost of one forecast in a busy batch."""
     inputs = probe_inputs(runner.card, COST_ROWS, seed=0)
     taken = []

@@ -12,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from tickcast.columns import I64
+from tickcast.columns import F64, I64
 from tickcast.core.features import FeatureSet
 from tickcast.core.fold import match_group
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.inference.load import open_model
-from tickcast.plugin import Report, Runner, find
+from tickcast.plugin import Report, Runner
 from tickcast.records import ModelCard
 from tickcast.settings import FeatureEntry
 from tickcast_trainer.classes import SUMS as CLASS_SUMS
 from tickcast_trainer.classes import ClassJudge, class_judge
 from tickcast_trainer.dataset import Channels, Dataset
+from tickcast_trainer.evaluate import last_value_said, last_value_widths
 from tickcast_trainer.history import History, read_history
 from tickcast_trainer.judge_figures import SUMS, Certainty, Tally, figures, outcomes
 from tickcast_trainer.order import FitOrder, Positive, read_as
@@ -60,7 +61,8 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
     dataset = test_data(folder, runner.card)
     horizons = _horizons(order, runner.card)
     asked = Asked(runner, class_judge(folder / MODEL, runner.card))
-    tally = _tally(asked, dataset, order, horizons, report)
+    calibrated = _calibrated(runner.card)
+    tally = _tally(asked, dataset, order, horizons, report, last_value=calibrated)
     if tally is None:
         return {"status": "stopped"}
     certainty = Certainty(order.confidence, order.draws, order.seed)
@@ -69,7 +71,8 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
         "judged": {name: getattr(runner.card, name) for name in ("name", "version", "kind", "digest")},
         "dataset_hash": dataset.history.digest, "symbols": len(dataset.history.names),
         "confidence": order.confidence, "draws": order.draws, "seed": order.seed,
-        "unit": runner.card.transform, **figures(tally, certainty, horizons),
+        "unit": runner.card.transform, "last_value": "hindsight" if calibrated is None else "calibrated",
+        **figures(tally, certainty, horizons),
     }  # fmt: skip
 
 
@@ -127,11 +130,24 @@ class Asked(NamedTuple):
         return len(SUMS) + (len(CLASS_SUMS) if self.classes else 0)
 
 
-def _tally(asked: Asked, dataset: Dataset, order: EvaluateOrder, horizons: list[int], report: Report) -> Tally | None:
+def _calibrated(card: ModelCard) -> F64 | None:
+    """[H, Q] Last value's quantiles as the fit calibrated them on the model's calibration part; None = it did not."""
+    if not card.last_value:
+        return None
+    widths = np.array(card.last_value, np.float64) if len({*map(len, card.last_value)}) == 1 else np.empty(0)
+    if widths.shape != (card.horizon, len(card.levels)) or not np.isfinite(widths).all():
+        raise BadModel("the card's last_value is not one number for each step and level", remedy="fit the model again")
+    return widths
+
+
+def _tally(
+    asked: Asked, dataset: Dataset, order: EvaluateOrder, horizons: list[int], report: Report, *, last_value: F64 | None
+) -> Tally | None:
     """None where the report asks for an early end: figures of the first symbols alone would mislead."""
     card, history, rows = asked.runner.card, dataset.history, dataset.parts.holdout
-    naive = find("models", "naive")(card.transform, card.horizon, card.levels, 1)
     trained = _trained_on(history, rows, card)
+    if last_value is None:
+        last_value = last_value_widths(dataset, rows[~trained] if not trained.all() else rows, card.levels)
     moment, moments = _moments(history, rows, trained, kind=str(card.bars.get("kind", "time")))
     group = np.array([match_group(order.groups, name) for name in history.names])[history.symbol[rows]]
     groups = ["all", *order.groups]
@@ -141,8 +157,9 @@ def _tally(asked: Asked, dataset: Dataset, order: EvaluateOrder, horizons: list[
         tile = slice(first, first + TILE)
         inputs, target, scale = dataset.batch(rows[tile])
         steps = np.array(horizons) - 1
-        both = (asked.runner.predict(inputs)[:, steps], naive.predict(inputs)[:, steps])
-        outcome = outcomes(*both, target[:, steps], scale, card.levels)
+        both = (asked.runner.predict(inputs), last_value_said(last_value, scale))
+        own, beside = (quantiles[:, steps] for quantiles in both)
+        outcome = outcomes(own, beside, target[:, steps], scale, card.levels)
         if asked.classes:
             outcome = np.concatenate([outcome, asked.classes.outcomes(inputs, target, scale)[:, steps]], axis=2)
         outside = ~trained[tile]

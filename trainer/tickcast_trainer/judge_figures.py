@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tickcast.columns import F32, F64
-from tickcast.core.windows import SCALE_FLOOR
+from tickcast.figures import SCALE_FLOOR, covered, pinball, skill
 from tickcast_trainer import statistics
 from tickcast_trainer.classes import ratios as class_ratios
 
 SUMS = (
-    "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "pinball", "pinball_naive", "covered",
-    "moved", "right",
+    "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
+    "pinball_naive", "covered", "directed", "right",
 )  # fmt: skip
 AT = {name: place for place, name in enumerate(SUMS)}
 
@@ -38,19 +38,19 @@ class Tally(NamedTuple):
 def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float]) -> F64:
     """[windows, horizons, SUMS]: what each label adds to the sums."""
     found = np.zeros((*target.shape, len(SUMS)))
-    actual, median, level = target.astype(np.float64), levels.index(0.5), np.array(levels)
+    actual, median = target.astype(np.float64), levels.index(0.5)
     moved = scale > SCALE_FLOOR  # a window that never moved has no unit
     found[..., AT["labels"]] = 1.0
     found[moved, :, AT["scaled"]] = 1.0
     for suffix, quantiles in (("", own), ("_naive", naive)):
-        error = actual[:, :, None] - quantiles
-        point = error[:, :, median]
+        point = actual - quantiles[:, :, median]
         found[..., AT["absolute" + suffix]] = np.abs(point)
         found[..., AT["squared" + suffix]] = point * point
-        pinball = np.maximum(level * error, (level - 1) * error).mean(axis=2)
-        found[moved, :, AT["pinball" + suffix]] = pinball[moved] / scale[moved, None]
-    found[..., AT["covered"]] = (actual >= own[:, :, 0]) & (actual <= own[:, :, -1])
-    found[..., AT["moved"]] = actual != 0
+        loss = pinball(np.array(levels), quantiles, actual)
+        found[moved, :, AT["pinball" + suffix]] = loss[moved] / scale[moved, None]
+        found[moved, :, AT["missed" + suffix]] = np.abs(point[moved]) / scale[moved, None]
+    found[..., AT["covered"]] = covered(own, actual)
+    found[..., AT["directed"]] = (actual != 0) & (own[:, :, median] != 0)
     found[..., AT["right"]] = actual * own[:, :, median] > 0
     return found
 
@@ -110,8 +110,8 @@ def ratios(sums: F64) -> dict[str, Any]:
             "mae": of["absolute"] / of["labels"], "mae_naive": of["absolute_naive"] / of["labels"],
             "mse": of["squared"] / of["labels"], "mse_naive": of["squared_naive"] / of["labels"],
             "pinball": of["pinball"] / of["scaled"], "pinball_naive": of["pinball_naive"] / of["scaled"],
-            "skill": 1 - of["pinball"] / of["pinball_naive"], "skill_mae": 1 - of["absolute"] / of["absolute_naive"],
-            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["moved"], **classes,
+            "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
+            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["directed"], **classes,
         }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What a child process binds itself to before it imports anything heavy or foreign. Nothing of it can be undone.
 
-It dies with its parent, has bounds on processor time, address space, open files and their size, is the first that the
-kernel ends when memory runs out, and, where the kernel has Landlock, writes nowhere but in its job folder and opens no
-connection.
+A job dies with its parent, has bounds on processor time, address space, open files and their size, and is the first
+that the kernel ends when memory runs out. Every child, the shell's too, writes nowhere but in its folder and opens no
+connection, where the kernel has Landlock.
 """
 
 import ctypes
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tickcast.job_folder import SCRATCH, Limits
+from tickcast.job_folder import KERNELS, SCRATCH, Limits
+from tickcast_trainer.kernel_links import link_kernels
 
 OPEN_FILES = 4096
 AFTER_CPU_S = 5  # between the signal that says so and the one that ends it
@@ -39,9 +40,16 @@ def bind(folder: Path, limits: Limits) -> str:
     _bound(resource.RLIMIT_CORE, 0, 0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+    return confine(folder)
+
+
+def confine(folder: Path) -> str:
+    """This process and all that it starts write only below `folder`; returns `landlock N`, or `none` where none is."""
     scratch = (folder / SCRATCH).absolute()
     scratch.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(scratch)
+    with suppress(OSError):  # without them it compiles its own
+        link_kernels(scratch / KERNELS)
     return _write_only_in(folder)
 
 
@@ -80,7 +88,7 @@ def _write_only_in(folder: Path) -> str:
     ruleset = libc.syscall(CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), 0)
     if ruleset < 0:
         return "none"
-    for path in _writable(folder):
+    for path in (folder, *_devices()):
         _allow(ruleset, path, writes)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     restricted = libc.syscall(RESTRICT_SELF, ruleset, 0)
@@ -98,29 +106,7 @@ def _allow(ruleset: int, path: Path, writes: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot allow writing", str(path))
 
 
-def _writable(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from _kernel_folders(folder)
-    for device in ("/dev/null", "/dev/shm"):  # semaphores and what processes of one job share
-        if Path(device).exists():
-            yield Path(device)
+def _devices() -> Iterator[Path]:
+    """Files that keep nothing: what goes into /dev/null, and what a GPU is told."""
+    yield from Path("/dev").glob("null")
     yield from Path("/dev").glob("nvidia*")
-
-
-def _kernel_folders(folder: Path) -> list[Path]:
-    """Where compiled kernels are kept: numba refuses to load what it could not also write."""
-    if "NUMBA_CACHE_DIR" in os.environ:
-        kept = [Path(os.environ["NUMBA_CACHE_DIR"])]
-    else:
-        roots = {Path(entry) for entry in sys.path if entry}
-        packages = [path for root in roots for path in root.glob("tickcast*") if (path / "__init__.py").exists()]
-        kept = sorted({file.parent / "__pycache__" for package in packages for file in package.rglob("*.py")})
-    try:
-        for path in kept:
-            path.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        kept = []
-    if not kept or not all(os.access(path, os.W_OK) for path in kept):
-        os.environ["NUMBA_CACHE_DIR"] = str(folder / SCRATCH)
-        return []
-    return kept

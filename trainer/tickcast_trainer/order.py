@@ -35,6 +35,7 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     job: Literal["train"] = "train"
     kind: str = "nhits"
     name: str = ""  # of the model; empty = its kind
+    tags: list[str] = []  # words on its card
     model_params: dict[str, Any] = {}
     bars: dict[str, Any] = {}  # core.questions.bar_identity
     transform: Literal["log_return", "difference", "level"] = "log_return"
@@ -86,6 +87,15 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """SHA-256 over all that steers the fit; when it was ordered does not."""
         steering = msgspec.structs.replace(self, created_ns=0)
         return hashlib.sha256(msgspec.json.encode(steering, order="sorted")).hexdigest()
+
+
+NOT_TRAINING = {
+    "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
+    "future", "split", "start", "created_ns",
+}  # fmt: skip
+TRAINING = tuple(
+    name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING
+)  # what a person steers a fit by
 
 
 def order_of(fields: dict[str, Any]) -> FitOrder:

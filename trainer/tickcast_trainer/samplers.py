@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tickcast.columns import F64
@@ -91,7 +91,7 @@ class Evolution(BaseSampler):
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         if not ended or len(self._numbers) < 2:  # the algorithm knows no single dimension
             return {}
-        point = self._after(ended).ask()
+        point = self._after(ended, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0).ask()
         return {name: _outside(parameter, x) for (name, parameter), x in zip(self._numbers.items(), point, strict=True)}
 
     def sample_independent(
@@ -99,7 +99,7 @@ class Evolution(BaseSampler):
     ) -> Any:
         return self._others.sample_independent(study, trial, param_name, param_distribution)
 
-    def _after(self, ended: Sequence[FrozenTrial]) -> "CMA":
+    def _after(self, ended: Sequence[FrozenTrial], sign: float) -> "CMA":
         """As it is once all whole generations have been told; its own draws begin after that."""
         from cmaes import CMA  # takes as long as torch
 
@@ -107,7 +107,7 @@ class Evolution(BaseSampler):
         optimizer = CMA(mean=self._inside(ended[0]), sigma=SPREAD, bounds=unit, seed=self._seed)
         size, later = optimizer.population_size, ended[1:]
         for first in range(0, len(later) - size + 1, size):
-            ranked = sorted(later[first : first + size], key=_merit)
+            ranked = sorted(later[first : first + size], key=lambda trial: _merit(trial, sign))
             optimizer.tell([(self._inside(trial), float(rank)) for rank, trial in enumerate(ranked)])
         return optimizer
 
@@ -116,8 +116,8 @@ class Evolution(BaseSampler):
         return np.array([_share(parameter, trial.params[name]) for name, parameter in self._numbers.items()])
 
 
-def _merit(trial: FrozenTrial) -> tuple[bool, float]:
-    return trial.state != TrialState.COMPLETE, np.inf if trial.value is None else trial.value
+def _merit(trial: FrozenTrial, sign: float) -> tuple[bool, float]:
+    return trial.state != TrialState.COMPLETE, np.inf if trial.value is None else sign * trial.value
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

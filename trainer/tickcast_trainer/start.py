@@ -4,17 +4,14 @@ nothing, and runs nothing that the model's folder holds.
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import torch
 
 from tickcast.errors import BadModel, BadSettings
-from tickcast.model_folder import verify_strictly
 from tickcast.plugin import Net, find
 from tickcast.records import ModelCard
-from tickcast_trainer.order import FitOrder, Start
+from tickcast_trainer.fit_job import Parent
 
 ALIKE = (
     "kind",
@@ -27,14 +24,6 @@ ALIKE = (
 )  # or its weights mean another thing
 
 
-class Parent(NamedTuple):
-    """The model that a fit begins with."""
-
-    start: Start
-    folder: Path
-    card: ModelCard
-
-
 class Begun(NamedTuple):
     """What was taken over, for the card."""
 
@@ -43,27 +32,6 @@ class Begun(NamedTuple):
     loaded: int  # numbers, of those that the new model learns
     of: int
     frozen: int
-
-
-def read_parent(job_folder: Path, order: FitOrder) -> Parent | None:
-    """The folder's card and every file's hash are checked before anything of it is used."""
-    if order.start is None:
-        return None
-    folder = job_folder / order.start.folder
-    return Parent(order.start, folder, verify_strictly(folder))
-
-
-def completed(order: FitOrder, parent: Parent | None) -> FitOrder:
-    """Going on with a model needs its own parameters: the order may leave them out, and may not contradict them."""
-    if parent is None or parent.start.mode == "transfer":
-        return order
-    other = [name for name, value in order.model_params.items() if parent.card.model_params.get(name) != value]
-    if other:
-        raise BadSettings(
-            f"start: the model in {parent.folder} was built with another {', '.join(other)}",
-            remedy="leave that parameter out, or set start.mode = transfer",
-        )
-    return msgspec.structs.replace(order, model_params=parent.card.model_params)
 
 
 def begin(net: Net, parent: Parent) -> Begun:

@@ -18,13 +18,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tickcast.errors import BadData, BadSettings
 from tickcast.records import TrialRow
+from tickcast_trainer.metrics import MOST_IS_BEST
 from tickcast_trainer.samplers import decoded, distributions, encoded, grid_point, make_sampler
 from tickcast_trainer.spaces import Space
-from tickcast_trainer.tune_order import TuneOrder
+from tickcast_trainer.tune_order import INTERRUPTED, TELLING, TuneOrder
 
 STUDY, NAME = "study.sqlite", "optimize"  # the name is a seed of Hyperband's brackets
 PRUNE_AFTER = 5  # complete trials before the median means something
-INTERRUPTED = "interrupted"
+GOOD_SHARE, LEAST_GOOD = 0.1, 5  # the trials that importance takes for good; fewer tell nothing (Optuna's advice)
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -39,15 +40,21 @@ class Study:
         self._first = encoded(space, first)
         self._distributions = distributions(space)
         self._running: dict[int, Trial] = {}
+        self._sign = -1 if order.metric in MOST_IS_BEST else 1  # of a loss, among values of which most is best
         self._storage = _storage(folder / STUDY)
-        self._study = optuna.create_study(
-            storage=self._storage, study_name=NAME, pruner=_pruner(order), load_if_exists=True
-        )
-        if self._study.user_attrs.get("fingerprint", fingerprint) != fingerprint:
+        try:
+            self._open(folder / STUDY, fingerprint)
+        except BaseException:  # nobody gets to leave a `with` that was not entered
             self.__exit__()
-            raise BadSettings(
-                f"{folder / STUDY} belongs to another order or other bars", remedy="begin in a folder of its own"
-            )
+            raise
+
+    def _open(self, path: Path, fingerprint: str) -> None:
+        self._study = optuna.create_study(
+            storage=self._storage, study_name=NAME, pruner=_pruner(self._order), load_if_exists=True,
+            direction="minimize" if self._sign > 0 else "maximize",
+        )  # fmt: skip
+        if self._study.user_attrs.get("fingerprint", fingerprint) != fingerprint:
+            raise BadSettings(f"{path} belongs to another order or other bars", remedy="begin in a folder of its own")
         self._study.set_user_attr("fingerprint", fingerprint)
         self.give_up()
 
@@ -79,7 +86,7 @@ class Study:
     def epoch(self, number: int, epoch: int, loss: float) -> bool:
         """Whether the trial is worth going on with; the first always is, for the others are judged beside it."""
         trial = self._running[number]
-        trial.report(loss, epoch)
+        trial.report(self._sign * loss, epoch)
         return trial.params == self._first or not trial.should_prune()
 
     def end(self, number: int, value: float | None, *, epochs: int, seconds: float) -> TrialRow:
@@ -119,7 +126,7 @@ class Study:
         if not complete:
             why = next((row.why for row in rows if row.why != INTERRUPTED), "none was given the time")
             raise BadData(f"no trial of the search ended with a value: {why}", remedy="fit one model to see more")
-        return min(complete, key=lambda row: (row.value, row.number))
+        return min(complete, key=lambda row: (self._sign * (row.value or 0.0), row.number))
 
     def first(self) -> TrialRow | None:
         """The order as it stands; None where it has not ended with a value."""
@@ -129,13 +136,15 @@ class Study:
     def importance(self) -> dict[str, float]:
         """The share of each parameter in how good trials differ from all; empty where too few trials tell."""
         varied = [name for name, distribution in self._distributions.items() if not distribution.single()]
-        if len(varied) < 2 or self.counts().get("complete", 0) < PRUNE_AFTER:
+        complete = self.counts().get("complete", 0)
+        if len(varied) < 2 or complete < TELLING:
             return {}
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes as long as torch
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parameters that differ in no good trial
-            found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator(), params=varied)
+            judge = PedAnovaImportanceEvaluator(target_quantile=max(GOOD_SHARE, LEAST_GOOD / complete))
+            found = get_param_importances(self._study, evaluator=judge, params=varied)
         return {name: round(float(share), 4) for name, share in found.items()}
 
     def _asked(self) -> list[FrozenTrial]:
@@ -148,17 +157,22 @@ class Study:
             self._running[number].set_user_attr(name, value)
 
     def _row(self, trial: FrozenTrial) -> TrialRow:
-        notes = trial.user_attrs
+        notes, value = trial.user_attrs, trial.value
+        if trial.state == TrialState.PRUNED and value is not None:
+            value *= self._sign  # its last epoch's loss
         return TrialRow(
             job=self._job, number=trial.number, state=STATES[trial.state],  # type: ignore[arg-type]
-            params=decoded(self._space, trial.params), value=trial.value, epochs=notes.get("epochs", 0),
+            params=decoded(self._space, trial.params), value=value, epochs=notes.get("epochs", 0),
             seconds=notes.get("seconds", 0.0), why=notes.get("why", ""),
         )  # fmt: skip
 
 
 def _storage(path: Path) -> RDBStorage:
+    opened: list[sqlite3.Connection] = []
+
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, check_same_thread=False)
+        opened.append(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last trials, never the file
         return connection
@@ -166,6 +180,8 @@ def _storage(path: Path) -> RDBStorage:
     try:
         return RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": connect})
     except Exception as error:  # whatever SQLAlchemy, alembic or SQLite find wrong with the file
+        for connection in opened:  # the storage that would have closed them was never made
+            connection.close()
         raise BadData(f"{path} cannot be opened: {error}", remedy="remove it to begin anew") from None
 
 

@@ -6,7 +6,7 @@ with the weights, to the bit, that it would have had without the interruption.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tickcast.clock import Clock
 from tickcast.columns import I64
-from tickcast.core.windows import SCALE_FLOOR
 from tickcast.errors import BadData
+from tickcast.figures import SCALE_FLOOR
 from tickcast.plugin import Report
-from tickcast_trainer.analysis import Epoch
+from tickcast_trainer.analysis import Epoch, Outcome
 from tickcast_trainer.checkpoint import Checkpoints, Saved
 from tickcast_trainer.classes import training_moves
 from tickcast_trainer.dataset import Batch, Dataset
@@ -30,20 +30,6 @@ from tickcast_trainer.schedules import WARM_UP, rate_share
 
 REPORT_EVERY = 100  # steps
 VALIDATION_BATCH = 1024
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a fit went. `done`, `stopped_early`, `out_of_time` and `stopped` (from outside) are all normal ends."""
-
-    status: str = "done"
-    epochs: int = 0
-    best_epoch: int = 0
-    validation_loss: float = math.inf
-    start_loss: float = math.inf  # validation's, of the weights that the fit began with
-    windows: int = 0
-    seconds: float = 0.0  # of all attempts, up to their last checkpoint where they were killed
-    curve: list[Epoch] = field(default_factory=list)
 
 
 @dataclass(slots=True)

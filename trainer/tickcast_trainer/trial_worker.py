@@ -20,10 +20,10 @@ from tickcast.errors import BadOutput, TickcastError
 from tickcast.plugin import Net
 from tickcast_trainer import fit
 from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.evaluate import TILE, Figures, residual_gaps
+from tickcast_trainer.evaluate import residual_gaps
 from tickcast_trainer.limits import die_with
 from tickcast_trainer.losses import POINT_LOSSES
-from tickcast_trainer.order import FitOrder
+from tickcast_trainer.metrics import Metric, validation_value
 from tickcast_trainer.train import train
 from tickcast_trainer.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
 from tickcast_trainer.tune_order import read_tune_order
@@ -36,13 +36,14 @@ def main(arguments: list[str]) -> int:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a plugin prints must not stand among the answers
     folder = Path(arguments[0])
-    order = read_tune_order(folder).fit
+    asked = read_tune_order(folder)
+    order = asked.fit
     torch.set_num_threads(order.threads)
-    work(load_dataset(folder, order), sys.stdin.buffer, answers, SystemClock())
+    work(load_dataset(folder, order), asked.metric, sys.stdin.buffer, answers, SystemClock())
     return 0
 
 
-def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
+def work(dataset: Dataset, metric: Metric, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
     """Until there are no more tasks."""
 
     def tell(message: Told) -> None:
@@ -55,7 +56,7 @@ def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
     while line := tasks.readline():
         task = msgspec.json.decode(line, type=Task)
         began_ns = clock.monotonic_ns()
-        trial = Trial(task, is_worth_going_on)
+        trial = Trial(task, metric, is_worth_going_on)
         try:
             value = trial.run(dataset, clock)
             seconds = (clock.monotonic_ns() - began_ns) / 1e9
@@ -69,12 +70,12 @@ def work(dataset: Dataset, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
 class Trial:
     """One fit; it is the plugin.Report of its own fit."""
 
-    def __init__(self, task: Task, ask: Callable[[Epoch], bool]) -> None:
-        self.task, self.ask = task, ask
+    def __init__(self, task: Task, metric: Metric, ask: Callable[[Epoch], bool]) -> None:
+        self.task, self.metric, self.ask = task, metric, ask
         self.epochs, self.given_up = 0, False
 
     def run(self, dataset: Dataset, clock: Clock) -> float | None:
-        """Its pinball over the validation part; None when the verdict ended it."""
+        """The metric over the validation part; None when the verdict ended it."""
         order = self.task.order
         model = fit.build(order, dataset)
         if hasattr(model, "module"):
@@ -83,7 +84,7 @@ class Trial:
             model.fit(dataset, self)
         if self.given_up:
             return None
-        value = validation_pinball(model.predict, dataset, order)
+        value = validation_value(self.metric, model.predict, dataset, order)
         if not np.isfinite(value):
             raise BadOutput("the fitted model's answers are not finite")
         return value
@@ -103,17 +104,6 @@ class Trial:
             if not self.given_up:
                 self.given_up = not self.ask(Epoch(self.task.number, self.epochs, figures["validation_loss"]))
         return not self.given_up
-
-
-def validation_pinball(predict: Callable[[Any], Any], dataset: Dataset, order: FitOrder) -> float:
-    """In one-bar moves, over the same windows in every trial, whatever loss the fit minimised."""
-    rows = dataset.parts.validation
-    rows = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
-    figures = Figures(order.levels)
-    for first in range(0, len(rows), TILE):
-        inputs, target, scale = dataset.batch(rows[first : first + TILE])
-        figures.add(predict(inputs), target, scale)
-    return float(figures.result()["pinball"])
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from tickcast_trainer.crew import Crew
 from tickcast_trainer.dataset import load_dataset
 from tickcast_trainer.order import BARS, write_order
 from tickcast_trainer.spaces import space_of
-from tickcast_trainer.study import INTERRUPTED, Study
+from tickcast_trainer.study import Study
 from tickcast_trainer.trial_messages import Ended, Epoch, Told
-from tickcast_trainer.tune_order import TuneOrder, read_tune_order, with_params
+from tickcast_trainer.tune_order import INTERRUPTED, TuneOrder, read_tune_order, with_params
 
 POLL_S = 1.0
 
@@ -44,7 +44,7 @@ def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str
         if status == "stopped":
             return {"status": status, **told}
         best, as_ordered = study.best(), study.first()
-        told |= {"importance": study.importance(), "best": best, "first": as_ordered}
+        told |= {"importance": study.importance(), "best": best, "first": as_ordered, "metric": order.metric}
     fitted = fit_best(folder, order, best, report)
     report(step=order.trials + 1, steps=order.trials + 1)
     status = fitted["status"] if fitted["status"] == "stopped" else status
@@ -113,7 +113,7 @@ class Search:
 def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> dict[str, Any]:
     """The fit of the best trial once more, this time to its end as a model folder; it has a job folder of its own."""
     own = folder / f"best-{best.number}"  # where a fit that was killed goes on
-    for other in set(folder.glob("best-*")) - {own}:
+    for other in set(folder.glob("best-[0-9]*")) - {own}:
         shutil.rmtree(other)
     own.mkdir(exist_ok=True)
     write_order(own, with_params(order.fit, best.params))

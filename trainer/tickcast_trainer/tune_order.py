@@ -10,6 +10,7 @@ from msgspec import Meta
 from tickcast.errors import BadSettings
 from tickcast.job_folder import ORDER
 from tickcast.plugin import Parameter
+from tickcast_trainer.metrics import Metric
 from tickcast_trainer.order import FitOrder, order_of, read_as
 
 OF_TRAINING = (  # keys of a FitOrder that a search may choose; a model's own parameter may have the name of any other
@@ -17,13 +18,17 @@ OF_TRAINING = (  # keys of a FitOrder that a search may choose; a model's own pa
     "accumulate", "symbol_weight", "half_life_bars",
 )  # fmt: skip
 
+INTERRUPTED = "interrupted"  # why a trial failed that is asked again
+TELLING = 20  # complete trials before importance says anything: a quarter of them, five, then pass for good
+
 
 class TuneOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`order.json` of a job folder. What is sought is the least pinball over the validation part."""
+    """`order.json` of a job folder. What is sought is the best `metric` over the validation part."""
 
     job: Literal["optimize"] = "optimize"
     fit: FitOrder  # what every trial shares; the first trial is this as it stands
     trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    metric: Metric = "pinball"
     sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
     pruner: Literal["none", "median", "hyperband"] = "median"
     seconds: Annotated[float, Meta(gt=0)] = 3000.0  # of the search; the fit with what it found comes after it
@@ -34,8 +39,8 @@ class TuneOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def fingerprint(self, dataset_hash: str) -> str:
         """SHA-256 over what must not change when a study goes on: all but how long it may take."""
         steering = {
-            "fit": self.fit.digest, "sampler": self.sampler, "pruner": self.pruner, "seed": self.seed,
-            "space": self.space, "data": dataset_hash,
+            "fit": self.fit.digest, "metric": self.metric, "sampler": self.sampler, "pruner": self.pruner,
+            "seed": self.seed, "space": self.space, "data": dataset_hash,
         }  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(steering, order="sorted")).hexdigest()
 

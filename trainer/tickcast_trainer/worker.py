@@ -1,7 +1,8 @@
 """The body of the child process of a job: `python -m tickcast_trainer.worker JOB_FOLDER`.
 
 It holds no broker and no store. Progress goes to `progress.jsonl`, the result to `result.json`, written last and whole.
-A `limits.json` in the folder binds it first; SIGTERM asks it to end early with what it has.
+It writes nowhere but in that folder, and a `limits.json` there binds it further; SIGTERM asks it to end early with what
+it has.
 """
 
 import errno
@@ -17,7 +18,10 @@ from typing import Any
 import msgspec
 
 from tickcast.errors import EXIT_DIED, EXIT_OK, BadData, BadRequest, BadSettings, TickcastError
+from tickcast.extras import missing_package
 from tickcast.job_folder import BARS, LIMITS, ORDER, PROGRESS, RESULT, SOURCE, Limits, Result, write_whole
+from tickcast_trainer import limits
+from tickcast_trainer.kernel_links import compile_ours
 
 BODIES = {  # what an order calls `job` -> the module whose run(folder, report) does it and returns the result
     "train": "tickcast_trainer.fit",
@@ -39,6 +43,7 @@ def main(arguments: list[str]) -> int:
     os.nice(NICE)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    compile_ours()
     sandbox = bind(folder)
     result = msgspec.structs.replace(work(folder, asked.is_set), sandbox=sandbox)
     write_whole(folder / RESULT, msgspec.json.format(msgspec.json.encode(result)))
@@ -46,12 +51,10 @@ def main(arguments: list[str]) -> int:
 
 
 def bind(folder: Path) -> str:
-    """A fit from the shell has no limits: it may take what its person may."""
+    """A fit from the shell has no limits: it may take what its person may, but writes no more than a job."""
     path = folder / LIMITS
     if not path.exists():
-        return "none"
-    from tickcast_trainer import limits
-
+        return limits.confine(folder)
     return limits.bind(folder, msgspec.json.decode(path.read_bytes(), type=Limits))
 
 
@@ -69,6 +72,8 @@ def work(folder: Path, asked_to_stop: Callable[[], bool] = lambda: False) -> Res
     except TickcastError as error:
         return failed(error.code, str(error))
     except Exception as error:  # a plugin may raise anything
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+            return failed(missing.code, str(missing))
         if is_lack_of_memory(error):
             return failed("out_of_memory", "the job needs more memory than it was given")
         if NO_DISK in str(error):

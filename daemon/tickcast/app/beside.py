@@ -18,8 +18,13 @@ async def beside(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             for task in tasks:
                 task.cancel()
     except BaseExceptionGroup as failed:
-        causes = list(_leaves(failed))
-        raise next((cause for cause in causes if isinstance(cause, TickcastError)), causes[0]) from None
+        raise cause_of(failed) from None
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Of several that failed together the one that says most: a person reads one."""
+    causes = _leaves(error)
+    return next((cause for cause in causes if isinstance(cause, TickcastError)), causes[0])
 
 
 def _leaves(error: BaseException) -> "list[BaseException]":

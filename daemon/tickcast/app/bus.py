@@ -1,11 +1,12 @@
 """What a bus is to the daemon: where ticks come from, where results go, and when they count."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tickcast.app import pump
+from tickcast.app.last_turn import LastTurn
 from tickcast.app.units import Committing
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
@@ -55,9 +56,12 @@ class Opened:
     control: Commands | None = None
     models: ModelTopic | None = None  # what a fleet shares its models by
     jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
+    last_turn: LastTurn | None = None  # where what the engine works on outlives the process
+    store_lacks: dict[str, int] = field(default_factory=dict)  # committed records whose rows are gone, by partition
 
     to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live
     lag: Callable[[], dict[Source, int]] = dict  # records that wait in each partition
+    stopped: Callable[[], Collection[Source]] = tuple  # partitions that are read no more
     dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
     lag_s: Callable[[], float] = _zero  # age of the newest record that was read, while others wait
     goes_on: Callable[[], Awaitable[bool]] | None = None

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from tickcast.app.bus import Opened
 from tickcast.app.restore import restore
 from tickcast.app.wiring import Serving
@@ -65,10 +67,10 @@ class BatchSource:
             self._silence.heard(batch.topic, batch.partition, int(batch.offsets[-1]), now)
         return [*batches, *self._silence.heartbeats(now)]
 
-    def events(self, fetched: list[RawBatch | Heartbeat]) -> list[Event]:
+    def events(self, fetched: list[Event]) -> list[Event]:
         """What came in many small batches is taken as one: a turn costs by the batch, not by the tick."""
         events: list[Event] = []
-        for _, run in groupby(fetched, lambda event: (type(event), event.topic, event.partition)):
+        for _, run in groupby(fetched, _kind_of):
             together = [*run]
             batches = [event for event in together if isinstance(event, RawBatch)]
             events += [RawBatch.join(batches)] if len(batches) > 1 else together
@@ -76,6 +78,11 @@ class BatchSource:
 
     def lag(self) -> dict[Source, int]:
         return {(self._topic, 0): self._batches.unread}
+
+
+def _kind_of(event: Event) -> tuple[object, ...]:
+    """What follows each other and is equal in this may be taken as one, where it is batches."""
+    return (type(event), event.topic, event.partition) if isinstance(event, RawBatch) else (type(event),)
 
 
 class Publication(NamedTuple):
@@ -104,9 +111,11 @@ class BusSink:
             Publication(self._features, self._writer.encode_features(rows, symbols, names=names, sources=source))
             for rows in outcome.vectors
         ]
-        for raw, rejects in outcome.letters:
-            rows = rejects.row
-            ready.append(Publication(self._letters, Encoded(raw.data, raw.starts[rows], raw.ends[rows], rows)))
+        for raw, rejects, _ in outcome.letters:
+            rows = np.unique(rejects.row)
+            starts = raw.starts[rows]
+            ends = np.minimum(raw.ends[rows], starts + self._serving.settings.kafka.batch_bytes)
+            ready.append(Publication(self._letters, Encoded(raw.data, starts, ends, rows)))
         return ready
 
     def publish(self, encoded: list[Publication]) -> None:

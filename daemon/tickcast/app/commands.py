@@ -2,7 +2,10 @@
 
 import asyncio
 import fnmatch
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,12 +23,16 @@ from tickcast.core.ladder import RUNGS
 from tickcast.core.on_demand import Answer, Ask, Given
 from tickcast.direction import KINDS, has_classes
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
-from tickcast.records import Accuracy, Health
+from tickcast.job_folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.records import Accuracy, Health, ModelCard
 from tickcast.registry.ledger import Chain
+from tickcast.registry.scored import Trading, Wanted
 from tickcast.registry.store import Store
 
 Result = dict[str, Any]
 NO_TIME = -1
+BROKERS = ("kafka", "mqtt")  # sections of the settings
+HOUR_NS = 3600 * 10**9
 DRAIN_AFTER_S = 0.2  # so that the reply goes out first
 
 
@@ -57,9 +64,12 @@ class Commands:
         }  # fmt: skip
 
     async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
-        return {"forecasts": self._told(await self._ask(given.symbols, given.model))}
+        self._refuse_beyond(given.horizon)
+        answer = await self._ask(given.symbols, given.model, confidence_level=given.confidence_level)
+        return {"forecasts": self._told(answer, given.horizon or None)}
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
+        self._refuse_beyond(given.horizon)
         bars = _bars_of(given)
         serving, as_of = self._parts.serving, NO_TIME
         targets: I64 | None = None
@@ -69,20 +79,28 @@ class Commands:
         window = window_of(bars, targets, serving.features, self._settings)
         symbols = (given.symbol,) if given.symbol else ()
         answer = await self._ask(symbols, given.model, Given(window, as_of, len(bars.close)))
-        return {"forecast": self._told(answer, steps=given.horizon or None)[0]}
+        return {"forecast": self._told(answer, given.horizon or None)[0]}
 
-    async def _ask(self, symbols: tuple[str, ...], model: str, given: Given | None = None) -> Answer:
+    def _refuse_beyond(self, horizon: int) -> None:
+        if horizon > self._settings.forecast.horizon:
+            raise CommandRefused(
+                CommandFault.BAD_ARGUMENT, f"horizon is at most {self._settings.forecast.horizon}",
+                remedy="ask for fewer bars, or raise forecast.horizon",
+            )  # fmt: skip
+
+    async def _ask(
+        self, symbols: tuple[str, ...], model: str, given: Given | None = None, confidence_level: float | None = None
+    ) -> Answer:
         digest, runner = await self._parts.roster.runner_of(model) if model else ("", None)
-        answer = await self._parts.pump.ask(Ask(symbols, "" if runner else digest, given, runner))
+        ask = Ask(symbols, "" if runner else digest, given, runner, confidence_level)
+        answer = await self._parts.pump.ask(ask)
         if answer.refused is not None:
             raise answer.refused
         return answer
 
-    def _told(self, answer: Answer, steps: int | None = None) -> list[Result]:
+    def _told(self, answer: Answer, steps: int | None) -> list[Result]:
         """One record for each symbol, with the fields of a published forecast that mean something here."""
         ladder, forecast = self._parts.serving.ladder, self._settings.forecast
-        if steps is not None and steps > forecast.horizon:
-            raise CommandRefused(CommandFault.BAD_ARGUMENT, f"predict: horizon is at most {forecast.horizon}")
         assert ladder is not None
         median, told, classes = forecast.quantiles.index(0.5), [], has_classes(answer.probs).tolist()
         for i in range(len(answer.as_of)):
@@ -100,34 +118,55 @@ class Commands:
                 "confidence": float(answer.confidence[i]),
                 "quality": [str(flag.name).lower() for flag in Quality if flag & int(answer.flags[i])],
             })  # fmt: skip
+            if answer.interval is not None:
+                level, interval = answer.ask.confidence_level, answer.interval[i][:steps].tolist()
+                told[-1] |= {"confidence_level": level, "interval": interval}
         return told
 
     async def status(self, given: arguments.Status, context: Context) -> Result:
         sections: dict[str, Callable[[], Any]] = {
-            "health": self._health, "models": self._models, "accuracy": self._accuracy, "jobs": self._job_counts,
-            "routes": self._routes, "store": self._store, "settings": self._changed_settings,
+            "health": self._health, "models": partial(self._models, given.model, given.tag),
+            "accuracy": partial(self._accuracy, given.model), "jobs": self._job_counts, "routes": self._routes,
+            "store": self._store, "settings": partial(self._changed_settings, context.role),
         }  # fmt: skip
-        wanted = ("health", "routes", "jobs") if given.section == "summary" else (given.section,)
+        summary = ("models",) if given.model or given.tag else ("health", "routes", "jobs")
+        wanted = summary if given.section == "summary" else (given.section,)
         return {name: await sections[name]() for name in wanted}
 
     async def _health(self) -> Result:
         told: Result = msgspec.to_builtins(self._parts.health())
         return told
 
-    async def _models(self) -> list[Result]:
-        stages = await self._parts.roster.models.stages()
-        return [
-            {
+    async def _models(self, model: str, tag: str) -> list[Result]:
+        """All versions, or those that are meant, with all that is known of them."""
+        models, serving = self._parts.roster.models, self._parts.roster.serving_now().values()
+        stages, told = await models.stages(), list[Result]()
+        for row in await models.versions_of(model):
+            card = row.card
+            if tag and tag not in card.tags:
+                continue
+            told.append({
                 "name": row.name, "version": row.version, "digest": row.digest, "kind": row.kind, "origin": row.origin,
-                "stage": stages[row.digest], "skill": row.card.metrics.get("skill"), "parameters": row.card.parameters,
-                "created_ns": row.created_ns,
-            }
-            for row in await self._parts.roster.models.versions()
-        ]  # fmt: skip
+                "stage": "active" if row.digest in serving else stages[row.digest], "tags": card.tags,
+                "skill": card.metrics.get("skill"), "parameters": card.parameters, "cost_us": card.cost_us,
+                "created_ns": row.created_ns, **(await self._all_of(card) if model else {}),
+            })  # fmt: skip
+        return told
 
-    async def _accuracy(self) -> list[Result]:
+    async def _all_of(self, card: ModelCard) -> Result:
+        roster = self._parts.roster
+        routes = [route for route, digest in roster.serving_now().items() if digest == card.digest]
+        return {
+            "card": msgspec.to_builtins(card), "bytes": roster.models.artefacts.bytes_of(card),
+            "loaded": roster.is_loaded(card.digest), "routes": routes,
+            "evaluated": await roster.models.evaluated(card.digest),
+            "accuracy": await self._accuracy(f"{card.name}@{card.version}"),
+        }  # fmt: skip
+
+    async def _accuracy(self, model: str = "") -> list[Result]:
         figures: list[Accuracy] = await self._parts.accuracy()
-        told: list[Result] = msgspec.to_builtins(figures)
+        wanted = [f for f in figures if model in ("", f.model, f"{f.model}@{f.version}")]
+        told: list[Result] = msgspec.to_builtins(wanted)
         return told
 
     async def _job_counts(self) -> dict[str, int]:
@@ -143,9 +182,13 @@ class Commands:
         path = self._settings.store.path
         return {"path": str(path), "bytes": path.stat().st_size if path.exists() else 0}
 
-    async def _changed_settings(self) -> Result:
-        """Those that are not the defaults; secrets are files, so none is among them."""
-        return self._settings.model_dump(mode="json", exclude_defaults=True)
+    async def _changed_settings(self, role: str) -> Result:
+        """Those that are not the defaults; secrets are files, so none is among them. Who may only read learns neither
+        of paths nor of brokers."""
+        if role != "read":
+            return self._settings.model_dump(mode="json", exclude_defaults=True)
+        shown: Result = _without_places(self._settings.model_dump(exclude_defaults=True))
+        return shown
 
     async def jobs(self, given: arguments.Jobs, context: Context) -> Result:
         rows = [*reversed(self._parts.jobs.rows())]
@@ -159,9 +202,15 @@ class Commands:
         return {"job": msgspec.to_builtins(await self._parts.jobs.cancel(given.job))}
 
     async def report(self, given: arguments.Report, context: Context) -> Result:
-        figures: list[Accuracy] = await self._parts.accuracy()
-        wanted = [f for f in figures if given.model in ("", f.model, f"{f.model}@{f.version}")]
-        return {"accuracy": msgspec.to_builtins(wanted), "health": await self._health()}
+        newest_ns = self._parts.serving.engine.newest_ns()
+        from_ns = max(newest_ns - given.hours * HOUR_NS, 0)
+        trading = Trading(FEE_BPS + SLIPPAGE_BPS, self._settings.forecast.every_bars == 1)
+        wanted = Wanted(from_ns, newest_ns + 1, [*given.symbols], given.model)
+        return {
+            "accuracy": await self._accuracy(given.model), "from_ns": from_ns, "to_ns": newest_ns,
+            "side_bps": trading.side_bps, **await self._parts.store.scored(wanted, trading),
+            "health": await self._health(),
+        }  # fmt: skip
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
         found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())
@@ -196,7 +245,7 @@ class Commands:
         return {"promotion": msgspec.to_builtins(row)}
 
     async def rollback(self, given: arguments.Rollback, context: Context) -> Result:
-        row = await self._parts.roster.rollback(given.route, by=context.key, command_id=context.id)
+        row = await self._parts.roster.rollback(given.route, by=context.key, note=given.note, command_id=context.id)
         return {"promotion": msgspec.to_builtins(row)}
 
     async def symbols(self, given: arguments.Listing, context: Context) -> Result:
@@ -257,3 +306,20 @@ def _findings(health: Health, chain: Chain) -> list[Result]:
         (chain.broken_at is not None, "chain_broken", "commands", f"row {chain.broken_at} is not as it was"),
     )
     return [{"code": code, "subject": subject, "detail": detail} for found, code, subject, detail in looked_at if found]
+
+
+def _without_places(value: Any) -> Any:
+    """Without the sections of brokers, and without what names a file. Patterns of symbols have slashes of their own."""
+    if isinstance(value, dict):
+        return {
+            name: each if name == "groups" else _without_places(each)
+            for name, each in value.items()
+            if name not in BROKERS and not _is_place(each)
+        }
+    if isinstance(value, list):
+        return [_without_places(each) for each in value if not _is_place(each)]
+    return value
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and os.sep in value)

@@ -19,11 +19,12 @@ from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.control.envelope import own_audience
 from tickcast.control.inbox import Gate, Inbox
-from tickcast.control.jobs import JobHost
+from tickcast.control.jobs import ACTIVE, JobHost
 from tickcast.control.keys import read_keys
 from tickcast.edges.control_messages import JOBS, REPLIES
 from tickcast.inference.cache import ModelCache
-from tickcast.records import Accuracy, Health, JobEvent, Reply
+from tickcast.job_folder import Result
+from tickcast.records import Accuracy, Health, JobEvent, JobRow, Reply
 from tickcast.registry.artefacts import Artefacts, artefact_folder
 from tickcast.registry.models import Models
 from tickcast.registry.store import Store
@@ -56,6 +57,7 @@ class ControlDesk:
     def __init__(self, session: Session, models: Models, cache: ModelCache) -> None:
         settings, clock = session.settings, session.clock
         self._session = session
+        self.cache = cache
         self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
         self._began_ns = clock.monotonic_ns()
         self.roster = Roster(
@@ -66,19 +68,19 @@ class ControlDesk:
         self.fleet = None if topic is None else Fleet(topic, self.roster, artefact_folder(settings) / COMING)
         self.jobs = JobHost(
             settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
-            on_event=self._events.put_nowait,
+            on_event=self._events.put_nowait, keep=self._keep,
         )  # fmt: skip
         at_once = commands.Commands(commands.Parts(
             session.serving, session.pump, self.roster, session.store, self.jobs, session.health, session.accuracy,
             session.drain,
         ))  # fmt: skip
-        at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock))
+        self._at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock))
         keys_file, kafka = settings.control.keys_file, settings.kafka
-        keys = read_keys(keys_file) if keys_file else {}
+        keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
         self.inbox = Inbox(
-            session.store.ledger, {**at_once.handlers(), **at_length.handlers()}, self._reply, clock=clock,
-            gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info,
+            session.store.ledger, {**at_once.handlers(), **self._at_length.handlers()}, self._reply, clock=clock,
+            gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info, left=self._left,
         )  # fmt: skip
 
     @classmethod
@@ -94,6 +96,7 @@ class ControlDesk:
         )  # fmt: skip
         desk = cls(session, models, cache)
         try:
+            await desk.roster.register_base()
             if desk.fleet is not None:
                 await desk.fleet.learn()
             await desk.roster.take_up()
@@ -113,9 +116,20 @@ class ControlDesk:
 
     def renew_keys(self) -> None:
         """Read again who may give commands; BadSettings: the keys of before stay."""
-        keys_file = self._session.settings.control.keys_file
-        if keys_file is not None:
-            self.inbox.renew(read_keys(keys_file))
+        control = self._session.settings.control
+        if control.keys_file is not None:
+            self.inbox.renew(read_keys(control.keys_file, secrets=control.secrets_folder))
+
+    async def _keep(self, row: JobRow, result: Result) -> Result:
+        return await self._at_length.keep(row, result)
+
+    def _left(self, command_id: str) -> str:
+        """What goes on of a command that a run before this one left without an end."""
+        for row in self.jobs.rows():
+            if row.command_id == command_id:
+                goes_on = {"queued": "waits and will run", "running": "has ended and is being kept", "done": "is done"}
+                return f"its job {row.id} {goes_on.get(row.state, 'can be resumed')}: see `jobs job={row.id}`"
+        return ""
 
     def _on_change(self) -> None:
         if self.fleet is not None:
@@ -134,8 +148,16 @@ class ControlDesk:
         await self._produce(REPLIES, JSON.encode(reply))
 
     async def _tell_of_jobs(self) -> None:
+        active: dict[str, str] = {}
         while True:
-            await self._produce(JOBS, JSON.encode(await self._events.get()))
+            event = await self._events.get()
+            if active.pop(event.job, "") != event.state:
+                structlog.get_logger().info(
+                    "job_changed", job=event.job, kind=event.kind, state=event.state, why=event.detail
+                )
+            if event.state in ACTIVE:
+                active[event.job] = event.state
+            await self._produce(JOBS, JSON.encode(event))
 
     async def _produce(self, topic: str, record: bytes) -> None:
         await self._session.bus.records.produce(self._session.settings.topics.prefix + topic, [record])

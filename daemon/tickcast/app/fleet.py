@@ -13,7 +13,6 @@ from tickcast.app.bus import ModelTopic
 from tickcast.app.roster import Roster
 from tickcast.errors import BadModel, BadRequest, Refusal, StoreStalled, Waiting
 from tickcast.registry.fleet import Assembler, Routed, changes, hold
-from tickcast.registry.models import SHADOW
 
 BY = "fleet"  # who gave a route, in the history of a store that learnt it
 RETRY_S = 30.0
@@ -92,7 +91,7 @@ class Fleet:
         routes = [
             Routed(route=row.route, digest=row.digest, at_ns=row.at_ns)
             for row in last.values()
-            if row.digest is not None and row.route != SHADOW
+            if row.digest is not None
         ]
         folders = [await models.folder(digest) for digest in sorted({routed.digest for routed in routes})]
         records, written = changes(folders, routes, held), 0

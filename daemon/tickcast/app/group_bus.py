@@ -65,6 +65,10 @@ class GroupBus(KafkaBus):
     async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
         return await recover(serving, store, clock, place, reread=READ_AGAIN)
 
+    async def _lacks(self, *_: Any) -> dict[str, int]:
+        """Rows of what was another's are in the other's store."""
+        return {}
+
     def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return []
 

@@ -4,7 +4,7 @@ The one opening is here, and what is a static slot's own; `group_bus` has what i
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,26 +14,28 @@ import structlog
 
 from tickcast.app import recovery
 from tickcast.app.bus import OpenAgain, Opened
-from tickcast.app.kafka_edges import KafkaSink, KafkaSource
+from tickcast.app.kafka_edges import BlobOpening, KafkaSink, KafkaSource, within
+from tickcast.app.kafka_topics import MODELS, wanted
+from tickcast.app.last_turn import LastTurn
 from tickcast.app.recovery import Place
 from tickcast.app.restore import recover
+from tickcast.app.suspects import SuspectSource
 from tickcast.app.wiring import Serving, build, install_models
 from tickcast.clock import Clock
 from tickcast.columns import Source
-from tickcast.edges.control_messages import CONTROL, JOBS, REPLIES, Message
+from tickcast.edges.control_messages import CONTROL, Message
 from tickcast.edges.kafka import client
 from tickcast.edges.kafka.client import Committed
 from tickcast.edges.kafka.compacted import CompactedTopic
 from tickcast.edges.kafka.control import ControlReader
 from tickcast.edges.kafka.delivery import Commit, Delivery, Sealed
 from tickcast.edges.kafka.reader import Bounds, Reader
+from tickcast.edges.kafka.topics import most_bytes, partitions_of
 from tickcast.errors import BadBroker, BadStore, BrokerAway, StoreStalled
 from tickcast.registry import snapshot
-from tickcast.registry.store import Store
+from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 from tickcast.state import State
-
-MODELS = "models"  # topic, after `topics.prefix`
 
 
 class Taken(NamedTuple):
@@ -50,12 +52,15 @@ class KafkaBus:
         self._settings = settings
         self._patience = Patience(settings.runtime.max_wait_s)
         self._log = structlog.get_logger()
+        self._last_turn: LastTurn  # of the session
 
     @asynccontextmanager
     async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        runtime, topics = self._settings.runtime, self._settings.topics.ticks
         try:
-            async with self._session(serving, store, clock) as opened:
-                yield opened
+            with LastTurn.open(runtime.folder, topics, limit_s=runtime.turn_limit_s) as self._last_turn:
+                async with self._session(serving, store, clock) as opened:
+                    yield opened
         except BadBroker as refused:
             await self._patience.bear(refused)
             raise
@@ -64,29 +69,62 @@ class KafkaBus:
     async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
         settings, kafka, max_away_s = self._settings, self._settings.kafka, self._settings.runtime.max_wait_s
         await client.reach(kafka, max_wait_s=max_away_s, waiting=self._note_waiting)
-        ticks = await client.partitions_of(kafka, settings.topics.ticks, setting="topics.ticks")
-        outputs = await client.partitions_of(kafka, self._outputs(), setting="topics.prefix")
+        counts = await partitions_of(kafka, wanted(settings))
+        ticks = {name: counts.pop(name) for name in dict.fromkeys(settings.topics.ticks)}
+        most = await self._most_bytes(counts)
         async with (
             self._take(ticks) as taken,
-            Delivery.open(kafka, max_away_s=max_away_s, commit_by=taken.commit_by) as delivery,  # fence, then read
+            Delivery.open(
+                within(kafka, most), max_away_s=max_away_s, commit_by=taken.commit_by
+            ) as delivery,  # fence, then read
             Reader.open(kafka, taken.sources) as reader,
         ):
             found = await client.committed(kafka, recovery.all_partitions(ticks))
             place = self._place(ticks, found, await reader.bounds())
             begin = await self._fill(serving, store, clock, place)
+            lacks = await self._lacks(store, place, begin, found)
             reader.begin(begin)
             source = KafkaSource(reader, settings, clock, place, taken.is_over)
-            sink = KafkaSink(delivery, source, reader, serving, partitions=outputs, published=place.committed)
-            commits = Commits(delivery, source, settings, clock, place, on_progress=self._patience.reset)
+            sink = KafkaSink(
+                delivery, source, reader, serving, partitions=counts, published=place.committed, most_bytes=most
+            )
+            commits = Commits(
+                delivery, source, settings, clock, place, store_id=store.mark().id, on_progress=self._patience.reset
+            )
             if place.is_new:
                 await commits.commit(commits.seal(), place.committed)  # what `start` meant is decided once
             self._note_taken(begin)
+            self._last_turn.starts_at(begin)
             yield Opened(
-                source, sink, delivery, commits, to_repeat=lambda: source.to_repeat(serving.engine.positions),
-                lag=reader.lag, lag_s=source.lag_s, jobs=self._jobs(reader, ticks),
+                SuspectSource(source, self._last_turn, BlobOpening(kafka.expanded_bytes)), sink, delivery, commits,
+                last_turn=self._last_turn, store_lacks=lacks,
+                to_repeat=lambda: source.to_repeat(serving.engine.positions),
+                lag=reader.lag, lag_s=source.lag_s, stopped=lambda: reader.stopped, jobs=self._jobs(reader, ticks),
                 goes_on=taken.goes_on and partial(taken.goes_on, commits), control=self._commands,
                 models=self._models(),
             )  # fmt: skip
+
+    async def _most_bytes(self, topics: Iterable[str]) -> int:
+        most, ours = await most_bytes(self._settings.kafka, topics), self._settings.kafka.batch_bytes
+        if most < ours:
+            remedy = "raise max.message.bytes of the topics, or lower kafka.batch_bytes"
+            self._log.warning("batches_smaller", bytes=most, batch_bytes=ours, remedy=remedy)
+        return most
+
+    async def _lacks(
+        self, store: Store, place: Place, begin: Mapping[Source, int], found: Mapping[Source, Committed]
+    ) -> dict[str, int]:
+        """Committed records whose rows the store has lost, of those that will not be read again; by partition."""
+        stored = store.positions()
+        committed = {at: end for at, end in place.committed.items() if at not in place.decided}
+        if behind := {at: end - stored[at] for at, end in committed.items() if end > stored.get(at, end)}:
+            self._log.warning("store_behind", records=behind, reason="it has lost rows that were committed")
+        lost = {at: start - stored.get(at, 0) for at, start in begin.items() if at in found}
+        lost = {at: count for at, count in lost.items() if count > 0}
+        if lost:
+            self._log.error("store_lacks_rows", records=lost, remedy="put a backup in its place, or go on without")
+            await store.write(Unit(offsets={at: begin[at] for at in lost}))  # said once
+        return {f"{topic}/{partition}": count for (topic, partition), count in lost.items()}
 
     def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:
         return nullcontext(Taken(recovery.own_partitions(self._settings.kafka, ticks)))
@@ -100,14 +138,14 @@ class KafkaBus:
 
     async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
         """The windows as they were, by a snapshot or without; returns where each partition is read from."""
-        resumed = await self._resume(serving, place)
+        resumed = await self._resume(serving, store, place)
         return await recover(serving, store, clock, place) if resumed is None else place.committed | resumed
 
-    async def _resume(self, serving: Serving, place: Place) -> dict[Source, int] | None:
+    async def _resume(self, serving: Serving, store: Store, place: Place) -> dict[Source, int] | None:
         """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
         folder = snapshot_folder(self._settings)
         state, refused = await asyncio.to_thread(
-            snapshot.newest_valid, folder, self._settings, not_beyond=place.committed
+            snapshot.newest_valid, folder, self._settings, not_beyond=place.committed, beside=store.mark()
         )
         for problem in refused:
             self._log.warning("snapshot_refused", reason=problem)
@@ -146,12 +184,6 @@ class KafkaBus:
         while (now := reader.partition_counts()) == counts:
             await asyncio.sleep(client.METADATA_MS / 1000)
         self._log.error("partitions_changed", were=dict(counts), are=now, remedy="stop all slots: tickcast reshard")
-
-    def _outputs(self) -> list[str]:
-        names = ["forecasts", "dlq", "accuracy", "health", *(["features"] if self._settings.features.publish else [])]
-        names += [CONTROL, REPLIES, JOBS] if self._settings.control.keys_file else []
-        names += [] if self._settings.kafka.models == "none" else [MODELS]
-        return [self._settings.topics.prefix + name for name in names]
 
     def _note_waiting(self, problem: str, pause_s: float) -> None:
         self._log.warning("broker_away", reason=problem, retry_s=pause_s)
@@ -202,11 +234,11 @@ class Commits:
 
     def __init__(
         self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, place: Place, *,
-        on_progress: Callable[[], None],
+        store_id: str, on_progress: Callable[[], None],
     ) -> None:  # fmt: skip
         self._delivery, self._source, self._settings, self._clock = delivery, source, settings, clock
         self._place, self._committed = place, dict(place.committed)
-        self._on_progress = on_progress
+        self._store_id, self._on_progress = store_id, on_progress
         self._saved_ns = clock.monotonic_ns()
 
     def are(self, found: Mapping[Source, Committed]) -> bool:
@@ -243,7 +275,9 @@ class Commits:
         """A disk that takes no snapshot stops nothing: a restart goes on from the one before."""
         self._saved_ns = self._clock.monotonic_ns()
         try:
-            await asyncio.to_thread(snapshot.write, snapshot_folder(self._settings), state, self._settings)
+            await asyncio.to_thread(
+                snapshot.write, snapshot_folder(self._settings), state, self._settings, store=self._store_id
+            )
         except StoreStalled as stalled:
             structlog.get_logger().warning("snapshot_not_written", reason=str(stalled))
 

@@ -1,17 +1,20 @@
 """Kafka as the pump's source and sink: blobs are opened, and records finished, on the engine thread."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import structlog
 
 from tickcast import __version__
 from tickcast.app.bus_edges import Silence
+from tickcast.app.dead_letters import dead_letters
 from tickcast.app.recovery import Place
-from tickcast.app.units import dead_letters
 from tickcast.app.wiring import Serving
+from tickcast.bus_settings import Kafka
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Rejects, Source
@@ -20,7 +23,7 @@ from tickcast.core.ladder import RUNGS
 from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
 from tickcast.edges.kafka.delivery import Delivery, Parcel
 from tickcast.edges.kafka.framing import framer, partitions_of
-from tickcast.edges.kafka.publish import TRACE_BYTES, Message, PlainBatch, Trace
+from tickcast.edges.kafka.publish import TRACE_BYTES, Message, PlainBatch, Trace, cut_to
 from tickcast.edges.kafka.reader import Reader
 from tickcast.errors import NoProgress, Reason
 from tickcast.records import DeadLetter
@@ -49,6 +52,7 @@ class KafkaSource:
         self.beats = dict(place.beats)  # event time of the last heartbeat of each partition
         self._reader = reader
         self._silence = Silence(settings)
+        self._expanded_bytes = settings.kafka.expanded_bytes
         self._clock = clock
         self._is_over = is_over
         self._committed = dict(place.committed)
@@ -72,9 +76,9 @@ class KafkaSource:
     def events(self, fetched: Sequence[Fetched]) -> Sequence[Event]:
         events: list[Event] = []
         for item in fetched:
-            for event in _opened(item) if isinstance(item, Blob) else [item]:
+            for event in _opened(item, self._expanded_bytes) if isinstance(item, Blob) else [item]:
                 events += self._with_its_beat(event) if self._repeated else [event]
-        batches = [event for event in events if isinstance(event, RawBatch)]
+        batches = [event for event in events if isinstance(event, RawBatch) and len(event)]
         self.traced = [batch for batch in batches if batch.trace is not None]
         self._newest_stamp_ns = max([self._newest_stamp_ns, *(int(batch.stamps_ns[-1]) for batch in batches)])
         return events
@@ -111,19 +115,48 @@ class KafkaSource:
         return Heartbeat(*source, ts=self._repeated.pop(source), offset=self._committed[source] - 1)
 
 
-def _opened(blob: Blob) -> list[Event]:
+def _opened(blob: Blob, expanded_bytes: int) -> list[Event]:
     """Damaged batches first: their offsets do not matter to the engine, and `Reached` ends the blob."""
-    raws, damaged = open_blob(blob)
+    raws, damaged = open_blob(blob, most_bytes=expanded_bytes)
     return [*map(letter_of, damaged), *raws, Reached(blob.topic, blob.partition, blob.next_offset)]
 
 
 def letter_of(damaged: Damaged) -> Letters:
     """The whole batch as one message that nobody can read."""
-    data, start = np.frombuffer(damaged.data, np.uint8), np.zeros(1, np.int64)
-    raw = RawBatch(
-        damaged.topic, damaged.partition, data, start, start + len(data), start + damaged.first_offset, start - 1
-    )
-    return Letters(raw, Rejects(np.zeros(1, np.int32), np.array([Reason.CORRUPT], np.uint8)))
+    raw = _as_one(damaged.topic, damaged.partition, damaged.first_offset, damaged.data)
+    return Letters(raw, Rejects.of(0, Reason.TOO_LARGE if damaged.too_large else Reason.CORRUPT))
+
+
+def _as_one(topic: str, partition: int, offset: int, batch: bytes) -> RawBatch:
+    data, start = np.frombuffer(batch, np.uint8), np.zeros(1, np.int64)
+    return RawBatch(topic, partition, data, start, start + len(data), start + offset, start - 1)
+
+
+class BlobOpening:
+    """A blob batch by batch."""
+
+    def __init__(self, expanded_bytes: int) -> None:
+        self._expanded_bytes = expanded_bytes
+
+    def batches(self, item: Blob) -> list[Blob]:
+        """The offsets of a damaged one are what its header says, held within the blob's."""
+        low, high = item.fetch_offset, item.next_offset
+        rows = [item.batches[row : row + 1] for row in range(len(item.batches))]
+        return [
+            replace(
+                item, batches=row, fetch_offset=min(max(int(row["base"][0]), low), high - 1),
+                next_offset=min(max(int(row["last"][0]) + 1, low + 1), high),
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def open(self, batch: Blob) -> list[Event]:
+        raws, damaged = open_blob(batch, most_bytes=self._expanded_bytes)
+        return [*map(letter_of, damaged), *raws]
+
+    def unopened(self, batch: Blob) -> RawBatch:
+        (row,) = batch.batches
+        return _as_one(batch.topic, batch.partition, batch.fetch_offset, batch.data[row["position"] : row["end"]])
 
 
 class Publication(NamedTuple):
@@ -139,15 +172,18 @@ class KafkaSink:
 
     def __init__(
         self, delivery: Delivery, source: KafkaSource, reader: Reader, serving: Serving, *,
-        partitions: Mapping[str, int], published: Mapping[Source, int],
+        partitions: Mapping[str, int], published: Mapping[Source, int], most_bytes: int,
     ) -> None:  # fmt: skip
+        """No topic of `partitions` takes a batch of more than `most_bytes`."""
         self._delivery, self._source, self._reader, self._serving = delivery, source, reader, serving
         begun = serving.engine.positions
         self._published = {  # offset below which all of a partition was published before the restart
             at: offset for at, offset in published.items() if source.repeats(at, begun.get(at, offset))
         }
         self._writers = {topic: _writer(serving, count) for topic, count in partitions.items()}
-        self._framers = {topic: framer(serving.settings.kafka, count) for topic, count in partitions.items()}
+        self._most_bytes, self._skipped = most_bytes, list[str]()
+        kafka = within(serving.settings.kafka, most_bytes)
+        self._framers = {topic: framer(kafka, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
         self._poison: dict[Source, int] = {}
@@ -168,7 +204,8 @@ class KafkaSink:
         if messages := [message for letters in outcome.letters for message in self._messages(letters)]:
             parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
         self._end_repeats(outcome)
-        skipped = [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
+        skipped, self._skipped = self._skipped, []
+        skipped += [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
         return Publication(parcels, skipped, self._poison_of(outcome))
 
     def publish(self, encoded: Publication) -> None:
@@ -203,31 +240,42 @@ class KafkaSink:
         return Parcel(topic, self._framers[topic].frame(text, self._serving.symbols, produced_ns // NS_PER_MS, trace))
 
     def _messages(self, letters: Letters) -> list[Message]:
-        raw, most_bytes = letters.raw, self._serving.settings.kafka.batch_bytes
-        rows = zip(letters.rejects.row, dead_letters(letters), strict=True)
-        floor = self._floor((raw.topic, raw.partition))
-        return [_message(one, most_bytes, is_null=raw.is_null(row)) for row, one in rows if one.offset >= floor]
+        floor = self._floor((letters.raw.topic, letters.raw.partition))
+        all_of_it = dead_letters(letters, self._serving.settings.kafka.batch_bytes)
+        messages = [_message(letter) for letter in all_of_it if letter.offset >= floor]
+        fitting = [fits for message in messages if (fits := cut_to(message, self._most_bytes)) is not None]
+        if left_out := len(messages) - len(fitting):
+            self._skipped.append(f"{left_out} dead letters: their topic takes {self._most_bytes} bytes at most")
+        return fitting
 
     def _poison_of(self, outcome: Outcome) -> dict[Source, int]:
-        """A batch with a good message in it ends the run of its partition."""
-        bad: dict[Source, int] = dict.fromkeys(outcome.positions, 0)
-        for raw, rejects in outcome.letters:
-            source, whole = (raw.topic, raw.partition), len(np.unique(rejects.row)) == len(raw)
-            bad[source] = bad.get(source, 0) + len(raw) if whole else 0
+        """A batch of which anything else came ends the run of its partition."""
+        bad: dict[Source, int | None] = dict.fromkeys(outcome.positions)  # None = something else came
+        for raw, _, whole in outcome.letters:
+            source = (raw.topic, raw.partition)
+            bad[source] = (bad.get(source) or 0) + len(raw) if whole else None
         for source, count in bad.items():
-            self._poison[source] = self._poison.get(source, 0) + count if count else 0
-        return {source: self._poison[source] for source in bad if self._poison[source]}
+            self._poison[source] = 0 if count is None else self._poison.get(source, 0) + count
+        return {source: self._poison[source] for source, count in bad.items() if count}
 
     def _stop_when_poisoned(self, source: Source, run: int) -> None:
         most = self._serving.settings.kafka.poison_run
         if not most or run < most:
             return
-        structlog.get_logger().error("partition_poisoned", partition=source, bad_messages_in_a_row=run)
+        structlog.get_logger().error(
+            "partition_poisoned", partition=source, bad_messages_in_a_row=run,
+            remedy="compare codec.* with what is in the topic, see the dead letters; a restart reads it again",
+        )  # fmt: skip
         if not self._reader.stop_reading(source):
             raise NoProgress(
                 f"every partition brought {most} bad messages in a row, {source} at last",
                 remedy="compare codec.* with what is in the topic; see the dead letters",
             )
+
+
+def within(kafka: Kafka, most_bytes: int) -> Kafka:
+    """As long as a topic takes less than `kafka.batch_bytes`, so much is a batch."""
+    return kafka if most_bytes >= kafka.batch_bytes else kafka.model_copy(update={"batch_bytes": most_bytes})
 
 
 def _writer(serving: Serving, partitions: int) -> "ForecastWriter | ArrowWriter":
@@ -253,14 +301,11 @@ def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[R
     return text.reshape(-1), starts
 
 
-def _message(letter: DeadLetter, most_bytes: int, *, is_null: bool) -> Message:
-    """As it came, with where from and why in the headers. What no broker would take goes without its value, which the
-    store keeps: refused here it would be refused again after every restart."""
+def _message(letter: DeadLetter) -> Message:
+    """As it came, with where from and why in the headers."""
     headers = {
         "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
-        "stage": letter.stage, "version": __version__,
+        "stage": letter.stage, "version": __version__, "original_bytes": letter.original_bytes,
+        "refused": letter.refused, "ticks": letter.ticks, "reasons": msgspec.json.encode(letter.reasons).decode(),
     }  # fmt: skip
-    value = None if is_null else letter.value
-    if len(letter.value) > most_bytes:
-        headers["omitted_bytes"], value = len(letter.value), b""
-    return letter.key, value, [(name, str(text).encode()) for name, text in headers.items()]
+    return letter.key, letter.value, [(name, str(text).encode()) for name, text in headers.items()]

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from tickcast.app.beside import beside
 from tickcast.app.bus import Bus, Opened, Records
 from tickcast.app.bus_edges import BatchSource
+from tickcast.app.last_turn import LastTurn
 from tickcast.app.pump import Sink
 from tickcast.app.restore import restore
+from tickcast.app.suspects import SuspectSource
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.codec.forecasts import ForecastWriter
@@ -57,10 +59,19 @@ class MqttBus:
         ticks = MqttSource(
             self._settings.mqtt, clock, max_away_s=self._settings.runtime.max_wait_s, positions=store.positions()
         )
-        source = BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock)
-        async with beside(ticks.run()):
-            await ticks.link.tried.wait()
-            yield Opened(source, _Nowhere(), _Nowhere(), lag=source.lag, dropped=lambda: {"mqtt_ticks": ticks.dropped})
+        source, runtime = (
+            BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock),
+            self._settings.runtime,
+        )
+        with LastTurn.open(
+            runtime.folder, self._settings.mqtt.ticks, limit_s=runtime.turn_limit_s, by_content=True
+        ) as last:
+            async with beside(ticks.run()):
+                await ticks.link.tried.wait()
+                yield Opened(
+                    SuspectSource(source, last), _Nowhere(), _Nowhere(), last_turn=last, lag=source.lag,
+                    dropped=lambda: {"mqtt_ticks": ticks.dropped},
+                )  # fmt: skip
 
 
 class _Nowhere:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tickcast.app.engine_thread import EngineThread
+from tickcast.app.last_turn import LastTurn
+from tickcast.app.lookout import Samples
 from tickcast.app.units import CommitUnits
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
@@ -50,27 +52,34 @@ class Meter:
     turns: int = 0
     questions: int = 0
     unasked: int = 0
+    unanswered: int = 0
     bars: int = 0
     forecasts: int = 0
     scores: int = 0
     latency: Latency = field(default_factory=Latency)  # broker stamp of the closing tick -> published
+    live_since_ns: int = 0  # what was stamped before waited for us, and says nothing of how fast we are
+    samples: Samples = field(default_factory=Samples)
 
     def note(self, outcome: Outcome, now_ns: int) -> None:
         self.turns += 1
         self.questions += outcome.questions
         self.unasked += outcome.unasked
+        self.unanswered += outcome.unanswered
         self.bars += sum(map(len, outcome.bars))
         self.scores += sum(map(len, outcome.scores))
+        if outcome.letters:
+            self.samples.note(outcome.letters)
         for forecasts in outcome.forecasts:
             self.forecasts += len(forecasts)
-            stamped = forecasts.stamp_ns[forecasts.stamp_ns >= 0]
+            stamped = forecasts.stamp_ns[forecasts.stamp_ns >= self.live_since_ns]
             self.latency.record_many(now_ns - stamped)
 
 
 class Pump:
     def __init__(
-        self, serving: Serving, source: Source, sink: Sink, *, thread: EngineThread, units: CommitUnits, clock: Clock
-    ) -> None:
+        self, serving: Serving, source: Source, sink: Sink, *, thread: EngineThread, units: CommitUnits, clock: Clock,
+        last_turn: LastTurn | None = None,
+    ) -> None:  # fmt: skip
         self.meter = Meter()
         self.turn_time = Latency()
         self.passes = 0  # turns of the loop, empty ones too
@@ -83,8 +92,10 @@ class Pump:
         self._thread = thread
         self._units = units
         self._clock = clock
+        self._last_turn = last_turn
         self._stopping = False
         self._was_brief = False  # the last turn
+        self._left: list[Event] = []  # of the last turn, for want of places
         self._asks: list[Ask] = []  # that no turn has taken yet
         self._asking: dict[int, asyncio.Future[Answer]] = {}  # by the ask's id()
 
@@ -94,15 +105,15 @@ class Pump:
         self._units.stop_waiting()
 
     async def run(self) -> None:
-        while not self._stopping:
+        while self._left or not self._stopping:
             self.passes += 1
             self.waits = True
             await self._units.room()
             await self._sink.room()
             self.waits = False
-            if self._stopping:
+            if self._stopping and not self._left:
                 return
-            fetched = await self._next_fetched()
+            fetched = self._left or await self._next_fetched()
             if fetched is None:
                 return
             if fetched:
@@ -112,6 +123,8 @@ class Pump:
                 self._hand_out(outcome.answers)
                 self.meter.note(outcome, self._clock.now_ns())
                 self._units.add(outcome)
+                if outcome.left:
+                    await self._pass_places()
             if self._units.due:
                 await self.close_unit()
             await asyncio.sleep(0)
@@ -149,6 +162,13 @@ class Pump:
         wanted = self._units.snapshot_due(last=last)
         self._units.close(await self._thread.call(self._engine.snapshot) if wanted else None)
 
+    async def _pass_places(self) -> None:
+        """Symbols that were silent too long are forgotten once all that names them by a code is through."""
+        self.waits = True
+        await self.close_unit()
+        await self._units.idle()
+        await self._thread.call(self._engine.pass_places)
+
     def _is_brief(self, fetched: list[Any]) -> bool:
         """Whether a turn over it is a matter of moments: there is little of it, and such a turn was brief before."""
         messages = sum(len(item) for item in fetched if isinstance(item, Sized))
@@ -157,8 +177,14 @@ class Pump:
     def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
         began, began_cpu = self._clock.monotonic_ns(), time.thread_time_ns()
         asks, self._asks = self._asks, []
-        outcome = self._engine.turn([*self._source.events(fetched), *asks], self._clock.now_ns())
+        if self._last_turn:
+            self._last_turn.begin(fetched, mixed=bool(asks))
+        events = self._left or self._source.events(fetched)  # what was left are events already
+        outcome = self._engine.turn([*events, *asks], self._clock.now_ns())
         encoded = self._sink.encode(outcome, self._clock.now_ns())
+        self._left = outcome.left
+        if self._last_turn:
+            self._last_turn.end(is_over=not outcome.left)
         self.turn_time.record(self._clock.monotonic_ns() - began)
         self._was_brief = time.thread_time_ns() - began_cpu < BRIEF_CPU_NS
         return outcome, encoded

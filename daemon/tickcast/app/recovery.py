@@ -80,19 +80,22 @@ class Place(NamedTuple):
     committed: dict[Source, int]  # where reading goes on
     since: dict[Source, int]  # from which on the topic has had this number of partitions
     beats: dict[Source, int]  # event time of the last heartbeat
-    is_new: bool  # some have no commit: the settings say where these begin
+    decided: frozenset[Source]  # those without a commit, or one that the broker no longer holds: by the settings
+    is_new: bool  # some have no commit
 
 
 def place(
     settings: Kafka, counts: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
 ) -> Place:
     """Of the partitions in `bounds`."""
+    committed = {at: _position(settings, at, found.get(at), bound) for at, bound in bounds.items()}
     return Place(
         counts,
         {at: bound.low for at, bound in bounds.items()},
-        {at: _position(settings, at, found.get(at), bound) for at, bound in bounds.items()},
+        committed,
         {at: since(found.get(at), counts[at[0]]) for at in bounds},
         {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in bounds},
+        frozenset(at for at in bounds if at not in found or found[at].offset != committed[at]),
         any(at not in found for at in bounds),
     )
 
@@ -135,19 +138,18 @@ class Start(NamedTuple):
 
 
 def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, low: int) -> Start:
-    """Never beyond the committed offset, never below what the broker holds."""
+    """Never beyond the committed offset, nor what is stored below it, and never below what the broker holds."""
     marks = [mark for mark in kept.marks if low <= mark.next_offset <= committed]
+    stored = committed if kept.next_offset is None else min(max(kept.next_offset, low), committed)
     if kept.closed_ns is None:
-        return _rewound(settings, marks, bars_needed, committed)
+        return _rewound(settings, marks, bars_needed, committed, stored)
     if settings.bars.kind == "time":
         for mark in reversed(marks):
             boundary_ns = _next_boundary(settings.bars, mark)
             if boundary_ns <= kept.closed_ns:  # all bars before it are stored, all after it begin above the mark
                 return Start(mark.next_offset, committed, boundary_ns, mark.watermark_ns)
-    behind = low <= kept.next_offset < committed  # the store was put back from a copy
-    offset = kept.next_offset if behind else committed
     upto_ns = kept.closed_ns if settings.bars.kind == "time" else END_NS
-    return Start(offset, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
+    return Start(stored, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
 
 
 def reread(settings: Settings, start: Start, *, committed: int, low: int, most: int) -> Start:
@@ -158,11 +160,11 @@ def reread(settings: Settings, start: Start, *, committed: int, low: int, most: 
     return Start(offset, 0, END_NS, None, "" if _is_every_tick(settings.bars) or offset == 0 else "open bars")
 
 
-def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int) -> Start:
+def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int, stored: int) -> Start:
     """No bars are stored: read so much again that the windows fill, as far as there are marks."""
     bars = settings.bars
     if not marks:
-        return Start(committed, committed, END_NS, None, "windows" if committed else "")
+        return Start(stored, committed, END_NS, None, "windows" if stored else "")
     enough = [mark for mark in marks if _fills(settings, mark, marks[-1], bars_needed, committed)]
     mark = enough[-1] if enough else marks[0]
     upto_ns = _next_boundary(bars, mark) if bars.kind == "time" else END_NS

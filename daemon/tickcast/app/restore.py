@@ -1,36 +1,51 @@
 """Loading history into the store, and filling windows from it before the first live tick."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import structlog
 
 from tickcast.app import recovery
-from tickcast.app.units import dead_letters
+from tickcast.app.dead_letters import dead_letters
 from tickcast.app.wiring import Serving
 from tickcast.clock import Clock
 from tickcast.columns import BarBatch, Source
+from tickcast.core.events import Outcome
 from tickcast.errors import BadSettings
 from tickcast.registry.history import Part
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 
+Warn = Callable[[str], object]
 
-async def load(settings: Settings, path: Path, store: Store) -> int:
-    """Every bar that a data file closes goes to the store; returns how many."""
+
+async def load(settings: Settings, path: Path, store: Store, *, symbols: list[str] | None, warn: Warn) -> int:
+    """Every bar that a data file closes goes to the store; returns how many.
+
+    It is read twice, so that of what is refused in the end nothing was stored. `warn` is told where most of it was.
+    """
     if settings.store.bars != "all":
         raise BadSettings("history is loaded into the store, but store.bars is 'none'", remedy="set store.bars = all")
     from tickcast.app.history import closed_bars  # polars: a daemon without history to load does without it
 
+    async for _ in _turns(closed_bars(settings, path, symbols=symbols)):
+        pass  # judged as a whole: BadData before anything is stored
     loaded = 0
-    for serving, outcome in closed_bars(settings, path):
-        letters = [letter for refused in outcome.letters for letter in dead_letters(refused)]
+    async for serving, outcome in _turns(closed_bars(settings, path, symbols=symbols, warn=warn)):
+        most = settings.kafka.batch_bytes
+        letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
         unit = Unit(bars=outcome.bars, dead_letters=letters)
         await store.write(unit, symbols=serving.symbols)
         loaded += sum(map(len, outcome.bars))
     return loaded
+
+
+async def _turns(closing: Iterator[tuple[Serving, Outcome]]) -> AsyncIterator[tuple[Serving, Outcome]]:
+    """In a thread each: a signal is heard meanwhile."""
+    while (closed := await asyncio.to_thread(next, closing, None)) is not None:
+        yield closed
 
 
 async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[Source, Part] | None = None) -> BarBatch:
@@ -38,8 +53,11 @@ async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[S
     history, needed = serving.settings.bars.history, serving.engine.bars_needed()
     tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
     if history is not None and not len(tail):
-        loaded = await load(serving.settings, history, store)
-        structlog.get_logger().info("history_loaded", path=str(history), bars=loaded)
+        log = structlog.get_logger()
+        loaded = await load(
+            serving.settings, history, store, symbols=None, warn=lambda why: log.warning("history_refused", reason=why)
+        )
+        log.info("history_loaded", path=str(history), bars=loaded)
         tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
     if len(tail):
         serving.engine.restore(tail)
@@ -59,7 +77,8 @@ async def recover(
     starts = {}
     for at, offset in place.committed.items():
         low = max(place.low[at], place.since[at])  # below it, symbols lay in other partitions
-        start = recovery.start(settings, kept[at], bars_needed=engine.bars_needed(), committed=offset, low=low)
+        known = kept[at]._replace(next_offset=None) if at in place.decided else kept[at]
+        start = recovery.start(settings, known, bars_needed=engine.bars_needed(), committed=offset, low=low)
         starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
     bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
     _take_up(serving, starts, bars, place.since)
@@ -95,13 +114,15 @@ def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, in
         log.warning("windows_cold", partitions=cold, reason="neither bars nor old enough watermarks are stored")
 
 
-async def load_into_store(settings: Settings, path: Path) -> int:
+async def load_into_store(
+    settings: Settings, path: Path, *, symbols: list[str] | None = None, warn: Warn = lambda why: None
+) -> int:
     """The command: open the store, load, close it."""
     from tickcast.clock import SystemClock
     from tickcast.symbols import SymbolTable
 
     store = Store.open(settings, symbols=SymbolTable(1), cards=[], at_ns=SystemClock().now_ns())
     try:
-        return await load(settings, path, store)
+        return await load(settings, path, store, symbols=symbols, warn=warn)
     finally:
         await store.close()

@@ -6,13 +6,14 @@ restart finds either the old model with the command unanswered, or the new one w
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from tickcast.app.engine_thread import EngineThread
 from tickcast.app.units import CommitUnits
-from tickcast.app.wiring import Serving, refuse_unfit
+from tickcast.app.wiring import RUNGS, Serving, refuse_unfit
 from tickcast.clock import Clock
 from tickcast.core.routes import DEFAULT
 from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused, TickcastError
@@ -39,6 +40,18 @@ class Roster:
         self._base = serving.ladder.first.digest if serving.ladder else ""  # that the settings name
         self._log = structlog.get_logger()
 
+    async def register_base(self) -> None:
+        """At a start: the model of the settings is a version like any other, where it is one of a folder."""
+        default = self._serving.settings.model.default
+        if default == "none" or default in RUNGS:
+            return
+        try:
+            card = await self.models.register(Path(default), origin="folder")
+        except (BadModel, BadRequest) as problem:  # it serves all the same
+            self._log.warning("model_not_registered", folder=default, code=problem.code, reason=str(problem))
+        else:
+            self._log.info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
+
     async def take_up(self) -> None:
         """At a start: what was promoted serves. A model that cannot be opened leaves its route to the default one."""
         for route, digest in await self.models.routes():
@@ -61,6 +74,10 @@ class Roster:
         """Route -> digest, as the engine has it."""
         ladder = self._serving.ladder
         return {} if ladder is None else {DEFAULT: ladder.first.digest, **self._serving.engine.routes.digests()}
+
+    def is_loaded(self, digest: str) -> bool:
+        ladder = self._serving.ladder
+        return digest in self._cache.held() or any(card.digest == digest for card in (ladder.cards if ladder else []))
 
     async def runner_of(self, model: str) -> tuple[str, Runner | None]:
         """A model as the registry understands the name, else one of the engine's own, such as a rung: its digest, and
@@ -89,7 +106,7 @@ class Roster:
     ) -> PromotionRow:
         card = await self.models.resolve(model)
         refuse_unfit(card, self._serving.settings, self._serving.features)
-        evidence = self._evidence(card, force=force) | {"note": note}
+        evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note}
         loaded = await self._cache.loaded(card.digest)
         if self.serving_now().get(route) == card.digest:
             raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
@@ -99,10 +116,9 @@ class Roster:
             card.digest, route, by=by, evidence=evidence | {"load_ms": round(loaded.load_ms, 3)}, command_id=command_id,
             positions=positions,
         )  # fmt: skip
-        self._on_change()
-        return row
+        return self._changed(row)
 
-    async def rollback(self, route: str, *, by: str, command_id: str) -> PromotionRow:
+    async def rollback(self, route: str, *, by: str, command_id: str, note: str = "") -> PromotionRow:
         """To what served the route before; a route of its own that had nothing before is taken back."""
         before = await self.models.before(route)
         if before is None:
@@ -110,7 +126,15 @@ class Roster:
         else:
             positions = await self._switch(await self._cache.get(before), route)
         await self._units.saved()
-        row = await self.models.rollback(route, by=by, command_id=command_id, positions=positions)
+        row = await self.models.rollback(
+            route, by=by, evidence={"note": note}, command_id=command_id, positions=positions
+        )
+        return self._changed(row)
+
+    def _changed(self, row: PromotionRow) -> PromotionRow:
+        self._log.info(
+            "route_changed", route=row.route, action=row.action, digest=(row.digest or "")[:12], by=row.given_by
+        )
         self._on_change()
         return row
 
@@ -141,15 +165,26 @@ class Roster:
     def _pin(self) -> None:
         self._cache.pin(self.serving_now().values())
 
-    def _evidence(self, card: ModelCard, *, force: bool) -> dict[str, Any]:
+    async def _figures(self, card: ModelCard) -> Mapping[str, Any]:
+        """Those of its hold-out; of a model that came without any, those of the newest job that judged it."""
+        judged = None if "skill" in card.metrics else await self.models.evaluated(card.digest)
+        if not judged or not judged["headline"]:
+            return card.metrics
+        skill, windows = judged["headline"]["skill"], judged["windows"] - judged["in_sample"]["windows"]
+        return {
+            "skill": skill["value"], "skill_low": skill["low"], "skill_high": skill["high"], "windows": windows,
+            "moments": judged["moments"],
+        }  # fmt: skip
+
+    def _evidence(self, card: ModelCard, figures: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         """What speaks for it: its hold-out, and that it can be afforded. `force` needs neither, and is noted."""
-        skill, windows = card.metrics.get("skill"), card.metrics.get("windows")
+        skill, low, windows = figures.get("skill"), figures.get("skill_low"), figures.get("windows")
         share = card.cost_us * 1e-6 * self._questions_per_s()
         most = self._serving.settings.inference.core_share
-        if not force and (skill is None or skill <= 0):
+        if not force and (skill is None or low is None or low <= 0):
             raise ModelRefused(
-                ModelFault.NO_EVIDENCE, f"{card.name} {card.version} was no better than last value on its hold-out",
-                remedy="fit a better one, or promote it with force = true",
+                ModelFault.NO_EVIDENCE, f"{card.name} {card.version}: {_not_shown(figures)}",
+                remedy="fit a better one, judge it on more data (evaluate), or promote it with force = true",
             )  # fmt: skip
         if not force and share > most:
             raise ModelRefused(
@@ -157,4 +192,24 @@ class Roster:
                 f"{card.name} would keep {share:.2f} of a core busy, inference.core_share is {most}",
                 remedy="ask fewer questions, raise the limit, or promote it with force = true",
             )  # fmt: skip
-        return {"holdout_skill": skill, "holdout_windows": windows, "core_share": share, "forced": force}
+        return {
+            "holdout_skill": skill,
+            "holdout_skill_low": low,
+            "holdout_windows": windows,
+            "core_share": share,
+            "forced": force,
+        }
+
+
+def _not_shown(figures: Mapping[str, Any]) -> str:
+    """Why its figures do not say that it is better than last value."""
+    skill, low, high = (figures.get(name) for name in ("skill", "skill_low", "skill_high"))
+    if skill is None:
+        return "nothing says what it is worth: it has no hold-out, and no evaluate has judged it"
+    if low is None or high is None:
+        return f"skill {skill:+.1%} over {figures.get('moments', 0):,} moments, too few to have an interval"
+    told = f"its skill of {skill:+.1%} over last value lies between {low:+.1%} and {high:+.1%}"
+    if skill <= 0:
+        return told
+    width = (skill - low) / skill  # intervals shrink with the root of what they are of
+    return f"{told}; about {width**2:,.1f} times as many windows would tell"

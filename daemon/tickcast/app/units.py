@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from tickcast.app.dead_letters import dead_letters
 from tickcast.clock import Clock
 from tickcast.columns import Source
 from tickcast.core.engine import Engine
-from tickcast.core.events import Letters, Outcome
-from tickcast.errors import Reason, StoreStalled
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.core.events import Outcome
+from tickcast.errors import StoreStalled
+from tickcast.records import Accuracy
 from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings
 
@@ -85,9 +86,12 @@ class CommitUnits:
         unit.bars += outcome.bars
         unit.forecasts += outcome.forecasts
         unit.scores += outcome.scores
-        unit.dead_letters += [letter for letters in outcome.letters for letter in dead_letters(letters)]
+        most = self._settings.kafka.batch_bytes
+        letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
+        unit.dead_letters += letters
         unit.offsets |= outcome.positions
         self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))
+        self._unit_bytes += sum(len(letter.value) for letter in letters)
 
     def add_accuracy(self, accuracy: list[Accuracy]) -> None:
         self._unit.accuracy += accuracy
@@ -163,16 +167,3 @@ class CommitUnits:
             else:
                 self.stalled = False
                 return
-
-
-def dead_letters(letters: Letters) -> list[DeadLetter]:
-    """One record for each refused message, with its original bytes."""
-    raw, rejects = letters.raw, letters.rejects
-    return [
-        DeadLetter(
-            topic=raw.topic, partition=raw.partition, offset=int(raw.offsets[row]), value=raw.message(int(row)),
-            key=raw.key(int(row)),
-            reason=Reason(reason).name.lower(), stage="codec" if reason < Reason.LATE else "quality",
-        )
-        for row, reason in zip(rejects.row, rejects.reason, strict=True)
-    ]  # fmt: skip

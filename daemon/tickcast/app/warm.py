@@ -74,7 +74,7 @@ def _packed(bars: int, settings: Settings) -> RawBatch:
 def _arrow() -> RawBatch:
     import pyarrow as pa  # a quarter of a second that only a deployment with Arrow messages spends
 
-    ticks = pa.table({"symbol": ["WARM"], "ts": [T0], "price": [100.0]})
+    ticks = pa.table({"symbol": ["WARM"] * 2, "ts": [T0] * 2, "price": [100.0] * 2})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, ticks.schema) as stream:
         stream.write_table(ticks)

@@ -38,14 +38,15 @@ class Serving:
         return self.ladder.cards if self.ladder else []
 
 
-def build(settings: Settings, *, models_made_for: Settings | None = None) -> Serving:
-    """`models_made_for`: the deployment whose models are served, where `settings` only stand in for it."""
+def build(settings: Settings, *, models_made_for: Settings | None = None, by_clock: bool = False) -> Serving:
+    """`models_made_for`: the deployment whose models are served, where `settings` only stand in for it. `by_clock`: the
+    ticks are of now, see `Engine`."""
     symbols = SymbolTable(settings.symbols.limit)
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     ladder = _ladder(settings, features, models_made_for or settings)
     engine = Engine(
         settings, symbols, Decoder(settings.codec, symbols), features, ladder, closed_time=_calendar(settings),
-        adjustments=_adjustments(settings),
+        adjustments=_adjustments(settings), by_clock=by_clock,
     )  # fmt: skip
     return Serving(settings, symbols, features, ladder, engine)
 
@@ -62,6 +63,14 @@ def _ladder(settings: Settings, features: FeatureSet, made_for: Settings) -> Lad
     return Ladder(runners, _rung("naive", settings), settings)
 
 
+def unreachable_rungs(settings: Settings) -> list[str]:
+    """Those of the settings that never answer: a rung before them needs no more bars."""
+    default, ladder = settings.model.default, settings.model.ladder
+    names = list(dict.fromkeys([*([default] if default in RUNGS else []), *ladder]))
+    needs = [_rung(name, settings).card.need_bars for name in names]
+    return [name for at, name in enumerate(names) if at and min(needs[:at]) <= needs[at] and default != "none"]
+
+
 def _rung(name: str, settings: Settings) -> Runner:
     runner: Runner = plugin.find("models", name)(
         transform=settings.forecast.transform, horizon=settings.forecast.horizon,
@@ -71,6 +80,11 @@ def _rung(name: str, settings: Settings) -> Runner:
 
 
 def _net(folder: Path, settings: Settings, features: FeatureSet) -> Runner:
+    if not folder.exists():
+        is_kind = str(folder) in plugin.names("models")
+        first = f"fit it first: tickcast fit --model {folder}, then give the folder"
+        remedy = first if is_kind else "see `tickcast kinds`"
+        raise BadModel(f"'{folder}' is neither a rung ({', '.join(RUNGS)}) nor a model folder", remedy=remedy)
     runner = open_model(folder, tile=settings.inference.tile)
     refuse_unfit(runner.card, settings, features)
     return runner

@@ -20,11 +20,15 @@ from tickcast.columns import I64, NO_TIME, RawBatch, Rejects, TickBatch
 from tickcast.compiled import lean_njit
 from tickcast.errors import Reason
 from tickcast.settings import Codec
-from tickcast.symbols import FULL, SymbolTable
+from tickcast.symbols import FULL, NAME_BYTES, SymbolTable
 
-ROWS_PER_BYTE = 8  # a message that claims more rows was made to exhaust memory
+ROW_BYTES = 4  # no tick takes less, unpacked: a message that claims more rows was made to exhaust memory
 UNMET = -3  # the code of a name that no accepted row has had yet
 LARGEST = (1 << 63) - 1
+NUMBERS = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null
+VIEW_BYTES = 16
+VIEWED_BYTES = 1 << 20  # that the names of a message may always have together
+BYTES = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary
 UNREADABLE = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError, OSError)
 
 Mask = npt.NDArray[np.bool_]
@@ -49,6 +53,7 @@ class Cells(NamedTuple):
 class ArrowDecoder:
     def __init__(self, codec: Codec, symbols: SymbolTable) -> None:
         self._fields, self._max_bytes = codec.fields, codec.max_message_bytes
+        self._names = [name for name in codec.fields.model_dump().values() if name]
         self._unit = UNIT_EXPONENT[codec.time_unit]
         self._table, self._naming = symbols.arrays, naming(codec.symbol_prefix)
 
@@ -75,7 +80,8 @@ class ArrowDecoder:
             raise Refused(Reason.TOO_LARGE)
         packed = pa.py_buffer(raw.data[first:last])
         try:
-            if unpacked_bytes(packed) > self._max_bytes:
+            unpacked = unpacked_bytes(packed)
+            if unpacked > self._max_bytes:
                 raise Refused(Reason.TOO_LARGE)
             with pa.ipc.open_stream(packed) as stream:
                 batches = list(stream)
@@ -84,11 +90,12 @@ class ArrowDecoder:
                 table = pa.Table.from_batches(batches, stream.schema)
         except UNREADABLE:
             raise Refused(Reason.MALFORMED) from None
-        if table.num_rows > ROWS_PER_BYTE * (last - first):
+        if table.num_rows * ROW_BYTES > unpacked + last - first:
             raise Refused(Reason.TOO_LARGE)
         if not table.num_rows:
             raise Refused(Reason.OTHER_EVENT)
-        return table if len(batches) == 1 else table.unify_dictionaries().combine_chunks()
+        read = table.select(sorted(at for name in self._names if (at := table.schema.get_field_index(name)) >= 0))
+        return read if len(batches) == 1 else read.unify_dictionaries().combine_chunks()
 
     def _rows(self, table: pa.Table, stamp: int) -> Rows:
         """All cells are read before the first symbol is added."""
@@ -162,10 +169,15 @@ def _is_text(column: pa.Array) -> bool:
     return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
 
 
+def _is_number(column: pa.Array) -> bool:
+    """Or nulls alone. What stands for a value elsewhere, as in a dictionary or a view, could grow when it is cast."""
+    return any(is_kind(column.type) for is_kind in NUMBERS)
+
+
 def _double(column: pa.Array) -> Cells:
     if _is_text(column):
         return _texts(column, double, np.nan)
-    if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
+    if not _is_number(column):
         raise Refused(Reason.BAD_NUMBER)
     values, missing = _masked(pc.cast(column, pa.float64(), safe=False), np.nan)
     return Cells(values, missing, np.zeros(len(values), np.bool_))
@@ -226,9 +238,34 @@ def _symbols(table: pa.Table, name: str) -> tuple[I64, I64, Any, Mask]:
 
 
 def _binary(names: pa.Array) -> pa.Array:
-    if pa.types.is_integer(names.type) or pa.types.is_null(names.type):
+    if _is_view(names):
+        if _viewed_bytes(names) > max(NAME_BYTES * len(names), VIEWED_BYTES):
+            raise Refused(Reason.TOO_LARGE)
+        names = _without_stray_views(names)
+    elif not (_is_text(names) or any(is_kind(names.type) for is_kind in BYTES)):
         raise Refused(Reason.BAD_SYMBOL)
     return pc.cast(names, pa.binary())
+
+
+def _is_view(names: pa.Array) -> bool:
+    return bool(pa.types.is_string_view(names.type) or pa.types.is_binary_view(names.type))
+
+
+def _without_stray_views(names: pa.Array) -> pa.Array:
+    """Where a text is null its view may be anything. Nothing checks it, and a cast follows it out of its buffers."""
+    if not names.null_count:
+        return names
+    valid, views, *texts = names.buffers()
+    end = names.offset + len(names)
+    kept = np.frombuffer(views, np.uint8, end * VIEW_BYTES).reshape(end, VIEW_BYTES).copy()
+    kept[names.offset :][names.is_null().to_numpy(zero_copy_only=False)] = 0
+    return pa.Array.from_buffers(names.type, len(names), [valid, pa.py_buffer(kept), *texts], offset=names.offset)
+
+
+def _viewed_bytes(names: pa.Array) -> int:
+    """How long the texts are together: any number of views may show the same bytes. A view begins with its length."""
+    lengths = np.frombuffer(names.buffers()[1], np.int32)[:: VIEW_BYTES // 4][names.offset : names.offset + len(names)]
+    return int(lengths[names.is_valid().to_numpy(zero_copy_only=False)].sum(dtype=np.int64))
 
 
 @lean_njit

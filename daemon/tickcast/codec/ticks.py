@@ -79,13 +79,30 @@ def rows(count: int) -> Rows:
 
 def collect(filled: Rows, message: I32) -> tuple[TickBatch, Rejects]:
     """The accepted rows and the rejects, each in order. `message` says where each row came from."""
-    columns: list[Any] = list(filled[:-1])
+    columns: list[Any] = [*filled[:-1], message, _numbers(message)]
     reason = filled.reason
     if not reason.any():
-        return TickBatch(*[*columns, message]), Rejects(message[:0], reason[:0])
+        return TickBatch(*columns), Rejects(message[:0], reason[:0], message[:0])
     good = reason == Reason.ACCEPTED
-    ticks = TickBatch(*[column[good] for column in (*columns, message)])
-    return ticks, Rejects(message[~good], reason[~good])
+    row, number = columns[-2:]
+    return TickBatch(*[column[good] for column in columns]), Rejects(row[~good], reason[~good], number[~good])
+
+
+def _numbers(message: I32) -> I32:
+    """Which row of its message each row is. Every message has one at least."""
+    count = len(message)
+    if not count or message[-1] == count - 1:
+        return np.broadcast_to(np.int32(0), count)
+    numbers = np.empty(count, np.int32)
+    number_rows(np.ascontiguousarray(message), numbers)
+    return numbers
+
+
+@lean_njit
+def number_rows(message, numbers):  # type: ignore[no-untyped-def]
+    numbers[0] = 0
+    for i in range(1, len(message)):
+        numbers[i] = numbers[i - 1] + 1 if message[i] == message[i - 1] else 0
 
 
 @inlined_njit

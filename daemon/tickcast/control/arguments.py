@@ -12,6 +12,8 @@ from msgspec import Meta, Struct, field
 
 from tickcast.control.keys import Role
 from tickcast.errors import CommandFault, CommandRefused
+from tickcast.job_folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.records import field_default
 from tickcast.symbols import NAME_BYTES
 
 SCHEMA = 1
@@ -45,12 +47,16 @@ DataName = Annotated[
 ]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339")]
 Params = Annotated[dict[str, Any], Meta(max_length=64)]
+Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
 Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=0, le=2**62)]
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
 Note = Annotated[str, Meta(max_length=500)]
+TAG_LENGTH = 64
+Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
@@ -93,7 +99,9 @@ class Span(Arguments, frozen=True):
 
 
 class Work(Span, frozen=True):
-    """What a job is done on: stored bars of a span, or a file, or rows. `resume` takes up a job that was ended."""
+    """What a job is done on: stored bars, those of a file, or rows; of these the ones that end within the span, of
+    `symbols`. `resume` takes up a job that was ended, as it was ordered.
+    """
 
     symbols: Symbols = ()
     data: DataName = ""
@@ -108,13 +116,19 @@ class Work(Span, frozen=True):
             raise ValueError("`data` or `rows`, not both")
         if self.rows and any(not row.symbol or row.ts is None for row in self.rows):
             raise ValueError("each of `rows` needs `symbol` and `ts`")
+        if self.resume and (beside := [name for name in said(self) if name != "resume"]):
+            raise ValueError(f"a job is resumed as it was ordered: leave out {', '.join(beside)}")
 
 
 class Forecast(Arguments, frozen=True):
-    """The next bars of symbols, from what the daemon knows now."""
+    """The next bars of symbols, from what the daemon knows now; with `confidence_level` the interval that holds the
+    truth that often, between equal tails.
+    """
 
     symbols: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=1000)]
     model: Model = ""
+    horizon: Horizon = 0
+    confidence_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
 
 
 class Predict(Arguments, frozen=True):
@@ -125,7 +139,7 @@ class Predict(Arguments, frozen=True):
     as_of: Time | None = None  # end of the last bar, for models that look at the calendar
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
     model: Model = ""
-    horizon: Annotated[int, Meta(ge=0, le=10_000, description="0 = the model's")] = 0
+    horizon: Horizon = 0
 
     def __post_init__(self) -> None:
         if bool(self.closes) == bool(self.bars):
@@ -147,6 +161,7 @@ class Train(Work, frozen=True):
 
     kind: Name = "nhits"
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
+    tags: Tags = ()
     start_with: Start | None = None
 
     def __post_init__(self) -> None:
@@ -164,8 +179,8 @@ class Backtest(Work, frozen=True):
     """Walk forward through history and trade on the forecasts."""
 
     model: Model = ""
-    fee_bps: Bps = 0.0
-    slippage_bps: Bps = 0.0
+    fee_bps: Bps = FEE_BPS
+    slippage_bps: Bps = SLIPPAGE_BPS
     retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
     retrain_kind: Annotated[str, Meta(max_length=64)] = ""
     trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = 1
@@ -174,6 +189,8 @@ class Backtest(Work, frozen=True):
         Work.__post_init__(self)
         if self.retrain_every_bars and not self.retrain_kind:
             raise ValueError("`retrain_every_bars` needs `retrain_kind`")
+        if self.retrain_kind and not self.retrain_every_bars:
+            raise ValueError("`retrain_kind` needs `retrain_every_bars`")
 
 
 class Range(Arguments, frozen=True):
@@ -201,6 +218,7 @@ class Optimize(Work, frozen=True):
     kind: Name = "nhits"
     name: Annotated[str, Meta(max_length=64)] = ""
     trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    metric: Literal["pinball", "mae", "mse", "directional", "sharpe"] = "pinball"  # sought over the validation part
     sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
     pruner: Literal["none", "median", "hyperband"] = "median"
     seconds: Seconds = 3000  # of the search; the fit with what it found comes after it, within jobs.wall_s
@@ -208,8 +226,17 @@ class Optimize(Work, frozen=True):
 
 
 class Status(Arguments, frozen=True):
+    """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
+
     section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
     model: Model = ""
+    tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
+
+    def __post_init__(self) -> None:
+        if self.model and self.section not in ("summary", "models", "accuracy"):
+            raise ValueError(f"`model` chooses among models and their figures: there is none in section {self.section}")
+        if self.tag and self.section not in ("summary", "models"):
+            raise ValueError(f"`tag` chooses among models: there is none in section {self.section}")
 
 
 class Promote(Arguments, frozen=True):
@@ -256,7 +283,7 @@ class Report(Arguments, frozen=True):
 
 
 class Diagnose(Arguments, frozen=True):
-    """What a person should look at: lag, cold symbols, drift, refused messages, failed jobs."""
+    """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
 
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 
@@ -325,7 +352,7 @@ def schema(command: str) -> dict[str, Any]:
 def below(folder: Path | None, name: str) -> Path:
     """The file or folder of that name; CommandRefused where it leads out of the folder, by a link for instance."""
     if folder is None:
-        raise CommandRefused(CommandFault.BAD_ARGUMENT, "there is no control.data_folder", remedy="set it, or use rows")
+        raise CommandRefused(CommandFault.BAD_ARGUMENT, "there is no control.data_folder", remedy="set it")
     root = folder.resolve()
     path = (root / name).resolve()
     if path == root or not path.is_relative_to(root):
@@ -347,6 +374,15 @@ def members_of(params: dict[str, Any]) -> tuple[str, ...]:
         return msgspec.convert(params.get("members", ()), Members)
     except msgspec.ValidationError as error:
         raise ValueError(f"params.members: {error}") from None
+
+
+def said(given: Arguments) -> list[str]:
+    """The names of the arguments that are not what they are by themselves."""
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(given)
+        if field.required or getattr(given, field.name) != field_default(field)
+    ]
 
 
 def nanoseconds(moment: datetime) -> int:

@@ -21,7 +21,8 @@ from tickcast.work_settings import Control
 FLEET = "fleet"
 MOST_DEPTH = 16  # of lists and objects in a body
 
-STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# No start fails and nothing is tried twice, whatever a stranger writes: a text without an end goes up to the end.
+STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 BRACKETS = re.compile(r"[\[\]{}]")
 
 

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -29,7 +29,9 @@ MINUTE_NS, NS_PER_MS = 60 * 10**9, 10**6
 REPLY_BYTES = 900_000  # brokers take messages of 1 MB by default
 ERROR_LENGTH = 2000  # an error may quote what it was given
 NOTED_PER_MINUTE = 60  # refusals that are told of; all are counted
+LARGE_BYTES = 1 << 14  # an envelope is read on a thread beyond this
 
+T = TypeVar("T")
 At = tuple[str, int, int]  # topic, partition, offset
 Tell = Callable[[Reply], Awaitable[None]]
 
@@ -112,11 +114,13 @@ class Inbox:
     """`start`, then `run` beside what receives; what comes before the start waits for it."""
 
     def __init__(
-        self, ledger: Ledger, handlers: Mapping[str, Handler], reply: Tell, *, clock: Clock, gate: Gate, note: Note
-    ) -> None:
-        self.counts: Counter[str] = Counter()  # by fault, and `done`, `failed` and `repeated`
+        self, ledger: Ledger, handlers: Mapping[str, Handler], reply: Tell, *, clock: Clock, gate: Gate, note: Note,
+        left: Callable[[str], str] = lambda id: "",
+    ) -> None:  # fmt: skip
+        """`left` says what goes on of a command of a run before this one, by its id."""
+        self.counts: Counter[str] = Counter()  # by fault, and `done`, `failed` and `repeated`: Health.commands
         self._ledger, self._handlers, self._reply = ledger, handlers, reply
-        self._clock, self._gate, self._note = clock, gate, note
+        self._clock, self._gate, self._note, self._left = clock, gate, note, left
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=gate.settings.per_minute)
         self._underway: dict[str, _Work] = {}
         self._seen: OrderedDict[str, int] = OrderedDict()  # id -> when
@@ -133,8 +137,9 @@ class Inbox:
         for row in await self._ledger.unfinished():
             passed_ms = (self._clock.now_ns() - row.received_ns) / NS_PER_MS
             fault = CommandRefused(
-                CommandFault.INTERRUPTED, "the daemon ended before the command did", remedy="see what it did; ask anew"
-            )
+                CommandFault.INTERRUPTED, "the daemon ended before the command did",
+                remedy=self._left(row.id) or "see what it did; ask anew",
+            )  # fmt: skip
             reply = self._error(row.id, row.command, fault, passed_ms)
             await self._ledger.finish_command(row.id, reply)
             await self._reply(reply)
@@ -156,12 +161,14 @@ class Inbox:
         """Returns when the message is needed no more: it is refused, or kept in the ledger."""
         audiences, settings = (FLEET, self._gate.audience), self._gate.settings
         try:
-            genuine = envelope.verify(raw, self._gate.keys, audiences=audiences, settings=settings)
+            verify = partial(envelope.verify, raw, self._gate.keys, audiences=audiences, settings=settings)
+            genuine = await _beside(raw, verify)
         except CommandRefused as refused:
             self._count(refused, at=at)
             return
         try:
-            order = envelope.read(genuine, now_ms=self._clock.now_ns() // NS_PER_MS, settings=settings)
+            now_ms = self._clock.now_ns() // NS_PER_MS
+            order = await _beside(raw, partial(envelope.read, genuine, now_ms=now_ms, settings=settings))
         except CommandRefused as refused:
             await self._decline(genuine.envelope.id, "", genuine.key.id, refused, self._reply)
             return
@@ -337,6 +344,11 @@ class Inbox:
 
     def _elapsed_ms(self, work: _Work) -> float:
         return (self._clock.now_ns() - work.received_ns) / NS_PER_MS
+
+
+async def _beside(raw: bytes, work: Callable[[], T]) -> T:
+    """What is small is done at once; serving must not wait for what is large."""
+    return await asyncio.to_thread(work) if len(raw) > LARGE_BYTES else work()
 
 
 def _only_reads(order: Order) -> bool:

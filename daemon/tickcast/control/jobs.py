@@ -1,6 +1,7 @@
 """Jobs: a queue with limits, children that work it off, rows and events that say what became of each.
 
-It runs on the event loop and never works itself: whatever a job does, serving goes on.
+It runs on the event loop and never works itself: whatever a job does, serving goes on. A job is `done` only when what
+it made is kept: who dies before finds it running, with its result, and keeps that.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +18,8 @@ import msgspec
 
 from tickcast.clock import Clock, fresh_id
 from tickcast.control.job_child import OVER_DISK, Child, Ending, Look, Watch, left_behind, make_folder
-from tickcast.errors import CommandFault, CommandRefused, JobFault, JobRefused, Waiting
-from tickcast.job_folder import ORDER, RESULT, Limits, Result
+from tickcast.errors import CommandFault, CommandRefused, Fatal, JobFault, JobRefused, TickcastError, Waiting
+from tickcast.job_folder import ORDER, RESULT, Limits, Result, read_result
 from tickcast.records import JobEvent, JobRow
 from tickcast.work_settings import Jobs
 
@@ -26,11 +27,19 @@ WORKER = (sys.executable, "-P", "-m", "tickcast_trainer.worker")  # -P: nothing 
 POLL_S, GRACE_S, RETRY_S = 0.2, 10.0, 1.0
 MOST_FIGURES = 64
 ACTIVE = ("queued", "running")
+REGISTERED = "registered"  # in the content of a result: what the model that the job made is called
+
+Keep = Callable[[JobRow, Result], Awaitable[Result]]
+"""Keeps what a job made, and says so in the result; the same may come again after a death, and is kept once."""
 
 
 class Ledger(Protocol):
     async def put_job(self, row: JobRow) -> None:
         """Store the row, over an older one of the same id; StoreStalled: nothing was stored."""
+
+
+async def keep_nothing(row: JobRow, result: Result) -> Result:
+    return result
 
 
 @dataclass(slots=True, eq=False)
@@ -52,20 +61,25 @@ class JobHost:
         clock: Clock,
         ledger: Ledger,
         on_event: Callable[[JobEvent], None],
+        keep: Keep = keep_nothing,
         command: Sequence[str] = WORKER,
         grace_s: float = GRACE_S,
     ) -> None:
         self._budget, self._folder, self._clock = budget, folder.absolute(), clock
-        self._ledger, self._on_event = ledger, on_event
+        self._ledger, self._on_event, self._keep = ledger, on_event, keep
         self._command, self._grace_s = command, grace_s
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
+        self._left: list[tuple[Job, Ending]] = []  # whole results of the daemon before
         self._entering = self._working = 0
         self._wake = asyncio.Event()
 
     def rows(self) -> list[JobRow]:
         """All that wait or run and the ended ones whose folder stays; in the order in which they were asked for."""
         return [job.row for job in self._jobs.values()]
+
+    def row(self, job_id: str) -> JobRow:
+        return self._known(job_id).row
 
     def folder_of(self, job_id: str) -> Path:
         return self._folder / self._known(job_id).row.id
@@ -76,6 +90,8 @@ class JobHost:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                while self._left:
+                    group.create_task(self._end(*self._left.pop(0)))
                 while self._waiting and self._working < self._budget.workers:
                     self._working += 1
                     group.create_task(self._work(self._waiting.popleft()))
@@ -142,16 +158,23 @@ class JobHost:
     async def recover(self, rows: Iterable[JobRow]) -> list[JobRow]:
         """Take over the rows of the daemon before, once and before `run`; gives those that were interrupted.
 
-        What waited, waits again. Rows without a folder are of no use any more and stay as they are, if they ended.
+        What waited, waits again; a result that was whole is kept once `run` is. Rows without a folder are of no use any
+        more and stay as they are, if they ended.
         """
         interrupted = []
         for row in sorted(rows, key=lambda row: row.created_ns):
-            there = await asyncio.to_thread((self._folder / row.id / ORDER).exists)
+            folder = self._folder / row.id
+            there = await asyncio.to_thread((folder / ORDER).exists)
             if row.state == "queued" and there:
                 self._enter(Job(row))
-            elif row.state in ACTIVE:
-                job = self._jobs[row.id] = Job(row)
-                await self._end(job, await asyncio.to_thread(left_behind, self._folder / row.id))
+            elif row.state in ACTIVE or (there and _was_never_kept(row, folder)):
+                job = self._jobs[row.id] = Job(msgspec.structs.replace(row, state="running"))
+                end = await asyncio.to_thread(left_behind, folder)
+                if end.state == "done":
+                    self._left.append((job, end))
+                    self._wake.set()
+                    continue
+                await self._end(job, end)
                 if job.row.state == "interrupted":
                     interrupted.append(job.row)
             elif there:
@@ -183,8 +206,9 @@ class JobHost:
             await self._change(job, state="running", started_ns=self._clock.now_ns())
             end = await self._supervise(job)
         except asyncio.CancelledError:
-            stopped = Result(ok=False, error_code="daemon_stopped", error="the daemon stopped")
-            await self._end(job, Ending("interrupted", "daemon_stopped", stopped), retry=False)
+            if job.stopped_for or read_result(self._folder / job.row.id) is None:  # else the next start keeps it
+                stopped = Result(ok=False, error_code="daemon_stopped", error="the daemon stopped")
+                await self._end(job, Ending("interrupted", "daemon_stopped", stopped), retry=False)
             raise
         except Exception as error:  # a full disk, no more processes
             result = Result(ok=False, error_code="not_started", error=f"{type(error).__name__}: {error}")
@@ -229,11 +253,27 @@ class JobHost:
                 self._tell(job)
 
     async def _end(self, job: Job, end: Ending, *, retry: bool = True) -> None:
+        if end.state == "done":
+            end = await self._kept(job.row, end)
         result = msgspec.json.encode(end.result).decode()
         now = self._clock.now_ns()
         await self._change(job, retry=retry, state=end.state, why=end.why, ended_ns=now, result_json=result)
         await self._forget_oldest()
         job.ended.set()
+
+    async def _kept(self, row: JobRow, end: Ending) -> Ending:
+        """Tried until the store takes it; what can never be kept is the job's failure."""
+        while True:
+            try:
+                return end._replace(result=await self._keep(row, end.result))
+            except Waiting:
+                await asyncio.sleep(RETRY_S)
+            except Fatal:
+                raise
+            except Exception as error:  # a child may have written anything
+                code = error.code if isinstance(error, TickcastError) else "not_kept"
+                said = str(error) if isinstance(error, TickcastError) else f"{type(error).__name__}: {error}"
+                return Ending("failed", code, Result(ok=False, error_code=code, error=said))
 
     async def _change(self, job: Job, *, retry: bool = True, **changes: Any) -> None:
         """In memory at once; in the store as soon as it takes it."""
@@ -263,3 +303,11 @@ class JobHost:
             del self._jobs[job_id]
         for job_id in oldest:
             await asyncio.to_thread(shutil.rmtree, self._folder / job_id, ignore_errors=True)
+
+
+def _was_never_kept(row: JobRow, folder: Path) -> bool:
+    """As a job that outlived its daemon, before there was a rule for that."""
+    result = read_result(folder) if row.state == "done" and row.result_json else None
+    if result is None or not result.model:
+        return False
+    return REGISTERED not in msgspec.json.decode(row.result_json, type=Result).content

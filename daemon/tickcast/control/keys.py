@@ -83,22 +83,22 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: list[_Entry]
 
 
-def read_keys(path: Path) -> dict[str, Key]:
-    """By their ids. Whatever is wrong with the file or a secret is a BadSettings."""
-    try:
-        _refuse_open_to_others(path, stat.S_IWOTH, "written")
-        entries = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File).keys
-    except OSError as error:
-        raise BadSettings(f"{SETTING} {path} cannot be read: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:  # TOML and UTF-8 among them
-        raise BadSettings(f"{SETTING} {path}: {error}", remedy="docs/control.md shows one") from None
+def read_keys(path: Path, *, secrets: Path | None = None) -> dict[str, Key]:
+    """By their ids. Whatever is wrong with the file or a secret is a BadSettings. Secrets lie beside it, or in a folder
+    of their own.
+    """
     keys: dict[str, Key] = {}
-    for entry in entries:
-        key = Key(entry.id, entry.algorithm, entry.role, _material(entry, path))
+    for entry in _entries(path):
+        key = Key(entry.id, entry.algorithm, entry.role, _material(entry, path, secrets or path.parent))
         if any(key.id == other.id or key.material == other.material for other in keys.values()):
             raise BadSettings(f"{SETTING} {path}: the key '{key.id}' is there twice", remedy="give each its own")
         keys[key.id] = key
     return keys
+
+
+def secret_files(path: Path) -> list[str]:
+    """Names of the files of secrets that a keys file speaks of, as they stand there."""
+    return [entry.secret_file for entry in _entries(path) if entry.secret_file]
 
 
 def read_signer(path: Path, *, named_by: str = SETTING) -> Signer:
@@ -122,7 +122,17 @@ def read_signer(path: Path, *, named_by: str = SETTING) -> Signer:
     )
 
 
-def _material(entry: _Entry, path: Path) -> bytes:
+def _entries(path: Path) -> list[_Entry]:
+    try:
+        _refuse_open_to_others(path, stat.S_IWOTH, "written")
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File).keys
+    except OSError as error:
+        raise BadSettings(f"{SETTING} {path} cannot be read: {error.strerror}") from None
+    except (ValueError, msgspec.ValidationError) as error:  # TOML and UTF-8 among them
+        raise BadSettings(f"{SETTING} {path}: {error}", remedy="docs/control.md shows one") from None
+
+
+def _material(entry: _Entry, path: Path, secrets: Path) -> bytes:
     where = f"{SETTING} {path}: the key '{entry.id}'"
     if entry.algorithm == "ed25519":
         if entry.secret_file or not entry.public:
@@ -136,7 +146,7 @@ def _material(entry: _Entry, path: Path) -> bytes:
         return public
     if entry.public or not entry.secret_file:
         raise BadSettings(f"{where} is hmac-sha256: it has `secret_file` and no `public`")
-    signer = read_signer(path.parent / entry.secret_file, named_by=where)
+    signer = read_signer(secrets / entry.secret_file, named_by=where)
     if signer.algorithm != "hmac-sha256":
         raise BadSettings(f"{where} is hmac-sha256, its file holds {signer.algorithm}")
     return signer.secret

@@ -6,6 +6,7 @@ import numpy as np
 
 from tickcast.columns import F64
 from tickcast.core import scoring as column
+from tickcast.figures import skill
 from tickcast.records import Accuracy
 
 
@@ -29,19 +30,21 @@ def figures(
     covered = {f"{level:g}": mean(column.COVERED + q) for q, level in enumerate(levels)}
     misfit = [abs(level - share) for level, share in zip(levels, covered.values(), strict=True)]
     ups = mean(column.UPS, directed)
-    mae, naive = mean(column.AE), mean(column.AE_NAIVE)
+    scaled = float(sums[column.SCALED])
+    loss, loss_naive = mean(column.PINBALL, scaled), mean(column.PINBALL_NAIVE, scaled)
     return Accuracy(
         model=name[0], version=name[1], group=name[2], horizon=horizon, window=window,
-        n=int(n), void=int(sums[column.VOID]), pending=pending, mae=mae, mae_naive=naive,
+        n=int(n), void=int(sums[column.VOID]), pending=pending, mae=mean(column.AE), mae_naive=mean(column.AE_NAIVE),
         mae_pct=100 * mean(column.APE),
         rmse=float(np.sqrt(mean(column.SE))), rmse_pct=100 * float(np.sqrt(mean(column.SE_PCT))),
         mape=100 * mean(column.MAPE, float(sums[column.MAPE_N])), smape=100 * mean(column.SMAPE),
         r2=_explained(sums[column.SE], sums[column.Y], sums[column.YY], n),
-        r2_returns=_explained(sums[column.SE_MOVE], sums[column.MOVE], sums[column.MOVE_2], n),
-        pinball=mean(column.PINBALL), crps=2 * mean(column.PINBALL), coverage=covered, width=mean(column.WIDTH),
+        r2_returns=_explained(sums[column.SE_PCT], sums[column.MOVE], sums[column.MOVE_2], n),
+        pinball=loss, pinball_naive=loss_naive, crps=2 * loss, coverage=covered, width=mean(column.WIDTH),
         directional=mean(column.HITS, directed), directional_base=max(ups, 1 - ups),
         calibration=1 - float(np.mean(misfit)) if n else float("nan"),
-        skill=1 - mae / naive if naive else float("nan"), as_of_ns=as_of_ns,
+        skill=float(skill(loss, loss_naive)),
+        skill_mae=float(skill(sums[column.ERROR], sums[column.ERROR_NAIVE])), as_of_ns=as_of_ns,
     )  # fmt: skip
 
 

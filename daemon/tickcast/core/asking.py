@@ -76,21 +76,30 @@ class Asking:
         """Widened as the symbol's own forecasts are, in its unit of today."""
         parts, window = self._parts, want.window
         units = raw.moves / window.scale[:, None, None]
-        wide, sure = parts.scorekeeper.widened(units, raw.model, want.symbol, parts.folder.home_of(want.symbol))
+        whose = raw.model, want.symbol, parts.folder.home_of(want.symbol)
+        wide, sure = parts.scorekeeper.widened(units, *whose)
+        level, n = want.ask.confidence_level, wide.shape[2]
+        if level is not None:  # its two bounds ride behind the quantiles
+            wide = np.concatenate([wide, parts.scorekeeper.interval(level, units, wide, *whose)], axis=2)
         moves = wide * window.scale[:, None, None]
-        anchor, quantiles = window.anchor, windows.prices(self._transform, window.anchor, moves)
+        anchor, prices = window.anchor, windows.prices(self._transform, window.anchor, moves)
         factor = None if want.ask.given else parts.folder.unit_factor(want.symbol, want.as_of)
         if factor is not None:
-            quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
+            prices, anchor = prices * factor[:, None, None], anchor * factor
         return Answer(
-            want.ask, None, want.as_of, parts.targets(want.as_of), anchor, window.scale, quantiles, sure, raw.probs,
-            raw.model, raw.rung, raw.flags,
+            want.ask, None, want.as_of, parts.targets(want.as_of), anchor, window.scale, prices[:, :, :n], sure,
+            raw.probs, raw.model, raw.rung, raw.flags, None if level is None else prices[:, :, n:],
         )  # fmt: skip
 
     def _gathered(self, ask: Ask, copy: Copy) -> Wanted:
         parts = self._parts
         if parts.ladder is None:
             raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
+        levels = parts.scorekeeper.levels
+        if ask.confidence_level is not None and not levels[0] < 0.5 < levels[-1]:
+            raise BadRequest(
+                "an interval needs a level on each side of the median", remedy="forecast.quantiles names the levels"
+            )
         if ask.given is not None:
             symbol = np.array([self._symbols.find(ask.symbols[0]) if ask.symbols else -1], np.int32)
             window, as_of, held = ask.given.window, np.array([ask.given.as_of]), np.array([ask.given.bars])

@@ -3,21 +3,25 @@
 Everything is judged tick by tick against state that only earlier ticks made, so chunk borders change nothing.
 The kernel writes closed bars into the rings and stops early when a symbol's ring could lose a bar that is still
 needed; the caller then works off what was closed and calls again. It never reads a clock.
+
+Event times lie between EARLIEST_NS and LATEST_NS, checked before anything is computed with one: so no sum or difference
+of two of them and a span of the settings leaves 64 bits.
 """
 
 import numpy as np
 
 from tickcast.compiled import inlined_njit, lean_njit
-from tickcast.core.fold_state import CONFIRMED, FREE, HOLDS, NEVER
+from tickcast.core.fold_state import HELD_MOST, NEVER
 from tickcast.core.schedule import is_closed, trading_time
 from tickcast.errors import Reason
 
 KINDS = {"time": 0, "tick": 1, "volume": 2}
 GAPS = {"carry": 0, "join": 1, "cold": 2}
-NEVER_JUMPS = 1 << 62
+NEVER_JUMPS = (1 << 63) - 1
 HEARTBEAT = -1  # as a symbol: the row moves the watermark and is no tick
-EARLIEST_NS = 50 * 86_400 * 10**9  # positive times before 1970-02-20 are seconds, ms or us taken for ns
-LATEST_NS = 7_258_118_400 * 10**9  # the year 2200
+EARLIEST_NS, LATEST_NS = -2_208_988_800 * 10**9, 4_102_444_800 * 10**9  # the years 1900 and 2100
+OTHER_UNIT_NS = 50 * 86_400 * 10**9  # positive times before 1970-02-20 are seconds, ms or us taken for ns
+LARGEST = 1e150  # price or size: their products and sums are still numbers
 OUTLIER_MEMORY = 0.98  # of the running one-tick move
 OUTLIER_WARM_TICKS = 50
 
@@ -33,17 +37,19 @@ R_DUPLICATE, R_CLOSED, R_MOVED = int(Reason.DUPLICATE), int(Reason.MARKET_CLOSED
 
 
 @inlined_njit
-def _static_fault(rules, price, size, bid, ask, ts, stamp):  # type: ignore[no-untyped-def]
+def _static_fault(rules, price, size, bid, ask, ts, stamp, latest):  # type: ignore[no-untyped-def]
     """What is wrong with a tick whatever came before it; 0 = nothing."""
-    if not (np.isfinite(price) and np.isfinite(size)):
+    if not (abs(price) <= LARGEST and abs(size) <= LARGEST):  # so is NaN
         return R_NON_FINITE
     if rules.positive and price <= 0.0:
         return R_NON_POSITIVE
     if size < 0.0:
         return R_NEGATIVE_SIZE
-    if (0 <= ts < EARLIEST_NS) or ts > LATEST_NS:
+    if ts < EARLIEST_NS or ts > LATEST_NS or 0 <= ts < OTHER_UNIT_NS:
         return R_WRONG_UNIT
-    if stamp >= 0:
+    if ts > latest:
+        return R_FUTURE
+    if 0 <= stamp <= LATEST_NS:
         if rules.future_ns > 0 and ts - stamp > rules.future_ns:
             return R_FUTURE
         if rules.ancient_ns > 0 and stamp - ts > rules.ancient_ns:
@@ -58,7 +64,7 @@ def _is_outlier(rules, s, price):  # type: ignore[no-untyped-def]
     """Further from the last price than so many running moves. A second one in a row is believed: the level moved."""
     if rules.outlier_sigmas <= 0.0 or s.ticks < OUTLIER_WARM_TICKS or s.price <= 0.0 or price <= 0.0 or s.doubted:
         return False
-    return abs(np.log(price / s.price)) > rules.outlier_sigmas * max(s.move, 1e-9)
+    return abs(np.log(price) - np.log(s.price)) > rules.outlier_sigmas * max(s.move, 1e-9)
 
 
 @lean_njit
@@ -69,6 +75,14 @@ def _adjusted(rules, s, ts, price, size):  # type: ignore[no-untyped-def]
         if rules.adjust_ns[i] <= ts:
             factor *= rules.adjust_factor[i]
     return price / factor, size * factor
+
+
+@inlined_njit
+def _unfit(rules, price, size):  # type: ignore[no-untyped-def]
+    """Adjusted to the first day, a number may have left what can be held."""
+    if not (abs(price) <= LARGEST and size <= LARGEST):
+        return R_NON_FINITE
+    return R_NON_POSITIVE if rules.positive and price <= 0.0 else R_ACCEPTED
 
 
 @lean_njit
@@ -131,7 +145,7 @@ def _close_time_bar(state, rules, closed_time, out, code, slot, mark, row, batch
     missing = 0
     if s.next > 0:
         span = trading_time(closed_time, o.interval) - trading_time(closed_time, s.interval)
-        missing = span // rules.every_ns - 1
+        missing = max(0, span // rules.every_ns - 1)  # a restored bar may lie in what is closed time by now
     fill = missing if rules.on_gap == 0 and missing <= rules.longest_fill else 0
     n = out.used[0]
     if not _room_for(fill + 1, s, rules, len(out.bars), n, batch):
@@ -210,17 +224,19 @@ def _add(o, ts, price, size):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _remember(rules, s, p, ts, price, sequence):  # type: ignore[no-untyped-def]
+def _remember(rules, part, s, p, ts, price, sequence):  # type: ignore[no-untyped-def]
     """What later ticks of the symbol are judged by."""
     if rules.outlier_sigmas > 0.0 and s.price > 0.0 and price > 0.0:
-        s.move = OUTLIER_MEMORY * s.move + (1.0 - OUTLIER_MEMORY) * abs(np.log(price / s.price))
+        s.move = OUTLIER_MEMORY * s.move + (1.0 - OUTLIER_MEMORY) * abs(np.log(price) - np.log(s.price))
     s.newest = max(s.newest, ts) if s.ticks > 0 else ts
     s.price = price
     s.doubted = 0
-    s.partition = p
-    s.ticks += 1
-    if sequence >= 0:
-        s.sequence = sequence + 1  # zero = none seen
+    if s.partition != p:
+        s.partition = p
+        part.symbols += 1
+    if s.ticks < OUTLIER_WARM_TICKS:
+        s.ticks += 1
+    s.sequence = max(s.sequence, sequence)
 
 
 @inlined_njit
@@ -228,7 +244,7 @@ def _judge(rules, p, part, s, ts, price, sequence):  # type: ignore[no-untyped-d
     """What is wrong with a tick in the light of what came before; R_HELD = too far ahead to believe alone."""
     if s.partition >= 0 and s.partition != p:
         return R_MOVED
-    if sequence >= 0 and sequence < s.sequence:
+    if 0 <= sequence <= s.sequence:
         return R_DUPLICATE
     if rules.kind == 0:
         if ts < part.closed_to or (s.next > 0 and ts < s.interval + rules.every_ns):  # the latter: a restored bar
@@ -252,37 +268,41 @@ def _advance(state, rules, closed_time, out, p, ts, row, batch):  # type: ignore
 
 
 @lean_njit
-def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome, held):  # type: ignore[no-untyped-def]
+def fold(  # type: ignore[no-untyped-def]
+    state, rules, closed_time, out, p, ticks, stamps, latest, first, batch, outcome, waiting
+):
     """Fold ticks[first:] of partition p; returns the first tick that was not taken, for want of room or because it
-    confirms a held one, which the caller then folds by itself.
+    confirms the held ones, which the caller then folds by themselves. `latest`: no event time is believed beyond it.
 
-    `outcome[i]` becomes the Reason of tick i. `held[0]` becomes that of a tick held since an earlier batch once it is
-    refused, `held[1]` is the tick of this batch that is held now; -1 = none. What looks like one function is spread
-    out here on purpose: handing groups of arrays to a callee costs more than folding the tick.
+    `outcome[i]` becomes the Reason of tick i. `waiting[k]` is the tick of this batch that is the k-th held; -1 = it is
+    of an earlier one. What looks like one function is spread out here on purpose: handing groups of arrays to a callee
+    costs more than folding the tick.
     """
     symbol, tss, prices, sizes, bids, asks, sequences, rows = ticks
-    symbols, opens, counts, crossed = state.symbol, state.open, state.counts, state.crossed
+    symbols, opens, counts, crossed, held = state.symbol, state.open, state.counts[p], state.crossed, state.held[p]
     closed, used = out.bars, out.used
     part = state.partition[p]
     for i in range(first, len(symbol)):
         code, ts, price, size, row = symbol[i], tss[i], prices[i], sizes[i], rows[i]
         if code == HEARTBEAT:
-            if part.newest != NEVER and rules.kind == 0:
+            if part.newest != NEVER and rules.kind == 0 and EARLIEST_NS <= ts <= LATEST_NS:
                 if not _advance(state, rules, closed_time, out, p, ts, row, batch):
                     return i
                 part.newest = max(part.newest, ts)
             continue
         s = symbols[code]
-        verdict = _static_fault(rules, price, size, bids[i], asks[i], ts, stamps[row])
+        verdict = _static_fault(rules, price, size, bids[i], asks[i], ts, stamps[row], latest)
+        if verdict == R_ACCEPTED and s.adjust_to > s.adjust_from:
+            price, size = _adjusted(rules, s, ts, price, size)
+            verdict = _unfit(rules, price, size)
         if verdict == R_ACCEPTED:
-            if s.adjust_to > s.adjust_from:
-                price, size = _adjusted(rules, s, ts, price, size)
-            if part.held == HOLDS:
-                if ts >= part.ts - rules.jump_ns:
-                    part.held = CONFIRMED
-                    return i
-                _refuse_held(part, counts, outcome, held)
             verdict = _judge(rules, p, part, s, ts, price, sequences[i])
+            if part.holds and verdict != R_MOVED and verdict != R_DUPLICATE:  # those two say nothing of the time
+                if verdict != R_HELD or ts < held[0].ts - rules.jump_ns:
+                    _refuse_held(part, counts, outcome, waiting)
+                elif part.holds == HELD_MOST or (s.partition == p and (code != held[0].symbol or part.symbols == 1)):
+                    part.confirmed = 1
+                    return i
             if verdict == R_ACCEPTED and rules.has_calendar and is_closed(closed_time, ts):
                 verdict = R_CLOSED
         if verdict == R_ACCEPTED:
@@ -295,7 +315,7 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
             elif not _room_for(1, s, rules, len(closed), used[0], batch):
                 return i
             part.newest = max(part.newest, ts)
-            _remember(rules, s, p, ts, price, sequences[i])
+            _remember(rules, part, s, p, ts, price, sequences[i])
             o = opens[code, slot]
             if rules.kind == 0 and o.ticks == 0:
                 o.interval = (ts // rules.every_ns) * rules.every_ns
@@ -310,9 +330,10 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
                     part.mark += 1
                     part.marked = 0
         elif verdict == R_HELD:
-            part.held = HOLDS
-            part.symbol, part.ts, part.price, part.size, part.sequence = code, ts, prices[i], sizes[i], sequences[i]
-            held[1] = i
+            h = held[part.holds]
+            h.symbol, h.ts, h.price, h.size, h.sequence = code, ts, prices[i], sizes[i], sequences[i]
+            waiting[part.holds] = i
+            part.holds += 1
         elif verdict == R_OUTLIER:
             s.doubted = 1
         outcome[i] = verdict
@@ -323,13 +344,14 @@ def fold(state, rules, closed_time, out, p, ticks, stamps, first, batch, outcome
 
 
 @lean_njit
-def _refuse_held(part, counts, outcome, held):  # type: ignore[no-untyped-def]
-    """The tick after a held one lies far before it: the held one was a false jump."""
-    part.held = FREE
-    counts[R_HELD] -= 1
-    counts[R_JUMP] += 1
-    if held[1] >= 0:
-        outcome[held[1]] = R_JUMP
-    else:
-        held[0] = R_JUMP
-    held[1] = -1
+def _refuse_held(part, counts, outcome, waiting):  # type: ignore[no-untyped-def]
+    """Somebody contradicts the held ticks: it was a false jump. The caller tells of those of earlier batches."""
+    counts[R_HELD] -= part.holds
+    counts[R_JUMP] += part.holds
+    for k in range(part.holds):
+        if waiting[k] >= 0:
+            outcome[waiting[k]] = R_JUMP
+        else:
+            part.refused += 1
+        waiting[k] = -1
+    part.holds = 0

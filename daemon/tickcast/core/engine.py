@@ -5,36 +5,26 @@ all of them, and then works through the closed bars in order: settle, adapt at m
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from tickcast.columns import (
-    F64,
-    I32,
-    I64,
-    U8,
-    BarBatch,
-    FeatureRows,
-    Forecasts,
-    Inputs,
-    RawBatch,
-    Rejects,
-    TickBatch,
-)  # fmt: skip
+from tickcast.columns import F64, I32, I64, U8, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
 from tickcast.core import scoring, windows
-from tickcast.core.asking import Asking, Wanted, rows_in
+from tickcast.core.asked import Asked, join, together
+from tickcast.core.asking import Asking, rows_in
+from tickcast.core.bars import LATEST_NS
 from tickcast.core.events import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.core.features import FeatureSet
-from tickcast.core.fold import Adjustments, ClosedBars, Folder, ring_length
+from tickcast.core.fold import LOUD, Adjustments, ClosedBars, Folder, ring_length
 from tickcast.core.ladder import Ladder, Raw
 from tickcast.core.on_demand import Ask, Window
+from tickcast.core.places import Places
 from tickcast.core.questions import NOBODY, due, make_ids
 from tickcast.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.core.schedule import ALWAYS_OPEN, ClosedTime, target_times
 from tickcast.core.scorekeeper import Scorekeeper, rows_of
-from tickcast.errors import BadOutput, BadRequest, Quality, Reason
+from tickcast.errors import BadOutput, BadRequest, Quality
 from tickcast.plugin import Runner
 from tickcast.records import Command
 from tickcast.settings import Settings
@@ -45,27 +35,18 @@ from tickcast.symbols import SymbolTable
 class Decoder(Protocol):
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
 
+    def forget_names(self) -> None: ...
+
 
 U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
-
-
-@dataclass(slots=True)
-class _Asked:
-    """Bars closed in this turn, and the questions that they opened, not yet answered."""
-
-    closed: ClosedBars
-    rows: I64  # of `closed` that opened a question
-    inputs: Inputs
-    anchor: F64
-    scale: F64
-    model: I32
 
 
 class Engine:
     def __init__(
         self, settings: Settings, symbols: SymbolTable, decoder: Decoder, features: FeatureSet, ladder: Ladder | None,
-        *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None,
+        *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None, by_clock: bool = False,
     ) -> None:  # fmt: skip
+        """`by_clock`: the ticks are of now, so none is believed that is too far ahead of the clock of its turn."""
         self.ladder = ladder
         self.feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
         self.last_failure = ""
@@ -73,9 +54,12 @@ class Engine:
         self.folder = Folder(
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
         )
-        self.scorekeeper = Scorekeeper(settings, symbols, ladder.cards if ladder else [])
-        self.routes = Routes(symbols, settings.symbols.groups, ladder.cards if ladder else [])
+        cards, last_value = (ladder.cards, ladder.last_value) if ladder else ([], 0)
+        self.scorekeeper = Scorekeeper(settings, symbols, cards, last_value=last_value)
+        self.routes = Routes(symbols, settings.symbols.groups, cards)
         self._asking = Asking(self, settings, symbols)
+        self.places = Places(settings, symbols)
+        self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
         self._symbols = symbols
         self._decoder = decoder
@@ -83,21 +67,27 @@ class Engine:
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
         length = ring_length(settings, features.lookback)
         self._values = np.zeros((settings.symbols.limit * length, len(features.names)))
-        self._pending: list[_Asked] = []
+        self._pending: list[Asked] = []
         self._outcome = Outcome()
 
     def turn(self, events: Sequence[Event], now_ns: int) -> Outcome:
-        """Take the events in order and return all that happened. A command waits until what came before is answered."""
+        """Take the events in order and return all that happened. A command waits until what came before is answered.
+
+        What is `left` in the outcome waits for places of silent symbols: give it again after `pass_places`.
+        """
         self._outcome = outcome = Outcome()
         for event in events:
-            if isinstance(event, RawBatch):
-                self._take(event)
+            if outcome.left and not isinstance(event, Ask | Command):
+                outcome.left.append(event)
+            elif isinstance(event, RawBatch):
+                self._take(event, now_ns)
             elif isinstance(event, Heartbeat):
                 for closed in self.folder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
                     self._open_questions(closed)
                 self._reach(Reached(event.topic, event.partition, event.offset + 1))
             elif isinstance(event, Letters):
-                self._refuse(event)
+                self._counted(event.rejects)
+                self._outcome.letters.append(event)
             elif isinstance(event, Reached):
                 self._reach(event)
             elif isinstance(event, Ask):
@@ -106,7 +96,23 @@ class Engine:
                 self._answer(now_ns)
                 self._obey(event)
         self._answer(now_ns)
+        if outcome.left:
+            self._void_leaving()
         return outcome
+
+    def pass_places(self) -> None:
+        """Symbols that were silent too long are as if they had never been, and others may have their codes. Only when
+        nothing is under way any more that names a symbol by its code."""
+        codes = self.places.leaving
+        self.folder.forget(codes)
+        self.scorekeeper.forget(codes)
+        self._values.reshape(self._settings.symbols.limit, -1)[codes] = 0
+        if self.ladder is not None:
+            self.ladder.forget(codes)
+        self.routes.forget()
+        self._decoder.forget_names()
+        self._symbols.free(codes)
+        self.places.pass_on(self.folder)
 
     def newest_ns(self) -> int:
         return self.folder.newest_ns()
@@ -144,7 +150,8 @@ class Engine:
     def _parts(self) -> dict[str, Part]:
         """What remembers something, in the order in which it is resumed."""
         ladder: dict[str, Part] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
-        return {"symbols": self._symbols, "folder": self.folder, "score": self.scorekeeper, **ladder}
+        parts: dict[str, Part] = {"symbols": self._symbols, "folder": self.folder, "places": self.places}
+        return parts | {"score": self.scorekeeper} | ladder
 
     def _ring(self) -> Iterator[tuple[str, Array, I64]]:
         """The columns of the rings, each with the rows that bars yet to come look back on."""
@@ -171,25 +178,61 @@ class Engine:
             else:
                 self.routes.set(route, number)
 
-    def _take(self, raw: RawBatch) -> None:
+    def _take(self, raw: RawBatch, now_ns: int) -> None:
         ticks, rejects = self._decoder.decode(raw)
+        refused: list[Rejects] = []
+        done, begin = raw, 0
+        for row in self.places.turning_points(raw, rejects) if len(rejects) else ():
+            end = int(np.searchsorted(ticks.row, row))
+            refused += self._fold(raw, ticks.take(slice(begin, end)), now_ns)
+            begin = end
+            if self.places.look(raw, row, self.folder):
+                done, ticks, rejects = raw.part(0, row), ticks.take(slice(end)), rejects.take(rejects.row < row)
+                self._outcome.left.append(raw.part(row, len(raw)))
+                break
+        refused += self._fold(raw, ticks.take(slice(begin, None)) if begin else ticks, now_ns)
         if len(rejects):
-            self._refuse(Letters(raw, rejects))
-        for item in self.folder.fold(raw, ticks):
+            refused = [self._counted(rejects), *refused]
+        if refused:
+            self._write_letters(done, refused, came=len(ticks) + len(rejects))
+        if len(done):
+            self._reach(Reached(done.topic, done.partition, int(done.offsets[-1]) + 1))
+
+    def _fold(self, raw: RawBatch, ticks: TickBatch, now_ns: int) -> list[Rejects]:
+        """What of these was refused."""
+        refused = []
+        for item in self.folder.fold(raw, ticks, now_ns + self._ahead_ns if self._ahead_ns else LATEST_NS):
             if isinstance(item, ClosedBars):
                 self._open_questions(item)
+            elif item[0] is raw:
+                refused.append(item[1])
             else:
-                self._outcome.letters.append(Letters(*item))
-        if len(raw):
-            self._reach(Reached(raw.topic, raw.partition, int(raw.offsets[-1]) + 1))
+                self._outcome.letters.append(Letters(*item, whole=False))
+        return refused
 
-    def _refuse(self, letters: Letters) -> None:
-        """Count them; all but other messages of the feed become dead letters."""
-        raw, rejects = letters
+    def _void_leaving(self) -> None:
+        """Whoever is to be forgotten leaves no question behind."""
+        codes = self.places.leaving
+        home = self.folder.home_of(codes.astype(np.int32))
+        now = np.full(len(codes), self.newest_ns())
+        closed = self.folder.state.symbol["next"][codes]
+        scores = self.scorekeeper.void(codes, closed_bars=closed, partition=home, now_ns=now)
+        if len(scores):
+            self._outcome.scores.append(scores)
+
+    def _counted(self, rejects: Rejects) -> Rejects:
+        """Count them; gives those that are to become dead letters."""
         self.folder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.folder.decode_rejects))
-        poison = rejects.take(rejects.reason != Reason.OTHER_EVENT)
-        if len(poison):
-            self._outcome.letters.append(Letters(raw, poison))
+        return rejects.take(LOUD[rejects.reason])
+
+    def _write_letters(self, raw: RawBatch, refused: list[Rejects], *, came: int) -> None:
+        """The rejects of codec and quality side by side, so that a message with several becomes one letter."""
+        rejects = refused[0] if len(refused) == 1 else Rejects.concat(refused)
+        if not len(rejects):
+            return
+        if len(refused) > 1:
+            rejects = rejects.take(np.lexsort((rejects.number, rejects.row)))
+        self._outcome.letters.append(Letters(raw, rejects, whole=len(rejects) == came))
 
     def _reach(self, reached: Reached) -> None:
         source = (reached.topic, reached.partition)
@@ -213,8 +256,9 @@ class Engine:
         held = bars.ordinal - first + 1
         model = self.routes.choose(self.ladder.choose(held), bars.symbol, held)
         rows = np.flatnonzero(is_due & (model != NOBODY))
+        self._outcome.unanswered += int(np.count_nonzero(is_due)) - len(rows)
         window = self._window(bars.symbol[rows], bars.as_of[rows], bars.ordinal[rows], first[rows])
-        self._pending.append(_Asked(closed, rows, *window, model[rows].astype(np.int32)))
+        self._pending.append(Asked(closed, rows, *window, model[rows].astype(np.int32)))
 
     def _window(self, symbol: I32, as_of: I64, ordinal: I64, first: I64) -> Window:
         """What a model is asked at these bars, copied."""
@@ -268,8 +312,8 @@ class Engine:
         wanted = self._asking.waiting()
         if not (pending or wanted) or self.ladder is None:
             return
-        asked = [self._shed(_join(pending), now_ns)] if pending else []
-        raw = self.ladder.ask(*_together(asked, wanted))
+        asked = [self._shed(join(pending), now_ns)] if pending else []
+        raw = self.ladder.ask(*together(asked, wanted))
         at = 0
         for questions in asked:
             at = len(questions.rows)
@@ -282,7 +326,7 @@ class Engine:
         for closed in self.folder.closed():
             self._open_questions(closed)
 
-    def _settle(self, asked: _Asked, raw: Raw) -> None:
+    def _settle(self, asked: Asked, raw: Raw) -> None:
         """Work through closed bars, whose questions the models have answered."""
         bars = asked.closed.bars
         answers = self._answers(asked, raw)
@@ -297,7 +341,7 @@ class Engine:
             flags = raw.flags | answers.cold * U8_COLD | answers.in_sample * U8_IN_SAMPLE
             self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags))
 
-    def _shed(self, asked: _Asked, now_ns: int) -> _Asked:
+    def _shed(self, asked: Asked, now_ns: int) -> Asked:
         """Under overload `conflate` or `skip`, take back questions that are not to be asked; they are counted."""
         overload, rows = self._settings.forecast.overload, asked.rows
         if overload == "process" or not len(rows):
@@ -309,11 +353,11 @@ class Engine:
             stamp = asked.closed.stamps_ns[rows]
             keep = np.flatnonzero((stamp < 0) | (now_ns - stamp <= self._settings.forecast.deadline_ms * 10**6))
         self._outcome.unasked += len(rows) - len(keep)
-        return _Asked(
+        return Asked(
             asked.closed, rows[keep], asked.inputs.take(keep), asked.anchor[keep], asked.scale[keep], asked.model[keep]
         )
 
-    def _answers(self, asked: _Asked, raw: Raw) -> scoring.Answers:
+    def _answers(self, asked: Asked, raw: Raw) -> scoring.Answers:
         """The raw answers in units of scale, named, with room for what is published."""
         assert self.ladder is not None
         bars, rows = asked.closed.bars, asked.rows
@@ -330,7 +374,7 @@ class Engine:
             np.empty(len(rows), np.float32), np.empty(len(rows), np.uint8),
         )  # fmt: skip
 
-    def _forecasts(self, asked: _Asked, raw: Raw, answers: scoring.Answers, flags: U8) -> Forecasts:
+    def _forecasts(self, asked: Asked, raw: Raw, answers: scoring.Answers, flags: U8) -> Forecasts:
         """What is published, in the series' own unit of today."""
         bars, rows = asked.closed.bars.take(asked.rows), asked.rows
         anchor, scale = asked.anchor, asked.scale
@@ -344,31 +388,3 @@ class Engine:
             raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
             self.targets(bars.as_of), quantiles, answers.confidence, raw.probs, asked.closed.stamps_ns[rows],
         )  # fmt: skip
-
-
-def _together(asked: list[_Asked], wanted: list[Wanted]) -> tuple[Inputs, I32, I32, I64]:
-    """What the models are asked, which of them, and about which bars; those that somebody asks about are nobody's."""
-    inputs = [*(a.inputs for a in asked), *(w.window.inputs for w in wanted)]
-    nobody = [np.full(len(w), -1, np.int32) for w in wanted]
-    return (
-        Inputs.concat(inputs) if len(inputs) > 1 else inputs[0],
-        np.concatenate([*(a.model for a in asked), *(w.model for w in wanted)]),
-        np.concatenate([*(a.closed.bars.symbol[a.rows] for a in asked), *nobody]),
-        np.concatenate([*(a.closed.bars.ordinal[a.rows] for a in asked), *nobody]),
-    )
-
-
-def _join(pending: list[_Asked]) -> _Asked:
-    """All of a turn's closed bars as one, in the order in which they closed."""
-    if len(pending) == 1:
-        return pending[0]
-    starts = np.cumsum([0, *(len(a.closed.bars) for a in pending[:-1])])
-    closed = ClosedBars(
-        BarBatch.concat([a.closed.bars for a in pending]), np.concatenate([a.closed.first for a in pending]),
-        np.concatenate([a.closed.void_before for a in pending]), np.concatenate([a.closed.stamps_ns for a in pending]),
-    )  # fmt: skip
-    return _Asked(
-        closed, np.concatenate([a.rows + start for a, start in zip(pending, starts, strict=True)]),
-        Inputs.concat([a.inputs for a in pending]), np.concatenate([a.anchor for a in pending]),
-        np.concatenate([a.scale for a in pending]), np.concatenate([a.model for a in pending]),
-    )  # fmt: skip

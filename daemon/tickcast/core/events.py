@@ -28,10 +28,12 @@ class Reached:
 
 
 class Letters(NamedTuple):
-    """Messages that were refused, with why; the bytes stay in their batch. As an event: refused before the codec."""
+    """Messages that were refused, or had ticks that were, in order, with why; the bytes stay in their batch. As an
+    event: refused before the codec."""
 
     raw: RawBatch
     rejects: Rejects
+    whole: bool = True  # nothing else came of the batch
 
 
 Event = RawBatch | Heartbeat | Command | Letters | Reached | Ask
@@ -48,5 +50,7 @@ class Outcome:
     letters: list[Letters] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)  # to those who asked
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    left: list[Event] = field(default_factory=list)  # not taken: they wait for `Engine.pass_places`
     questions: int = 0
     unasked: int = 0  # conflated or skipped
+    unanswered: int = 0  # bars whose turn it was, of symbols with too few for any model

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.core import bars as folding
@@ -19,12 +20,12 @@ from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
-ROOM = 1 << 16  # bars that one call of the kernel may close
+ROOM = 1 << 16  # bars that one call of the kernel may close, at least
 PARTITIONS = 256
 LEAST_JUMP_MS, JUMP_BARS = 3_600_000, 100
 MS = 10**6
 LOUD = np.ones(REASON_COUNT, np.bool_)  # by outcome of a tick: whether it makes a dead letter
-LOUD[[Reason.ACCEPTED, Reason.LATE, Reason.HELD]] = False
+LOUD[[Reason.ACCEPTED, Reason.LATE, Reason.HELD, Reason.OTHER_EVENT, Reason.TOMBSTONE]] = False
 
 
 class Adjustments(NamedTuple):
@@ -80,17 +81,17 @@ class Folder:
         self.closed_time = closed_time
         self.bars = ring(settings.symbols.limit, ring_length(settings, feature_lookback))
         self.partitions: dict[tuple[str, int], int] = {}
-        self.decode_rejects = np.zeros_like(fold_state.fresh_state(1, 1, 1).counts)
+        self.decode_rejects = np.zeros(REASON_COUNT, np.int64)
         self._symbols = symbols
         self._state = fold_state.fresh_state(settings.symbols.limit, PARTITIONS, self.rules.slots)
         self._adjustments: dict[str, list[int]] = {}
         for row, name in enumerate(self._splits.symbol):
             self._adjustments.setdefault(name, []).append(row)
-        self._room = fold_state.room(ROOM)
+        self._room = fold_state.room(max(ROOM, self.rules.longest_fill + 1))
         self._waiting: set[int] = set()  # partitions that may have bars in the room
         self._known = 0
         self._batch = 0
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, list[Held]] = {}
 
     def sources(self) -> list[tuple[str, int]]:
         """(topic, partition) by the engine's number."""
@@ -120,7 +121,15 @@ class Folder:
 
     def counts(self) -> I64:
         """Ticks and messages by Reason."""
-        return self._state.counts + self.decode_rejects
+        total: I64 = self._state.counts.sum(axis=0) + self.decode_rejects
+        return total
+
+    def arrived(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Ticks of each partition that came to the fold, and how many of them were late."""
+        counts = self._state.counts
+        return {
+            source: (int(counts[p].sum()), int(counts[p, Reason.LATE])) for source, p in list(self.partitions.items())
+        }
 
     @property
     def crossed(self) -> int:
@@ -142,23 +151,40 @@ class Folder:
         home: I32 = np.where(symbol >= 0, self._state.symbol["partition"][symbol], -1).astype(np.int32)
         return home
 
-    def fold(self, raw: RawBatch, ticks: TickBatch) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
+    @property
+    def state(self) -> fold_state.State:
+        """To be read only."""
+        return self._state
+
+    def forget(self, codes: I64) -> None:
+        """As if these had never been: their bars, and what is open of them. They are free to go."""
+        home = self._state.symbol["partition"][codes]
+        np.subtract.at(self._state.partition["symbols"], home[home >= 0], 1)
+        fresh = fold_state.fresh_state(1, 1, 1)
+        self._state.symbol[codes], self._state.open[codes] = fresh.symbol[0], fresh.open[0, 0]
+        for column in ring_columns(self.bars).values():
+            column.reshape(self._symbols.limit, -1)[codes] = 0
+        self._known = 0
+
+    def fold(
+        self, raw: RawBatch, ticks: TickBatch, latest_ns: int = folding.LATEST_NS
+    ) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
         """Leaves closed bars to `closed`; yields those that must be worked off before this partition may close more,
-        and at last what was refused.
+        and what was refused. No event time beyond `latest_ns` is believed.
         """
         p = self.partition(raw.topic, raw.partition)
         self._adopt_new_symbols()
         if p in self._waiting:
             yield from self.closed()
-        outcome = np.zeros(len(ticks), np.uint8)
-        held = np.array([0, -1], np.int64)
-        first = self._run(self.rules, p, raw, ticks, 0, outcome, held)
+        latest_ns = min(latest_ns, folding.LATEST_NS)
+        outcome, waiting = np.zeros(len(ticks), np.uint8), np.full(fold_state.HELD_MOST, -1, np.int64)
+        first = self._run(self.rules, p, raw, ticks, latest_ns, 0, outcome, waiting)
         while first < len(ticks):
             yield from self.closed()
-            if self._state.partition[p]["held"] == fold_state.CONFIRMED:
-                yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, held)
-            first = self._run(self.rules, p, raw, ticks, first, outcome, held)
-        yield from self._refused(raw, ticks, p, outcome, held)
+            if self._state.partition[p]["confirmed"]:
+                yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, waiting)
+            first = self._run(self.rules, p, raw, ticks, latest_ns, first, outcome, waiting)
+        yield from self._refused(raw, ticks, p, outcome, waiting)
 
     def closed(self) -> Iterator[ClosedBars]:
         """The bars that were not yielded yet, as one group, if there are any."""
@@ -174,44 +200,48 @@ class Folder:
             yield ClosedBars(bars, c.first, c.void_before, c.stamp)
 
     def _run(
-        self, rules: fold_state.Rules, p: int, raw: RawBatch, ticks: TickBatch, first: int, outcome: U8, held: I64
-    ) -> int:
+        self, rules: fold_state.Rules, p: int, raw: RawBatch, ticks: TickBatch, latest_ns: int, first: int,
+        outcome: U8, waiting: I64,
+    ) -> int:  # fmt: skip
         """One call of the kernel; what it closed is then in `_room` and in the rings."""
         self._batch += 1
         self._waiting.add(p)
         before = int(self._room.used[0])
         columns = (ticks.symbol, ticks.ts, ticks.price, ticks.size, ticks.bid, ticks.ask, ticks.sequence, ticks.row)
         taken = folding.fold(
-            self._state, rules, self.closed_time, self._room, p, columns, raw.stamps_ns, first, self._batch, outcome,
-            held,
+            self._state, rules, self.closed_time, self._room, p, columns, raw.stamps_ns, latest_ns, first, self._batch,
+            outcome, waiting,
         )  # fmt: skip
         folding.store(self.bars, self._room.bars[before : self._room.used[0]], p, raw.offsets, raw.stamps_ns)
         return int(taken)
 
-    def _enter_held(self, raw: RawBatch, p: int, row: int, outcome: U8, held: I64) -> Iterator[ClosedBars]:
-        """The tick at `row` has confirmed the held one, which now enters before it, without being asked again."""
-        part = self._state.partition[p]
-        part["held"] = fold_state.FREE
-        self._state.counts[Reason.HELD] -= 1
-        one = _one_tick(
-            int(part["symbol"]), int(part["ts"]), float(part["price"]), float(part["size"]), int(part["sequence"]), row
-        )
-        verdict, nothing = np.zeros(1, np.uint8), np.array([0, -1], np.int64)
-        trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS)
-        while not self._run(trusting, p, raw, one, 0, verdict, nothing):
+    def _enter_held(
+        self, raw: RawBatch, p: int, row: int, outcome: U8, waiting: I64
+    ) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
+        """The tick at `row` has confirmed the held ones, which now enter before it; their time is not asked again."""
+        source = raw.topic, raw.partition
+        yield from self._false_jumps(p, source)
+        part, before = self._state.partition[p], self._held.pop(p, [])
+        count = int(part["holds"])
+        self._state.counts[p, Reason.HELD] -= count
+        part["holds"] = part["confirmed"] = 0
+        ticks = _as_ticks(self._state.held[p, :count], row)
+        verdict, nothing = np.zeros(count, np.uint8), np.full(count, -1, np.int64)
+        trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS, future_ns=0, ancient_ns=0)
+        first = 0
+        while (first := self._run(trusting, p, raw, ticks, folding.LATEST_NS, first, verdict, nothing)) < count:
             yield from self.closed()
         yield from self.closed()
-        if held[1] >= 0:
-            outcome[held[1]] = verdict[0]
-        else:
-            self._held.pop(p, None)
-        held[1] = -1
+        outcome[waiting[len(before) : count]] = verdict[len(before) :]
+        waiting[:] = -1
+        yield from self._letters(verdict, before, source)
 
     def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
         """A heartbeat as a batch of one row that is no tick."""
         raw = Held(np.zeros(0, np.uint8), 0, -1, offset, -1).batch((topic, partition))
-        row = _one_tick(folding.HEARTBEAT, ts, 0.0, 0.0, -1, 0)
-        yield from (item for item in self.fold(raw, row) if isinstance(item, ClosedBars))
+        row = np.zeros(1, fold_state.HELD)
+        row["symbol"], row["ts"], row["sequence"] = folding.HEARTBEAT, ts, -1
+        yield from (item for item in self.fold(raw, _as_ticks(row, 0)) if isinstance(item, ClosedBars))
 
     def restore(self, bars: BarBatch) -> None:
         """Put stored bars, sorted by symbol and ordinal, into the rings, as if they had just closed."""
@@ -240,19 +270,34 @@ class Folder:
     def settle_in(self, symbols: I32, partitions: I32) -> None:
         """The partition that each of these symbols comes from."""
         self._state.symbol["partition"][symbols] = partitions
+        homes = self._state.symbol["partition"][: len(self._symbols)]
+        self._state.partition["symbols"] = np.bincount(homes[homes >= 0], minlength=PARTITIONS)
 
     def _refused(
-        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, held: I64
+        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, waiting: I64
     ) -> "Iterator[tuple[RawBatch, Rejects]]":
-        if held[0] == Reason.JUMP:
-            message = self._held[p].batch((raw.topic, raw.partition))
-            yield message, Rejects(np.zeros(1, np.int32), np.array([Reason.JUMP], np.uint8))
-        if held[0]:
-            del self._held[p]
-        if held[1] >= 0:
-            self._held[p] = Held.of(raw, int(ticks.row[held[1]]))
+        """What became dead letters; and the messages of ticks that are held from now on are kept."""
+        yield from self._false_jumps(p, (raw.topic, raw.partition))
+        for i in waiting[waiting >= 0]:
+            self._held.setdefault(p, []).append(Held.of(raw, int(ticks.row[i])))
         if outcome.any() and len(bad := np.flatnonzero(LOUD[outcome])):
-            yield raw, Rejects(ticks.row[bad], outcome[bad])
+            yield raw, Rejects(ticks.row[bad], outcome[bad], ticks.number[bad])
+
+    def _false_jumps(self, p: int, source: tuple[str, int]) -> "Iterator[tuple[RawBatch, Rejects]]":
+        """The ticks held since an earlier batch, if they were contradicted in this one."""
+        part = self._state.partition[p]
+        if part["refused"]:
+            part["refused"] = 0
+            before = self._held.pop(p)
+            yield from self._letters(np.full(len(before), Reason.JUMP, np.uint8), before, source)
+
+    def _letters(
+        self, verdict: U8, messages: list[Held], source: tuple[str, int]
+    ) -> "Iterator[tuple[RawBatch, Rejects]]":
+        """Of messages that were held since an earlier batch."""
+        for reason, message in zip(verdict, messages, strict=False):
+            if LOUD[reason]:
+                yield message.batch(source), Rejects.of(0, reason, number=-1)
 
     def _adopt_new_symbols(self) -> None:
         """Point new symbols at their adjustments."""
@@ -279,11 +324,15 @@ class Folder:
     def snapshot(self) -> State:
         """All but the rings. Splits and trading hours are files of the settings: only their digest is in it."""
         state = State.join({
-            "fold": copied(self._state, dict.fromkeys(fold_state.PER_SYMBOL, len(self._symbols))),
+            "fold": copied(
+                self._state,
+                dict.fromkeys(fold_state.PER_SYMBOL, len(self._symbols))
+                | dict.fromkeys(fold_state.PER_PARTITION, len(self.partitions)),
+            ),
             "codec": State({"rejects": self.decode_rejects.copy()}),
             "held": State(
-                {str(p): held.data for p, held in self._held.items()},
-                {str(p): [*held[1:]] for p, held in self._held.items()},
+                {f"{p}.{k}": one.data for p, held in self._held.items() for k, one in enumerate(held)},
+                {str(p): [[*one[1:]] for one in held] for p, held in self._held.items()},
             ),
         })  # fmt: skip
         state.facts["sources"] = [[*source, self.newest_of(source)] for source in self.partitions]
@@ -301,7 +350,10 @@ class Folder:
         if self._digest_of_past() != state.facts["past"]:
             raise BadStore("splits or trading hours changed within the time that the state covers")
         held = state.part("held")
-        self._held = {int(p): Held(held.arrays[p].copy(), *facts) for p, facts in held.facts.items()}
+        self._held = {
+            int(p): [Held(held.arrays[f"{p}.{k}"].copy(), *one) for k, one in enumerate(facts)]
+            for p, facts in held.facts.items()
+        }
         self._state.symbol["adjust_from"] = self._state.symbol["adjust_to"] = 0
         self._adopt_new_symbols()
 
@@ -322,12 +374,21 @@ class Folder:
         return hashlib.sha256(b"".join([names.encode(), *(column.tobytes() for column in columns)])).hexdigest()
 
 
-def _one_tick(symbol: int, ts: int, price: float, size: float, sequence: int, row: int) -> TickBatch:
-    nothing = np.array([np.nan])
+def _as_ticks(held: npt.NDArray[np.void], row: int) -> TickBatch:
+    """Ticks as the partition keeps them, all of them by the message at `row`."""
+    nothing = np.full(len(held), np.nan)
+    symbol, ts, price, size, sequence = (np.ascontiguousarray(held[name]) for name in fold_state.HELD.names or ())
     return TickBatch(
-        np.array([symbol], np.int32), np.array([ts], np.int64), np.array([price]), np.array([size]), nothing, nothing,
-        np.array([sequence], np.int64), np.array([row], np.int32),
-    )  # fmt: skip
+        symbol,
+        ts,
+        price,
+        size,
+        nothing,
+        nothing,
+        sequence,
+        np.full(len(held), row, np.int32),
+        np.zeros(len(held), np.int32),
+    )
 
 
 def match_group(groups: dict[str, list[str]], name: str) -> int:

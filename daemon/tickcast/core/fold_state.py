@@ -12,7 +12,7 @@ from tickcast.columns import F64, I32, I64, U8
 from tickcast.errors import REASON_COUNT
 
 NEVER = -(1 << 62)
-FREE, HOLDS, CONFIRMED = 0, 1, 2  # of a partition: whether a tick too far ahead to believe alone is held
+HELD_MOST = 4  # ticks, too far ahead to believe alone, that wait for a known symbol's
 
 SYMBOL = np.dtype(
     [
@@ -42,10 +42,15 @@ OPEN = np.dtype(
 PARTITION = np.dtype(
     [
         ("newest", "i8"), ("closed_to", "i8"), ("mark", "i8"), ("marked", "i8"),  # bars since the last mark
-        ("held", "i4"),  # FREE, HOLDS or CONFIRMED
-        ("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8"),
+        ("symbols", "i4"),  # that live here
+        ("holds", "i4"), ("confirmed", "i4"),  # ticks in HELD, and whether another has confirmed them
+        ("refused", "i4"),  # held ticks of earlier batches, in this one
     ],
     align=True,
+)  # fmt: skip
+
+HELD = np.dtype(
+    [("symbol", "i4"), ("ts", "i8"), ("price", "f8"), ("size", "f8"), ("sequence", "i8")], align=True
 )  # fmt: skip
 
 
@@ -81,11 +86,13 @@ class State(NamedTuple):
     partition: npt.NDArray[np.void]  # PARTITION [partitions]
     head: I32  # [partitions, slots]: first and last symbol that is open in an interval, in order of appearance
     tail: I32
-    counts: I64  # [REASON_COUNT] ticks by outcome
+    held: npt.NDArray[np.void]  # HELD [partitions, HELD_MOST]
+    counts: I64  # [partitions, REASON_COUNT] ticks by outcome
     crossed: I64  # [1] quotes whose bid was above the ask
 
 
-PER_SYMBOL = ("symbol", "open")  # what grows with the symbols; the rest of State is small
+PER_SYMBOL = ("symbol", "open")  # what grows with the symbols
+PER_PARTITION = ("partition", "head", "tail", "held", "counts")
 
 
 CLOSED = np.dtype(
@@ -143,11 +150,11 @@ def room(rows: int) -> Room:
 
 def fresh_state(symbols: int, partitions: int, slots: int) -> State:
     symbol = np.zeros(symbols, SYMBOL)
-    symbol["partition"] = -1
+    symbol["partition"] = symbol["sequence"] = -1
     partition = np.zeros(partitions, PARTITION)
     partition["newest"] = partition["closed_to"] = NEVER
     head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
     return State(
-        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros(REASON_COUNT, np.int64),
-        np.zeros(1, np.int64),
+        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros((partitions, HELD_MOST), HELD),
+        np.zeros((partitions, REASON_COUNT), np.int64), np.zeros(1, np.int64),
     )  # fmt: skip

@@ -54,7 +54,7 @@ class Ladder:
         self.cards: list[ModelCard] = []  # grows when a model is added, for all who hold it
         for runner in [*runners, last_value]:
             self.add(runner)
-        self._last = self.number(last_value.card.digest)
+        self.last_value = self.number(last_value.card.digest)  # its number
         self._order = list(range(len(runners)))
         self._firsts = [0]  # who was tried first, the newest last: the one before stands in for it
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
@@ -108,6 +108,12 @@ class Ladder:
         """Of the model that is tried first."""
         return self.cards[self._order[0]]
 
+    def forget(self, symbol: I64) -> None:
+        """These codes go to other symbols: none goes on from what they carried on."""
+        for follower in self._follows:
+            if follower is not None:
+                follower.forget(symbol)
+
     def snapshot(self) -> State:
         """Who is tried in which order, and what stepped models carry on."""
         carried = {str(i): State(r.state()) for i, r in enumerate(self.runners) if isinstance(r, Stepped)}
@@ -143,7 +149,7 @@ class Ladder:
                 bad = self._let_stand_in(int(code), bad, inputs, raw)
             if len(bad):
                 moves[bad], probs[bad] = self._last_value(inputs.take(bad)), np.nan
-                answered[bad], rung[bad] = self._last, RUNGS.index("fallback")
+                answered[bad], rung[bad] = self.last_value, RUNGS.index("fallback")
                 flags[bad] = Quality.FALLBACK
         return raw
 
@@ -171,7 +177,7 @@ class Ladder:
 
     def _last_value(self, inputs: Inputs) -> F64:
         """What the last value's own spread is, or none where the window's moves overflow."""
-        said = self._predict(self.runners[self._last], inputs)
+        said = self._predict(self.runners[self.last_value], inputs)
         if said is None:
             return np.zeros((len(inputs), *self._shape))
         said.moves[self._unusable(said.moves)] = 0.0

@@ -37,6 +37,7 @@ class Ask:
     model: str = ""  # digest or name; empty = whoever answers the ticks
     given: Given | None = None
     runner: Runner | None = None  # a model that does not serve: it is asked apart, and its widths are its own
+    confidence_level: float | None = None  # of an interval beside the quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,4 @@ class Answer:
     model: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     rung: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     flags: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    interval: F64 | None = None  # [N, H, 2] of `ask.confidence_level`

@@ -53,6 +53,10 @@ class Routes:
         fits = (routed != NO_MODEL) & (model != NOBODY) & (bars_held >= needs[routed])
         return np.where(fits, routed, model).astype(np.uint8)
 
+    def forget(self) -> None:
+        """Codes have gone to other symbols; a route is a name's."""
+        self._known = 0
+
     def snapshot(self) -> State:
         return State(facts={"routes": self.digests()})
 

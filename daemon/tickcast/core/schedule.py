@@ -42,6 +42,15 @@ def trading_time(closed, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def trading_times(closed, times):  # type: ignore[no-untyped-def]
+    """`trading_time` of each."""
+    found = np.empty(len(times), np.int64)
+    for i in range(len(times)):
+        found[i] = trading_time(closed, times[i])
+    return found
+
+
+@njit(cache=True, nogil=True)
 def is_closed(closed, t):  # type: ignore[no-untyped-def]
     if len(closed.start) == 0:
         return False

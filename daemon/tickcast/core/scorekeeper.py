@@ -3,6 +3,7 @@
 Cells of all partitions lie behind one another, so one call settles the bars of them all.
 """
 
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -13,14 +14,18 @@ from tickcast.core.accuracy import figures
 from tickcast.core.fold import match_group
 from tickcast.core.questions import numbers_of
 from tickcast.core.windows import TRANSFORMS
+from tickcast.figures import last_value_quantiles
 from tickcast.records import Accuracy, ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
+NORMAL = NormalDist()
+
 
 class Scorekeeper:
-    def __init__(self, settings: Settings, symbols: SymbolTable, cards: list[ModelCard]) -> None:
+    def __init__(self, settings: Settings, symbols: SymbolTable, cards: list[ModelCard], *, last_value: int) -> None:
+        """`last_value` is the number of the model that stands beside every other."""
         levels, horizons = settings.forecast.quantiles, settings.scored_horizons()
         self.horizons = horizons
         self.levels = levels
@@ -34,15 +39,16 @@ class Scorekeeper:
         self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
             2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
         self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
-        self._tally, self._conformal = self._state_of(0)
         self._mark = np.zeros(0, np.int64)  # by partition: the one that is open
         self._frame = scoring.Frame(
             levels=np.array(levels), horizons=np.array(horizons, np.int64), median=levels.index(0.5),
             transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups), cells=self._cells,
             widening=settings.uncertainty.enabled, gamma=settings.uncertainty.gamma,
             memory=float(settings.uncertainty.memory_bars), bound=settings.uncertainty.max_widening,
-            per_bar=settings.bars.kind == "time",
+            per_bar=settings.bars.kind == "time", last_value=last_value,
+            last_value_raw=last_value_quantiles(levels, horizons),
         )  # fmt: skip
+        self._tally, self._conformal = self._state_of(0)
 
     def settle(self, rows: scoring.Rows, answers: scoring.Answers, newest_mark: I64) -> Scores:
         """Work through closed bars in order, filling in the answers that are published; marks are by partition."""
@@ -53,12 +59,22 @@ class Scorekeeper:
             self._book, self._tally, self._conformal, out, self._frame, self._group, rows, answers, self._mark,
             newest_mark,
         )  # fmt: skip
-        n = int(out.used[0])
-        return Scores(
-            out.symbol[:n], out.as_of[:n], out.model[:n], out.partition[:n], out.id_high[:n], out.id_low[:n],
-            out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
-            out.covered[:n], out.in_sample[:n],
+        return _scores_in(out)
+
+    def void(self, symbol: I64, *, closed_bars: I64, partition: I32, now_ns: I64) -> Scores:
+        """The open questions of symbols that are to be forgotten: no bar will settle them."""
+        out = scoring.settled_room(int(self._book.header["open"][symbol].sum()), len(self.horizons))
+        scoring.void_open(
+            self._book, self._tally.current, out, self._frame, symbol, closed_bars, partition, now_ns
         )  # fmt: skip
+        return _scores_in(out)
+
+    def forget(self, symbol: I64) -> None:
+        """As if these had never been; what was learnt from them stays with their models and groups."""
+        self._book.header[symbol] = np.zeros((), scoring.HEADER)
+        for column in (self._book.labels, self._book.beside, self._book.close, self._book.reference):
+            column[symbol] = 0
+        self._known = 0
 
     def widened(self, units: F64, model: I32, symbol: I32, partition: I32) -> tuple[F64, F32]:
         """Quantiles as they would be published for these symbols now, and their confidence. Of a symbol,
@@ -73,6 +89,37 @@ class Scorekeeper:
             uncertainty.widen(move, at, self._frame.levels, self._frame.horizons, self._frame.median, units, wide, i)
             sure[i] = uncertainty.confidence(self._frame.levels, wide[i, -1])
         return wide, sure
+
+    def interval(self, level: float, units: F64, wide: F64, model: I32, symbol: I32, partition: I32) -> F64:
+        """[N, H, 2] Where the truth lies so often, between equal tails, beside what `widened` made `wide`: a published
+        level stays as it is; between two it lies between them; without labels the model's quantiles are stretched.
+        """
+        found = np.empty((*units.shape[:2], 2))
+        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
+        steps, unknown = np.arange(1, units.shape[1] + 1), np.full(len(self.horizons), np.nan)
+        for side, tail in enumerate(((1 - level) / 2, (1 + level) / 2)):
+            q, outward = uncertainty.level_beside(self.levels, tail), (-1, 1)[side]
+            point, raw = units[:, :, self._frame.median], units[:, :, q]
+            stretched = point + (raw - point) * NORMAL.inv_cdf(tail) / NORMAL.inv_cdf(self.levels[q])
+            for i in range(len(units)):
+                moves = unknown if not known[i] else uncertainty.moves_at(
+                    self._conformal, cell[i], self.levels, tail, self.horizons, self._frame.bound
+                )  # fmt: skip
+                moved = raw[i] + outward * np.interp(steps, self.horizons, moves)
+                found[i, :, side] = np.where(np.isnan(moved), stretched[i], moved)
+            found[:, :, side] = self._beside(tail, q, found[:, :, side], wide)
+        return found
+
+    def _beside(self, tail: float, q: int, found: F64, wide: F64) -> F64:
+        """Within the published levels on both sides of `tail`, of which `q` is the one that it was read from."""
+        if abs(self.levels[q] - tail) < uncertainty.SAME_LEVEL:
+            return wide[:, :, q]
+        inner = q + (1 if tail < 0.5 else -1)
+        if tail < self.levels[0] or tail > self.levels[-1]:  # further out than any
+            return np.minimum(found, wide[:, :, q]) if tail < 0.5 else np.maximum(found, wide[:, :, q])
+        low, high = sorted((q, inner))
+        return np.clip(found, wide[:, :, low], wide[:, :, high])
 
     def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
         """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
@@ -158,21 +205,31 @@ class Scorekeeper:
         if partitions > known:
             tally, conformal = self._state_of(partitions - known)
             self._tally = scoring.Tally._make(map(np.concatenate, zip(self._tally, tally)))
-            self._conformal = uncertainty.Conformal._make(map(np.concatenate, zip(self._conformal, conformal)))
+            self._conformal = uncertainty.Conformal._make(
+                np.concatenate([*both]) for both in zip(self._conformal, conformal)
+            )
             self._mark = np.concatenate([self._mark, np.zeros(partitions - known, np.int64)])
 
     def _state_of(self, partitions: int) -> tuple[scoring.Tally, uncertainty.Conformal]:
         cells, horizons = partitions * self._cells, len(self.horizons)
-        return (
-            scoring.fresh_tally(cells, horizons, len(self.levels), marks=self._marks_kept),
-            uncertainty.fresh(cells, horizons, self.levels),
-        )
+        conformal = uncertainty.fresh(cells, horizons, self.levels)
+        conformal.beside[:] = self._frame.last_value_raw
+        return scoring.fresh_tally(cells, horizons, len(self.levels), marks=self._marks_kept), conformal
 
     def _adopt_new_symbols(self) -> None:
         if self._patterns:
             for code in range(self._known, len(self._symbols)):
                 self._group[code] = match_group(self._patterns, self._symbols.name(code))
         self._known = len(self._symbols)
+
+
+def _scores_in(out: scoring.Settled) -> Scores:
+    n = int(out.used[0])
+    return Scores(
+        out.symbol[:n], out.as_of[:n], out.model[:n], out.partition[:n], out.id_high[:n], out.id_low[:n],
+        out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
+        out.loss[:n], out.loss_naive[:n], out.covered[:n], out.in_sample[:n],
+    )  # fmt: skip
 
 
 def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.Rows:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from tickcast.columns import F32, F64, I32, I64, U8, U64
 from tickcast.compiled import inlined_njit, lean_njit
-from tickcast.core.uncertainty import WARM_LABELS, adapt, confidence, note, widen
+from tickcast.core.uncertainty import adapt, confidence, is_warm, note, place_last_value, widen
+from tickcast.figures import SCALE_FLOOR, pinball_of
 
 HEADER = np.dtype(
     [
@@ -22,10 +23,11 @@ HEADER = np.dtype(
 )  # fmt: skip
 
 # Columns of the tallies: sums over settled labels.
-(N, VOID, AE, AE_NAIVE, APE, SE, SE_NAIVE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, SE_MOVE, MOVE, MOVE_2, PINBALL, WIDTH,
- DIRECTED, HITS, UPS, COVERED) = range(22)  # fmt: skip
+(N, VOID, AE, AE_NAIVE, APE, SE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, MOVE, MOVE_2, WIDTH, DIRECTED, HITS, UPS,
+ SCALED, ERROR, ERROR_NAIVE, PINBALL, PINBALL_NAIVE, COVERED) = range(24)  # fmt: skip
+"""From SCALED to PINBALL_NAIVE in one-bar moves, of labels whose window has such a unit."""
 # Columns of a label in the book; from RAW on the model's quantiles, after them those that were published.
-LOSS, IS_COVERED, RAW = range(3)
+LOSS, LOSS_NAIVE, IS_COVERED, RAW = range(4)
 NEAR_ZERO = 1e-9  # an actual this small relative to its anchor has no meaningful percentage error
 
 
@@ -34,6 +36,7 @@ class Book(NamedTuple):
 
     header: npt.NDArray[np.void]  # HEADER [symbols, slots]
     labels: F32  # [symbols, slots, J, RAW + 2 Q]: what one settlement reads and writes lies together
+    beside: F32  # [symbols, slots, J, Q] last value's quantiles, where another model answered
     close: F64  # [symbols, slots] of the newest bars
     reference: F64  # [symbols] first price seen: levels are summed relative to it
 
@@ -91,6 +94,8 @@ class Settled(NamedTuple):
     actual: F64  # [N, J]
     point: F64
     pinball: F64
+    loss: F64
+    loss_naive: F64
     covered: U8
     in_sample: U8
     used: I64  # [1]
@@ -100,7 +105,8 @@ def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     slots = 1 << max(horizons).bit_length()
     shape = (symbols, slots)
     labels = np.zeros((*shape, len(horizons), RAW + 2 * levels), np.float32)
-    return Book(np.zeros(shape, HEADER), labels, np.zeros(shape), np.zeros(symbols))
+    beside = np.zeros((*shape, len(horizons), levels), np.float32)
+    return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols))
 
 
 def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
@@ -116,8 +122,8 @@ def settled_room(rows: int, horizons: int) -> Settled:
     return Settled(
         np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int32),
         np.empty(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows),
-        np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide, np.uint8), np.empty(rows, np.uint8),
-        np.zeros(1, np.int64),
+        np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide, np.uint8),
+        np.empty(rows, np.uint8), np.zeros(1, np.int64),
     )  # fmt: skip
 
 
@@ -127,7 +133,7 @@ def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference, loss):  # type: ignore[no-untyped-def]
+def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference):  # type: ignore[no-untyped-def]
     """Add one label to a row of sums; `wide` and `truth` are in units of scale, the rest are prices."""
     error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
     share, move, level = error / size, naive / size, y - reference
@@ -136,14 +142,11 @@ def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference, loss): 
     sums[AE_NAIVE] += abs(naive)
     sums[APE] += abs(share)
     sums[SE] += error * error
-    sums[SE_NAIVE] += naive * naive
     sums[SE_PCT] += share * share
     sums[Y] += level
     sums[YY] += level * level
-    sums[SE_MOVE] += share * share
     sums[MOVE] += move
     sums[MOVE_2] += move * move
-    sums[PINBALL] += loss
     sums[WIDTH] += (wide[len(levels) - 1] - wide[0]) * unit
     if abs(y) > NEAR_ZERO * size:
         sums[MAPE_N] += 1.0
@@ -151,7 +154,7 @@ def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference, loss): 
     both = abs(y) + abs(point)
     if both > 0.0:
         sums[SMAPE] += 2.0 * abs(error) / both
-    if naive != 0.0:
+    if naive != 0.0 and point != anchor:
         sums[DIRECTED] += 1.0
         sums[UPS] += naive > 0.0
         sums[HITS] += (point - anchor) * naive > 0.0
@@ -160,7 +163,22 @@ def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference, loss): 
 
 
 @inlined_njit
-def _loss(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
+def _tally_losses(sums, label, error, naive):  # type: ignore[no-untyped-def]
+    """Add what a label cost in one-bar moves, and what it cost last value."""
+    sums[SCALED] += 1.0
+    sums[ERROR] += error
+    sums[ERROR_NAIVE] += naive
+    sums[PINBALL] += label[LOSS]
+    sums[PINBALL_NAIVE] += label[LOSS_NAIVE]
+
+
+@inlined_njit
+def _last_value_cell(frame, p, group):  # type: ignore[no-untyped-def]
+    return p * frame.cells + frame.last_value * frame.groups + group
+
+
+@inlined_njit
+def _in_prices(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
     """Mean pinball loss of the published quantiles, in prices."""
     loss = 0.0
     for q in range(len(levels)):
@@ -183,18 +201,26 @@ def _settle_bar(book, sums, conformal, out, frame, p, s, n, y, mask, void_before
             continue
         label = book.labels[s, k & wrap, j]
         if mask == 0 or k < void_before:
-            label[LOSS], label[IS_COVERED] = np.nan, 0.0
+            label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
             sums[b.cell, j, VOID] += 1.0
         else:
             raw, wide = label[RAW : RAW + len(levels)], label[RAW + len(levels) :]
+            naive = book.beside[s, k & wrap, j]
             truth = (np.log(y / b.anchor) if frame.transform == 0 else y - b.anchor) / b.scale
-            loss = _loss(b, wide, levels, frame.transform, y)
-            label[LOSS], label[IS_COVERED] = loss, wide[0] <= truth <= wide[len(levels) - 1]
+            label[LOSS] = pinball_of(levels, wide, truth)
+            is_last_value = b.model == frame.last_value
+            label[LOSS_NAIVE] = label[LOSS] if is_last_value else pinball_of(levels, naive, truth)
+            label[IS_COVERED] = wide[0] <= truth <= wide[len(levels) - 1]
             if not b.in_sample:
                 point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
                 unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
-                _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s], loss)
+                _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s])
+                if b.scale > SCALE_FLOOR:
+                    _tally_losses(sums[b.cell, j], label, abs(truth - wide[frame.median]), abs(truth))
                 note(conformal, b.cell, j, levels, raw, wide, truth)
+                if not is_last_value:
+                    beside = _last_value_cell(frame, p, b.cell % frame.groups)
+                    note(conformal, beside, j, levels, frame.last_value_raw[j], naive, truth)
         if j == len(frame.horizons) - 1:
             _finish(book, out, frame, p, s, k, as_of)
 
@@ -209,28 +235,35 @@ def _finish(book, out, frame, p, s, k, settled_ns):  # type: ignore[no-untyped-d
     out.symbol[n], out.as_of[n], out.model[n], out.partition[n] = s, b.as_of, b.model, p
     out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
     out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
+    unit = 1.0 if b.scale > SCALE_FLOOR else np.nan
     for j in range(len(frame.horizons)):
-        void = np.isnan(labels[j, LOSS])
-        out.actual[n, j] = np.nan if void else book.close[s, (k + frame.horizons[j]) & wrap]
+        void, y = np.isnan(labels[j, LOSS]), book.close[s, (k + frame.horizons[j]) & wrap]
+        out.actual[n, j] = np.nan if void else y
         out.point[n, j] = price_of(frame.transform, b.anchor, labels[j, point] * b.scale)
-        out.pinball[n, j] = labels[j, LOSS]
+        wide = labels[j, RAW + len(frame.levels) :]
+        out.pinball[n, j] = np.nan if void else _in_prices(b, wide, frame.levels, frame.transform, y)
+        out.loss[n, j], out.loss_naive[n, j] = labels[j, LOSS] * unit, labels[j, LOSS_NAIVE] * unit
         out.covered[n, j] = labels[j, IS_COVERED]
     b.open = 0
 
 
 @inlined_njit
-def _open(book, answers, horizons, i, s, ordinal, as_of, cell):  # type: ignore[no-untyped-def]
-    """Enter answered question i into the book."""
+def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside):  # type: ignore[no-untyped-def]
+    """Enter answered question i into the book; `beside` is the cell whose widening last value has."""
     slot = ordinal & (book.header.shape[1] - 1)
     b = book.header[s, slot]
     b.ordinal, b.as_of, b.id_high, b.id_low = ordinal, as_of, answers.id_high[i], answers.id_low[i]
     b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
     b.in_sample, b.open = answers.in_sample[i], 1
-    levels = answers.raw.shape[2]
-    for j in range(len(horizons)):
+    levels = len(frame.levels)
+    for j in range(len(frame.horizons)):
         for q in range(levels):
-            book.labels[s, slot, j, RAW + q] = answers.raw[i, horizons[j] - 1, q]
-            book.labels[s, slot, j, RAW + levels + q] = answers.wide[i, horizons[j] - 1, q]
+            book.labels[s, slot, j, RAW + q] = answers.raw[i, frame.horizons[j] - 1, q]
+            book.labels[s, slot, j, RAW + levels + q] = answers.wide[i, frame.horizons[j] - 1, q]
+    if b.model != frame.last_value:
+        for j in range(len(frame.horizons)):
+            for q in range(levels):
+                book.beside[s, slot, j, q] = conformal.beside[beside, j, q]
 
 
 @lean_njit
@@ -263,6 +296,8 @@ class Frame(NamedTuple):
     memory: float
     bound: float
     per_bar: bool  # labels of one mark are of one time bar
+    last_value: int  # the number of that model, which stands beside every other
+    last_value_raw: F64  # [J, Q] its quantiles before they are widened, in one-bar moves
 
 
 @lean_njit
@@ -282,14 +317,32 @@ def settle(book, tally, conformal, out, frame, group, rows, answers, mark, newes
             cell = p * frame.cells + answers.model[i] * frame.groups + group[s]
             widen(conformal.move, cell, levels, horizons, frame.median, answers.raw, answers.wide, i)
             answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
-            answers.cold[i] = conformal.labels[cell, 0] < WARM_LABELS
+            answers.cold[i] = not is_warm(conformal.labels[cell, 0], horizons[0])
             if answers.scale[i] < np.inf:  # else the window's moves overflow, and there is no unit to score in
-                _open(book, answers, horizons, i, s, n, as_of, cell)
+                beside = _last_value_cell(frame, p, group[s])
+                _open(book, answers, conformal, frame, i, s, n, as_of, cell, beside)
     for r in range(len(rows.symbol)):
         p = rows.partition[r]
         if mark[p] < newest[p]:
             _pass_mark(tally, conformal, frame, p)
             mark[p] = newest[p]
+
+
+@lean_njit
+def void_open(book, current, out, frame, symbol, closed, partition, now):  # type: ignore[no-untyped-def]
+    """End the open questions of these symbols: what bars after their `closed` first ones would have settled is void."""
+    for i in range(len(symbol)):
+        s = symbol[i]
+        for slot in range(book.header.shape[1]):
+            b = book.header[s, slot]
+            if not b.open:
+                continue
+            for j in range(len(frame.horizons)):
+                if b.ordinal + frame.horizons[j] >= closed[i]:
+                    label = book.labels[s, slot, j]
+                    label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
+                    current[b.cell, j, VOID] += 1.0
+            _finish(book, out, frame, partition[i], s, b.ordinal, now[i])
 
 
 @lean_njit
@@ -299,4 +352,6 @@ def _pass_mark(tally, conformal, frame, p):  # type: ignore[no-untyped-def]
         adapt(
             conformal, first, end, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar
         )
+        beside = _last_value_cell(frame, p, 0)
+        place_last_value(conformal, beside, beside + frame.groups, frame.median, frame.last_value_raw)
     _close_mark(tally, first, end)

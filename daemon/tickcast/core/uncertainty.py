@@ -3,16 +3,21 @@
 A cell is a (partition, model, group). Everything is in units of the window's scale, so every symbol weighs
 alike. State changes only in `adapt`, at an adaptation mark; between marks labels gather in `pending`.
 
+Labels of step h come h bars late, and h neighbours tell of the same moves: they are worth one. So all that is counted
+in label bars is multiplied by the step, and the miss rate takes steps that are so much smaller. Else it swings, is cut
+off at its bounds, and forgets the misses that it owes.
+
 Scores live in a histogram over asinh-spaced bins with exponential forgetting: constant memory, no sort, and each
 score is shared between its two nearest bins, so results move continuously with the data (a run with other batches,
 whose model outputs differ in the seventh digit, stays within that distance).
 """
 
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 import numpy as np
 
-from tickcast.columns import F64
+from tickcast.columns import F32, F64
 from tickcast.compiled import inlined_njit, lean_njit
 
 BINS = 256
@@ -21,8 +26,9 @@ REACH = 60.0  # scores beyond are counted in the outermost bins
 SPAN = float(np.arcsinh(REACH / CORE))
 MIDDLE = 0.5 * (BINS - 1)  # the bin of score 0
 SOFT_EDGE = 1e-3  # a truth this close to a quantile is partly a miss
-WARM_LABELS = 30.0  # label bars before the quantiles are moved
+WARM_LABELS = 30.0  # label bars, for each bar of the step, before the quantiles are moved by scores of their own
 ALPHA_MIN, ALPHA_MAX = 0.001, 0.5
+SAME_LEVEL = 1e-9
 LONGEST_STEP = 10.0  # label bars that one mark may count for in the miss rate (tick and volume bars)
 
 
@@ -36,6 +42,7 @@ class Conformal(NamedTuple):
     pending: F64  # [cells, J, Q, BINS] since the last mark
     missed: F64  # [cells, J, Q] since the last mark
     arrived: F64  # [cells, J] labels since the last mark
+    beside: F32  # [cells, J, Q] where last value's quantiles are now: in its own cells, by `place_last_value`
 
 
 def fresh(cells: int, horizons: int, levels: list[float]) -> Conformal:
@@ -44,7 +51,7 @@ def fresh(cells: int, horizons: int, levels: list[float]) -> Conformal:
     shape = (cells, horizons, q)
     return Conformal(
         np.zeros((*shape, BINS)), np.zeros(shape[:2]), np.broadcast_to(target, shape).copy(), np.zeros(shape),
-        np.zeros((*shape, BINS)), np.zeros(shape), np.zeros(shape[:2]),
+        np.zeros((*shape, BINS)), np.zeros(shape), np.zeros(shape[:2]), np.zeros(shape, np.float32),
     )  # fmt: skip
 
 
@@ -91,6 +98,24 @@ def _quantile(histogram, share):  # type: ignore[no-untyped-def]
     return _score_at(BINS - 1.0)
 
 
+@inlined_njit
+def is_warm(labels, horizon):  # type: ignore[no-untyped-def]
+    """So many label bars are remembered that the outer quantiles of a step can be read from its own scores."""
+    return labels >= WARM_LABELS * horizon
+
+
+@lean_njit
+def _moved(conformal, cell, j, q, horizons, bound):  # type: ignore[no-untyped-def]
+    """How far outward a quantile belongs by its step's scores; before there are enough, as far as that of the step
+    before, for spreads grow with the root of the step.
+    """
+    if is_warm(conformal.labels[cell, j], horizons[j]):
+        limit = bound * np.sqrt(horizons[j])
+        own = _quantile(conformal.histogram[cell, j, q], 1.0 - conformal.alpha[cell, j, q])
+        return min(max(own, -limit), limit)
+    return conformal.move[cell, j - 1, q] * np.sqrt(horizons[j] / horizons[j - 1]) if j > 0 else 0.0
+
+
 @lean_njit
 def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar):  # type: ignore[no-untyped-def]
     """At a mark of the cells first .. end: fold in the labels, step the miss rates, and move the quantiles.
@@ -103,8 +128,9 @@ def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar
             if n == 0.0:
                 continue
             weight = 1.0 if per_bar else n
-            keep = (1.0 - 1.0 / memory) ** weight
+            keep = (1.0 - 1.0 / (memory * horizons[j])) ** weight
             conformal.labels[cell, j] = conformal.labels[cell, j] * keep + weight
+            step = gamma / horizons[j] * min(weight, LONGEST_STEP)
             for q in range(len(levels)):
                 if levels[q] == 0.5:
                     continue
@@ -113,15 +139,10 @@ def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar
                 for b in range(BINS):
                     histogram[b] = histogram[b] * keep + pending[b] * (weight / n)
                     pending[b] = 0.0
-                step = gamma * min(weight, LONGEST_STEP)
                 alpha = conformal.alpha[cell, j, q] + step * (target - conformal.missed[cell, j, q] / n)
-                alpha = min(max(alpha, ALPHA_MIN), ALPHA_MAX)
-                conformal.alpha[cell, j, q] = alpha
+                conformal.alpha[cell, j, q] = min(max(alpha, ALPHA_MIN), ALPHA_MAX)
                 conformal.missed[cell, j, q] = 0.0
-                if conformal.labels[cell, j] >= WARM_LABELS:
-                    limit = bound * np.sqrt(horizons[j])
-                    moved = _quantile(histogram, 1.0 - alpha)
-                    conformal.move[cell, j, q] = min(max(moved, -limit), limit)
+                conformal.move[cell, j, q] = _moved(conformal, cell, j, q, horizons, bound)
             conformal.arrived[cell, j] = 0.0
 
 
@@ -141,18 +162,67 @@ def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no
         point = raw[i, h, median]
         for q in range(median):
             outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
-            out[i, h, q] = min(raw[i, h, q] - outward, point)
+            out[i, h, q] = raw[i, h, q] - outward
         out[i, h, median] = point
         for q in range(median + 1, len(levels)):
             outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
-            out[i, h, q] = max(raw[i, h, q] + outward, point)
-        for k in range(1, len(levels)):  # insertion sort: five numbers, nearly always in order
-            x = out[i, h, k]
-            at = k
-            while at > 0 and out[i, h, at - 1] > x:
-                out[i, h, at] = out[i, h, at - 1]
-                at -= 1
-            out[i, h, at] = x
+            out[i, h, q] = raw[i, h, q] + outward
+        _put_in_order(out[i, h], median)
+
+
+@lean_njit
+def place_last_value(conformal, first, end, median, raw):  # type: ignore[no-untyped-def]
+    """Widen raw [J, Q], last value's own quantiles in one-bar moves, by the moves of the cells first .. end."""
+    for cell in range(first, end):
+        for j in range(len(raw)):
+            out = conformal.beside[cell, j]
+            for q in range(len(out)):
+                outward = 0.0 if q == median else conformal.move[cell, j, q]
+                out[q] = raw[j, q] + (-outward if q < median else outward)
+            _put_in_order(out, median)
+
+
+@inlined_njit
+def _put_in_order(row, median):  # type: ignore[no-untyped-def]
+    point = row[median]
+    for q in range(median):
+        row[q] = min(row[q], point)
+    for q in range(median + 1, len(row)):
+        row[q] = max(row[q], point)
+    for k in range(1, len(row)):  # insertion sort: five numbers, nearly always in order
+        x = row[k]
+        at = k
+        while at > 0 and row[at - 1] > x:
+            row[at] = row[at - 1]
+            at -= 1
+        row[at] = x
+
+
+def level_beside(levels: list[float], level: float) -> int:
+    """The published level that another is read from: the same, the next further out, or the outermost of its side."""
+    median = levels.index(0.5)
+    if level < 0.5:
+        return max(bisect_right(levels, level + SAME_LEVEL, hi=median) - 1, 0)
+    return min(bisect_left(levels, level - SAME_LEVEL, lo=median + 1), len(levels) - 1)
+
+
+def moves_at(
+    conformal: Conformal, cell: int, levels: list[float], level: float, horizons: list[int], bound: float
+) -> F64:
+    """[J] How far outward from the level beside it `level` lies, by the scores of that one, whose miss rate is asked in
+    proportion; NaN where too few labels came. Of a published level it is `move`.
+    """
+    q = level_beside(levels, level)
+    if abs(levels[q] - level) < SAME_LEVEL:
+        return conformal.move[cell, :, q].copy()
+    share = conformal.alpha[cell, :, q] * min(level, 1 - level) / min(levels[q], 1 - levels[q])
+    moves = np.array([
+        _quantile(conformal.histogram[cell, j, q], 1.0 - alpha)
+        for j, alpha in enumerate(np.clip(share, ALPHA_MIN, ALPHA_MAX))
+    ])  # fmt: skip
+    ahead = np.array(horizons)
+    limit = bound * np.sqrt(ahead)
+    return np.where(conformal.labels[cell] < WARM_LABELS * ahead, np.nan, np.clip(moves, -limit, limit))
 
 
 @lean_njit

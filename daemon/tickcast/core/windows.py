@@ -10,11 +10,11 @@ import numpy.typing as npt
 from numba import njit
 
 from tickcast.columns import F32, F64, I32, I64, U64, Bars, Inputs
+from tickcast.figures import SCALE_FLOOR
 
 TRANSFORMS = {"log_return": 0, "difference": 1, "level": 2}
 LOG_RETURN, DIFFERENCE, LEVEL = 0, 1, 2
-SCALE_FLOOR = 1e-8  # a window that never moved has this scale instead of zero
-SCALE_CEILING = 1e150  # and one whose squared moves overflow has this
+SCALE_CEILING = 1e150  # the scale of a window whose squared moves overflow
 DAY_NS = 86_400 * 10**9
 WEEK_NS = 7 * DAY_NS
 EPOCH_WEEKDAY_NS = 4 * DAY_NS  # 1970-01-01 was a Thursday; shifts week phases to start on Sunday

@@ -18,7 +18,7 @@ from aiomqtt import Client, MqttError, Topic, Will
 from tickcast import __version__
 from tickcast.bus_settings import Mqtt
 from tickcast.clock import Clock
-from tickcast.columns import Encoded
+from tickcast.columns import I32, U8, Encoded
 from tickcast.edges.mqtt_link import Link
 from tickcast.errors import BadSettings
 from tickcast.symbols import SymbolTable
@@ -38,27 +38,29 @@ def topic_level(name: bytes) -> str:
 
 @dataclass(slots=True)
 class _Batch:
-    """Messages as they came, cut into single ones only when they leave."""
+    """Messages as they came, cut into single ones only when they leave. The names are its own: by the time that it
+    leaves, another symbol may have a code.
+    """
 
     topic: str
     encoded: Encoded
-    symbols: SymbolTable | None
+    names: tuple[U8, I32] | None  # bytes and length, by row
     first: int = 0
 
     def __len__(self) -> int:
         return len(self.encoded.starts) - self.first
 
     def next(self) -> Single:
-        data, starts, ends, symbol, _ = self.encoded
+        data, starts, ends, _, _ = self.encoded
         row = self.first
         self.first += 1
-        return self._topic_of(int(symbol[row])), data[starts[row] : ends[row]].tobytes()
+        return self._topic_of(row), data[starts[row] : ends[row]].tobytes()
 
-    def _topic_of(self, code: int) -> str:
-        if self.symbols is None:
+    def _topic_of(self, row: int) -> str:
+        if self.names is None:
             return self.topic
-        names = self.symbols.arrays
-        return f"{self.topic}/{topic_level(names.names[code, : names.lengths[code]].tobytes())}"
+        names, lengths = self.names
+        return f"{self.topic}/{topic_level(names[row, : lengths[row]].tobytes())}"
 
 
 class Backlog:
@@ -124,7 +126,8 @@ class MqttMirror:
     def offer(self, name: str, encoded: Encoded, symbols: SymbolTable) -> None:
         """Messages of one topic, each under its symbol. The buffer must not change afterwards."""
         if name in self._chosen and len(encoded.starts):
-            self._backlog.add(_Batch(f"{self._settings.prefix}/{name}", encoded, symbols))
+            names = symbols.arrays.names[encoded.symbol], symbols.arrays.lengths[encoded.symbol]
+            self._backlog.add(_Batch(f"{self._settings.prefix}/{name}", encoded, names))
 
     def offer_records(self, name: str, records: Iterable[bytes]) -> None:
         """Records of one topic that belong to no symbol."""

@@ -20,6 +20,7 @@ from tickcast.columns import RawBatch
 from tickcast.edges.mqtt_link import Link
 from tickcast.errors import BadBroker, BadSettings
 
+AT_ONCE = 512  # messages of a turn: so many can be suspected when the process dies in it
 NO_POSITIONS: Mapping[tuple[str, int], int] = {}
 
 
@@ -65,13 +66,14 @@ class MqttSource:
         await self.link.keep(self._talk, max_away_s=self._max_away_s)
 
     async def next_batches(self, max_wait_s: float) -> list[RawBatch]:
-        """All that is unread, in order; waits so long for a first message, and then gives an empty list."""
+        """What is unread, in order, AT_ONCE messages at most; waits so long for a first one, and then gives an empty
+        list."""
         if not self._arrivals:
             self._arrived.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max_wait_s):
                     await self._arrived.wait()
-        arrivals, self._arrivals = self._arrivals, deque()
+        arrivals = [self._arrivals.popleft() for _ in range(min(len(self._arrivals), AT_ONCE))]
         by_source: dict[str, list[_Arrival]] = {}
         for arrival in arrivals:
             by_source.setdefault(arrival.source, []).append(arrival)

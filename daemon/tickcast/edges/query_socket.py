@@ -1,37 +1,37 @@
 """Serves SELECTs of `tickcast query` over a unix socket, and asks them. It knows no SQL and opens no database.
 
-One request a connection: a line `{"sql": ...}`. The reply is a line `{"columns": [...]}`, lines that hold some rows
-each, and a line `{"rows": n}`; or one line `{"error": code, "message": ..., "remedy": ...}`.
+One request a connection: a line `{"sql": ...}`. The reply is that of `query_reply`, as somebody else writes it.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from tickcast.errors import BadRequest, BadSettings, BadStore, StoreStalled, TickcastError
+from tickcast.query_reply import refusal
 
-CHUNK_ROWS = 256  # encoded on the event loop at once
 REQUEST_BYTES = 1 << 20
 CLIENT_WAIT_S = 10.0  # for a client that neither sends nor reads
 PATH_BYTES = 107  # what the kernel takes as the name of a unix socket
-GRACE_S = 5.0  # beyond the query's own deadline
+GRACE_S = 5.0  # beyond the deadlines of copy and query
 
 Columns = list[str]
 Rows = list[tuple[Any, ...]]
 
 
 class Answers(Protocol):
-    async def query(self, sql: str) -> tuple[Columns, Rows]: ...
+    def reply(self, sql: str) -> AsyncGenerator[bytes]: ...
 
 
 class QueryServer:
-    def __init__(self, store: Answers, path: Path) -> None:
-        self._store = store
+    def __init__(self, answers: Answers, path: Path) -> None:
+        self._answers = answers
         self._path = path
 
     async def serve(self) -> None:
@@ -53,23 +53,23 @@ class QueryServer:
         except (TimeoutError, ConnectionError):
             pass  # the client is gone or stuck: nobody is left to be told
         except ValueError:
-            await _send(writer, [_refusal(BadRequest(f"a query may have {REQUEST_BYTES} bytes"))])
+            await _send(writer, refusal(BadRequest(f"a query may have {REQUEST_BYTES} bytes")) + b"\n")
         finally:
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         try:
-            columns, rows = await self._store.query(_parse(line))
+            async with aclosing(self._answers.reply(_parse(line))) as parts:
+                async for part in parts:
+                    await _send(writer, part)
         except TickcastError as error:
-            await _send(writer, [_refusal(error)])
-        else:
-            await _send(writer, _reply(columns, rows))
+            await _send(writer, refusal(error) + b"\n")
 
 
 def ask(path: Path, sql: str, *, timeout_s: float = 30.0) -> tuple[Columns, Rows]:
     """The answer of the daemon that listens at `path`; ConnectionError where none does. Blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
-        talk.settimeout(timeout_s + GRACE_S)
+        talk.settimeout(2 * timeout_s + GRACE_S)  # the copy may take as long as the query
         try:
             talk.connect(_address(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -111,25 +111,10 @@ def _parse(line: bytes) -> str:
     return sql
 
 
-def _refusal(error: TickcastError) -> bytes:
-    message = error.args[0] if error.args else ""
-    return msgspec.json.encode({"error": error.code, "message": message, "remedy": error.remedy})
-
-
-def _reply(columns: Columns, rows: Rows) -> Iterator[bytes]:
-    yield msgspec.json.encode({"columns": columns})
-    for first in range(0, len(rows), CHUNK_ROWS):
-        yield msgspec.json.encode(rows[first : first + CHUNK_ROWS])
-    yield msgspec.json.encode({"rows": len(rows)})
-
-
-async def _send(writer: asyncio.StreamWriter, lines: "list[bytes] | Iterator[bytes]") -> None:
-    async with asyncio.timeout(None) as patience:
-        for line in lines:
-            patience.reschedule(asyncio.get_running_loop().time() + CLIENT_WAIT_S)
-            writer.write(line + b"\n")
-            await writer.drain()
-            await asyncio.sleep(0)
+async def _send(writer: asyncio.StreamWriter, part: bytes) -> None:
+    async with asyncio.timeout(CLIENT_WAIT_S):
+        writer.write(part)
+        await writer.drain()
 
 
 def _listen(path: Path) -> socket.socket:

@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from tickcast.columns import PACKED, RawBatch
+from tickcast.columns import NO_TIME, PACKED, RawBatch
 from tickcast.edges import tape_columns
 from tickcast.edges.tape_columns import Cut, Table
 from tickcast.edges.tape_lines import Lines
+from tickcast.edges.tape_time import UNIT_NS
 from tickcast.errors import BadData
 from tickcast.settings import Settings
 
@@ -67,8 +68,20 @@ class Tape:
 
     @property
     def interval_ns(self) -> int:
-        """Spacing of a bar file, the smallest of several; 0 for ticks."""
+        """Spacing of a bar file, the smallest of several, or of ticks that come at even steps; 0 for other ticks."""
         return self._source.interval_ns if isinstance(self._source, Table) else 0
+
+    @property
+    def mixed(self) -> str:
+        """What may be two venues under one name; empty where no file overlaps another."""
+        return self._source.mixed if isinstance(self._source, Table) else ""
+
+    @property
+    def first_time(self) -> str:
+        """As the file writes it, where that is a number; for a message about times that were refused."""
+        if not isinstance(self._source, Table) or self._source.ts[0] == NO_TIME:
+            return ""
+        return str(int(self._source.ts[0]) // UNIT_NS[self._settings.codec.time_unit])
 
     def __iter__(self) -> Iterator[RawBatch]:
         for whole in self._wholes():
@@ -121,10 +134,13 @@ def write_ticks(path: Path, ticks: pl.DataFrame) -> None:
     """Write columns symbol, ts, price and size as Parquet, CSV or JSON lines, by the ending of the name."""
     ending = _suffix(path)
     if not ending:
-        raise BadData(f"cannot write {path}", remedy=f"known endings: {', '.join(TABLES + LINES)}")
+        raise BadData(f"{path} is a file of no known kind", remedy=f"known endings: {', '.join(TABLES + LINES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if ending == ".parquet":
-        ticks.write_parquet(path)
+        try:
+            ticks.write_parquet(path)
+        except pl.exceptions.ComputeError as error:  # what a full disk is to polars
+            raise BadData(f"{path} cannot be written: {error}", remedy="make room, or name another place") from None
         return
     text = (ticks.write_ndjson() if ending in LINES else ticks.write_csv()).encode()
     path.write_bytes(gzip.compress(text, mtime=0) if ending.endswith(".gz") else text)  # equal ticks, equal files

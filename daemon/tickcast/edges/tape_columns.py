@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,14 @@ import polars as pl
 from tickcast.columns import F64, I64, NO_TIME, PACKED
 from tickcast.edges.tape_time import event_time
 from tickcast.errors import BadData
-from tickcast.settings import Codec, Settings
+from tickcast.settings import Codec, Fields, Settings
 
-BAR_PRICES = ("open", "high", "low", "close")
+BAR_PRICES, VOLUME = ("open", "high", "low", "close"), "volume"
 TICKS_PER_BAR = 4
+INDEX = "index"
+EVEN_SHARE = 0.6  # of the steps between ticks that are equal, where they come at even steps
+LOOKED_AT = 100_000  # ticks that tell whether they come at even steps
+SHARED_SPAN = 0.5  # of the shorter of two files: beyond it one does not follow the other
 NAME_BYTES = PACKED["symbol"].itemsize
 UNREADABLE = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, UnicodeDecodeError)
 
@@ -58,7 +62,8 @@ class Table:
     ask: F64 | None = None
     sequence: I64 | None = None
     received: I64 | None = None
-    interval_ns: int = 0  # spacing of a bar file
+    interval_ns: int = 0  # spacing of a bar file, or of ticks that come at even steps
+    mixed: str = ""  # a symbol that several files hold over the same time, in words
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -83,7 +88,22 @@ def read(files: list[Path], settings: Settings, cut: Cut) -> Table:
         raise BadData(f"{files[0].parent} holds both tick files and bar files", remedy="replay them one at a time")
     frame = pl.concat(frames, how="diagonal")
     _refuse_nothing_left(frame, files, cut)
-    return _bars(frame) if kinds == {"bars"} else _ticks(frame)
+    table = _bars(frame) if kinds == {"bars"} else _ticks(frame)
+    return replace(table, mixed=_mixed(files, frames))
+
+
+def _mixed(files: list[Path], frames: list[pl.DataFrame]) -> str:
+    """Files that follow each other may share an edge; two venues of one name share most of their time."""
+    spans: dict[str, list[tuple[int, int, str]]] = {}
+    for file, frame in zip(files, frames, strict=True):
+        timed = frame.filter(pl.col("ts") != NO_TIME).group_by("symbol")
+        for symbol, low, high in timed.agg(low=pl.col("ts").min(), high=pl.col("ts").max()).sort("symbol").iter_rows():
+            for other_low, other_high, other in spans.get(symbol, ()):
+                shared = min(high, other_high) - max(low, other_low)
+                if shared > SHARED_SPAN * min(high - low, other_high - other_low):
+                    return f"{symbol} is in {other} and in {file.name} over the same time, and they are read as one"
+            spans.setdefault(symbol, []).append((low, high, file.name))
+    return ""
 
 
 def _refuse_nothing_left(frame: pl.DataFrame, files: list[Path], cut: Cut) -> None:
@@ -111,8 +131,20 @@ def _open(file: Path) -> pl.DataFrame:
 def _read_csv(file: Path) -> pl.DataFrame:
     """Every cell as text: no guess made from the first rows can spoil a later one or a symbol such as 007."""
     raw = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
-    frame = pl.read_csv(raw, infer_schema=False, encoding="utf8-lossy")
-    return frame.with_columns(pl.all().str.strip_chars())
+    heading = raw[: raw.find(b"\n") + 1]
+    separator = next((mark for mark in (",", ";", "\t") if mark.encode() in heading), ",")
+    frame = pl.read_csv(raw, infer_schema=False, encoding="utf8-lossy", separator=separator)
+    return _named(frame.with_columns(pl.all().str.strip_chars()))
+
+
+def _named(frame: pl.DataFrame) -> pl.DataFrame:
+    """A nameless first column is the index that pandas writes: row numbers say nothing, all else goes by `index`."""
+    if frame.columns[0] or INDEX in frame.columns:
+        return frame
+    numbers = frame.to_series(0).cast(pl.Int64, strict=False)
+    if numbers.equals(pl.int_range(frame.height, eager=True)):
+        return frame.drop("")
+    return frame.rename({"": INDEX})
 
 
 # ---------------------------------------------------------------- one shape
@@ -122,15 +154,29 @@ def _normal(frame: pl.DataFrame, file: Path, settings: Settings) -> pl.DataFrame
     """The file's own columns under our names: ts (ns), symbol, then price and size, bid and ask, or a bar's five."""
     codec, columns = settings.codec, set(frame.columns)
     _need(columns, file, ts=codec.fields.ts)
+    fields = _bar_fields(codec.fields, columns, file)
     ts = _event_time(frame[codec.fields.ts], codec.time_unit, file)
     received = [_whole(frame["received_ns"]).alias("received_ns")] if "received_ns" in columns else []
     if codec.layout == "wide":
         return _unpivot(frame.drop(codec.fields.ts, "received_ns", strict=False), ts, received, file)
     shared = [ts, _symbol(frame, file, codec), *received]
-    fields = codec.fields
     if {getattr(fields, name) for name in BAR_PRICES} <= columns and not {fields.price, fields.bid} & columns:
-        return pl.DataFrame(shared + _bar_columns(frame, ts, shared[1], settings))
+        return pl.DataFrame(shared + _bar_columns(frame, ts, shared[1], fields, settings))
     return pl.DataFrame(shared + _tick_columns(frame, file, codec))
+
+
+def _bar_fields(fields: Fields, columns: set[str], file: Path) -> Fields:
+    """With the columns of bars as the file spells them: Yahoo and others write Open, High, Low, Close."""
+    spelt = {name: [c for c in columns if c.lower() == getattr(fields, name).lower()] for name in (*BAR_PRICES, VOLUME)}
+    own = {name: found[0] for name, found in spelt.items() if len(found) == 1 and getattr(fields, name) not in columns}
+    fields = fields.model_copy(update=own)
+    prices = {getattr(fields, name) for name in BAR_PRICES}
+    if prices <= columns and fields.price in prices:
+        raise BadData(
+            f"{file} holds bars, and codec.fields.price = '{fields.price}' would tell of each before its end",
+            remedy="leave codec.fields.price out: bars are read as such",
+        )
+    return fields
 
 
 def _need(columns: set[str], file: Path, **wanted: str) -> None:
@@ -168,8 +214,9 @@ def _tick_columns(frame: pl.DataFrame, file: Path, codec: Codec) -> list[pl.Seri
     return found
 
 
-def _bar_columns(frame: pl.DataFrame, ts: pl.Series, symbol: pl.Series, settings: Settings) -> list[pl.Series]:
-    fields = settings.codec.fields
+def _bar_columns(
+    frame: pl.DataFrame, ts: pl.Series, symbol: pl.Series, fields: Fields, settings: Settings
+) -> list[pl.Series]:
     found = [_number(frame[getattr(fields, name)], name) for name in BAR_PRICES]
     if fields.volume in frame.columns:  # a bar whose volume is unknown keeps its prices: 0, as in a file without one
         found.append(_number(frame[fields.volume], "volume").fill_nan(0.0))
@@ -177,15 +224,16 @@ def _bar_columns(frame: pl.DataFrame, ts: pl.Series, symbol: pl.Series, settings
     return [*found, pl.Series("interval", [interval]).new_from_index(0, frame.height)]
 
 
-def _interval_ns(ts: pl.Series, symbol: pl.Series) -> int:
-    """The most common step between bars of a symbol, the smallest of equals; 0 where no symbol has two."""
+def _interval_ns(ts: pl.Series, symbol: pl.Series, *, at_least: float = 0.0) -> int:
+    """The most common step within a symbol, the smallest of equals; 0 where there is none, or it is a smaller share."""
     frame = pl.DataFrame([ts, symbol]).filter(pl.col("ts") != NO_TIME).sort("symbol", "ts", maintain_order=True)
     steps = frame.select(pl.col("ts").diff().over("symbol"))["ts"].drop_nulls()
     steps = steps.filter(steps > 0)
     if not len(steps):
         return 0
     values, counts = np.unique(steps.to_numpy(), return_counts=True)
-    return int(values[np.argmax(counts)])
+    most = int(np.argmax(counts))
+    return int(values[most]) if counts[most] >= at_least * len(steps) else 0
 
 
 def _unpivot(frame: pl.DataFrame, ts: pl.Series, received: list[pl.Series], file: Path) -> pl.DataFrame:
@@ -255,6 +303,7 @@ def _ticks(frame: pl.DataFrame) -> Table:
         "ticks", arrays["ts"], symbol, names, arrays["price"], arrays.get("size", np.zeros(frame.height)),
         bid=arrays.get("bid"), ask=arrays.get("ask"), sequence=arrays.get("sequence"),
         received=arrays.get("received_ns"),
+        interval_ns=_interval_ns(frame["ts"].head(LOOKED_AT), frame["symbol"].head(LOOKED_AT), at_least=EVEN_SHARE),
     )  # fmt: skip
 
 

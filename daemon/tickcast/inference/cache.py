@@ -55,6 +55,10 @@ class ModelCache:
         self._pinned = frozenset(digests)
         self._evict()
 
+    def counts(self) -> dict[str, int]:
+        """For `Health.models`."""
+        return {"held": len(self._kept), "loads": self.loads, "evictions": self.evictions}
+
     def held(self) -> dict[str, Loaded]:
         """By digest, the least recently used first."""
         return dict(self._kept)

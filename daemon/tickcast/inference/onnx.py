@@ -8,6 +8,7 @@ import numpy as np
 from tickcast.columns import F32, Inputs
 from tickcast.direction import LABELS, PROBS
 from tickcast.errors import BadModel
+from tickcast.model_files import refuse_foreign
 from tickcast.model_folder import GRAPH
 from tickcast.records import ModelCard
 
@@ -70,6 +71,9 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
+        refuse_foreign(path)  # also where no registry looked: what need not end must not begin
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except BadModel:
+        raise
     except Exception as error:  # the runtime raises its own C++ errors
         raise BadModel(f"{path} cannot be loaded: {error}", remedy="fit the model again") from error

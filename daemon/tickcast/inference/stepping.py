@@ -53,6 +53,9 @@ class StepRunner(OnnxRunner):
             out[rows] = self._move_on(inputs, rows, symbol[rows], ordinal[rows], tile)
         return out
 
+    def forget(self, symbol: I64) -> None:
+        self._stands_at[symbol[symbol < len(self._stands_at)]] = NOWHERE
+
     def from_nothing(self, inputs: Inputs) -> F32:
         """As `predict`, bar by bar through the windows; no symbol's state is read or changed."""
         rows = np.arange(len(inputs))

@@ -65,6 +65,11 @@ class Artefacts:
             raise BadModel(f"{folder} holds model {card.digest[:12]}", remedy="register the model again")
         return folder
 
+    def bytes_of(self, card: ModelCard) -> int:
+        """Of the model's files; those that are gone count nothing."""
+        files = [self._place(card.digest) / name for name in card.artefacts]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     def digests(self) -> set[str]:
         if not self.folder.is_dir():
             return set()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadData
-from tickcast.symbols import SymbolTable
+from tickcast.symbols import FULL, SymbolTable
 
 CHUNK_ROWS = 100_000  # read at once where all would be too much
 NEAR_BARS = 4  # the tail is sought within so many times the wanted bars; for symbols still short, everywhere
@@ -44,18 +44,21 @@ FROM bars JOIN ({OWN}) own USING (source_topic, source_partition) WHERE source_o
 """
 MARKS = "SELECT source_topic, source_partition, watermark_ns, next_offset FROM watermarks ORDER BY next_offset"
 SPAN = """
-SELECT * FROM {bars}
+SELECT * FROM {rows}
 WHERE as_of_ns >= $from AND as_of_ns < $to AND ($symbols IS NULL OR list_contains($symbols, symbol))
 {once}
 ORDER BY symbol, as_of_ns, tie
 """
 ARCHIVED = """
 SELECT file FROM archive_files
-WHERE table_name = 'bars' AND slice[1:10] BETWEEN $first AND $last ORDER BY slice, part
+WHERE table_name = $table AND slice[1:10] BETWEEN $first AND $last ORDER BY slice, part
 """
-WITH_ARCHIVED = "(SELECT * FROM bars UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = true))"
-ONCE = """QUALIFY row_number() OVER (PARTITION BY symbol, as_of_ns, tie ORDER BY source_offset, ordinal) = 1
-"""  # a bar that was read again after its day had left is in both
+WITH_ARCHIVED = "(SELECT * FROM {table} UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = true))"
+ONCE = {  # what was read again after its day had left is in both
+    "bars": "QUALIFY row_number() OVER (PARTITION BY symbol, as_of_ns, tie ORDER BY source_offset, ordinal) = 1",
+    "forecasts": "QUALIFY row_number() OVER (PARTITION BY id ORDER BY source_offset) = 1",
+    "scores": "QUALIFY row_number() OVER (PARTITION BY id ORDER BY settled_ns) = 1",
+}
 
 
 class Mark(NamedTuple):
@@ -70,7 +73,14 @@ class Kept(NamedTuple):
 
     marks: list[Mark]  # ascending; about one a minute of event time
     closed_ns: int | None  # as_of of the newest bar that was closed below an offset; None = none is stored
-    next_offset: int  # all that records below it brought is stored
+    next_offset: int | None  # all that records below it brought is stored; None = the store knows nothing of it
+
+
+class Everywhere(NamedTuple):
+    """A table with its days in the archive, as SQL."""
+
+    rows: str  # for FROM
+    once: str  # behind WHERE, so that no row comes twice
 
 
 class Part(NamedTuple):
@@ -89,7 +99,7 @@ def kept(
     marks: dict[Source, list[Mark]] = {source: [] for source in below}
     for topic, number, ns, offset in cursor.execute(MARKS).fetchall():
         marks.get((topic, number), []).append(Mark(ns, offset))
-    return {source: Kept(marks[source], closed.get(source), positions.get(source, 0)) for source in below}
+    return {source: Kept(marks[source], closed.get(source), positions.get(source)) for source in below}
 
 
 def bars_tail(
@@ -97,8 +107,9 @@ def bars_tail(
 ) -> BarBatch:
     """The last `count` bars of every stored symbol, back to its last hole; sorted by symbol and ordinal.
 
-    The symbols' names enter the table; those that find no room there are left out. With `parts`, only bars of those
-    partitions and bars without a source count, and `partition` is the place of the source in `parts`, -1 for none.
+    The symbols' names enter the table; where there is no room for all, those whose bars are newest. With `parts`, only
+    bars of those partitions and bars without a source count, and `partition` is the place of the source in `parts`, -1
+    for none.
     """
     own = _own(parts or {}) | {"all": parts is None, "count": count}
     ((after,),) = cursor.execute(NEAR, {"bars": NEAR_BARS * count}).fetchall()
@@ -115,8 +126,10 @@ def save_bars(
     """Bars with from_ns <= as_of < to_ns, of these symbols or all, as a Parquet file sorted by symbol and time; those
     of days that have left for the archive among them. A part at a time; returns how many.
     """
-    with _span(cursor, from_ns, to_ns, symbols, archive) as found:
-        reader = found.to_arrow_reader(CHUNK_ROWS)
+    with everywhere(cursor, "bars", archive, from_ns, to_ns) as found:
+        sql = SPAN.format(rows=found.rows, once=found.once)
+        bars = cursor.sql(sql, params={"from": from_ns, "to": to_ns, "symbols": symbols})
+        reader = bars.to_arrow_reader(CHUNK_ROWS)
         with pq.ParquetWriter(path, reader.schema) as writer:
             rows = 0
             for batch in reader:
@@ -126,20 +139,22 @@ def save_bars(
 
 
 @contextmanager
-def _span(
-    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, archive: Path
-) -> Iterator[duckdb.DuckDBPyRelation]:
-    """In one transaction: a day that leaves the table meanwhile is read from it."""
+def everywhere(
+    cursor: duckdb.DuckDBPyConnection, table: str, archive: Path, from_ns: int, to_ns: int
+) -> Iterator[Everywhere]:
+    """The rows of a span that stand in the table or in the archive, in one transaction: a day that leaves the table
+    meanwhile is read from it.
+    """
     cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
     try:
-        files = cursor.execute(ARCHIVED, {"first": _day(from_ns), "last": _day(to_ns)}).fetchall()
-        quoted = ", ".join("'" + str(archive / "bars" / Path(name).name).replace("'", "''") + "'" for (name,) in files)
-        bars, once = (WITH_ARCHIVED.format(files=quoted), ONCE) if files else ("bars", "")
-        sql = SPAN.format(bars=bars, once=once)
-        yield cursor.sql(sql, params={"from": from_ns, "to": to_ns, "symbols": symbols})
+        wanted = {"table": table, "first": _day(from_ns), "last": _day(to_ns)}
+        files = [archive / table / Path(name).name for (name,) in cursor.execute(ARCHIVED, wanted).fetchall()]
+        quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+        rows = WITH_ARCHIVED.format(table=table, files=quoted) if files else table
+        yield Everywhere(rows, ONCE.get(table, "") if files else "")
     except duckdb.IOException as error:
         raise BadData(
-            f"a file of the archive cannot be read: {error}", remedy="put it back, or ask for bars of a later time"
+            f"a file of the archive cannot be read: {error}", remedy="put it back, or ask for rows of a later time"
         ) from None
     finally:
         cursor.rollback()
@@ -166,11 +181,17 @@ def _only(table: pa.Table, names: list[str]) -> pa.Table:
     return table.filter(pa.compute.is_in(table["symbol"], value_set=pa.array(names, pa.string())))
 
 
+def _newest(table: pa.Table, room: int) -> list[str]:
+    """So many of the symbols, those whose last bar is newest; sorted, for codes are not to depend on DuckDB's order."""
+    last = table.group_by("symbol").aggregate([("as_of_ns", "max")])
+    return sorted(last.sort_by([("as_of_ns_max", "descending"), ("symbol", "ascending")])["symbol"].to_pylist()[:room])
+
+
 def _batch(table: pa.Table, symbols: SymbolTable) -> BarBatch:
     names = table["symbol"].combine_chunks().dictionary_encode()
     known = names.dictionary.to_pylist()
-    code = {name: symbols.code(name) for name in sorted(known)}  # sorted: the codes do not depend on DuckDB's order
-    symbol = np.array([code[name] for name in known], np.int32)[names.indices.to_numpy()]
+    find = {name: symbols.code(name) for name in _newest(table, symbols.limit - len(symbols))}
+    symbol = np.array([find.get(name, FULL) for name in known], np.int32)[names.indices.to_numpy()]
 
     c = {name: np.asarray(table[name].to_numpy()) for name in table.column_names if name != "symbol"}
     unknown = np.zeros(len(table), np.int64)  # marks are the engine's of that time

@@ -79,7 +79,7 @@ class Ledger:
         return await self._look(lambda connection: _rows(connection, VersionRow, "versions", rest, name, name))
 
     async def stages(self) -> dict[str, str]:
-        """Digest -> candidate, shadow, active or retired."""
+        """Digest -> candidate, active or retired."""
         return dict(await self._look(lambda connection: _run(connection, "SELECT digest, stage FROM stages")))
 
     async def bury_versions(self, digests: Sequence[str], *, at_ns: int) -> None:
@@ -107,6 +107,15 @@ class Ledger:
         """Newest first."""
         rest = "WHERE state = ? OR ? = '' ORDER BY created_ns DESC, id LIMIT ?"
         return await self._look(lambda connection: _rows(connection, JobRow, "jobs", rest, state, state, limit))
+
+    async def evaluation_of(self, digest: str) -> dict[str, Any] | None:
+        """The content of the newest job "evaluate" that judged the model of that digest."""
+        wanted = (
+            "SELECT result_json ->> '$.content' FROM jobs WHERE kind = 'evaluate' AND state = 'done' "
+            "AND result_json ->> '$.content.judged.digest' = ? ORDER BY ended_ns DESC, id LIMIT 1"
+        )
+        found = await self._look(lambda connection: _run(connection, wanted, digest))
+        return msgspec.json.decode(found[0][0]) if found else None
 
     async def put_trials(self, rows: Sequence[TrialRow]) -> None:
         if rows:

@@ -6,7 +6,7 @@ import msgspec
 
 from tickcast.records import ModelCard
 
-Origin = Literal["fit", "import", "fleet"]
+Origin = Literal["fit", "import", "fleet", "folder"]  # a folder that the settings name
 Action = Literal["promote", "rollback"]
 
 

@@ -33,6 +33,8 @@ class StoreLock:
             sleep(_POLL_S)
         holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(self._fd)
+        if holder == str(os.getpid()):
+            raise BadStore(f"{database} is open in this process already", remedy="give each store a path of its own")
         raise BadStore(
             f"{database} is held by process {holder}",
             remedy=f"stop that process, or give this one another store.path; the lock is {self.path}",

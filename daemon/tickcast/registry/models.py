@@ -1,6 +1,6 @@
 """Models: which there are, which of them serves whom, and what served before. It loads none and asks none.
 
-A route is `default`, `group:NAME` or `symbol:NAME`, whose model answers, or `shadow`, whose model only answers beside.
+A route is `default`, `group:NAME` or `symbol:NAME`; its model answers.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import msgspec
 
 from tickcast.clock import Clock
 from tickcast.errors import ModelFault, ModelRefused
-from tickcast.model_folder import NAME
+from tickcast.model_folder import NAME, RESERVED
 from tickcast.records import ModelCard
 from tickcast.registry.artefacts import Artefacts
 from tickcast.registry.ledger import Ledger
@@ -21,7 +21,7 @@ from tickcast.registry.ledger_rows import Action, Origin, PromotionRow, VersionR
 
 PREFIX = re.compile(r"[0-9a-f]{8,64}")  # of a digest
 LATEST = "latest"
-DEFAULT, SHADOW = "default", "shadow"
+DEFAULT = "default"
 PRECEDENCE = ("symbol", "group", DEFAULT)  # of the routes that apply to a symbol
 
 
@@ -49,8 +49,20 @@ class Models:
             raise _unknown(name, await self._ledger.versions())
         return rows
 
+    async def versions_of(self, model: str) -> list[VersionRow]:
+        """All where `model` is empty, else those that it may mean: each version of a name."""
+        rows = await self._ledger.versions()
+        found = [row for row in rows if model in ("", row.name)] or _meant(model, rows)
+        if model and not found:
+            raise _unknown(model, rows)
+        return found
+
+    async def evaluated(self, digest: str) -> dict[str, Any] | None:
+        """What the newest job that judged this model found, None where none did."""
+        return await self._ledger.evaluation_of(digest)
+
     async def stages(self) -> dict[str, str]:
-        """Digest -> candidate, shadow, active or retired."""
+        """Digest -> candidate, active or retired."""
         return await self._ledger.stages()
 
     async def resolve(self, model: str) -> ModelCard:
@@ -85,18 +97,19 @@ class Models:
                     raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{digest[:12]} serves {route} already")
                 return digest
 
-            row = self._row(route, "promote", by, command_id, positions)
-            row = msgspec.structs.replace(row, evidence_json=msgspec.json.encode(evidence).decode())
+            row = self._row(route, "promote", by, evidence, command_id, positions)
             return await self._ledger.add_promotion(row, decide)
 
     async def rollback(
-        self, route: str, *, by: str, command_id: str = "", positions: Sequence[Any] = ()
-    ) -> PromotionRow:
+        self, route: str, *, by: str, evidence: Mapping[str, Any] = {}, command_id: str = "",
+        positions: Sequence[Any] = (),
+    ) -> PromotionRow:  # fmt: skip
         """Take back the route's last promotion that stands: what served before it serves again, or None, where the
         route had no model of its own.
         """
         refuse_bad_route(route)
-        return await self._ledger.add_promotion(self._row(route, "rollback", by, command_id, positions), one_back)
+        row = self._row(route, "rollback", by, evidence, command_id, positions)
+        return await self._ledger.add_promotion(row, one_back)
 
     async def before(self, route: str) -> str | None:
         """Digest of what a rollback would bring back; None where the route had no model of its own before."""
@@ -132,28 +145,32 @@ class Models:
             await asyncio.to_thread(self.artefacts.retain, stay)
         return gone
 
-    def _row(self, route: str, action: Action, by: str, command_id: str, positions: Sequence[Any]) -> PromotionRow:
+    def _row(
+        self, route: str, action: Action, by: str, evidence: Mapping[str, Any], command_id: str,
+        positions: Sequence[Any],
+    ) -> PromotionRow:  # fmt: skip
         return PromotionRow(
             route=route, at_ns=self._clock.now_ns(), action=action, given_by=by, command_id=command_id,
+            evidence_json=msgspec.json.encode(evidence).decode(),
             positions_json=msgspec.json.encode(positions).decode(),
         )  # fmt: skip
 
 
 def refuse_bad_name(card: ModelCard) -> None:
-    """A name must be told from a digest, from a version and from a key of the topic `models`."""
-    if not NAME.fullmatch(card.name) or card.name == LATEST or PREFIX.fullmatch(card.name):
+    """A name must be told from a rung, from a digest, from a version and from a key of the topic `models`."""
+    if not NAME.fullmatch(card.name) or card.name in (LATEST, *RESERVED) or PREFIX.fullmatch(card.name):
         raise ModelRefused(
             ModelFault.BAD_NAME, f"a model cannot be named '{card.name[:80]}'",
-            remedy="letters, digits, '.', '_' and '-', 64 at most; neither 'latest' nor like a digest",
+            remedy="letters, digits, '.', '_' and '-', 64 at most; neither 'latest' nor a rung nor like a digest",
         )  # fmt: skip
 
 
 def refuse_bad_route(route: str) -> None:
     kind, _, name = route.partition(":")
-    if route not in (DEFAULT, SHADOW) and not (kind in ("group", "symbol") and name):
+    if route != DEFAULT and not (kind in ("group", "symbol") and name):
         raise ModelRefused(
             ModelFault.BAD_ROUTE, f"there is no route '{route[:80]}'",
-            remedy="default, group:NAME, symbol:NAME or shadow",
+            remedy="default, group:NAME or symbol:NAME",
         )  # fmt: skip
 
 

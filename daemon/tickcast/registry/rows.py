@@ -30,10 +30,14 @@ class Names:
     """Symbol names as an Arrow array by code. Reads the table's bytes: the engine thread may be adding to it."""
 
     def __init__(self, symbols: SymbolTable) -> None:
+        self._symbols = symbols
         self._arrays = symbols.arrays
         self._names = pa.array([], pa.string())
+        self._reused = symbols.reused
 
     def of(self, codes: I32) -> pa.Array:
+        if self._reused != self._symbols.reused:  # never while rows of before it are under way
+            self._reused, self._names = self._symbols.reused, self._names[:0]
         if len(codes) and (highest := int(codes.max())) >= len(self._names):
             names, lengths = self._arrays.names, self._arrays.lengths
             new = [
@@ -91,7 +95,9 @@ def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I3
 
 @np.errstate(over="ignore")
 def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) -> pa.Table:
-    """A void step (no truth: the target was carried or lies across a gap) is NULL in actual, pinball and covered."""
+    """A void step (no truth: the target was carried or lies across a gap) is NULL in all but its point; so
+    are losses in one-bar moves of a window that never moved.
+    """
     s, anchor = scores, scores.anchor[:, None]
     void = np.isnan(s.actual)
     return pa.table(
@@ -101,7 +107,9 @@ def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) 
             "steps": _lists(np.broadcast_to(np.array(steps, np.int32), (len(s), len(steps)))),
             "actual_from_anchor": _lists((s.actual - anchor).astype(np.float32), void),
             "point_from_anchor": _lists((s.point - anchor).astype(np.float32)),
-            "pinball": _lists(s.pinball.astype(np.float32), void), "covered": _lists(s.covered.astype(bool), void),
+            "pinball": _lists(s.pinball.astype(np.float32), void),
+            **{name: _lists(getattr(s, name).astype(np.float32), np.isnan(s.loss)) for name in ("loss", "loss_naive")},
+            "covered": _lists(s.covered.astype(bool), void),
             "in_sample": s.in_sample.astype(bool),
         }
     )  # fmt: skip
@@ -127,6 +135,10 @@ def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> 
             "source_offset": [d.offset for d in letters], "key": pa.array([d.key for d in letters], pa.binary()),
             "value": pa.array([d.value for d in letters], pa.binary()), "reason": [d.reason for d in letters],
             "stage": [d.stage for d in letters],
+            "original_bytes": pa.array([d.original_bytes for d in letters], pa.int64()),
+            "refused": pa.array([d.refused for d in letters], pa.int32()),
+            "ticks": pa.array([d.ticks for d in letters], pa.list_(pa.int32())),
+            "reasons": [msgspec.json.encode(d.reasons).decode() for d in letters],
             "watermark_ns": pa.array([watermarks.get((d.topic, d.partition)) for d in letters], pa.int64()),
         }
     )  # fmt: skip

@@ -20,7 +20,7 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
-FORMAT = 4  # raised whenever a part of the engine remembers something else; a test holds the layout
+FORMAT = 6  # raised whenever a part of the engine remembers something else; a test holds the layout
 MAGIC = b"tickcast"
 HEAD = struct.Struct("<8sII")  # magic, format, bytes of the JSON after it
 ALIGN, DIGEST_BYTES = 64, 32
@@ -32,8 +32,16 @@ DECIDING = {  # sections and settings that the state depends on
 }  # fmt: skip
 NOT_DECIDING = {  # of those sections: what may change and the state still is what these ticks make of it
     "bars.history", "bars.idle_ms", "features.publish", "forecast.deadline_ms", "forecast.expires_bars",
-    "forecast.overload", "score.publish_every_s", "symbols.limit",
+    "forecast.overload", "score.publish_every_s", "symbols.limit", "symbols.silent_ms",
+    "symbols.new_per_minute",
 }  # fmt: skip
+
+
+class StoreMark(NamedTuple):
+    """Which store it is, and how far each partition has been stored there."""
+
+    id: str
+    positions: Mapping[tuple[str, int], int]
 
 
 class Found(NamedTuple):
@@ -43,13 +51,13 @@ class Found(NamedTuple):
     refused: list[str]
 
 
-def write(folder: Path, state: State, settings: Settings) -> Path:
+def write(folder: Path, state: State, settings: Settings, *, store: str = "") -> Path:
     """Keep the state as the newest file and drop the oldest; where the disk takes nothing, what is there stays."""
     fresh = folder / "state.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with fresh.open("wb") as file:
-            for piece in _pieces(state, settings):
+            for piece in _pieces(state, settings, store):
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
@@ -69,14 +77,19 @@ def write(folder: Path, state: State, settings: Settings) -> Path:
     return path
 
 
-def newest_valid(folder: Path, settings: Settings, *, not_beyond: Mapping[tuple[str, int], int]) -> Found:
-    """The newest state that was made with these settings and reaches no further than the committed positions."""
+def newest_valid(
+    folder: Path, settings: Settings, *, not_beyond: Mapping[tuple[str, int], int], beside: StoreMark | None = None
+) -> Found:
+    """The newest state that was made with these settings and reaches no further than the committed positions, nor than
+    the store that it was made beside, if it is this one: that has lost rows since."""
     refused = []
     for path in _files(folder):
         try:
-            state, theirs = _read(path)
+            state, theirs, store = _read(path)
             _must_fit(theirs, _deciding(settings))
             _must_be_committed(state, not_beyond)
+            if beside is not None and store == beside.id:
+                _must_be_stored(state, beside.positions)
         except (BadStore, OSError) as problem:
             refused.append(f"{path.name} {problem}")
         else:
@@ -90,13 +103,14 @@ def drop(folder: Path) -> None:
         path.unlink()
 
 
-def _pieces(state: State, settings: Settings) -> Iterator[Any]:
+def _pieces(state: State, settings: Settings, store: str) -> Iterator[Any]:
     """The file's bytes, in order; arrays as they lie in memory, so that nothing is copied."""
     arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
     described = [
         [name, np.lib.format.dtype_to_descr(array.dtype), array.shape, array.nbytes] for name, array in arrays.items()
     ]
-    head = json.dumps({"settings": _deciding(settings), "facts": state.facts, "arrays": described}).encode()
+    facts = {"settings": _deciding(settings), "store": store, "facts": state.facts, "arrays": described}
+    head = json.dumps(facts).encode()
     head += b" " * (-(HEAD.size + len(head)) % ALIGN)
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for piece in (HEAD.pack(MAGIC, FORMAT, len(head)), head, *_padded(arrays.values())):
@@ -111,8 +125,8 @@ def _padded(arrays: Any) -> Iterator[Any]:
         yield bytes(-array.nbytes % ALIGN)
 
 
-def _read(path: Path) -> tuple[State, dict[str, Any]]:
-    """The state and the settings that it was made with."""
+def _read(path: Path) -> tuple[State, dict[str, Any], str]:
+    """The state, and the settings and the store that it was made with."""
     data = np.fromfile(path, np.uint8)
     if len(data) < HEAD.size + DIGEST_BYTES:
         raise BadStore("is torn: it ends within its head")
@@ -125,7 +139,8 @@ def _read(path: Path) -> tuple[State, dict[str, Any]]:
     if hashlib.blake2b(body.data, digest_size=DIGEST_BYTES).digest() != digest:
         raise BadStore("is torn or damaged: its digest differs")
     head = json.loads(body[HEAD.size : HEAD.size + length].tobytes())
-    return State(_arrays(body[HEAD.size + length :], head["arrays"]), head["facts"]), head["settings"]
+    state = State(_arrays(body[HEAD.size + length :], head["arrays"]), head["facts"])
+    return state, head["settings"], head.get("store", "")
 
 
 def _arrays(body: Array, described: list[Any]) -> Arrays:
@@ -158,6 +173,15 @@ def _must_be_committed(state: State, not_beyond: Mapping[tuple[str, int], int]) 
     for source, position in state.positions.items():
         if position > not_beyond.get(source, 0):
             raise BadStore(f"has read {source} up to {position}, committed is {not_beyond.get(source, 0)}")
+
+
+def _must_be_stored(state: State, positions: Mapping[tuple[str, int], int]) -> None:
+    for source, position in state.positions.items():
+        if position > positions.get(source, 0):
+            raise BadStore(
+                f"is ahead of the store, which has lost rows: it has read {source} up to {position}, stored is "
+                f"{positions.get(source, 0)}"
+            )
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,15 +6,16 @@ The event loop only ever awaits; all work on the file happens on the two threads
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import duckdb
 
+from tickcast.clock import fresh_id
 from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadStore, StoreStalled
 from tickcast.records import ModelCard
@@ -27,6 +28,8 @@ from tickcast.registry.lock import StoreLock
 from tickcast.registry.query import Answer, select
 from tickcast.registry.rolloff import RollOff
 from tickcast.registry.rows import Names
+from tickcast.registry.scored import Trading, Wanted, scored
+from tickcast.registry.snapshot import StoreMark
 from tickcast.registry.writer import Unit, Writer
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -34,6 +37,7 @@ from tickcast.symbols import SymbolTable
 __all__ = ["RollOff", "Store", "Unit"]
 
 T = TypeVar("T")
+HOLD_S = 2.0  # what is written waits for a copy of its log at most
 
 
 class Store:
@@ -44,6 +48,7 @@ class Store:
         self._writer = writer
         self._lock = lock
         self._names = Names(symbols)
+        self._id = writer.look(_id_of)
         self._writing = ThreadPoolExecutor(1, "store-writer")
         self._reading = ThreadPoolExecutor(1, "store-reader")
         self._cursor: duckdb.DuckDBPyConnection | None = None
@@ -78,18 +83,62 @@ class Store:
         await self._on_writer(lambda: None)
 
     async def query(self, sql: str) -> Answer:
-        """One SELECT by somebody else; BadRequest for anything more. One query runs at a time."""
+        """One SELECT by this process itself: what others ask is answered by a process of its own (query_process)."""
         store = self._settings.store
         return await self._on_reader(
             lambda cursor: select(cursor, sql, max_rows=store.query_rows, timeout_s=store.query_timeout_s)
         )
+
+    @contextmanager
+    def without_checkpoint(self) -> Iterator[None]:
+        """The database file stays as it is; what is stored meanwhile is in its log."""
+        self._writer.may_checkpoint = False
+        try:
+            yield
+        finally:
+            self._writer.may_checkpoint = True
+
+    @asynccontextmanager
+    async def between_transactions(self) -> AsyncIterator[None]:
+        """Nothing is written; StoreStalled where that was to last too long."""
+        loop, leave = asyncio.get_running_loop(), threading.Event()
+        entered: asyncio.Future[None] = loop.create_future()
+
+        def enter() -> None:
+            if not entered.done():  # who waited may be gone
+                entered.set_result(None)
+
+        def hold() -> bool:
+            loop.call_soon_threadsafe(enter)
+            return leave.wait(HOLD_S)
+
+        holding = loop.run_in_executor(self._writing, hold)
+        try:
+            await entered
+            yield
+        finally:
+            leave.set()
+        if not await holding:
+            raise StoreStalled(
+                f"the log of {self._settings.store.path} was not copied in {HOLD_S} s", remedy="ask again"
+            )
 
     async def export(
         self, table: str, target: Path, *, format: Format, from_ns: int | None, to_ns: int | None, symbols: list[str]
     ) -> int:
         """Rows of a span of time as a file; see export.export."""
         return await self._on_reader(
-            partial(export, table=table, target=target, format=format, from_ns=from_ns, to_ns=to_ns, symbols=symbols)
+            partial(
+                export, table=table, target=target, settings=self._settings, format=format, from_ns=from_ns,
+                to_ns=to_ns, symbols=symbols,
+            )
+        )  # fmt: skip
+
+    async def scored(self, wanted: Wanted, trading: Trading) -> dict[str, Any]:
+        """How stored scores turned out; see scored.scored."""
+        archive, timeout_s = archive_folder(self._settings), self._settings.store.query_timeout_s
+        return await self._on_reader(
+            partial(scored, wanted=wanted, trading=trading, archive=archive, timeout_s=timeout_s)
         )
 
     async def roll_off(self, now_event_ns: int) -> RollOff:
@@ -110,6 +159,10 @@ class Store:
     def positions(self) -> dict[Source, int]:
         """The next offset of each partition, as it was when the store was opened."""
         return dict(self._writer.at_open)
+
+    def mark(self) -> StoreMark:
+        """What tells it from other stores, and its positions as it was opened."""
+        return StoreMark(self._id, self.positions())
 
     def kept(self, below: Mapping[Source, int]) -> dict[Source, Kept]:
         """What a restart at these offsets can build on; see history.kept. Blocks."""
@@ -167,9 +220,22 @@ def _open_writer(settings: Settings, cards: list[ModelCard], at_ns: int) -> Writ
     with ExitStack() as undo:
         undo.callback(connection.close)
         _refuse_other_bars(connection, settings)
+        _give_id(connection)
         writer = Writer(settings, connection, cards=cards, at_ns=at_ns)
         undo.pop_all()
     return writer
+
+
+def _id_of(connection: duckdb.DuckDBPyConnection) -> str:
+    ((found,),) = connection.execute("SELECT value FROM deployment WHERE name = 'id'").fetchall()
+    return str(found)
+
+
+def _give_id(connection: duckdb.DuckDBPyConnection) -> None:
+    """Once, and folded in at once: a log that is cut short takes no name away."""
+    if not connection.execute("SELECT 1 FROM deployment WHERE name = 'id'").fetchall():
+        connection.execute("INSERT INTO deployment VALUES ('id', ?)", [fresh_id()]).fetchall()
+        connection.execute("CHECKPOINT").fetchall()
 
 
 def _make_folder(path: Path) -> None:

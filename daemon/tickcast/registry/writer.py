@@ -63,6 +63,7 @@ class Writer:
         self, settings: Settings, connection: duckdb.DuckDBPyConnection, *, cards: list[ModelCard], at_ns: int
     ) -> None:
         self.reading = threading.Lock()  # held while a cursor is open: all are closed before the file is opened again
+        self.may_checkpoint = True  # not while the database file is copied
         self._settings = settings
         self._connection = connection
         self._invalid = False
@@ -273,7 +274,7 @@ class Writer:
         path = self._settings.store.path
         log = path.with_name(path.name + ".wal")
         size = log.stat().st_size if log.exists() else 0
-        if size < self._checkpoint_at:
+        if size < self._checkpoint_at or not self.may_checkpoint:
             return
         try:
             self._connection.execute("CHECKPOINT").fetchall()

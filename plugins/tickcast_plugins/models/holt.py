@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from tickcast.columns import F32, F64
-from tickcast_plugins.models.rung import SCALE_FLOOR, Rung, follow, quantile_widths
+from tickcast.figures import SCALE_FLOOR
+from tickcast_plugins.models.rung import Rung, follow, quantile_widths
 
 ALPHA, BETA, DAMPING = 0.8, 0.1, 0.9  # of level, trend, and of the trend's effect per step
 NEED_BARS = 10  # before that the trend is noise

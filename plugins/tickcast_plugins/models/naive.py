@@ -1,18 +1,24 @@
 """The naive rung: the last value stays, and its spread grows with the root of the step."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
 from tickcast.columns import F32
-from tickcast_plugins.models.rung import Rung, follow, quantile_widths
+from tickcast.figures import last_value_quantiles
+from tickcast_plugins.models.rung import Rung, follow
 
 
 class Naive(Rung):
     kind = "naive"
 
+    def __init__(self, transform: str, horizon: int, levels: Sequence[float], season_bars: int) -> None:
+        super().__init__(transform, horizon, levels, season_bars)
+        self._widths = last_value_quantiles(levels, np.arange(1, horizon + 1))
+
     def fill(self, past: F32, mask: F32, out: F32) -> None:
-        steps = np.sqrt(np.arange(1, self.horizon + 1, dtype=np.float64))
-        _fill(past, mask, self.is_level, quantile_widths(self.deviates, steps), out)
+        _fill(past, mask, self.is_level, self._widths, out)
 
 
 @njit(cache=True, nogil=True)

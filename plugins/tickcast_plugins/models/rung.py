@@ -13,9 +13,8 @@ from numba import njit
 
 from tickcast.columns import F32, F64, Inputs
 from tickcast.errors import BadOutput, BadSettings
+from tickcast.figures import SCALE_FLOOR
 from tickcast.records import ModelCard, digest
-
-SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
 
 
 class Rung(ABC):

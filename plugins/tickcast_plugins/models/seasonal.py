@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from tickcast.columns import F32
-from tickcast_plugins.models.rung import SCALE_FLOOR, Rung, follow, quantile_widths
+from tickcast.figures import SCALE_FLOOR
+from tickcast_plugins.models.rung import Rung, follow, quantile_widths
 
 
 class Seasonal(Rung):

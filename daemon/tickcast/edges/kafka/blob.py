@@ -13,13 +13,16 @@ import cramjam
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.bus_settings import Kafka
 from tickcast.columns import I64, U8, RawBatch
 from tickcast.edges.kafka import wire
 from tickcast.edges.kafka.crc32c import TABLES
 
-MOST_EXPANDED_BYTES = 256 << 20
+MOST_EXPANDED_BYTES = Kafka().expanded_bytes
+MOST_TIMES = 100  # larger than compressed: ticks, of which each says something new, reach some 20
+ALWAYS_BYTES = 16 << 10  # may become of any batch
 FIRST_GUESS = 4  # how many times larger records are than compressed; grows with what is seen
-LEAST_GUESS_BYTES = 64 << 10
+NO_ROOM = "failed to write whole buffer", "is smaller than required"  # what the codecs say of it
 XERIAL = b"\x82SNAPPY\x00"  # the framing of Java's snappy
 XERIAL_HEADER = 16
 REASONS = {
@@ -27,7 +30,8 @@ REASONS = {
     wire.BAD_HEADER: "the header of the batch makes no sense",
     wire.OTHER_FORMAT: "the message format is not 2",
     wire.UNKNOWN_CODEC: "the codec is unknown",
-    wire.NOT_EXPANDED: "the compressed records are broken, or larger than this daemon expands",
+    wire.NOT_EXPANDED: "the compressed records are broken",
+    wire.TOO_LARGE: "the records are larger, once decompressed, than this daemon allows",
     wire.BAD_RECORDS: "the records do not fit the batch",
 }
 
@@ -45,6 +49,7 @@ class Damaged:
     last_offset: int
     reason: str
     data: bytes  # the whole batch as it came
+    too_large: bool = False  # when decompressed; nothing else is wrong with it, as far as it was looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,10 @@ class Blob:
 
 
 def open_blob(blob: Blob, *, most_bytes: int = MOST_EXPANDED_BYTES) -> tuple[list[RawBatch], list[Damaged]]:
-    """Its records in the order of their offsets, as one RawBatch or none, and what of it cannot be read."""
+    """Its records in the order of their offsets, as one RawBatch or none, and what of it cannot be read.
+
+    No batch becomes larger than `most_bytes`, nor than MOST_TIMES its own size, whatever its compressed bytes say.
+    """
     batches = blob.batches.copy()
     wire.check_batches(np.frombuffer(blob.data, np.uint8), batches, TABLES)
     if (batches["attributes"][batches["state"] == wire.GOOD] & wire.CODEC_MASK).any():
@@ -105,13 +113,13 @@ def _frame(blob: Blob, data: U8, batches: Table) -> RawBatch:
 def _damaged(blob: Blob, batch: Any) -> Damaged:
     return Damaged(
         blob.topic, blob.partition, int(batch["base"]), int(batch["last"]), REASONS[int(batch["state"])],
-        blob.data[int(batch["position"]) : int(batch["end"])],
+        blob.data[int(batch["position"]) : int(batch["end"])], bool(batch["state"] == wire.TOO_LARGE),
     )  # fmt: skip
 
 
 def _expanded(data: bytes, batches: Table, most_bytes: int) -> U8:
     """The records of all good batches in one buffer, and in the table where they lie there."""
-    arena, whole = _Arena(len(data), most_bytes), memoryview(data)
+    arena, whole = _Arena(len(data)), memoryview(data)
     rows = np.flatnonzero(batches["state"] == wire.GOOD)
     codecs = (batches["attributes"][rows] & wire.CODEC_MASK).tolist()
     packed = zip(batches["body"][rows].tolist(), batches["body_end"][rows].tolist(), strict=True)
@@ -122,9 +130,10 @@ def _expanded(data: bytes, batches: Table, most_bytes: int) -> U8:
             state = wire.UNKNOWN_CODEC
         else:
             try:
-                found = arena.add(EXPAND[codec], whole[start:end])
-            except (cramjam.DecompressionError, struct.error):
-                state = wire.NOT_EXPANDED
+                most = min(max(MOST_TIMES * (end - start), ALWAYS_BYTES), most_bytes) if codec else end - start
+                found = arena.add(EXPAND[codec], whole[start:end], most)
+            except (cramjam.DecompressionError, struct.error) as error:
+                state = wire.TOO_LARGE if any(said in str(error) for said in NO_ROOM) else wire.NOT_EXPANDED
         states.append(state)
         bounds.append(found)
     batches["state"][rows] = states
@@ -133,30 +142,28 @@ def _expanded(data: bytes, batches: Table, most_bytes: int) -> U8:
 
 
 class _Arena:
-    """A buffer that grows; a batch is expanded right into it, with more room from try to try."""
+    """A buffer that grows; a batch is expanded right into it, with more room from try to try, up to its bound."""
 
-    def __init__(self, packed_bytes: int, most_bytes: int) -> None:
+    def __init__(self, packed_bytes: int) -> None:
         self._used = 0
-        self._most = most_bytes
         self._times = FIRST_GUESS
-        self.data: U8 = np.empty(min(FIRST_GUESS * packed_bytes, most_bytes), np.uint8)
+        self.data: U8 = np.empty(FIRST_GUESS * packed_bytes, np.uint8)
         self._view = memoryview(self.data)  # type: ignore[arg-type]
 
-    def add(self, expand: Expand, packed: memoryview) -> tuple[int, int]:
+    def add(self, expand: Expand, packed: memoryview, most_bytes: int) -> tuple[int, int]:
         """Where the records lie now."""
         start = self._used
-        room = max(self._times * len(packed), LEAST_GUESS_BYTES)
+        room = min(max(self._times * len(packed), ALWAYS_BYTES), most_bytes)
         while True:
-            end = min(start + room, self._most)
-            if end > len(self.data):
-                self._resize(min(max(2 * len(self.data), end), self._most))
+            if start + room > len(self.data):
+                self._resize(max(2 * len(self.data), start + room))
             try:
-                size = expand(packed, self._view[start:end])
+                size = expand(packed, self._view[start : start + room])
                 break
             except cramjam.DecompressionError:  # too little room, or broken: the codecs do not say it in one way
-                if end == self._most:
+                if room == most_bytes:
                     raise
-                room *= 4
+                room = min(4 * room, most_bytes)
         self._used += size
         if size > self._times * len(packed):
             self._times = size // len(packed) + 1

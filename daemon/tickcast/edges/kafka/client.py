@@ -24,6 +24,7 @@ BACKOFF_MS = 20  # between a transaction's steps; the client's own 100 ms would 
 METADATA_MS = 30_000  # how soon new partitions are seen
 FETCH_WAIT_MS = 100
 PRODUCE_BYTES = 8 << 20  # one request over all partitions of a node
+GATHERED_BYTES = 16 << 10  # of single messages that wait to be sent: one batch; the client's own default
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 NO_RIGHTS = (
@@ -98,8 +99,9 @@ def producer(settings: Kafka, *, transactional_id: str | None = None) -> AIOKafk
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, acks="all", enable_idempotence=True,
         transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_s * 1000,
-        linger_ms=0, max_request_size=PRODUCE_BYTES, request_timeout_ms=PRODUCE_MS, retry_backoff_ms=BACKOFF_MS,
-        metadata_max_age_ms=METADATA_MS, **security(settings.security),
+        linger_ms=0, max_batch_size=min(GATHERED_BYTES, settings.batch_bytes), max_request_size=PRODUCE_BYTES,
+        request_timeout_ms=PRODUCE_MS, retry_backoff_ms=BACKOFF_MS, metadata_max_age_ms=METADATA_MS,
+        **security(settings.security),
     )  # fmt: skip
 
 
@@ -198,24 +200,6 @@ async def admin(settings: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         raise BrokerAway(f"the broker does not answer: {error!r}") from None
     finally:
         await stop(client.close())
-
-
-async def partitions_of(settings: Kafka, topics: Iterable[str], *, setting: str) -> dict[str, int]:
-    """Partitions of each topic; one that is missing or not ours to read is refused, naming the setting."""
-    wanted = list(topics)
-    async with admin(settings) as client:
-        found = {topic["topic"]: topic for topic in await client.describe_topics(wanted)}
-    counts = {}
-    for name in wanted:
-        code = found[name]["error_code"] if name in found else kafka_errors.UnknownTopicOrPartitionError.errno
-        if code == kafka_errors.TopicAuthorizationFailedError.errno:
-            raise BadBroker(f"no right to the topic '{name}' of {setting}", remedy="see the ACLs in docs/kafka.md")
-        if code == kafka_errors.UnknownTopicOrPartitionError.errno:
-            raise BadBroker(f"the topic '{name}' of {setting} does not exist", remedy="create it; see docs/kafka.md")
-        if code:
-            raise BrokerAway(f"the topic '{name}' of {setting}: {kafka_errors.for_code(code).__name__}")
-        counts[name] = len(found[name]["partitions"])
-    return counts
 
 
 async def committed(settings: Kafka, sources: Iterable[Source]) -> dict[Source, Committed]:

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
+from tickcast.edges.kafka.topics import Topic, partitions_of
 from tickcast.errors import BrokerAway, TickcastError
 
 SETTING = "topics.prefix"
@@ -27,7 +28,7 @@ class CompactedTopic:
         """Key and value of all that it holds as of now, those of a key in their order. What is no text in a key is
         replaced; a record without a key comes with an empty one.
         """
-        counts = await client.partitions_of(self._settings, [self._topic], setting=SETTING)
+        counts = await partitions_of(self._settings, [Topic(self._topic, SETTING)])
         wanted = [TopicPartition(self._topic, number) for number in range(counts[self._topic])]
         consumer = client.consumer(self._settings)
         try:

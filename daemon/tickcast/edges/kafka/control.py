@@ -16,6 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tickcast.bus_settings import Kafka
 from tickcast.edges.control_messages import Message
 from tickcast.edges.kafka import client
+from tickcast.edges.kafka.topics import Topic, partitions_of
 from tickcast.errors import BrokerAway, TickcastError
 
 SETTING = "topics.prefix"
@@ -129,7 +130,7 @@ class ControlReader:
             self._consumer.seek(at, self._position[at])
 
     async def _connect(self) -> None:
-        counts = await client.partitions_of(self._settings, [self._topic], setting=SETTING)
+        counts = await partitions_of(self._settings, [Topic(self._topic, SETTING)])
         wanted = [TopicPartition(self._topic, number) for number in range(counts[self._topic])]
         if self._group is not None and not self._position:
             of_group = self._settings.model_copy(update={"group": self._group})

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tickcast.bus_settings import Kafka
 from tickcast.edges.kafka import client
+from tickcast.edges.kafka.control import control_group
 from tickcast.errors import BrokerAway
 
 LOOK_MS = 200
@@ -20,6 +21,14 @@ class Question(NamedTuple):
     message: bytes
 
 
+class Place(NamedTuple):
+    """Where a message lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 async def exchange(
     settings: Kafka,
     question: Question,
@@ -28,11 +37,13 @@ async def exchange(
     *,
     timeout_s: float,
     more: Callable[[bytes], bool],
-) -> None:
-    """`more` takes each answer and says whether to wait for another; none is waited for beyond `timeout_s`."""
+) -> Place:
+    """`more` takes each answer and says whether to wait for another; none is waited for beyond `timeout_s`. Returns
+    where the question lies.
+    """
     try:
         async with _from_now_on(settings, answers, partitions) as reader:  # before there can be an answer
-            await _produce(settings, question)
+            place = await _produce(settings, question)
             try:
                 async with asyncio.timeout(timeout_s):
                     await _read(reader, more)
@@ -42,6 +53,19 @@ async def exchange(
         if isinstance(error, client.NO_RIGHTS):
             raise client.in_our_words(error, f"writing to {question.topic} and reading {answers}") from None
         raise BrokerAway(f"the broker did not take it: {error!r}", remedy="it may have arrived") from None
+    return place
+
+
+async def was_read(settings: Kafka, place: Place) -> bool | None:
+    """Whether the slot of these settings has read that message of its commands; None where none of that name ever read
+    any, or notes how far it is.
+    """
+    group = control_group(settings)
+    if group is None:
+        return None
+    source = (place.topic, place.partition)
+    found = await client.committed(settings.model_copy(update={"group": group}), [source])
+    return found[source].offset > place.offset if source in found else None
 
 
 async def _read(reader: AIOKafkaConsumer, more: Callable[[bytes], bool]) -> None:
@@ -67,11 +91,12 @@ async def _from_now_on(settings: Kafka, topic: str, partitions: int) -> AsyncIte
         await client.stop_consumer(reader)
 
 
-async def _produce(settings: Kafka, question: Question) -> None:
+async def _produce(settings: Kafka, question: Question) -> Place:
     producer = client.producer(settings)
     try:
         async with asyncio.timeout(settings.call_timeout_s):
             await producer.start()
-            await producer.send_and_wait(question.topic, question.message, key=question.key)
+            record = await producer.send_and_wait(question.topic, question.message, key=question.key)
+            return Place(question.topic, record.partition, record.offset)
     finally:
         await client.stop(producer.stop())

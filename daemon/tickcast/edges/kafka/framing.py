@@ -61,6 +61,7 @@ class Framer:
         self._partitions = partitions
         self._most = max_batch_bytes - HEADER_BYTES
         self._partition_of = np.empty(0, np.int32)
+        self._reused = 0
         self._records = np.empty(self._most, np.uint8)
         self._packed = np.empty(packed_room(self._most), np.uint8) if compression == "lz4" else None
         self._skipped: list[BadOutput] = []
@@ -74,7 +75,8 @@ class Framer:
         whose retries it would recognise.
         """
         messages = _messages(encoded, symbols, trace)
-        if len(self._partition_of) < symbols.limit:
+        if len(self._partition_of) < symbols.limit or self._reused != symbols.reused:
+            self._reused = symbols.reused
             self._partition_of = np.full(symbols.limit, NO_PARTITION, np.int32)
         plan = _empty_plan(len(messages.starts))
         batches = plan_batches(messages, plan, self._partition_of, np.full(self._partitions, NO_BATCH), self._most)

@@ -96,21 +96,26 @@ class PlainBatch:
     async def offer(self, producer: AIOKafkaProducer, topic: str) -> Delivery:
         deliveries = []
         for key, value, headers in self._messages:
-            if key is None and value is None:
-                send = partial(self._offer_bare, producer, topic, headers)
-            else:
-                send = partial(producer.send, topic, value, key=key, timestamp_ms=self._stamp_ms, headers=headers)
+            send = partial(producer.send, topic, value, key=key, timestamp_ms=self._stamp_ms, headers=headers)
             deliveries.append(await _until_taken(send))
         return asyncio.gather(*deliveries)
 
     def size(self) -> int:
         return sum(len(key or b"") + len(value or b"") for key, value, _ in self._messages)
 
-    async def _offer_bare(self, producer: AIOKafkaProducer, topic: str, headers: list[tuple[str, bytes]]) -> Any:
-        """Neither key nor value: a broker takes it, the client's `send` does not."""
-        batch = producer.create_batch()
-        batch.append(key=None, value=None, timestamp=self._stamp_ms, headers=headers)
-        return await producer.send_batch(batch, topic, partition=min(await producer.partitions_for(topic)))
+
+def cut_to(message: Message, most_bytes: int) -> Message | None:
+    """Without so much of its value, and then its key, as no batch may hold; None where its headers alone are too much.
+    A broker that refuses a record would do so for ever.
+    """
+    key, value, headers = message
+    size = DefaultRecordBatchBuilder.estimate_size_in_bytes
+    if (excess := size(key, value, headers) - most_bytes) <= 0:
+        return message
+    value = (value or b"")[: max(0, len(value or b"") - excess)]
+    if size(key, value, headers) > most_bytes:
+        key, value = None, b""
+    return (key, value, headers) if size(key, value, headers) <= most_bytes else None
 
 
 class PlainFramer:

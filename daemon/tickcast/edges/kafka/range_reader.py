@@ -57,7 +57,7 @@ class RangeReader:
                 if span.first < span.end:
                     reader = await stack.enter_async_context(Reader.open(bounded, [source]))
                     reader.begin({source: span.first})
-                    opened.append(_Partition(reader, source, span))
+                    opened.append(_Partition(reader, source, span, settings.expanded_bytes))
             yield cls(opened)
 
     @property
@@ -91,11 +91,11 @@ class RangeReader:
 class _Partition:
     """One partition on its way through its span. Its time is the largest stamp so far: it never runs backwards."""
 
-    def __init__(self, reader: Reader, source: Source, span: Span) -> None:
+    def __init__(self, reader: Reader, source: Source, span: Span, expanded_bytes: int) -> None:
         self.span = span
         self.ready: deque[tuple[RawBatch, I64]] = deque()  # what comes next, with the time at each message
         self.damaged: list[Damaged] = []
-        self._reader, self._source = reader, source
+        self._reader, self._source, self._expanded_bytes = reader, source, expanded_bytes
         self._newest_ns = -FOREVER_NS
 
     @property
@@ -125,7 +125,7 @@ class _Partition:
         return raw.part(0, count)
 
     def _keep(self, item: Blob | RawBatch) -> None:
-        batches, damaged = open_blob(item) if isinstance(item, Blob) else ([item], [])
+        batches, damaged = open_blob(item, most_bytes=self._expanded_bytes) if isinstance(item, Blob) else ([item], [])
         self.damaged += [batch for batch in damaged if batch.first_offset < self.span.end]
         for batch in batches:
             raw = batch.part(0, int(np.searchsorted(batch.offsets, self.span.end)))

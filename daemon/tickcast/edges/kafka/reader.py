@@ -38,7 +38,7 @@ class Reader:
         self.position: dict[Source, int] = {}  # next offset of each
         self.begun: dict[Source, int] = {}
         self._still_s = dict.fromkeys(sources, 0.0)  # waited for a partition that has more to give
-        self._stopped: set[Source] = set()
+        self.stopped: set[Source] = set()  # that are never read again
         self._consumer: AIOKafkaConsumer | None = None
 
     @classmethod
@@ -107,9 +107,9 @@ class Reader:
     def stop_reading(self, source: Source) -> bool:
         """Never read the partition again; returns whether others are left."""
         assert self._consumer is not None
-        self._stopped.add(source)
+        self.stopped.add(source)
         self._consumer.pause(self._partitions[source])
-        return len(self._stopped) < len(self._partitions)
+        return len(self.stopped) < len(self._partitions)
 
     def partition_counts(self) -> dict[str, int]:
         """Partitions of our topics as the client's metadata, which it refreshes by itself, has them now."""
@@ -124,7 +124,7 @@ class Reader:
     async def _note_stillness(self, waited_s: float) -> None:
         """A client that brings nothing although there is more is replaced, and at last given up."""
         for source, behind in self.lag().items():
-            self._still_s[source] = self._still_s[source] + waited_s if behind and source not in self._stopped else 0.0
+            self._still_s[source] = self._still_s[source] + waited_s if behind and source not in self.stopped else 0.0
         worst = max(self._still_s, key=self._still_s.__getitem__, default=None)
         is_deaf = client.is_deaf(self._consumer)
         if worst is None or not (is_deaf or self._still_s[worst] >= self._settings.watchdog_s):
@@ -161,7 +161,7 @@ class Reader:
             await client.stop_consumer(consumer)
             raise BrokerAway(f"the consumer cannot start: {error!r}") from None
         consumer.assign(list(self._partitions.values()))
-        for source in self._stopped:
+        for source in self.stopped:
             consumer.pause(self._partitions[source])
         self._consumer = consumer
 

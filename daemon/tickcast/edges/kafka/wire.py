@@ -17,7 +17,9 @@ BATCH = np.dtype(
 """One record batch: its bytes are `data[position:end]`, its records (decompressed) `body` to `body_end` of theirs;
 it has the offsets `base` to `last`, of which those from `floor` on are wanted."""
 
-GOOD, CONTROL, ABORTED, BAD_CHECKSUM, BAD_HEADER, OTHER_FORMAT, UNKNOWN_CODEC, NOT_EXPANDED, BAD_RECORDS = range(9)
+GOOD, CONTROL, ABORTED, BAD_CHECKSUM, BAD_HEADER, OTHER_FORMAT, UNKNOWN_CODEC, NOT_EXPANDED, BAD_RECORDS, TOO_LARGE = (
+    range(10)
+)
 FIRST_DAMAGED = BAD_CHECKSUM  # the states of a batch from here on
 START, END, OFFSET, STAMP, KEY_START, KEY_END, TRACE = range(7)  # rows of what `frame_batches` fills
 COLUMNS = 7
@@ -27,6 +29,7 @@ LEAST_LENGTH = 14  # of any format's
 LEAST_RECORD = 7  # bytes
 CODEC_MASK, LOG_APPEND, TRANSACTIONAL, IS_CONTROL = 7, 8, 16, 32
 MOST_MS = (1 << 63) // 10**6 - 1
+MOST_OFFSET = (1 << 63) - (1 << 40)  # no topic comes so far; and the offsets after it still fit
 TRACEPARENT = b"traceparent"
 NAME_LENGTH, TRACE_LENGTH = len(TRACEPARENT), 55
 NAME_HEAD, NAME_TAIL = (int.from_bytes(part, "big") for part in (TRACEPARENT[:8], TRACEPARENT[8:]))
@@ -86,7 +89,7 @@ def read_headers(data, fetch_offset, batches, tables):  # type: ignore[no-untype
         batch = batches[i]
         _read_header(data, p, batch, tables)
         batch.floor = expected
-        if batch.last < expected or batch.last < batch.base:  # the checksum does not cover the base offset
+        if not max(expected, batch.base) <= batch.last < MOST_OFFSET:  # the checksum does not cover the base offset
             batch.base, batch.last = expected, expected
             if batch.state < FIRST_DAMAGED:
                 batch.state = BAD_HEADER

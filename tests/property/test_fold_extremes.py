@@ -1,0 +1,65 @@
+"""No tick, whatever its numbers, crashes, hangs or is lost; and no grouping of ticks changes what comes of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import fuzz
+from fuzz_fold import EDGES, fuzz_fold
+from kit import T0, Folding, settings
+from tickcast.errors import Reason
+
+SECOND = 10**9
+HERE = Path(__file__).parent
+BOUNDS_CHECKED = [str(HERE / name) for name in ("test_fold_extremes.py", "test_bars.py")]
+times = st.one_of(
+    st.sampled_from([int(edge) for edge in EDGES]), st.integers(-(1 << 63), (1 << 63) - 1),
+    st.integers(T0, T0 + 9 * SECOND), st.sampled_from([T0 + 3600 * SECOND, T0 + 10**6 * SECOND]),
+)  # fmt: skip
+numbers = st.one_of(st.floats(), st.sampled_from([1e308, 5e-324, 1e150, -0.0]), st.just(1.0))
+
+
+@given(
+    ticks=st.lists(st.tuples(st.sampled_from("AB"), times, numbers, numbers), max_size=40),
+    stamp=times,
+    sequence=times,
+    lateness=st.sampled_from([0, 2500]),
+    kind=st.sampled_from(["time", "tick", "volume"]),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_any_tick_is_accepted_late_held_or_refused_and_nothing_else(ticks, stamp, sequence, lateness, kind) -> None:  # type: ignore[no-untyped-def]
+    s = settings(bars__lateness_ms=lateness, bars__kind=kind, symbols__limit=4)
+    whole = Folding(s).feed(ticks, stamp_ns=stamp, sequence=sequence)
+    single = Folding(s).feed(ticks, chunk=1, stamp_ns=stamp, sequence=sequence)
+    np.testing.assert_array_equal(whole.folder.counts(), single.folder.counts())
+    assert sorted(whole.refused) == sorted(single.refused)
+    quiet = [Reason.ACCEPTED, Reason.LATE, Reason.HELD]
+    assert len(whole.refused) + whole.folder.counts()[quiet].sum() == len(ticks)
+
+
+def test_hostile_ticks_go_through_the_whole_core_and_none_is_lost() -> None:
+    assert fuzz_fold(np.random.default_rng(5), 4000) >= 4000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("NUMBA_BOUNDSCHECK") == "1", reason="this is that run")
+def test_the_kernels_touch_nothing_outside_their_arrays(tmp_path: Path) -> None:
+    """The tests of this file and of the bars once more, by kernels with bounds checks, which have their own folder."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'child'}"]
+    done = subprocess.run(
+        [*command, *BOUNDS_CHECKED],
+        env=fuzz.environment(bounds=True),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
