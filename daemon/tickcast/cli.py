@@ -221,7 +221,8 @@ def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int
 
 
 def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.replay import Order, replay_and_report
+    from tickcast_desk.replay import Order
+    from tickcast_desk.replay_command import replay_and_report
 
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]

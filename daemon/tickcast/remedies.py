@@ -4,6 +4,7 @@
 of the fields, a symbol. It came from outside, so it is shortened and made printable here.
 """
 
+import sys
 from collections.abc import Mapping
 
 from tickcast.errors import Reason
@@ -122,3 +123,8 @@ def _printable(text: str) -> str:
     """As much of it as a line takes, without what a terminal would obey."""
     clean = "".join(char if char.isprintable() else "?" for char in text[: SEEN_LENGTH + 1])
     return clean if len(clean) <= SEEN_LENGTH else clean[:SEEN_LENGTH] + "..."
+
+
+def say_refused(why: str) -> None:
+    """To a person, where nobody else wants to know that most of the data was refused."""
+    print(f"tickcast: most was refused: {why}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""`tickcast backtest` and the job of that name: a walk-forward replay, then what its forecasts would have earned.
+"""A walk-forward replay, then what its forecasts would have earned.
 
 The replay is the engine that serves; retraining happens inside it. Trading is a function of forecasts and prices, so
 it cannot disturb either.
 """
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,23 +20,22 @@ from tickcast.core.schedule import trading_time
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
 from tickcast.job_folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.plugin import Report
+from tickcast.progress import Shown, unshown
+from tickcast.remedies import say_refused
 from tickcast.settings import Codec, Settings
-from tickcast_desk import backtest_page, report_figures, trading
+from tickcast_desk import report_figures, trading
 from tickcast_desk.backtest_figures import YEAR_NS, Backtest, Luck, judge, moments_per_year
 from tickcast_desk.backtest_series import read_series
-from tickcast_desk.command_line import Doubts, terminal
-from tickcast_desk.out_folder import claim
-from tickcast_desk.replay import FILES_OF_REPLAY, TOLD_BY, Order, in_folder, replay
-from tickcast_desk.report import skills
+from tickcast_desk.replay import Order, in_folder, replay
+from tickcast_desk.report_certainty import skills
 from tickcast_desk.retraining import Retrain, Walking
 from tickcast_desk.trading import Series, Terms
 from tickcast_trainer.history import PRICES
 from tickcast_trainer.judge import MODEL, converted
-from tickcast_trainer.order import BARS, read_as
 
-FOLDER, FITS = "backtest", "fits"  # of the results within the job folder; of the fits within the results
-PAGE = "backtest.html"
-FILES = ("backtest.json", PAGE, "equity.parquet", "trades.parquet")
+FITS = "fits"  # folder of the fits within the results
+EQUITY = "equity.parquet"
+FILES = ("backtest.json", EQUITY, "trades.parquet")
 RETRAINING_CHUNK = 1000  # rows of a turn: a fit happens between two of them
 MS = 10**6
 NotBelow = Annotated[float, Meta(ge=0)]
@@ -59,17 +58,7 @@ class BacktestOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     retrain: Retrain | None = None
 
 
-def run(folder: Path, report: Report) -> dict[str, Any]:
-    """The job: `bars.parquet`, and `model` where the folder has one, else the rung that the settings name."""
-    order = read_as(folder, lambda fields: msgspec.convert(fields, BacktestOrder))
-    settings = _job_settings(order, folder)
-    tape = folder / "tape.parquet"
-    _write_tape(folder / BARS, tape, settings)
-    found = asyncio.run(backtest(settings, Order(tape, folder / FOLDER), order, report))
-    return {**found, "folder": FOLDER, "status": "stopped" if found["stopped"] else "done"}
-
-
-def _job_settings(order: BacktestOrder, folder: Path) -> Settings:
+def job_settings(order: BacktestOrder, folder: Path) -> Settings:
     """The deployment's, with all that it leaves in this folder. Stored bars have their splits behind them."""
     try:
         settings = Settings(**order.settings)
@@ -90,7 +79,7 @@ def _job_settings(order: BacktestOrder, folder: Path) -> Settings:
     })  # fmt: skip
 
 
-def _write_tape(bars: Path, tape: Path, settings: Settings) -> None:
+def write_tape(bars: Path, tape: Path, settings: Settings) -> None:
     """Closed bars as a bar file for the replay: `ts` is where the interval starts; carried bars were no bars."""
     frame = pl.read_parquet(bars).filter(pl.col("mask") == 1)
     if not frame.height:
@@ -100,20 +89,21 @@ def _write_tape(bars: Path, tape: Path, settings: Settings) -> None:
 
 
 async def backtest(
-    settings: Settings, history: Order, order: BacktestOrder, report: Report, *, warn: Doubts | None = None
-) -> dict[str, Any]:
-    """Replay, trade, and leave backtest.json, backtest.html and the tables in the folder of `history`."""
+    settings: Settings, history: Order, order: BacktestOrder, report: Report, *, shown: Shown = unshown,
+    warn: Callable[[str], object] = say_refused,
+) -> dict[str, Any]:  # fmt: skip
+    """Replay, trade, and leave backtest.json and the tables in the folder of `history`."""
     terms = _terms(settings, order)
     data = history.data
     assert isinstance(data, Path)
     if order.retrain:
         history = replace(history, chunk=RETRAINING_CHUNK)
-    walking = Walking(settings, order.retrain, history.out / FITS, report)
-    summary = await replay(_storing_nothing(in_folder(settings, history.out)), history, walk=walking)
+    walking = Walking(settings, order.retrain, history.out / FITS, report, shown=shown)
+    summary = await replay(_storing_nothing(in_folder(settings, history.out)), history, walk=walking, shown=shown)
     if summary["nearly_all_refused"]:
         raise BadData(f"{data}: {summary['refused']}")
     if summary["refused"]:
-        (warn or Doubts())(f"{data}: {summary['refused']}")
+        warn(f"{data}: {summary['refused']}")
     models = _traded_models(walking, order)
     series = read_series(history.out, data, settings, horizon=terms.horizon, models=models)
     if not series:
@@ -139,14 +129,6 @@ async def backtest(
 
 def make_order(**fields: Any) -> BacktestOrder:
     return converted(fields, BacktestOrder)
-
-
-async def backtest_and_print(settings: Settings, history: Order, order: BacktestOrder, *, warn: Doubts) -> None:
-    """The command."""
-    claim(history.out, writes=(*FILES_OF_REPLAY, *FILES, FITS), told_by=TOLD_BY)
-    found = await backtest(settings, history, order, lambda **_: True, warn=warn)
-    backtest_page.print_backtest(terminal(), found)
-    print(f"the report is in {history.out / PAGE}")
 
 
 def _terms(settings: Settings, order: BacktestOrder) -> Terms:
@@ -205,7 +187,7 @@ def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str])
         "drawdown": trading.drawdown(own.returns), "turnover": own.turnover, "exposure": own.exposure,
         "buy_and_hold": np.cumprod(1 + held.returns),
     })  # fmt: skip
-    equity.write_parquet(out / "equity.parquet")
+    equity.write_parquet(out / EQUITY)
     tables = [
         pl.DataFrame(
             {"symbol": [symbol] * len(each.side), **each._asdict(), "net": each.net},
@@ -215,4 +197,3 @@ def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str])
     ]
     pl.concat(tables).sort("entered_ns", "symbol").write_parquet(out / "trades.parquet")
     (out / "backtest.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
-    (out / PAGE).write_text(backtest_page.page(found, equity), encoding="utf-8")

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
 from tickcast.errors import EXIT_DIED, EXIT_OK, BadSettings
+from tickcast.remedies import say_refused
 from tickcast.settings import Origins, Settings, parse
 
 PIPE_COLUMNS = 200
@@ -48,7 +48,7 @@ class Doubts:
         self.exit_code = EXIT_OK
 
     def __call__(self, why: str) -> None:
-        print(f"tickcast: most was refused: {why}", file=sys.stderr)
+        say_refused(why)
         self.exit_code = EXIT_DIED
 
 

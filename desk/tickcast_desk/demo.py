@@ -26,7 +26,7 @@ from tickcast_desk.fit import fit, make_order
 from tickcast_desk.out_folder import claim, claim_file, claim_model
 from tickcast_desk.page import form
 from tickcast_desk.synth import Market, json_messages
-from tickcast_desk.view import LastForecast, LiveView, Snapshot
+from tickcast_desk.view import LastForecast, LiveView, Progress, Snapshot
 
 SEED, SYMBOLS, RATE_HZ = 7, 50, 500.0
 HISTORY_S = 3600  # event seconds that the model learns from
@@ -106,7 +106,7 @@ def _learn(settings: Settings, market: Market, out: Path, console: Console) -> S
     console.print(f"a synthetic market: {len(history):,} ticks of {SYMBOLS} symbols over {HISTORY_S // 60} minutes")
     console.print("fitting NHITS on it in a child process")
     order = make_order(settings, kind="nhits", name="demo", split="default", params=FIT)
-    result = fit(settings, out / HISTORY, out / "model", order=order)
+    result = fit(settings, out / HISTORY, out / "model", order=order, shown=Progress)
     console.print(f"NHITS fitted ({result.status}); on the hold-out: {_held_out(result.metrics)}")
     model = settings.model.model_copy(update={"default": str(out / "model")})
     return settings.model_copy(update={"model": model})

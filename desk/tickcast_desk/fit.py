@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,14 @@ from tickcast.errors import BadModel, BadSettings
 from tickcast.job_folder import BARS, MEMBERS, SCRATCH, SOURCE, START, ProgressLines, Result, Source, read_result
 from tickcast.model_folder import copy_plain_files, read_card
 from tickcast.plugin import names
+from tickcast.progress import Shown, steps, unshown
+from tickcast.remedies import say_refused
 from tickcast.settings import Settings
 from tickcast_desk.bar_history import Span, read_closed, within
-from tickcast_desk.command_line import Doubts
 from tickcast_desk.out_folder import claim_model, install_model
-from tickcast_desk.verdict import beside_last_value
-from tickcast_desk.view import Progress
-from tickcast_trainer.evaluate import CONFIDENCE
 from tickcast_trainer.order import FitOrder, Start, order_of, write_order
 
 POLL_S = 0.2
-FEW_WINDOWS = 1000  # of a hold-out
 
 
 def fit(
@@ -43,7 +40,8 @@ def fit(
     members: Sequence[Path] = (),
     clock: Clock | None = None,
     say: Callable[[str], object] = lambda phase: None,
-    warn: Callable[[str], object] | None = None,
+    shown: Shown = unshown,
+    warn: Callable[[str], object] = say_refused,
 ) -> Result:
     """Train and leave the model in `out`, where a model is replaced only by a finished one, and nothing else ever is.
 
@@ -63,7 +61,7 @@ def fit(
         bars = pq.read_metadata(folder / BARS).num_rows
         say(f"{bars:,} bars read; {order.kind} is trained in a child process, exported, and judged on the hold-out")
         write_order(folder, msgspec.structs.replace(order, created_ns=(clock or SystemClock()).now_ns()))
-        result = train(folder)
+        result = train(folder, shown=shown)
         install_model(folder / result.model, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,22 +118,25 @@ def write_bars(
     *,
     symbols: list[str] | None,
     span_ns: Span = (None, None),
-    warn: Callable[[str], object] | None = None,
+    warn: Callable[[str], object] = say_refused,
 ) -> None:
     """Every bar of the span that the data close, sorted by symbol and then in the order of closing."""
-    closed = read_closed(settings, data, symbols=symbols, warn=warn or Doubts())
+    closed = read_closed(settings, data, symbols=symbols, warn=warn)
     pq.write_table(within(closed.table, span_ns, data), path)
 
 
-def train(folder: Path, *, title: str = "fit", meanwhile: Callable[[], object] = lambda: None) -> Result:
-    """Run the child process to its end, showing its progress; BadModel where it failed. `meanwhile` is called often.
+def train(
+    folder: Path, *, title: str = "fit", shown: Shown = unshown, meanwhile: Callable[[], object] = lambda: None
+) -> Result:
+    """Run the child process to its end, telling its progress; BadModel where it failed. `meanwhile` is called often.
 
     The child has a process group of its own, with those that it starts: a Ctrl-C is for this process, which ends them.
     """
     command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as child:
         try:
-            _follow(child, ProgressLines(folder), title, meanwhile)
+            with steps(shown, title) as tell:
+                _follow(child, ProgressLines(folder), tell, meanwhile)
         except BaseException:  # an interrupt must not leave them behind, nor wait for the last epoch
             os.killpg(child.pid, signal.SIGKILL)
             raise
@@ -151,37 +152,14 @@ def train(folder: Path, *, title: str = "fit", meanwhile: Callable[[], object] =
 
 
 def _follow(
-    child: "subprocess.Popen[bytes]", lines: ProgressLines, title: str, meanwhile: Callable[[], object]
-) -> None:
-    shown = 0
-    progress: Progress | None = None
+    child: "subprocess.Popen[bytes]", lines: ProgressLines, tell: Callable[[int, int], None],
+    meanwhile: Callable[[], object],
+) -> None:  # fmt: skip
     while True:
         ended = child.poll() is not None
         for line in lines.new():
-            if progress is None:
-                progress = Progress(line["steps"], title)
-                progress.__enter__()
-            progress.advance(line["step"] - shown)
-            shown = line["step"]
+            tell(line["step"], line["steps"])
         if ended:
-            break
+            return
         meanwhile()
         time.sleep(POLL_S)
-    if progress is not None:
-        progress.__exit__(None, None, None)
-
-
-def told(result: Result) -> Iterator[str]:
-    """What a person wants to know first, line by line."""
-    held = result.metrics
-    band, inside = max(held["coverage"].items())
-    said = beside_last_value(
-        held["skill"], held.get("skill_low"), held.get("skill_high"), moments=held.get("moments", 0),
-        confidence=CONFIDENCE,
-    )  # fmt: skip
-    yield f"{result.status}; on the hold-out, {held['windows']:,} windows: {said[:1].lower()}{said[1:]}"
-    yield f"  {inside:.1%} of truths lie in the {float(band):.0%} band"
-    if held["windows"] < FEW_WINDOWS:
-        yield f"  few windows: below {FEW_WINDOWS:,}, chance alone moves such a skill by percents; fit on more history"
-    for advice in held["fit"].get("advice", []):
-        yield f"  {advice['code'].replace('_', ' ')}: {advice['text']}"

@@ -108,28 +108,14 @@ def _add_send(send: argparse.ArgumentParser) -> None:
 
 
 def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.fit import fit, known_kind, make_order, told
+    from tickcast_desk.fit_command import command
 
-    name, params = args.name or args.model, pairs(args.param)
-    if args.method:
-        params["method"] = args.method
-    members = [Path(folder) for folder in args.members]
-    order = make_order(
-        settings, kind=known_kind(args.model), name=name, split=args.split, params=params, tags=args.tags
-    )
-    doubts = Doubts()
-    result = fit(
-        settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start, members=members,
-        say=lambda phase: print(phase, file=sys.stderr), warn=doubts,
-    )  # fmt: skip
-    print(*told(result), sep="\n")
-    print(f"the model is in {args.out}; serve it with --set model.default={args.out}")
-    print(f"how sure that skill is: tickcast evaluate --model {args.out} --data LATER_DATA")
-    return doubts.exit_code
+    return command(args, settings)
 
 
 def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.evaluate import evaluate_and_print, make_order
+    from tickcast_desk.evaluate import make_order
+    from tickcast_desk.evaluate_command import evaluate_and_print
 
     order = make_order(settings, seed=args.seed)
     doubts = Doubts()
@@ -138,7 +124,8 @@ def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) ->
 
 
 def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.backtest import backtest_and_print, make_order
+    from tickcast_desk.backtest import make_order
+    from tickcast_desk.backtest_command import backtest_and_print
     from tickcast_desk.replay import Order
 
     retrain = None
@@ -162,7 +149,7 @@ def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: O
 
 
 def _optimize(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast_desk.optimize import command
+    from tickcast_desk.optimize_command import command
 
     return command(args, settings)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,17 +23,12 @@ from tickcast.columns import F64, U64, RawBatch
 from tickcast.core.events import Event, Outcome
 from tickcast.edges.tape import Tape
 from tickcast.edges.tape_columns import Cut
-from tickcast.errors import BadData, Reason
+from tickcast.errors import Reason
+from tickcast.progress import Progress, Shown, unshown
 from tickcast.records import Command
 from tickcast.registry.store import Store
 from tickcast.settings import Settings
-from tickcast_desk.command_line import terminal
 from tickcast_desk.frames import TableFile, bar_table, forecast_table, score_table
-from tickcast_desk.out_folder import claim
-from tickcast_desk.view import Progress
-
-if TYPE_CHECKING:
-    import polars as pl
 
 FILES = ("forecasts", "scores", "bars")
 STORE, STORE_LOG = "replay.duckdb", "replay.duckdb.wal"
@@ -206,7 +201,9 @@ def _row_bits(*columns: F64 | U64) -> bytes:
     return np.concatenate(flat, axis=1).tobytes()
 
 
-async def replay(settings: Settings, order: Order, *, walk: Walk | None = None) -> dict[str, Any]:
+async def replay(
+    settings: Settings, order: Order, *, walk: Walk | None = None, shown: Shown = unshown
+) -> dict[str, Any]:
     """Run the history to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -222,7 +219,7 @@ async def replay(settings: Settings, order: Order, *, walk: Walk | None = None) 
             (order.out / f"{name}.parquet").unlink(missing_ok=True)
         store = Store.open(settings, symbols=serving.symbols, cards=serving.cards, at_ns=0)
         stack.push_async_callback(store.close)
-        progress = stack.enter_context(Progress(history.rows, "replay"))
+        progress = stack.enter_context(shown(history.rows, "replay"))
         sink = FileSink(order.out, serving, stack, walk)
         units = CommitUnits(store, serving.engine, settings, clock)
         source = HistorySource(history, serving, clock, speed=order.speed, progress=progress, walk=walk)
@@ -261,34 +258,9 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
     }  # fmt: skip
 
 
-async def replay_and_report(
-    settings: Settings, order: Order, *, warn: Callable[[str], object] = lambda why: None
-) -> dict[str, Any]:
-    """The command: replay into `order.out`, then write and print the report. `warn` is told where most was refused."""
-    from tickcast_desk.report import print_summary, write_report
-
-    claim(order.out, writes=FILES_OF_REPLAY, told_by=TOLD_BY)
-    found = await replay(in_folder(settings, order.out), order)
-    frames = {name: _frame(order.out / f"{name}.parquet") for name in FILES}
-    report = write_report(order.out, summary=found, **frames)
-    print_summary(terminal(), report)
-    print(f"the report is in {order.out / 'report.html'}")
-    if report["nearly_all_refused"]:
-        raise BadData(f"{order.data}: {report['refused']}")
-    if report["refused"]:
-        warn(f"{order.data}: {report['refused']}")
-    return report
-
-
 def in_folder(settings: Settings, out: Path) -> Settings:
     """Settings whose store is a fresh file beside the report: what an earlier replay left there is removed."""
     path = out / STORE
     for leftover in (path, out / STORE_LOG):
         leftover.unlink(missing_ok=True)
     return settings.model_copy(update={"store": settings.store.model_copy(update={"path": path})})
-
-
-def _frame(path: Path) -> pl.DataFrame:
-    import polars as pl
-
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame()

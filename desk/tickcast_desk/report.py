@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tickcast_desk import report_certainty as certainty
 from tickcast_desk import report_figures as figures
 from tickcast_desk import report_page, report_plots
 from tickcast_desk.page import Column, form, verdict
+from tickcast_desk.report_certainty import skills
 from tickcast_desk.report_figures import Figures
 from tickcast_desk.svg import legend
 
@@ -55,17 +55,6 @@ def _computed(labels: figures.Labels, scores: pl.DataFrame, levels: list[float])
         "over_time": figures.over_time(labels.settled),
         "in_sample": figures.spans(labels.in_sample),
     }
-
-
-def skills(settled: pl.DataFrame) -> Figures:
-    """The figures of the labels, all together and by what, each skill with its interval."""
-    if not settled.height:
-        return {"headline": {}, "by_horizon": [], "by_model": [], "by_symbol": []}
-    by = {key: figures.by(settled, key) for key in ("horizon", "model", "symbol")}
-    found = certainty.with_intervals({certainty.ALL: [figures.overall(settled)], **by}, settled)
-    (headline,) = found.pop(certainty.ALL)
-    sure = {"moments": certainty.moments_of(settled), "confidence": certainty.CONFIDENCE}
-    return {"headline": {**headline, **sure}, **{f"by_{key}": rows for key, rows in found.items()}}
 
 
 def _plots(report: Figures, labels: figures.Labels, forecasts: pl.LazyFrame, bars: pl.LazyFrame | None) -> Figures:

@@ -10,6 +10,7 @@ import polars as pl
 
 from tickcast.columns import F64, I64
 from tickcast.figures import skill
+from tickcast_desk import report_figures as figures
 from tickcast_trainer import statistics
 
 DRAWS, CONFIDENCE, SEED = 500, 0.9, 0
@@ -98,3 +99,14 @@ def _ends(drawn: F64) -> Figures:
 
 def _names() -> list[str]:
     return [f"{name}_{end}" for name in PAIRS for end in ("low", "high")]
+
+
+def skills(settled: pl.DataFrame) -> Figures:
+    """The figures of the labels, all together and by what, each skill with its interval."""
+    if not settled.height:
+        return {"headline": {}, "by_horizon": [], "by_model": [], "by_symbol": []}
+    by = {key: figures.by(settled, key) for key in ("horizon", "model", "symbol")}
+    found = with_intervals({ALL: [figures.overall(settled)], **by}, settled)
+    (headline,) = found.pop(ALL)
+    sure = {"moments": moments_of(settled), "confidence": CONFIDENCE}
+    return {"headline": {**headline, **sure}, **{f"by_{key}": rows for key, rows in found.items()}}

@@ -22,6 +22,7 @@ from tickcast.core.events import Outcome
 from tickcast.errors import BadModel
 from tickcast.inference.load import open_model
 from tickcast.plugin import Report
+from tickcast.progress import Shown, unshown
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast_desk.fit import make_order, train
@@ -62,11 +63,14 @@ class Walking:
 
     serving: Serving  # of the replay; there once it has begun
 
-    def __init__(self, settings: Settings, plan: Retrain | None, folder: Path, report: Report) -> None:
+    def __init__(
+        self, settings: Settings, plan: Retrain | None, folder: Path, report: Report, *, shown: Shown = unshown
+    ) -> None:
         drop_models(folder)
         self.fits: list[Fit] = []
         self.stopped = False
         self._settings, self._plan, self._folder, self._report = settings, plan, folder, report
+        self._shown = shown
         self._tables: list[pa.Table] = []
         self._closed = np.zeros(settings.symbols.limit, np.int64)  # by symbol
         self._fitted_at = 0
@@ -129,7 +133,7 @@ class Walking:
         try:
             pq.write_table(bars, job / BARS)
             write_order(job, within_steps(self._order(plan), plan.steps))
-            result = train(job, meanwhile=self._beat)
+            result = train(job, shown=self._shown, meanwhile=self._beat)
             install_model(job / result.model, model)
         finally:
             shutil.rmtree(job, ignore_errors=True)

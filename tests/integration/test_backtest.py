@@ -13,7 +13,7 @@ import pytest
 
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
 from tickcast.settings import Settings, load
-from tickcast_desk import backtest as walking
+from tickcast_desk import backtest_command
 from tickcast_desk.backtest import BacktestOrder, backtest
 from tickcast_desk.fit import fit, make_order, write_bars
 from tickcast_desk.replay import Order
@@ -181,7 +181,7 @@ def test_the_job_finds_what_the_shell_finds(tmp_path: Path) -> None:
     order = msgspec.structs.replace(EASY, settings=settings.model_dump(mode="json"))
     (folder / ORDER).write_bytes(msgspec.json.encode(order))
     progress = Progress()
-    found = walking.run(folder, progress)
+    found = backtest_command.run(folder, progress)
     assert found["strategy"] == shell["strategy"]
     assert found["skill"] == shell["skill"]
     assert (folder / found["folder"] / "backtest.html").is_file()
@@ -192,7 +192,7 @@ def test_the_job_finds_what_the_shell_finds(tmp_path: Path) -> None:
     ):  # fmt: skip
         (folder / ORDER).write_text(json.dumps(broken))
         with pytest.raises(error):
-            walking.run(folder, progress)
+            backtest_command.run(folder, progress)
 
 
 def test_what_cannot_be_walked_is_refused_with_a_remedy(tmp_path: Path) -> None:

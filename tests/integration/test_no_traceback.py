@@ -226,7 +226,7 @@ def test_a_ctrl_c_is_quiet_and_leaves_no_child_and_no_half_file(
     monkeypatch.setattr(demo, "set_up_logging", lambda *_, **__: None)  # its file is closed before other tests log
     if moment == "tickcast_desk.demo:_trade":
         monkeypatch.setattr(demo, "_learn", lambda settings, *_: settings)
-    importlib.import_module("tickcast_desk.backtest")
+    importlib.import_module("tickcast_desk.backtest_command")
     importlib.import_module("tickcast_desk.report")
     before, came = children(), interrupt_in(moment, monkeypatch)
     arguments = line(command, folder)

@@ -16,7 +16,8 @@ from tickcast.edges.memory_bus import raw_batch
 from tickcast.edges.tape import write_ticks
 from tickcast.settings import Settings
 from tickcast_desk.fit import make_order, write_bars
-from tickcast_desk.replay import Order, in_folder, replay, replay_and_report
+from tickcast_desk.replay import Order, in_folder, replay
+from tickcast_desk.replay_command import replay_and_report
 from tickcast_desk.synth import json_messages
 from tickcast_trainer.dataset import Dataset, load_dataset
 from tickcast_trainer.order import BARS

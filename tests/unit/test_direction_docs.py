@@ -16,7 +16,7 @@ from tickcast.direction import classes_of
 from tickcast.plugin import find
 from tickcast.registry.query import query_direct
 from tickcast.settings import load
-from tickcast_desk.evaluate import print_evaluation
+from tickcast_desk.evaluate_command import print_evaluation
 from tickcast_plugins.models.direction import PIECES
 from tickcast_plugins.models.torch_net import HeadParams
 from tickcast_trainer.classes import FREQUENCIES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tickcast.job_folder import Result
-from tickcast_desk.fit import told
+from tickcast_desk.fit_command import told
 
 
 def result(**held: Any) -> Result:

@@ -26,7 +26,7 @@ from tickcast_trainer.kernel_links import compile_ours
 BODIES = {  # what an order calls `job` -> the module whose run(folder, report) does it and returns the result
     "train": "tickcast_trainer.fit",
     "evaluate": "tickcast_trainer.judge",
-    "backtest": "tickcast_desk.backtest",
+    "backtest": "tickcast_desk.backtest_command",
     "optimize": "tickcast_trainer.tune",
 }
 NICE = 19
