@@ -68,8 +68,8 @@ replay: $(SET_UP) kernels ## replay history: make replay DATA=ticks.parquet ARGS
 	@$(BIN)/tickcast replay --data $(or $(DATA),$(error DATA=FILE_OR_DIR is missing)) $(ARGS)
 
 docs: $(SET_UP) ## write docs/reference.md, docs/asyncapi.json, config/default.toml and the tables of docs/models.md and docs/figures.md
-	@$(BIN)/python -m tickcast_desk.reference
-	@$(BIN)/python -m tickcast_desk.asyncapi
+	@$(BIN)/python -m tickcast.ui.documents.reference
+	@$(BIN)/python -m tickcast.ui.documents.asyncapi
 	@$(BIN)/python benchmarks/accuracy_tables.py
 	@$(BIN)/python benchmarks/figures.py
 

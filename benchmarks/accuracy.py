@@ -24,14 +24,14 @@ from accuracy_cases import CRYPTO, CRYPTO_HORIZON, NHITS_BARS, PAPERS, Case, fir
 from accuracy_data import TABLES, repeat_last, write_bars
 from accuracy_results import Row, all_cases, choose, chosen_rows, is_there, keep, order_fields
 from stats import Figure
+from tickcast.batch.judge.hold_out import evaluate
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import FitOrder, read_order, write_order
+from tickcast.engine.inference.model_folder import read_card
+from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.figures import skill
-from tickcast.inference.onnx import OnnxRunner
-from tickcast.job_folder import MEMBERS, MODEL, ORDER, Result, read_result
-from tickcast.model_folder import read_card
+from tickcast.io.jobs.folder import MEMBERS, MODEL, ORDER, Result, read_result
 from tickcast.records import ModelCard
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.evaluate import evaluate
-from tickcast_trainer.order import FitOrder, read_order, write_order
 
 JOBS = Path(__file__).parents[1] / "build" / "accuracy"
 ENDS = {"done", "stopped_early", "out_of_time"}  # any other was told to stop: it will go on
@@ -136,7 +136,7 @@ def without_members(order: FitOrder) -> FitOrder:
 
 
 def trained(folder: Path) -> Result:
-    subprocess.run([sys.executable, "-m", "tickcast_trainer.worker", str(folder)], check=False, timeout=TIMEOUT_S)
+    subprocess.run([sys.executable, "-m", "tickcast.io.jobs.worker", str(folder)], check=False, timeout=TIMEOUT_S)
     result = read_result(folder)
     if result is None:
         raise RuntimeError("the fit left no result; it goes on from its checkpoint next time")

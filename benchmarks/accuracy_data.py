@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tickcast.columns import F64
-from tickcast.job_folder import BARS
+from tickcast.io.jobs.folder import BARS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 CRYPTO_FILE = DATA / "bars" / "crypto_binance_1h_27sym_2023_202509.parquet"

@@ -18,11 +18,11 @@ import polars as pl
 
 from coverage_cases import CASES, doubling, written
 from stats import Figure
-from tickcast.app.wiring import build
+from tickcast.batch.by_hand.fit import fit, make_order
 from tickcast.columns import F64, I64, Scores
-from tickcast.edges.tape import Tape
+from tickcast.io.tape.tape import Tape
+from tickcast.loop.build import build
 from tickcast.settings import Settings, load
-from tickcast_desk.fit import fit, make_order
 
 HORIZON, NOMINAL, WITHIN = 96, 90.0, 2.0
 LABELS_FOR_A_VERDICT = 100  # settled bars per symbol, for each bar of the step

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from packing import pack, raw_of_packed
 from stats import Figure, cpu_ns_per, paired_ratio
-from tickcast.codec.decode import Decoder
 from tickcast.columns import F64, I64, RawBatch, TickBatch
+from tickcast.engine.codec.decode import Decoder
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable
 

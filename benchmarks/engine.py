@@ -14,9 +14,9 @@ import numpy as np
 
 from plain import PlainEngine
 from stats import Figure, ratio_of
-from tickcast.app.wiring import build
 from tickcast.columns import RawBatch
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.io.memory_bus import raw_batch
+from tickcast.loop.build import build
 from tickcast.settings import Settings, load
 
 T0 = 1_700_000_000 * 10**9

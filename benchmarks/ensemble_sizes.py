@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from accuracy_data import FOLDS, write_bars
-from tickcast.job_folder import BARS, MEMBERS
-from tickcast.model_folder import read_card
+from tickcast.batch.backtest import backtest
+from tickcast.batch.train import fit
+from tickcast.batch.train.order import FitOrder, write_order
+from tickcast.engine.inference.model_folder import read_card
+from tickcast.io.jobs.folder import BARS, MEMBERS
 from tickcast.records import ModelCard
-from tickcast_desk import backtest
-from tickcast_trainer import fit
-from tickcast_trainer.order import FitOrder, write_order
 
 RESULTS = Path(__file__).parent / "results" / "ensemble_sizes.json"
 MEMBER_BARS, COMBINED_BARS, HORIZON = 72, 96, 12

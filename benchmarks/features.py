@@ -14,8 +14,8 @@ import numpy as np
 from stats import Figure, cpu_ns_per
 from tickcast import plugin
 from tickcast.columns import I32, I64, Bars
-from tickcast.core.features import FeatureSet
-from tickcast.core.windows import ring
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.windows import ring
 from tickcast.settings import FeatureEntry
 
 SIXTEEN = [

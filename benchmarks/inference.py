@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from stats import Figure, wall_ns_per
+from tickcast.batch.train import fit
+from tickcast.batch.train.order import BARS, FitOrder, write_order
 from tickcast.columns import Inputs
-from tickcast.inference.load import open_model
+from tickcast.engine.inference.load import open_model
 from tickcast.plugin import Runner, find
 from tickcast.testing import walks
-from tickcast_trainer import fit
-from tickcast_trainer.order import BARS, FitOrder, write_order
 
 LOOKBACK, HORIZON, HIDDEN = 96, 12, 64
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]

@@ -19,13 +19,13 @@ import uvloop
 
 from live import fitted, settings_for, under_load
 from stats import Figure, ratio_of
+from tickcast.batch.by_hand.fit import make_order, write_bars
+from tickcast.batch.synth import write
 from tickcast.clock import SystemClock
-from tickcast.control.jobs import JobHost
-from tickcast.job_folder import BARS
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.host import JobHost
 from tickcast.records import JobRow
 from tickcast.settings import Settings
-from tickcast_desk.fit import make_order, write_bars
-from tickcast_desk.synth import write
 
 PAIRS = 5
 FIT = {"epochs": 10_000, "patience": 10_000, "windows_per_epoch": 8_192, "time_budget_s": 36_000.0, "hidden": 64}

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import uvloop
 
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import load
 
 SAMPLE_S = 0.01

@@ -21,9 +21,9 @@ from kafka_latency import CLOCK, OUTPUTS, Daemon, Market
 from live import fitted
 from stats import Figure
 from tickcast.clock import fresh_id
-from tickcast.control.envelope import seal
-from tickcast.control.keys import Signer, read_signer
-from tickcast_desk.keygen import keygen
+from tickcast.live.commands.envelope import seal
+from tickcast.live.commands.keys import Signer, read_signer
+from tickcast.ui.keygen import keygen
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokerkit import KafkaBroker, unique

@@ -23,8 +23,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from decode import Peer, decoder, json_messages, market
 from stats import Figure, cpu_ns_per, paired_ratio
 from tickcast.columns import F64, I64
-from tickcast.edges.kafka import fetch
-from tickcast.edges.kafka.blob import open_blob
+from tickcast.io.kafka import fetch
+from tickcast.io.kafka.blob import open_blob
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokerkit import KafkaBroker

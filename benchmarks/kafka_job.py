@@ -27,8 +27,8 @@ from peers import python_with
 from stats import Figure, Ratio, ratio_of
 from tickcast.clock import SystemClock
 from tickcast.columns import Encoded
-from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import Outbox
+from tickcast.io.kafka.framing import Framer
+from tickcast.io.kafka.publish import Outbox
 from tickcast.symbols import SymbolTable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

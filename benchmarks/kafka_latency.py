@@ -54,7 +54,7 @@ class Daemon:
             "log.level": "error", **more,
         }  # fmt: skip
         options = [text for key, value in given.items() for text in ("--set", f"{key}={value}")]
-        self._process = subprocess.Popen([sys.executable, "-m", "tickcast.cli", "run", *options])
+        self._process = subprocess.Popen([sys.executable, "-m", "tickcast", "run", *options])
 
     def end(self) -> None:
         self._process.send_signal(signal.SIGTERM)

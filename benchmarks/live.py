@@ -14,13 +14,13 @@ import numpy as np
 import uvloop
 
 from stats import Figure
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon
+from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.synth import write
 from tickcast.clock import SystemClock
-from tickcast.edges.memory_bus import MemoryBus
+from tickcast.io.memory_bus import MemoryBus
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import Settings, load
-from tickcast_desk.fit import fit, make_order
-from tickcast_desk.synth import write
 
 RUNS = 5
 RATE_HZ, LOAD_S, LOAD_SYMBOLS, SLICE_S = 10_000, 10.0, 1_000, 0.002

@@ -14,8 +14,8 @@ from statistics import median
 from inference import LOOKBACK, fitted
 from stats import Figure
 from tickcast.clock import SystemClock
-from tickcast.inference.cache import ModelCache
-from tickcast.registry.artefacts import Artefacts
+from tickcast.io.models.artefacts import Artefacts
+from tickcast.io.models.cache import ModelCache
 from tickcast.testing import walks
 
 RUNS, CALLS = 9, 500

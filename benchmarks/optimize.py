@@ -22,15 +22,15 @@ import uvloop
 
 from live import SECOND, Feed, all_stored, fitted, settings_for
 from stats import Figure
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.order import TuneOrder, write_tune_order
 from tickcast.clock import SystemClock
-from tickcast.edges.memory_bus import MemoryBus
-from tickcast.job_folder import BARS, TRIALS, Result, read_result
+from tickcast.io.jobs.folder import BARS, TRIALS, Result, read_result
+from tickcast.io.memory_bus import MemoryBus
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.daemon import Daemon
 from tickcast.records import TrialRow
 from tickcast.settings import Settings
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.tune_order import TuneOrder, write_tune_order
 
 TRIALS_WANTED, WINDOWS, EPOCHS = 100, 50_000, 5
 SYMBOLS, BARS_EACH = 20, 4_000
@@ -97,7 +97,7 @@ async def beside_a_daemon(settings: Settings, job: Path) -> tuple[float, float, 
     alone = daemon.pump.meter.latency.summary_ms()["p99"]
     daemon.pump.meter.latency.clear()
     before, began = daemon.pump.meter.forecasts, clock.monotonic_ns()
-    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tickcast_trainer.worker", str(job))
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tickcast.io.jobs.worker", str(job))
     await child.wait()
     seconds = (clock.monotonic_ns() - began) / SECOND
     rate = (daemon.pump.meter.forecasts - before) / seconds

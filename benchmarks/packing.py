@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.codec.packed import RECORD_BYTES
 from tickcast.columns import F64, I64, PACKED, RawBatch
+from tickcast.engine.codec.packed import RECORD_BYTES
 
 
 def pack(

@@ -10,7 +10,7 @@ from statistics import median
 
 from engine import deployment, tape
 from stats import Figure
-from tickcast.app.wiring import build
+from tickcast.loop.build import build
 
 SYMBOLS, PER_BAR, BARS, RUNS, MOST_MS = 1_000, 5, 400, 20, 10.0
 

@@ -18,10 +18,10 @@ import uvloop
 
 from live import SECOND, WARM_BARS, Feed, fitted, settings_for
 from stats import Figure
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon, resident_bytes
 from tickcast.clock import SystemClock
-from tickcast.edges.memory_bus import MemoryBus, Subscription
+from tickcast.io.memory_bus import MemoryBus, Subscription
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.daemon import Daemon, resident_bytes
 from tickcast.settings import Settings
 
 SOAK_S = float(os.environ.get("SOAK_S", "600"))

@@ -10,15 +10,15 @@ import numpy as np
 
 from accuracy_data import write_bars
 from stats import Figure, wall_ns_per
+from tickcast.batch.judge.hold_out import evaluate
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.order import FitOrder, read_order, write_order
 from tickcast.columns import F32, Inputs
-from tickcast.inference.load import open_model
-from tickcast.inference.stepping import StepRunner
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.stepping import StepRunner
 from tickcast.plugin import Runner
 from tickcast.testing import walks
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.evaluate import evaluate
-from tickcast_trainer.order import FitOrder, read_order, write_order
 
 KINDS = ("gru", "lstm", "tcn")
 LOOKBACK, HORIZON, HOUR_MS = 96, 12, 3_600_000

@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from stats import Figure
 from tickcast.columns import BarBatch, Forecasts, Scores
+from tickcast.io.store import schema
+from tickcast.io.store.rows import Names, Origin, forecast_rows
+from tickcast.io.store.store import Store, Unit
 from tickcast.records import ModelCard
-from tickcast.registry import schema
-from tickcast.registry.rows import Names, Origin, forecast_rows
-from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
-from tickcast_desk.store_size import BAR_BYTES, estimate_bytes_per_day
+from tickcast.ui.store_size import BAR_BYTES, estimate_bytes_per_day
 
 T0 = 1_700_000_000 * 10**9
 SECOND = 10**9

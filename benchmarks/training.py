@@ -22,14 +22,14 @@ import torch
 
 from peers import python_with
 from stats import Figure, ratio_of
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.train.train import train
 from tickcast.clock import SystemClock
-from tickcast.job_folder import BARS
+from tickcast.io.jobs.folder import BARS
 from tickcast.plugin import find
 from tickcast.records import ModelCard
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.train import train
 from training_weights import their_weights
 
 HERE = Path(__file__).parent

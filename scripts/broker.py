@@ -10,7 +10,7 @@ import mosquittokit
 from brokerkit import KafkaBroker
 from mosquittokit import Mosquitto
 from netkit import free_port, is_free
-from tickcast.app.kafka_topics import wanted
+from tickcast.live.buses.kafka_topics import wanted
 from tickcast.settings import Settings, load
 
 

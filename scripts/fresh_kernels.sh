@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stamp=.venv/.kernels
-if [ ! -e "$stamp" ] || [ -n "$(find daemon desk plugins -name '*.py' -newer "$stamp" -print -quit)" ]; then
-  find daemon desk plugins \( -name '*.nbi' -o -name '*.nbc' \) -delete
+if [ ! -e "$stamp" ] || [ -n "$(find daemon plugins -name '*.py' -newer "$stamp" -print -quit)" ]; then
+  find daemon plugins \( -name '*.nbi' -o -name '*.nbc' \) -delete
   rm -rf build/checked-kernels build/bounds-kernels # the same with bounds checks, of tests/property and `make fuzz`
   touch "$stamp"
 fi

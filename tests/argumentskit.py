@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from livekit import Live, live_settings, until
 from registrykit import HORIZON, LOOKBACK, model_folder
 from storekit import LEVELS
-from tickcast.core.questions import bar_identity
-from tickcast.job_folder import BARS, SOURCE
+from tickcast.batch.by_hand.fit import gather
+from tickcast.engine.core.questions import bar_identity
+from tickcast.io.jobs.folder import BARS, SOURCE
 from tickcast.records import Reply
 from tickcast.settings import Settings
-from tickcast_desk.fit import gather
 
 SECOND, T0 = 10**9, 1_767_600_000 * 10**9
 SYMBOLS, COUNT, LATER_S = ("A", "B", "C"), 150, 3 * 3600  # bars of each symbol then, and once more so much later

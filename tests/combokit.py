@@ -7,13 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from tickcast.inference.load import open_model
-from tickcast.job_folder import MEMBERS
-from tickcast.model_folder import read_card
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import FitOrder
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import read_card
+from tickcast.io.jobs.folder import MEMBERS
 from tickcast.plugin import Runner
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import FitOrder
 from trainkit import Progress, autoregressive, job, model_of, series
 
 BARS = 900  # of a symbol

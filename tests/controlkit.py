@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from tickcast.clock import SetClock
-from tickcast.control.envelope import own_audience, read, seal, verify
-from tickcast.control.inbox import Context, Gate, Handler, Inbox
-from tickcast.control.keys import ROLES, Key, Signer
+from tickcast.live.commands.envelope import own_audience, read, seal, verify
+from tickcast.live.commands.inbox import Context, Gate, Handler, Inbox
+from tickcast.live.commands.keys import ROLES, Key, Signer
 from tickcast.records import CommandRow, Reply
-from tickcast.work_settings import Control
+from tickcast.settings.work import Control
 
 NOW_MS = 1_700_000_000_000
 HERE = own_audience("tickcast", 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.cli import main
+from tickcast.ui.cli import main
 from trainkit import without_children
 
 

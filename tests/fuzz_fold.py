@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from kit import T0, rung, settings
 from tickcast.columns import BarBatch, RawBatch, Rejects, TickBatch
-from tickcast.core.bars import EARLIEST_NS, LATEST_NS
-from tickcast.core.engine import Engine
-from tickcast.core.events import Event, Heartbeat, Outcome
-from tickcast.core.features import FeatureSet
-from tickcast.core.fold import Adjustments
-from tickcast.core.ladder import Ladder
-from tickcast.core.schedule import ALWAYS_OPEN, parse_calendar
+from tickcast.engine.core.bars import EARLIEST_NS, LATEST_NS
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.events import Event, Heartbeat, Outcome
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.fold import Adjustments
+from tickcast.engine.core.ladder import Ladder
+from tickcast.engine.core.schedule import ALWAYS_OPEN, parse_calendar
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 

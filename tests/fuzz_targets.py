@@ -16,10 +16,10 @@ import controlkit
 import wirekit
 from fuzz_mutations import WHOLE, Dice, mutated
 from packing import pack
-from tickcast.codec.decode import Decoder
 from tickcast.columns import RawBatch
-from tickcast.control.arguments import ACCEPTED, parse
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import CommandFault, CommandRefused, Reason
+from tickcast.live.commands.arguments import ACCEPTED, parse
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-OURS = ("daemon/tickcast", "desk/tickcast_desk", "plugins/tickcast_plugins", "trainer/tickcast_trainer")
+OURS = ("daemon/tickcast", "plugins/tickcast_plugins")
 TIMEOUT_S = 120
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from tickcast.errors import BadData
-from tickcast.job_folder import ORDER, PROGRESS, RESULT
+from tickcast.io.jobs import worker
+from tickcast.io.jobs.folder import ORDER, PROGRESS, RESULT
 from tickcast.plugin import Report
-from tickcast_trainer import worker
 
 
 def end(folder: Path, report: Report, order: Any) -> dict[str, Any]:
@@ -197,5 +197,5 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    worker.BODIES["train"] = "jobchild"
+    worker.body_of = lambda order: run
     sys.exit(worker.main(sys.argv[1:]))

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from tickcast.clock import SystemClock
-from tickcast.control.jobs import JobHost, Keep, keep_nothing
 from tickcast.errors import StoreStalled
+from tickcast.io.jobs.host import JobHost, Keep, keep_nothing
 from tickcast.records import JobEvent, JobRow
-from tickcast.work_settings import Jobs
+from tickcast.settings.work import Jobs
 
 COMMAND = (sys.executable, str(Path(__file__).parent / "jobchild.py"))
 WAIT_S = 90.0

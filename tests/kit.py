@@ -6,11 +6,11 @@ import numpy as np
 
 from tickcast import plugin
 from tickcast.columns import BarBatch, Forecasts, RawBatch, Rejects, Scores, TickBatch
-from tickcast.core.engine import Engine
-from tickcast.core.events import Outcome
-from tickcast.core.features import FeatureSet
-from tickcast.core.fold import ClosedBars, Folder
-from tickcast.core.ladder import Ladder
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.fold import ClosedBars, Folder
+from tickcast.engine.core.ladder import Ladder
 from tickcast.plugin import Runner
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon
 from tickcast.clock import SystemClock
-from tickcast.edges.memory_bus import MemoryBus, Subscription
+from tickcast.io.memory_bus import MemoryBus, Subscription
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import Settings, load
 
 WAIT_S = 90.0  # a group of Kafka takes its time to share out

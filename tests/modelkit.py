@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from tickcast.edges.tape import write_ticks
+from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.synth import Market
+from tickcast.io.tape.tape import write_ticks
 from tickcast.settings import Settings, load
-from tickcast_desk.fit import fit, make_order
-from tickcast_desk.synth import Market
 from trainkit import without_children
 
 SECOND = 10**9

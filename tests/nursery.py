@@ -140,11 +140,12 @@ def tell_of_ended() -> None:
 
 
 def load() -> None:
-    from tickcast.app import daemon, group_bus, kafka_bus, mqtt_bus, serve, warm  # noqa: F401
-    from tickcast.edges import query_socket  # noqa: F401
-    from tickcast.registry import query_process, snapshot  # noqa: F401
+    from tickcast.io import query_socket  # noqa: F401
+    from tickcast.io.store import query_process, snapshot  # noqa: F401
+    from tickcast.live import compile_kernels, daemon, serve  # noqa: F401
+    from tickcast.live.buses import kafka, kafka_group, mqtt  # noqa: F401
 
-    warm.warm()
+    compile_kernels.warm()
 
 
 def become(command: list[str], log: str) -> int:

@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 from storekit import LEVELS, T0, open_store, store_settings
 from tickcast.clock import SetClock
-from tickcast.model_folder import CARD, GRAPH, PROBE
+from tickcast.engine.inference.model_folder import CARD, GRAPH, PROBE
+from tickcast.io.models.artefacts import Artefacts, artefact_folder
+from tickcast.io.models.models import Models
+from tickcast.io.store.store import Store
 from tickcast.records import ModelCard, digest
-from tickcast.registry.artefacts import Artefacts, artefact_folder
-from tickcast.registry.models import Models
-from tickcast.registry.store import Store
 from tickcast.settings import Settings
 
 LOOKBACK, HORIZON = 8, 3

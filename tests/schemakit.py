@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from jsonschema import Draft202012Validator
 
-from tickcast_desk.schemas import schema_of
+from tickcast.ui.documents.schemas import schema_of
 
 
 @cache

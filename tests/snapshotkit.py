@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kit import T0
-from tickcast.app.wiring import Serving, build
-from tickcast.core.engine import Engine
-from tickcast.core.events import Event, Heartbeat, Outcome, Reached
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.events import Event, Heartbeat, Outcome, Reached
+from tickcast.io.memory_bus import raw_batch
+from tickcast.loop.build import Serving, build
 from tickcast.records import Command
 from tickcast.settings import Settings, load
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from tickcast.core.features import FeatureSet
-from tickcast.core.questions import bar_identity
-from tickcast.model_folder import CARD
+from tickcast.batch.train.export import export
+from tickcast.batch.train.export_step import export_step
+from tickcast.batch.train.parity import write_probe
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.questions import bar_identity
+from tickcast.engine.inference.model_folder import CARD
 from tickcast.records import ModelCard, digest
 from tickcast.settings import Settings
-from tickcast_trainer.export import export
-from tickcast_trainer.export_step import export_step
-from tickcast_trainer.parity import write_probe
 from zookit import fuzzed
 
 SMALL: dict[str, dict[str, Any]] = {

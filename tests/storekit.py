@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Forecasts, Scores
+from tickcast.io.store.store import Store, Unit
 from tickcast.records import Accuracy, DeadLetter, ModelCard
-from tickcast.registry.store import Store, Unit
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 

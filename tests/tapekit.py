@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tickcast.columns import PACKED
-from tickcast.edges.tape import Tape
+from tickcast.io.tape.tape import Tape
 from tickcast.settings import Settings, load
 
 TICKS = pl.DataFrame(

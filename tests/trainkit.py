@@ -10,17 +10,18 @@ import polars as pl
 import pytest
 import torch
 
+from tickcast.batch.train import fit
+from tickcast.batch.train.analysis import Outcome
+from tickcast.batch.train.checkpoint import Checkpoints
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import BARS, FitOrder, write_order
+from tickcast.batch.train.train import train
 from tickcast.clock import Clock, SetClock
 from tickcast.columns import F64
 from tickcast.errors import BadModel
-from tickcast.job_folder import Result
+from tickcast.io.jobs import worker
+from tickcast.io.jobs.folder import Result
 from tickcast.plugin import Report
-from tickcast_trainer import fit, worker
-from tickcast_trainer.analysis import Outcome
-from tickcast_trainer.checkpoint import Checkpoints
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import BARS, FitOrder, write_order
-from tickcast_trainer.train import train
 
 EVERY_NS = 10**9
 
@@ -68,8 +69,8 @@ def without_children() -> Iterator[None]:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("fit", "optimize", "retraining"):
-            patch.setattr(f"tickcast_desk.{module}.train", trained_here)
+        for module in ("by_hand.fit", "by_hand.optimize", "backtest.retraining"):
+            patch.setattr(f"tickcast.batch.{module}.train", trained_here)
         yield
 
 

@@ -11,8 +11,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from tickcast.columns import RawBatch
-from tickcast.edges.kafka.blob import Blob, Damaged, open_blob
-from tickcast.edges.kafka.fetch import plain_batches
+from tickcast.io.kafka.blob import Blob, Damaged, open_blob
+from tickcast.io.kafka.fetch import plain_batches
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)

@@ -10,7 +10,7 @@ INTERRUPTED = 130  # errors.EXIT_SECOND_SIGNAL, which is not imported yet
 def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # there is nothing yet to clear up
-    from tickcast import cli
+    from tickcast.ui import cli
 
     return cli.main()
 

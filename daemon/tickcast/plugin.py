@@ -102,7 +102,7 @@ class Model(Protocol):
 
 
 class Net(Protocol):
-    """A torch model. It only gives the module: tickcast_trainer fits it and exports it. Built as `Kind(card)`."""
+    """A torch model. It only gives the module: batch/train fits it and exports it. Built as `Kind(card)`."""
 
     kind: str
     card: ModelCard

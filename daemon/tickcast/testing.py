@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
-from tickcast.core import windows
 from tickcast.direction import LABELS, band_of, classes_of, counts_of, edges, frequencies
+from tickcast.engine.core import windows
 from tickcast.plugin import Feature, Runner
 
 SYMBOLS = 5

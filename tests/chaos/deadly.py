@@ -12,15 +12,13 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from tickcast import cli
-from tickcast.app import (
-    daemon,  # noqa: F401
-    group_bus,  # noqa: F401
-    kafka_edges,
-)
-from tickcast.codec.decode import Decoder
 from tickcast.columns import RawBatch
-from tickcast.edges.kafka.blob import Blob
+from tickcast.engine.codec.decode import Decoder
+from tickcast.io.kafka import events
+from tickcast.io.kafka.blob import Blob
+from tickcast.live import daemon  # noqa: F401
+from tickcast.live.buses import kafka_edges, kafka_group  # noqa: F401
+from tickcast.ui import cli
 
 MOST_LIVES = 20
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -35,7 +33,7 @@ DEADLY_BATCH = b"deadly batch"  # already to those who open it
 
 
 def arm() -> None:
-    decode, open_blob = Decoder.decode, kafka_edges.open_blob
+    decode, open_blob = Decoder.decode, events.open_blob
 
     def deadly_decode(decoder: Decoder, raw: RawBatch) -> Any:
         for row in range(len(raw)):
@@ -51,7 +49,7 @@ def arm() -> None:
         return open_blob(blob, **limits)
 
     Decoder.decode = deadly_decode  # type: ignore[method-assign]
-    kafka_edges.open_blob = deadly_open
+    events.open_blob = deadly_open
 
 
 def main(arguments: list[str]) -> int:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimiser would import it, in every child anew
 
-from tickcast_trainer import checkpoint, fit, fit_net, train
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import read_order
+from tickcast.batch.train import checkpoint, fit, fit_net, train
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import read_order
 
 STEP, CALLS = 7, 7  # the 7th file is last.safetensors of the 4th step, and the 7th of tensors that of an epoch
 

@@ -16,12 +16,13 @@ import msgspec
 
 from jobkit import COMMAND
 from livekit import Live, alive, live_settings, until
-from tickcast.app import control_desk
-from tickcast.app.warm import warm_up
-from tickcast.control import job_child, jobs
+from tickcast.io.jobs import child as job_child
+from tickcast.io.jobs import host as jobs
+from tickcast.io.models.artefacts import Artefacts
+from tickcast.io.store.ledger import Ledger
+from tickcast.live.commands import service as control_desk
+from tickcast.live.compile_kernels import warm_up
 from tickcast.records import JobRow
-from tickcast.registry.artefacts import Artefacts
-from tickcast.registry.ledger import Ledger
 
 ROWS = [{"symbol": "A", "ts": "2026-01-01T00:00:00Z", "close": 1.0}]
 SEAMS: dict[str, tuple[Any, str]] = {

@@ -9,11 +9,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from tickcast import cli
-from tickcast.app.kafka_bus import Commits
-from tickcast.edges.kafka.delivery import Delivery
-from tickcast.edges.kafka.reader import Reader
-from tickcast.registry.store import Store
+from tickcast.io.kafka.delivery import Delivery
+from tickcast.io.kafka.reader import Reader
+from tickcast.io.store.store import Store
+from tickcast.live.buses.kafka import Commits
+from tickcast.ui import cli
 
 SEAMS: dict[str, tuple[type, str]] = {
     "fetch": (Reader, "fetch"),

@@ -14,7 +14,7 @@ from test_fatal import ends
 
 from mosquittokit import Mosquitto
 from netkit import HOST
-from tickcast.edges.mqtt_source import AT_ONCE
+from tickcast.io.mqtt.source import AT_ONCE
 
 pytestmark = pytest.mark.timeout(240)
 SURVIVED = [sys.executable, HERE / "deadly.py"]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from tickcast_trainer.checkpoint import CHECKPOINT, LAST, Checkpoints
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.fit import FOLDER
-from tickcast_trainer.order import read_order
+from tickcast.batch.train.checkpoint import CHECKPOINT, LAST, Checkpoints
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.fit import FOLDER
+from tickcast.batch.train.order import read_order
 from trainkit import autoregressive, fitted, job, model_of, series, weights
 
 SEAMS = ("mid-epoch", "end of an epoch", "half a checkpoint", "before the rename", "after the rename", "export")

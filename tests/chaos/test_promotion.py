@@ -11,8 +11,8 @@ from feeder import Feeder, tape
 from ledger import read
 
 from brokerkit import KafkaBroker
-from tickcast.edges.tape import write_ticks
-from tickcast_desk.synth import Market
+from tickcast.batch.synth import Market
+from tickcast.io.tape.tape import write_ticks
 
 LIMIT_S = 90
 TICKS_PER_S = 300

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tickcast import plugin
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import ModelCard
 from tickcast.testing import check_model, walks
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import load_dataset
 from trainkit import Progress, autoregressive, job, model_of, series, sine, walk
 
 PERIOD = 16
@@ -181,7 +181,7 @@ def test_a_history_that_never_moves_is_refused(tmp_path: Path) -> None:
 def test_serving_imports_no_library_that_fits(served: Any) -> None:
     folders = [str(served(kind, "autoregressive")[0]) for kind in ("random_forest", "svr", "arima")]
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tickcast.inference.load import open_model\n"
+        "import sys\nfrom pathlib import Path\nfrom tickcast.engine.inference.load import open_model\n"
         "for folder in sys.argv[1:]: open_model(Path(folder))\n"
         "heavy = {'sklearn', 'scipy', 'torch', 'onnx', 'statsforecast', 'tickcast_plugins'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

@@ -12,16 +12,16 @@ import pytest
 
 from combokit import HORIZON, LONG, SHORT, SKILL, combination, fitted, history, member, served
 from tickcast import plugin
+from tickcast.batch.judge.hold_out import evaluate, last_value_widths
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import read_order
 from tickcast.columns import F32, F64, Inputs
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.inference.load import open_model
-from tickcast.model_folder import CARD
 from tickcast.plugin import Runner
 from tickcast.testing import check_model, walks
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.evaluate import evaluate, last_value_widths
-from tickcast_trainer.order import read_order
 from trainkit import Progress, autoregressive, job, series, walk
 
 FRAMES = history()

@@ -13,19 +13,20 @@ import polars as pl
 import pytest
 import torch
 
+from tickcast.batch.judge import judge
+from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import BARS, ORDER, Start, read_order
+from tickcast.batch.train.train import train
 from tickcast.clock import SetClock
 from tickcast.columns import F32, F64, Inputs
 from tickcast.direction import LABELS, classes_of
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.onnx import ClassRunner
 from tickcast.errors import BadModel
-from tickcast.inference.load import open_model
-from tickcast.inference.onnx import ClassRunner
 from tickcast.plugin import Runner, find
 from tickcast.testing import check_direction, check_model, turning, walks
-from tickcast_trainer import fit, judge
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.judge import EvaluateOrder
-from tickcast_trainer.order import BARS, ORDER, Start, read_order
-from tickcast_trainer.train import train
 from trainkit import Progress, job, model_of, series
 from zookit import SMALL, fuzzed
 

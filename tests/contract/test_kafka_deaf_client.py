@@ -7,13 +7,13 @@ from aiokafka import AIOKafkaProducer
 from structlog.testing import capture_logs
 
 from brokerkit import KafkaBroker, unique
-from tickcast.bus_settings import Kafka
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.control import ControlReader
-from tickcast.edges.kafka.delivery import Delivery
-from tickcast.edges.kafka.group import Membership
-from tickcast.edges.kafka.reader import MOST_REBUILDS, Reader
 from tickcast.errors import BrokerAway, NoProgress, TransactionLost
+from tickcast.io.kafka import client
+from tickcast.io.kafka.control import ControlReader
+from tickcast.io.kafka.delivery import Delivery
+from tickcast.io.kafka.group import Membership
+from tickcast.io.kafka.reader import MOST_REBUILDS, Reader
+from tickcast.settings.buses import Kafka
 
 LIMIT_S = 60
 

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer import fetcher
 
 from brokerkit import unique
-from tickcast.edges.kafka import fetch
-from tickcast.edges.kafka.blob import open_blob
+from tickcast.io.kafka import fetch
+from tickcast.io.kafka.blob import open_blob
 from wirekit import T0_MS, TRACE, Message, rows
 
 CODECS = (None, "gzip", "snappy", "lz4", "zstd")

@@ -12,10 +12,10 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from brokerkit import unique
 from tickcast.clock import SystemClock
-from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows, Forecasts
-from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import Outbox, PlainBatch, PlainFramer
+from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.io.kafka.framing import Framer
+from tickcast.io.kafka.publish import Outbox, PlainBatch, PlainFramer
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable

@@ -20,21 +20,21 @@ from registrykit import model_folder
 from registrykit import write_card as write_plain_card
 from schemakit import problems
 from stepkit import write_card
+from tickcast.batch.replay import Order, in_folder, replay
 from tickcast.columns import F32, Inputs
-from tickcast.core.ladder import RUNGS, TILE_DETERMINISTIC
-from tickcast.core.on_demand import Ask
-from tickcast.core.questions import bar_identity
 from tickcast.direction import LABELS, has_classes
-from tickcast.edges.tape import write_ticks
+from tickcast.engine.core.ladder import RUNGS, TILE_DETERMINISTIC
+from tickcast.engine.core.on_demand import Ask
+from tickcast.engine.core.questions import bar_identity
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.onnx import ClassRunner, OnnxRunner
+from tickcast.engine.inference.stepping import StepRunner
 from tickcast.errors import BadModel, Quality
-from tickcast.inference.load import open_model
-from tickcast.inference.onnx import ClassRunner, OnnxRunner
-from tickcast.inference.stepping import StepRunner
+from tickcast.io.tape.tape import write_ticks
 from tickcast.plugin import Labelled, Runner
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.testing import turning, walks
-from tickcast_desk.replay import Order, in_folder, replay
 from trainkit import job, model_of, series
 
 LOOKBACK, HORIZON, FURTHER = 12, 3, 5  # the model sees further ahead than the deployment asks

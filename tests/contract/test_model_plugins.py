@@ -11,7 +11,7 @@ import torch
 
 from tickcast import plugin
 from tickcast.columns import Inputs
-from tickcast.inference.load import open_model
+from tickcast.engine.inference.load import open_model
 from tickcast.plugin import Runner
 from tickcast.records import FeatureSpec, ModelCard
 from tickcast.testing import check_model, walks

@@ -9,8 +9,8 @@ import pytest
 
 from tickcast import plugin
 from tickcast.columns import F64
+from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadSettings
-from tickcast.inference.load import open_model
 from tickcast.testing import check_model, walks
 from tickcast_plugins.models import mstl
 from trainkit import autoregressive, job, model_of, series

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from tickcast.batch.judge.hold_out import evaluate, last_value_widths
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.order import read_order
+from tickcast.batch.train.parity import TOLERANCE
+from tickcast.batch.train.train import tensors, train
 from tickcast.clock import SystemClock
-from tickcast.inference.load import open_model
+from tickcast.engine.inference.load import open_model
 from tickcast.plugin import find
 from tickcast.testing import check_model, walks
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.evaluate import evaluate, last_value_widths
-from tickcast_trainer.order import read_order
-from tickcast_trainer.parity import TOLERANCE
-from tickcast_trainer.train import tensors, train
 from trainkit import Progress, autoregressive, job, model_of, series, sine
 from zookit import SENTIMENT, SMALL, fuzzed, specs
 

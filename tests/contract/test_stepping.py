@@ -16,15 +16,15 @@ from kit import T0, Served, walk
 from snapshotkit import KINDS, Running, Turn, differences, small_settings, tape, turns
 from stepkit import SMALL, made_for, write_card, write_graphs
 from tickcast.columns import F32, I64, Inputs
-from tickcast.core.ladder import RUNGS
-from tickcast.core.on_demand import Ask
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.core.on_demand import Ask
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import STEP_GRAPH, read_card
+from tickcast.engine.inference.stepping import StepRunner, turns_of
 from tickcast.errors import BadModel, BadStore
-from tickcast.inference.load import open_model
-from tickcast.inference.stepping import StepRunner, turns_of
-from tickcast.model_folder import STEP_GRAPH, read_card
+from tickcast.io.store import snapshot
 from tickcast.plugin import Following
 from tickcast.records import Command
-from tickcast.registry import snapshot
 from tickcast.settings import Settings
 from tickcast.testing import check_model, walks
 

@@ -11,8 +11,8 @@ import msgspec
 import polars as pl
 import pytest
 
+from tickcast.batch.replay import Order, in_folder, replay
 from tickcast.settings import load
-from tickcast_desk.replay import Order, in_folder, replay
 
 HERE = Path(__file__).parent
 TAPE = HERE / "ticks.jsonl"

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tickcast.control import arguments
-from tickcast_desk.schemas import PUBLISHED, Schema, commands, schema_of, shape_of
+from tickcast.live.commands import arguments
+from tickcast.ui.documents.schemas import PUBLISHED, Schema, commands, schema_of, shape_of
 
 KEPT = Path(__file__).parent / "schemas"
 REMEDY = "raise the record's version, then `make golden`"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelkit import Fitted, fit_small, market
-from tickcast.edges.tape import write_ticks
+from tickcast.io.tape.tape import write_ticks
 
 KINDS, TAPE = ("time", "tick"), "ticks.parquet"
 

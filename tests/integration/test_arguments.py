@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from argumentskit import LATER_S, QUICK, SECOND, SYMBOLS, T0, World, messages, model_in, settings_of, time_of
 from livekit import running, until
 from registrykit import HORIZON
+from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData
-from tickcast.job_folder import FEE_BPS, MODEL, SLIPPAGE_BPS, START
-from tickcast.model_folder import read_card
+from tickcast.io.jobs.folder import FEE_BPS, MODEL, SLIPPAGE_BPS, START
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

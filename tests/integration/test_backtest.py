@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tickcast.batch.backtest.backtest import BacktestOrder, backtest
+from tickcast.batch.backtest.retraining import Retrain
+from tickcast.batch.by_hand.fit import fit, make_order, write_bars
+from tickcast.batch.replay import Order
+from tickcast.batch.train.order import BARS, ORDER
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
 from tickcast.settings import Settings, load
-from tickcast_desk import backtest_command
-from tickcast_desk.backtest import BacktestOrder, backtest
-from tickcast_desk.fit import fit, make_order, write_bars
-from tickcast_desk.replay import Order
-from tickcast_desk.retraining import Retrain
-from tickcast_trainer.order import BARS, ORDER
+from tickcast.ui import backtest_command
 from trainkit import Progress, autoregressive
 
 MINUTE = 60 * 10**9

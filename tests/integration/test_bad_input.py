@@ -16,11 +16,11 @@ import pytest
 
 from livekit import WAIT_S, Live, live_settings, running
 from modelkit import Fitted, model_settings
-from tickcast.cli import main
-from tickcast.edges.tape import write_ticks
+from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.synth import Market, json_messages
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
-from tickcast_desk.replay import Order, in_folder, replay
-from tickcast_desk.synth import Market, json_messages
+from tickcast.io.tape.tape import write_ticks
+from tickcast.ui.cli import main
 
 SECOND = 10**9
 T0 = 1_700_000_000 * SECOND
@@ -170,7 +170,7 @@ def test_a_store_that_a_running_daemon_holds_is_refused_to_a_load_with_its_pid(
     tape = tmp_path / "t.parquet"
     market_file(tape)
     paths = ["--set", f"store.path={tmp_path / 's.duckdb'}", "--set", f"runtime.folder={tmp_path / 'run'}"]
-    command = [sys.executable, "-m", "tickcast.cli", "run", *paths, "--set", "log.format=json"]
+    command = [sys.executable, "-m", "tickcast", "run", *paths, "--set", "log.format=json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         next(line for line in child.stderr if "daemon_started" in line)
@@ -213,7 +213,7 @@ async def some_forecasts(live: Live, count: int) -> list[dict[str, Any]]:
 async def test_on_a_full_disk_forecasts_are_published_and_stored_when_there_is_room_again(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickcast.app.units.RETRY_MOST_S", 0.3)
+    monkeypatch.setattr("tickcast.loop.commits.RETRY_MOST_S", 0.3)
     settings = live_settings(small_disk, **SMALL, store__unit_ms=20, store__max_units_behind=10_000, bars__kind="tick")
     source = Market(seed=3, symbols=5, tick_rate_hz=400)
     messages = [message for _, message in json_messages(source.ticks(source.start_ns + 20 * SECOND))]
@@ -244,7 +244,7 @@ async def test_on_a_full_disk_forecasts_are_published_and_stored_when_there_is_r
 async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickcast.app.units.RETRY_MOST_S", 0.3)
+    monkeypatch.setattr("tickcast.loop.commits.RETRY_MOST_S", 0.3)
     settings = live_settings(small_disk, **SMALL, store__unit_ms=10, store__max_units_behind=3, bars__kind="tick")
     source = Market(seed=3, symbols=5, tick_rate_hz=200)
     messages = [message for _, message in json_messages(source.ticks(source.start_ns + 20 * SECOND))]

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from modelkit import COMMON, QUICK, SECOND, Fitted
-from tickcast.cli import main
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
+from tickcast.ui.cli import main
 
 START_NS = 1_700_000_000 * SECOND
 USAGE = 2

@@ -16,10 +16,10 @@ import pytest
 from livekit import Live, records, running
 from modelkit import QUICK, Fitted, model_settings
 from storekit import value
-from tickcast.model_folder import CARD, read_card
+from tickcast.batch.synth import json_messages
+from tickcast.engine.inference.model_folder import CARD, read_card
 from tickcast.records import Reply, digest
 from tickcast.settings import Settings
-from tickcast_desk.synth import json_messages
 
 TINY = {key: value for key, value in QUICK.items() if key != "epochs"} | {"epochs": 1, "windows_per_epoch": 256}
 

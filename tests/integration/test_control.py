@@ -18,19 +18,19 @@ from brokerkit import KafkaBroker, unique
 from controlkit import KEYS, SECRET, SIGNERS, MemoryLedger, echo
 from livekit import live_settings, until
 from tickcast.clock import SystemClock
-from tickcast.control.envelope import own_audience
-from tickcast.control.inbox import Context, Gate, Inbox
-from tickcast.control.keys import read_signer
-from tickcast.edges.control_messages import CONTROL, REPLIES, Message, from_memory
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.control import ControlReader, control_group
-from tickcast.edges.memory_bus import MemoryBus
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadBroker, BadRequest, BadSettings
+from tickcast.io.control_messages import CONTROL, REPLIES, Message, from_memory
+from tickcast.io.kafka import client
+from tickcast.io.kafka.control import ControlReader, control_group
+from tickcast.io.memory_bus import MemoryBus
+from tickcast.live.commands.envelope import own_audience
+from tickcast.live.commands.inbox import Context, Gate, Inbox
+from tickcast.live.commands.keys import read_signer
 from tickcast.records import Reply
 from tickcast.settings import Settings
-from tickcast.work_settings import Control
-from tickcast_desk.keygen import keygen
-from tickcast_desk.send import Replies, Request, make_args, print_replies, refuse_unknown_key, send
+from tickcast.settings.work import Control
+from tickcast.ui.keygen import keygen
+from tickcast.ui.send import Replies, Request, make_args, print_replies, refuse_unknown_key, send
 
 LIMIT_S = 60
 

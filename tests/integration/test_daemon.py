@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from livekit import Live, live_settings, records, running
-from tickcast.edges.tape import write_ticks
+from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.synth import Market, json_messages
 from tickcast.errors import BadSettings, BadStore
+from tickcast.io.tape.tape import write_ticks
 from tickcast.records import Accuracy, Health
-from tickcast_desk.replay import Order, in_folder, replay
-from tickcast_desk.synth import Market, json_messages
 
 SMALL = {"window__lookback": 12, "forecast__horizon": 4}
 SECOND = 10**9
@@ -179,7 +179,7 @@ async def test_a_drain_that_comes_during_start_up_ends_the_daemon(tmp_path: Path
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path: Path, count: int) -> None:
     command = [
-        sys.executable, "-m", "tickcast.cli", "run", "--set", f"store.path={tmp_path / 's.duckdb'}",
+        sys.executable, "-m", "tickcast", "run", "--set", f"store.path={tmp_path / 's.duckdb'}",
         "--set", f"runtime.folder={tmp_path / 'run'}", "--set", "log.format=json",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
@@ -196,7 +196,7 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path: Path, cou
 
 
 def test_settings_that_need_more_memory_than_allowed_are_refused(tmp_path: Path) -> None:
-    from tickcast.cli import main
+    from tickcast.ui.cli import main
 
     assert main(["run", "--set", "runtime.memory_bytes=1000000", "--set", f"store.path={tmp_path / 's'}"]) == 78
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.cli import main
+from tickcast.batch.bar_history import read_closed
 from tickcast.errors import EXIT_OK
 from tickcast.settings import load
-from tickcast_desk import demo
-from tickcast_desk.bar_history import read_closed
+from tickcast.ui import demo
+from tickcast.ui.cli import main
 
 SECONDS = 4.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.cli import main
+from tickcast.ui.cli import main
 from trainkit import without_children
 
 DOCS = Path(__file__).parents[2] / "docs"

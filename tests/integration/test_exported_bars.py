@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from modelkit import market, model_settings
-from tickcast.app.history import closed_bars
-from tickcast.edges.tape import write_ticks
-from tickcast.registry.export import may_be_data
-from tickcast.registry.store import Store, Unit
+from tickcast.batch.bar_history import read_closed
+from tickcast.io.store.export import may_be_data
+from tickcast.io.store.store import Store, Unit
+from tickcast.io.tape.tape import write_ticks
+from tickcast.loop.closed_bars import closed_bars
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
-from tickcast_desk.bar_history import read_closed
 
 COLUMNS = ["symbol", "as_of_ns", "open", "high", "low", "close", "volume", "mask"]
 

@@ -12,11 +12,11 @@ import pytest
 
 from livekit import Live, live_settings, running
 from pagekit import code_of
-from tickcast.core.ladder import RUNGS
-from tickcast.core.questions import bar_identity
+from tickcast.batch.synth import Market, json_messages
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.core.questions import bar_identity
 from tickcast.errors import Quality
 from tickcast.settings import Settings
-from tickcast_desk.synth import Market, json_messages
 
 PAGE = (Path(__file__).parents[2] / "docs" / "forecasts.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)

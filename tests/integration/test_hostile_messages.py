@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from brokerkit import KafkaBroker, unique
 from livekit import WAIT_S, Live, alive, live_settings, running, until
 from packing import pack
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus
 from tickcast.clock import SystemClock
-from tickcast.edges.kafka.client import committed
+from tickcast.io.kafka.client import committed
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.daemon import Daemon
 from tickcast.records import Health
 from tickcast.settings import Settings
 from wirekit import BODY, ZSTD, Message, batch, framed

@@ -13,13 +13,13 @@ from safetensors.numpy import load_file, save_file
 from modelkit import model_settings
 from registrykit import model_folder, open_registry
 from storekit import open_store
+from tickcast.batch.by_hand.import_model import import_model, make_card
 from tickcast.clock import SystemClock
+from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadSettings, BadStore, TickcastError
-from tickcast.inference.load import open_model
+from tickcast.io.models.artefacts import artefact_folder
 from tickcast.plugin import find
-from tickcast.registry.artefacts import artefact_folder
 from tickcast.settings import Settings
-from tickcast_desk.import_model import import_model, make_card
 
 LOOKBACK, HORIZON, LEVELS = 16, 4, [0.05, 0.25, 0.5, 0.75, 0.95]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 
 from jobkit import hosting
-from tickcast.control.jobs import WORKER
-from tickcast.inference.load import open_model
-from tickcast.job_folder import BARS
-from tickcast_trainer.parity import probe_inputs
+from tickcast.batch.train.parity import probe_inputs
+from tickcast.engine.inference.load import open_model
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.host import WORKER
 from trainkit import autoregressive, job, series
 
 

@@ -9,9 +9,9 @@ import msgspec
 import polars as pl
 import pytest
 
-from tickcast.cli import main
-from tickcast_desk.backtest import BacktestOrder
-from tickcast_trainer.judge import EvaluateOrder
+from tickcast.batch.backtest.backtest import BacktestOrder
+from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.ui.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("evaluate", "backtest")}

@@ -7,10 +7,10 @@ from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedEr
 
 from brokerkit import unique
 from kit import settings
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.delivery import Delivery, Parcel
-from tickcast.edges.kafka.publish import PlainBatch
 from tickcast.errors import BadBroker, TransactionLost
+from tickcast.io.kafka import client
+from tickcast.io.kafka.delivery import Delivery, Parcel
+from tickcast.io.kafka.publish import PlainBatch
 
 LIMIT_S, AWAY_S, STAMP_MS = 60, 30, 1_790_000_000_000
 MOST_BYTES = 1_000

@@ -17,11 +17,11 @@ from brokerkit import PASSWORD, USER, unique
 from kafkanode import ask
 from livekit import alive, live_settings, until
 from netkit import Child
-from tickcast.app.daemon import Daemon
-from tickcast.app.group_bus import GroupBus
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.group import Membership
 from tickcast.errors import BadBroker
+from tickcast.io.kafka import client
+from tickcast.io.kafka.group import Membership
+from tickcast.live.buses.kafka_group import GroupBus
+from tickcast.live.daemon import Daemon
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90

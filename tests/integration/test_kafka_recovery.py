@@ -19,13 +19,13 @@ from brokerkit import KafkaBroker, unique
 from kafkanode import ask
 from livekit import live_settings
 from storekit import bars_between
-from tickcast.app import kafka_bus
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus
-from tickcast.edges.kafka.client import committed
 from tickcast.errors import BadPositions
-from tickcast.registry import snapshot
-from tickcast.registry.store import Store
+from tickcast.io.kafka.client import committed
+from tickcast.io.store import snapshot
+from tickcast.io.store.store import Store
+from tickcast.live.buses import kafka as kafka_bus
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 

@@ -19,20 +19,20 @@ from aiokafka.partitioner import DefaultPartitioner
 from brokerkit import KafkaBroker, unique
 from modelkit import model_settings
 from netkit import free_port
-from tickcast.cli import main
+from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.synth import Market, json_messages
+from tickcast.batch.topic_history import TopicHistory
 from tickcast.clock import SetClock, SystemClock
 from tickcast.columns import RawBatch
-from tickcast.edges.kafka import client, fetch
-from tickcast.edges.kafka.blob import Damaged
-from tickcast.edges.kafka.range_reader import SPARE_MS, RangeReader
-from tickcast.edges.tape_columns import Cut
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadData, BrokerAway, Reason
+from tickcast.io.kafka import client, fetch
+from tickcast.io.kafka.blob import Damaged
+from tickcast.io.kafka.range_reader import SPARE_MS, RangeReader
+from tickcast.io.tape.columns import Cut
 from tickcast.settings import Settings
-from tickcast_desk import produce, topics
-from tickcast_desk.produce import Feed
-from tickcast_desk.replay import Order, in_folder, replay
-from tickcast_desk.synth import Market, json_messages
-from tickcast_desk.topic_history import TopicHistory
+from tickcast.ui import produce, topics
+from tickcast.ui.cli import main
+from tickcast.ui.produce import Feed
 
 SECOND, HOUR_MS = 10**9, 3_600_000
 LIMIT_S = 90
@@ -183,7 +183,7 @@ async def test_no_tick_is_lost_or_doubled_while_the_broker_is_killed_and_comes_b
 async def test_the_command_says_how_it_goes_and_ctrl_c_ends_it_with_all_delivered(kafka: KafkaBroker) -> None:
     topic = new_topic(kafka, 2)
     where = ["--set", f"kafka.bootstrap_servers={kafka.bootstrap}", "--set", f'topics.ticks=["{topic}"]']
-    command = [sys.executable, "-m", "tickcast.cli", "synth", "--to", "kafka", "--symbols", "3", *where]
+    command = [sys.executable, "-m", "tickcast", "synth", "--to", "kafka", "--symbols", "3", *where]
     child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     try:

@@ -8,10 +8,10 @@ from structlog.testing import capture_logs
 
 from controlkit import SIGNERS, sealed
 from livekit import Live, live_settings, running, until
-from tickcast.app.reload import Reload
 from tickcast.clock import SystemClock
-from tickcast.control.envelope import own_audience
-from tickcast.edges.systemd import Notifier
+from tickcast.io.systemd import Notifier
+from tickcast.live.commands.envelope import own_audience
+from tickcast.live.reload import Reload
 from tickcast.settings import Settings
 
 CLOCK = SystemClock()
@@ -46,7 +46,7 @@ async def gives(live: Live, role: str, id: str, outcome: str) -> None:
 async def test_keys_are_read_again_and_a_bad_file_keeps_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickcast.app.reload.set_up_logging", lambda *_, **__: None)  # it is every test's
+    monkeypatch.setattr("tickcast.live.reload.set_up_logging", lambda *_, **__: None)  # it is every test's
     keys = tmp_path / "keys.toml"
     keys.write_text(entry("read"))
     settings: Settings = live_settings(tmp_path, control__keys_file=keys, window__lookback=8)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.cli import main
-from tickcast.core.features import FeatureSet
+from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
 from tickcast.settings import Settings
+from tickcast.ui.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
 (BLOCK,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 
 from registrykit import PROMOTED, Registry, model_folder, registry_in, write_card
 from storekit import SECOND, T0, value
-from tickcast.app.roster import Roster
+from tickcast.engine.inference.model_folder import GRAPH
 from tickcast.errors import BadModel, ModelFault, ModelRefused
-from tickcast.model_folder import GRAPH
-from tickcast.registry.models import staying
+from tickcast.io.models.models import staying
+from tickcast.live.serving_models import Roster
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ async def test_registering_twice_is_once_and_the_card_comes_back_whole(registry:
 
 
 def test_the_versions_that_stay_are_counted_by_name() -> None:
-    from tickcast.registry.ledger_rows import VersionRow
+    from tickcast.io.store.ledger_rows import VersionRow
 
     blank = dict.fromkeys(("version", "kind", "parent", "dataset_hash", "card_json"), "")
     row = VersionRow(digest="", name="", origin="fit", created_ns=0, registered_ns=0, **blank)  # type: ignore[arg-type]

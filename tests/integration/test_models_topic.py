@@ -17,15 +17,15 @@ from brokerkit import KafkaBroker, unique
 from livekit import alive, live_settings, until
 from registrykit import HORIZON, LEVELS, LOOKBACK, model_folder, registry_in, write_card
 from storekit import SECOND, T0
-from tickcast.app import fleet
-from tickcast.app.daemon import Daemon
-from tickcast.app.fleet import Fleet
-from tickcast.app.kafka_bus import KafkaBus
-from tickcast.core.questions import bar_identity
-from tickcast.edges.kafka.compacted import CompactedTopic
+from tickcast.engine.core.questions import bar_identity
+from tickcast.engine.inference.model_folder import GRAPH, read_card
 from tickcast.errors import BadBroker, BrokerAway
-from tickcast.model_folder import GRAPH, read_card
-from tickcast.registry.fleet import Record, Routed, messages, route_message
+from tickcast.io.kafka.compacted import CompactedTopic
+from tickcast.io.models.topic_records import Record, Routed, messages, route_message
+from tickcast.live import models_topic as fleet
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.daemon import Daemon
+from tickcast.live.models_topic import Fleet
 from tickcast.settings import Settings
 
 PARTITIONS = 2

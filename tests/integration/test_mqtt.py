@@ -16,21 +16,21 @@ import pytest
 from mosquittokit import PASSWORD, USER, Mosquitto
 from netkit import HOST, free_port
 from tickcast import __version__
-from tickcast.bus_settings import Mqtt
 from tickcast.clock import SystemClock
 from tickcast.columns import Encoded
-from tickcast.edges.mqtt import MqttMirror
-from tickcast.edges.mqtt_source import MqttSource
 from tickcast.errors import BadBroker, BadSettings, BrokerAway
+from tickcast.io.mqtt.client import MqttMirror
+from tickcast.io.mqtt.source import MqttSource
+from tickcast.settings.buses import Mqtt
 from tickcast.symbols import SymbolTable
 
 WAIT_S = 30.0
 STATUS = "tickcast/status"
 PUBLISHER = """
 import asyncio, sys
-from tickcast.bus_settings import Mqtt
+from tickcast.settings.buses import Mqtt
 from tickcast.clock import SystemClock
-from tickcast.edges.mqtt import MqttMirror
+from tickcast.io.mqtt.client import MqttMirror
 
 async def main():
     mirror = MqttMirror(Mqtt(url=sys.argv[1], mirror=["health"]), SystemClock())

@@ -14,10 +14,10 @@ import pytest
 from livekit import WAIT_S, alive, live_settings
 from mosquittokit import Mosquitto
 from netkit import HOST
-from tickcast.app.daemon import Daemon
-from tickcast.app.mqtt_bus import MirroredBus, MqttBus
 from tickcast.clock import SystemClock
 from tickcast.errors import BadBroker, BrokerAway
+from tickcast.live.buses.mqtt import MirroredBus, MqttBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import Settings
 
 T0 = 1_700_000_000 * 10**9

@@ -16,10 +16,9 @@ import pytest
 
 from needs import need
 from netkit import free_port
-from tickcast import cli
-from tickcast.cli import main
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, EXIT_SECOND_SIGNAL
-from tickcast_desk import demo, topics
+from tickcast.ui import cli, demo, topics
+from tickcast.ui.cli import main
 
 USAGE = 2
 LIMIT_S = 90
@@ -175,16 +174,16 @@ def test_a_full_disk_is_named(
 
 
 MOMENTS = [  # command, and the function in which a Ctrl-C comes
-    ("check", "tickcast_desk.check:render"), ("check", "tickcast.settings:Settings.scored_horizons"),
-    ("replay", "tickcast.edges.tape_columns:read"), ("replay", "tickcast.app.wiring:build"),
-    ("replay", "tickcast.registry.store:Store.open"), ("replay", "tickcast.core.engine:Engine.turn"),
-    ("replay", "tickcast_desk.replay:FileSink.encode"), ("replay", "tickcast_desk.report:write_report"),
-    ("load", "tickcast.edges.tape_columns:read"), ("load", "tickcast.registry.store:Store.write"),
-    ("load", "tickcast.registry.store:Store.close"), ("fit", "tickcast_desk.fit:write_bars"),
-    ("fit", "tickcast_desk.fit:_follow"), ("optimize", "tickcast_desk.fit:_follow"),
-    ("backtest", "tickcast.core.engine:Engine.turn"), ("backtest", "tickcast_desk.backtest_series:read_series"),
-    ("learn", "tickcast_trainer.unsupervised:learn"), ("synth", "tickcast_desk.synth:write_ticks"),
-    ("demo", "tickcast_desk.demo:fit"), ("demo", "tickcast_desk.demo:_trade"),
+    ("check", "tickcast.ui.check:render"), ("check", "tickcast.settings:Settings.scored_horizons"),
+    ("replay", "tickcast.io.tape.columns:read"), ("replay", "tickcast.loop.build:build"),
+    ("replay", "tickcast.io.store.store:Store.open"), ("replay", "tickcast.engine.core.engine:Engine.turn"),
+    ("replay", "tickcast.batch.replay:FileSink.encode"), ("replay", "tickcast.ui.pages.report:write_report"),
+    ("load", "tickcast.io.tape.columns:read"), ("load", "tickcast.io.store.store:Store.write"),
+    ("load", "tickcast.io.store.store:Store.close"), ("fit", "tickcast.batch.by_hand.fit:write_bars"),
+    ("fit", "tickcast.batch.by_hand.fit:_follow"), ("optimize", "tickcast.batch.by_hand.fit:_follow"),
+    ("backtest", "tickcast.engine.core.engine:Engine.turn"), ("backtest", "tickcast.batch.backtest.series:read_series"),
+    ("learn", "tickcast.batch.learn.unsupervised:learn"), ("synth", "tickcast.batch.synth:write_ticks"),
+    ("demo", "tickcast.ui.demo:fit"), ("demo", "tickcast.ui.demo:_trade"),
 ]  # fmt: skip
 
 
@@ -224,10 +223,10 @@ def test_a_ctrl_c_is_quiet_and_leaves_no_child_and_no_half_file(
 ) -> None:
     monkeypatch.setattr(demo, "HISTORY_S", 20)
     monkeypatch.setattr(demo, "set_up_logging", lambda *_, **__: None)  # its file is closed before other tests log
-    if moment == "tickcast_desk.demo:_trade":
+    if moment == "tickcast.ui.demo:_trade":
         monkeypatch.setattr(demo, "_learn", lambda settings, *_: settings)
-    importlib.import_module("tickcast_desk.backtest_command")
-    importlib.import_module("tickcast_desk.report")
+    importlib.import_module("tickcast.ui.backtest_command")
+    importlib.import_module("tickcast.ui.pages.report")
     before, came = children(), interrupt_in(moment, monkeypatch)
     arguments = line(command, folder)
     if moment.endswith("scored_horizons"):
@@ -310,7 +309,7 @@ def worked_on(pid: str, study: Path) -> bool:
 def workers_of(study: Path) -> list[str]:
     """The processes that fit trials of the study."""
     found = [path.name for path in Path("/proc").iterdir() if path.name.isdigit() and worked_on(path.name, study)]
-    return [pid for pid in found if b"tickcast_trainer.trial_worker" in _command_line(pid)]
+    return [pid for pid in found if b"tickcast.batch.tune.trial_worker" in _command_line(pid)]
 
 
 def _command_line(pid: str) -> bytes:

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tickcast.cli import main
-from tickcast.edges.tape import Tape
+from tickcast.batch.by_hand.fit import write_bars
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED
-from tickcast.job_folder import Result
+from tickcast.io.jobs.folder import Result
+from tickcast.io.tape.tape import Tape
 from tickcast.settings import load
-from tickcast_desk.command_line import Doubts
-from tickcast_desk.fit import write_bars
+from tickcast.ui.cli import main
+from tickcast.ui.command_line import Doubts
 from trainkit import walk
 
 N, START_S = 300, 1_795_966_269
@@ -104,8 +104,8 @@ def test_a_search_is_told_before_it_begins_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search itself is left out: it would take half a minute, and many bars more."""
-    monkeypatch.setattr("tickcast_desk.optimize.train", lambda *_, **__: Result(ok=True))
-    monkeypatch.setattr("tickcast_desk.optimize_command.show", lambda *_: None)
+    monkeypatch.setattr("tickcast.batch.by_hand.optimize.train", lambda *_, **__: Result(ok=True))
+    monkeypatch.setattr("tickcast.ui.optimize_command.show", lambda *_: None)
     assert run("optimize", with_refused(tmp_path, 180)) == EXIT_DIED
     assert "180 of 300 ticks were refused (wrong_unit)" in capsys.readouterr().err
 

@@ -13,12 +13,12 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from brokerkit import KafkaBroker, unique
 from livekit import WAIT_S, alive, live_settings, until
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus
+from tickcast.batch.synth import Market, json_messages
 from tickcast.clock import SystemClock
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.daemon import Daemon
 from tickcast.settings import Settings
-from tickcast_desk.reference import TOPIC_MEANING
-from tickcast_desk.synth import Market, json_messages
+from tickcast.ui.documents.reference import TOPIC_MEANING
 
 PARTITIONS = 3
 SECONDS, SYMBOLS = 8, 9

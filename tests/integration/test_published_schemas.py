@@ -18,18 +18,18 @@ from modelkit import Fitted, model_settings
 from mosquittokit import PASSWORD, USER, Mosquitto
 from netkit import HOST
 from schemakit import problems, valid
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus
-from tickcast.app.mqtt_bus import MirroredBus
+from tickcast.batch.synth import Market, json_messages
 from tickcast.clock import SystemClock
 from tickcast.columns import Inputs
-from tickcast.edges.memory_bus import MemoryBus
+from tickcast.io.memory_bus import MemoryBus
+from tickcast.live.buses.kafka import KafkaBus
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.buses.mqtt import MirroredBus
+from tickcast.live.daemon import Daemon
 from tickcast.plugin import Runner
 from tickcast.settings import Settings
-from tickcast_desk.reference import TOPIC_MEANING
-from tickcast_desk.schemas import schema_of
-from tickcast_desk.synth import Market, json_messages
+from tickcast.ui.documents.reference import TOPIC_MEANING
+from tickcast.ui.documents.schemas import schema_of
 
 SECOND = 10**9
 PAGE = (Path(__file__).parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")

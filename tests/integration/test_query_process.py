@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from storekit import open_store, store_settings, unit
-from tickcast.registry import query_process, writer
-from tickcast.registry.query_process import FOLDER, Queries
-from tickcast.registry.store import Store
+from tickcast.io.store import query_process, writer
+from tickcast.io.store.query_process import FOLDER, Queries
+from tickcast.io.store.store import Store
 from tickcast.settings import Settings
 
 WAIT_S = 60.0

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from storekit import open_store, store_settings, unit
-from tickcast.edges.query_socket import PATH_BYTES, QueryServer, ask
 from tickcast.errors import BadRequest, BadSettings, BadStore, StoreStalled
-from tickcast.query_reply import reply
-from tickcast.registry.query import query_direct
-from tickcast.registry.query_process import Queries
-from tickcast_desk.query import SOCKET, run_query
+from tickcast.io.query_socket import PATH_BYTES, QueryServer, ask
+from tickcast.io.store.query import query_direct
+from tickcast.io.store.query_process import Queries
+from tickcast.io.store.query_reply import reply
+from tickcast.ui.query import SOCKET, run_query
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ async def test_a_malformed_request_is_answered_with_a_refusal(tmp_path, request_
 
 
 async def test_a_client_that_leaves_or_sticks_holds_nobody_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("tickcast.edges.query_socket.CLIENT_WAIT_S", 0.2)
+    monkeypatch.setattr("tickcast.io.query_socket.CLIENT_WAIT_S", 0.2)
     path = tmp_path / "q.sock"
     long = (["a"], [("x" * 1000,)] * 20_000)
     async with serving(QueryServer(Canned(long), path), path):

@@ -7,10 +7,10 @@ import pytest
 
 from registrykit import PROMOTED, Registry, registry_in
 from storekit import SECOND, T0
+from tickcast.engine.inference.model_folder import MAX_ARTEFACT_BYTES
 from tickcast.errors import ModelFault
-from tickcast.model_folder import MAX_ARTEFACT_BYTES
+from tickcast.io.models.topic_records import CHUNK_BYTES
 from tickcast.records import CommandRow, Reply, TrialRow
-from tickcast.registry.fleet import CHUNK_BYTES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
 EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)

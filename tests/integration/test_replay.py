@@ -10,17 +10,17 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.app.wiring import build
+from tickcast.batch.by_hand.fit import make_order, write_bars
+from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.synth import json_messages
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.order import BARS
 from tickcast.columns import Forecasts, RawBatch
-from tickcast.edges.memory_bus import raw_batch
-from tickcast.edges.tape import write_ticks
+from tickcast.io.memory_bus import raw_batch
+from tickcast.io.tape.tape import write_ticks
+from tickcast.loop.build import build
 from tickcast.settings import Settings
-from tickcast_desk.fit import make_order, write_bars
-from tickcast_desk.replay import Order, in_folder, replay
-from tickcast_desk.replay_command import replay_and_report
-from tickcast_desk.synth import json_messages
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.order import BARS
+from tickcast.ui.replay_command import replay_and_report
 
 KINDS = ["time", "tick"]
 WHOLE = 1 << 30

@@ -14,14 +14,13 @@ from brokerkit import unique
 from kafkanode import ask
 from livekit import alive, until
 from netkit import free_port
-from tickcast import cli
-from tickcast.app.daemon import Daemon
-from tickcast.app.kafka_bus import KafkaBus, snapshot_folder
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.delivery import Delivery
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadPositions, BrokerAway, Fenced, TransactionLost
+from tickcast.io.kafka import client
+from tickcast.io.kafka.delivery import Delivery
+from tickcast.live.buses.kafka import KafkaBus, snapshot_folder
+from tickcast.live.daemon import Daemon
 from tickcast.settings import load
-from tickcast_desk import reshard
+from tickcast.ui import cli, reshard
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90

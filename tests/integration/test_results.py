@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tickcast import cli
-from tickcast.cli import main
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
+from tickcast.ui import cli
+from tickcast.ui.cli import main
 
 DATA = "no-such-data.csv"  # work that began would stumble over it, and say so
 ARGUMENTS = {  # command -> what it needs beside the place where its results go

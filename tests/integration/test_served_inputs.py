@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.core.windows import input_hash
+from tickcast.batch.by_hand.fit import make_order
+from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.order import BARS, write_order
+from tickcast.engine.core.windows import input_hash
 from tickcast.settings import Settings
-from tickcast_desk.fit import make_order
-from tickcast_desk.replay import Order, in_folder, replay
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.order import BARS, write_order
 
 LEAST = 1000
 FORECASTS = "SELECT symbol, as_of_ns, tie, rung, lower(hex(input_hash)) AS input_hash FROM forecasts"

@@ -9,8 +9,8 @@ import pytest
 
 import installkit
 from modelkit import Fitted, model_settings
+from tickcast.batch.synth import json_messages
 from tickcast.extras import EXTRA_OF
-from tickcast_desk.synth import json_messages
 
 TIMEOUT_S = 120
 TESTS = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def test_it_serves_an_onnx_model_and_a_job_says_which_extra_it_lacks(python, fit
     [("replay --data nothing.csv", "replay"), ("synth --out t.csv", "replay"), ("optimize --data t.csv", "train")],
 )
 def test_a_command_that_needs_an_extra_names_it(python, tmp_path: Path, command: str, extra: str) -> None:
-    done = run(python, tmp_path, "-m", "tickcast.cli", *command.split())
+    done = run(python, tmp_path, "-m", "tickcast", *command.split())
     assert done.returncode == 78, done.stderr
     assert f"'tickcast[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,11 +20,11 @@ from aiokafka import AIOKafkaProducer
 from brokerkit import KafkaBroker, unique
 from tickcast.clock import SystemClock
 from tickcast.columns import F64
-from tickcast.control.keys import read_signer
-from tickcast.job_folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.live.commands.keys import read_signer
 from tickcast.settings import Settings, load
-from tickcast_desk.keygen import keygen
-from tickcast_desk.send import Replies, Request, send
+from tickcast.ui.keygen import keygen
+from tickcast.ui.send import Replies, Request, send
 
 SECOND, T0 = 10**9, 1_767_600_000 * 10**9
 BARS, LOOKBACK, HORIZON = 600, 16, 4
@@ -80,7 +80,7 @@ def person(kafka: KafkaBroker, tmp_path: Path) -> Iterator[Person]:
         "log.level": "error",
     }  # fmt: skip
     options = [text for key, value in given.items() for text in ("--set", f"{key}={value}")]
-    daemon = subprocess.Popen([sys.executable, "-m", "tickcast.cli", "run", *options])
+    daemon = subprocess.Popen([sys.executable, "-m", "tickcast", "run", *options])
     try:
         yield Person(load(overrides=given, environ={})[0], tmp_path / "ops.key", daemon)
     finally:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from livekit import live_settings, running
 from registrykit import HORIZON, LEVELS, LOOKBACK, model_folder
-from tickcast.core.questions import bar_identity
+from tickcast.engine.core.questions import bar_identity
 
 
 async def test_after_a_restart_the_model_before_stands_in(tmp_path: Path) -> None:

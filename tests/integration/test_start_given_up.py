@@ -12,12 +12,12 @@ import pytest
 
 from livekit import live_settings, running, until
 from netkit import HOST, Child, free_port, wait_until
-from tickcast.app import process
-from tickcast.app.bus_edges import EmbeddedBus
-from tickcast.app.daemon import Daemon
 from tickcast.clock import SystemClock
-from tickcast.edges.memory_bus import MemoryBus
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL
+from tickcast.io.memory_bus import MemoryBus
+from tickcast.live import process
+from tickcast.live.buses.memory import EmbeddedBus
+from tickcast.live.daemon import Daemon
 
 WELL_BELOW_S = 30  # what holds the start up holds for minutes or for ever
 Start = Callable[..., Child]
@@ -27,7 +27,7 @@ Start = Callable[..., Child]
 def start(tmp_path: Path) -> Iterator[Start]:
     children: list[Child] = []
 
-    def begin(*settings: str, python: Sequence[str] = ("-m", "tickcast.cli")) -> Child:
+    def begin(*settings: str, python: Sequence[str] = ("-m", "tickcast")) -> Child:
         paths = [f"store.path={tmp_path / 'store.duckdb'}", f"runtime.folder={tmp_path / 'run'}"]
         flags = [part for setting in (*paths, "log.format=json", *settings) for part in ("--set", setting)]
         children.append(Child([sys.executable, *python, "run", *flags], tmp_path / "log"))
@@ -77,8 +77,9 @@ def test_while_a_thread_of_the_start_is_busy_for_long(start: Start, tmp_path: Pa
     begun = tmp_path / "begun"
     program = f"""
 import asyncio, pathlib, sys, time
-from tickcast import cli
-from tickcast.app import bus_edges, daemon
+from tickcast.ui import cli
+from tickcast.live.buses import memory as bus_edges
+from tickcast.live import daemon
 def hang():
     pathlib.Path({str(begun)!r}).touch()
     time.sleep(600)
@@ -133,7 +134,7 @@ async def test_within_a_program_the_store_is_let_go_and_can_be_opened_again(
 
     settings = live_settings(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("tickcast.app.bus_edges.restore", never)
+        patched.setattr("tickcast.live.buses.memory.restore", never)
         daemon = Daemon(settings, EmbeddedBus(MemoryBus(SystemClock())), clock=SystemClock())
         run = asyncio.create_task(daemon.run())
         await until(begun.is_set, "the start to be under way")

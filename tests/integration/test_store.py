@@ -23,9 +23,9 @@ from storekit import (
     unit,
     value,
 )  # fmt: skip
-from tickcast.core.ladder import RUNGS
+from tickcast.engine.core.ladder import RUNGS
 from tickcast.errors import BadStore
-from tickcast.registry.store import Unit
+from tickcast.io.store.store import Unit
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ async def test_a_closed_store_can_be_opened_again_and_closing_twice_is_no_troubl
 
 
 async def test_the_log_is_folded_in_when_it_has_grown(tmp_path, monkeypatch):
-    monkeypatch.setattr("tickcast.registry.writer.CHECKPOINT_BYTES", 1 << 18)
+    monkeypatch.setattr("tickcast.io.store.writer.CHECKPOINT_BYTES", 1 << 18)
     store = open_store(store_settings(tmp_path))
     log, sizes = tmp_path / "s.duckdb.wal", []
     for first in range(0, 20_000, 1000):

@@ -13,9 +13,9 @@ import pytest
 
 from storekit import SOURCE, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadRequest, BadStore, StoreStalled
-from tickcast.registry import database
-from tickcast.registry.lock import StoreLock
-from tickcast.registry.store import Unit
+from tickcast.io.store import database
+from tickcast.io.store.lock import StoreLock
+from tickcast.io.store.store import Unit
 
 WRITE_FOR_EVER = """
 import asyncio, sys
@@ -194,8 +194,8 @@ def test_a_database_of_somebody_else_is_refused_and_unchanged(tmp_path):
 
 
 def test_a_store_held_by_another_process_is_refused_with_its_pid(tmp_path, monkeypatch):
-    monkeypatch.setattr("tickcast.registry.store.StoreLock", lambda path: StoreLock(path, wait_s=0.1))
-    hold = "import sys, time; from pathlib import Path; from tickcast.registry.lock import StoreLock; StoreLock(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"  # noqa: E501
+    monkeypatch.setattr("tickcast.io.store.store.StoreLock", lambda path: StoreLock(path, wait_s=0.1))
+    hold = "import sys, time; from pathlib import Path; from tickcast.io.store.lock import StoreLock; StoreLock(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"  # noqa: E501
     path = store_settings(tmp_path).store.path
     with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -240,7 +240,7 @@ async def fill(store, first: int) -> int:
 
 @pytest.mark.parametrize("checkpoint_bytes", [1 << 30, 1 << 18], ids=["the log is full", "a checkpoint finds it full"])
 async def test_on_a_full_disk_nothing_is_lost_and_nothing_stored_twice(small_disk, monkeypatch, checkpoint_bytes):
-    monkeypatch.setattr("tickcast.registry.writer.CHECKPOINT_BYTES", checkpoint_bytes)
+    monkeypatch.setattr("tickcast.io.store.writer.CHECKPOINT_BYTES", checkpoint_bytes)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(4 << 20))
     store = open_store(store_settings(small_disk))

@@ -9,8 +9,8 @@ import pytest
 
 from storekit import open_store, store_settings, unit
 from tickcast.errors import CommandRefused
-from tickcast.registry import export as exports
-from tickcast.registry.store import Store
+from tickcast.io.store import export as exports
+from tickcast.io.store.store import Store
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from storekit import SOURCE, bars, forecasts, open_store, scores, store_settings
-from tickcast.registry.store import Unit
-from tickcast_desk.store_size import estimate_bytes_per_day
+from tickcast.io.store.store import Unit
+from tickcast.ui.store_size import estimate_bytes_per_day
 
 ROWS, UNITS = 25_000, 10  # two row groups: in a small file whole blocks outweigh rows
 

@@ -11,11 +11,11 @@ import pytest
 from registrykit import registry_in
 from storekit import SOURCE, T0, open_store, store_settings, unit, value
 from tickcast.errors import ModelRefused, StoreStalled
+from tickcast.io.store.ledger import GENESIS, Chain
+from tickcast.io.store.ledger_rows import DatasetRow
+from tickcast.io.store.store import Store
+from tickcast.io.store.writer import Writer
 from tickcast.records import CommandRow, JobRow, Reply, TrialRow
-from tickcast.registry.ledger import GENESIS, Chain
-from tickcast.registry.ledger_rows import DatasetRow
-from tickcast.registry.store import Store
-from tickcast.registry.writer import Writer
 
 
 def command(number: int, **changed: Any) -> CommandRow:

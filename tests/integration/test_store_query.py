@@ -8,8 +8,8 @@ import pytest
 
 from storekit import SECOND, T0, open_store, store_settings, unit, value
 from tickcast.errors import BadRequest, BadStore
-from tickcast.registry.query import query_direct
-from tickcast_desk.query import run_query
+from tickcast.io.store.query import query_direct
+from tickcast.ui.query import run_query
 
 FORBIDDEN = [
     "UPDATE commits SET unit = 0",
@@ -99,7 +99,7 @@ async def test_an_answer_above_the_row_cap_is_refused_rather_than_cut(store):
 
 
 async def test_an_answer_of_too_many_bytes_is_refused(store, monkeypatch):
-    monkeypatch.setattr("tickcast.registry.query.ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr("tickcast.io.store.query.ANSWER_BYTES", 1 << 20)
     with pytest.raises(BadRequest, match="larger than"):
         await store.query("SELECT repeat('x', 2_000_000)")
 
@@ -170,7 +170,7 @@ async def test_a_direct_query_where_no_store_is_leaves_no_files(tmp_path):
 async def test_a_direct_query_on_a_held_store_names_the_holder(tmp_path):
     settings = store_settings(tmp_path)
     await open_store(settings).close()
-    hold = "import sys; from pathlib import Path; from tickcast.registry.lock import StoreLock; StoreLock(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"  # noqa: E501
+    hold = "import sys; from pathlib import Path; from tickcast.io.store.lock import StoreLock; StoreLock(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"  # noqa: E501
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(settings.store.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:

@@ -6,8 +6,8 @@ import pytest
 
 from storekit import SECOND, SOURCE, T0, bars, bars_between, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadData
-from tickcast.registry import rolloff
-from tickcast.registry.store import Unit
+from tickcast.io.store import rolloff
+from tickcast.io.store.store import Unit
 
 DAY = 86_400 * SECOND
 DAY0 = T0 // DAY * DAY  # 2023-11-14

@@ -17,10 +17,10 @@ import pytest
 
 from livekit import live_settings, running
 from tickcast import errors
-from tickcast.control.keys import Signer, read_keys
-from tickcast.edges.mqtt import GOODBYE_S
+from tickcast.io.mqtt.client import GOODBYE_S
+from tickcast.live.commands.keys import Signer, read_keys
 from tickcast.settings import Settings, load
-from tickcast_desk.install_units import NAMES, folder, install_units, secrets
+from tickcast.ui.install_units import NAMES, folder, install_units, secrets
 
 WAIT_S = 120.0
 MOST_EXPOSURE = 1.5
@@ -81,7 +81,7 @@ def config(folder: Path, **lines: str) -> Path:
 def test_the_daemon_tells_systemd_of_its_start_its_life_its_reload_and_its_end(
     notify: NotifySocket, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tickcast.cli", "run", "--config", str(config(tmp_path, log__level='"warning"'))]
+    command = [sys.executable, "-m", "tickcast", "run", "--config", str(config(tmp_path, log__level='"warning"'))]
     environ = os.environ | {"NOTIFY_SOCKET": notify.name, "WATCHDOG_USEC": "600000"}
     environ.pop("WATCHDOG_PID", None)
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as child:
@@ -142,7 +142,7 @@ async def test_the_watchdog_goes_unfed_while_the_engine_thread_is_stuck_and_is_f
 
 def test_a_watchdog_of_another_process_is_not_ours_and_without_a_socket_nothing_is_said(tmp_path: Path) -> None:
     from tickcast.clock import SystemClock
-    from tickcast.edges.systemd import Notifier
+    from tickcast.io.systemd import Notifier
 
     def watchdog_s(**environ: str) -> float | None:
         return Notifier(environ, SystemClock()).watchdog_s
@@ -211,7 +211,7 @@ def test_installed_units_name_this_python_the_settings_and_a_credential_for_each
     for unit in units:
         values = keys_of(unit)
         (start,) = (value for key, value in values if key == "ExecStart")
-        assert start.startswith(f"{sys.executable} -m tickcast.cli run --config ")
+        assert start.startswith(f"{sys.executable} -m tickcast run --config ")
         assert f'"{toml}"'.replace("%", "%%") in start
         loads = {value for key, value in values if key == "LoadCredential"}
         names = {"mqtt-password_file", "kafka-security-key_file"}

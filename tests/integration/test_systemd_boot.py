@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from netkit import Child
-from tickcast.control.keys import Signer
+from tickcast.live.commands.keys import Signer
 from tickcast.settings import load
-from tickcast_desk.install_units import install_units
+from tickcast.ui.install_units import install_units
 
 BOOT_S = 420.0
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from brokerkit import KafkaBroker, unique
 from kafkanode import ask
 from netkit import free_port
-from tickcast.cli import main
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED
+from tickcast.ui.cli import main
 
 
 def flags(bootstrap: str, prefix: str, folder: Path) -> list[str]:

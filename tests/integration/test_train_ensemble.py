@@ -7,9 +7,9 @@ import pytest
 
 from livekit import running
 from modelkit import market, model_settings
-from tickcast.control.arguments import parse
+from tickcast.batch.synth import json_messages
 from tickcast.errors import CommandRefused
-from tickcast_desk.synth import json_messages
+from tickcast.live.commands.arguments import parse
 
 
 async def test_members_are_named_as_in_the_registry_and_the_combination_answers_at_once(tmp_path: Path) -> None:

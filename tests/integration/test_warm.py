@@ -10,11 +10,11 @@ import pytest
 TIMEOUT_S = 170
 PROGRAM = """
 import sys
-from tickcast.app.warm import warm_up
+from tickcast.live.compile_kernels import warm_up
 from tickcast.settings import load
 
 warm_up(load(overrides={sys.argv[1]: sys.argv[2]}, environ={})[0])
-from tickcast.codec import arrow
+from tickcast.engine.codec import arrow
 
 warmed = len(arrow.settle_columns.signatures)
 from codec_messages import decode

@@ -7,10 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DAEMON = ROOT / "daemon" / "tickcast"
-DESK = ROOT / "desk" / "tickcast_desk"
 PLUGINS = ROOT / "plugins" / "tickcast_plugins"
-TRAINER = ROOT / "trainer" / "tickcast_trainer"
-OURS = (DAEMON, DESK, PLUGINS, TRAINER)
+OURS = (DAEMON, PLUGINS)
 CODE = (*OURS, ROOT / "tests", ROOT / "benchmarks")
 NOT_OURS = {"__pycache__", "build", "dist", "out"}
 TEXT = {".py", ".toml", ".md", ".txt", ".sql", ".sh", ".json", ".html", ".yml", ".yaml", ".service", ""}

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 from source import DAEMON, ROOT
 
-from tickcast import cli, errors
+from tickcast import errors
 from tickcast.settings import Settings
-from tickcast_desk import reference
+from tickcast.ui import cli
+from tickcast.ui.documents import reference
 
 GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HAND_WRITTEN = [page for page in GUIDE if page.name != "reference.md"]

@@ -23,7 +23,9 @@ def loaded_by(*modules):
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-@pytest.mark.parametrize("module", ["tickcast.app.daemon", "tickcast.app.pump", "tickcast.cli", "tickcast.core.engine"])
+@pytest.mark.parametrize(
+    "module", ["tickcast.live.daemon", "tickcast.loop.pump", "tickcast.ui.cli", "tickcast.engine.core.engine"]
+)
 def test_the_serving_path_imports_no_training_package(module):
     assert not loaded_by(module) & HEAVY
 
@@ -35,7 +37,7 @@ def test_the_settings_load_without_a_heavy_package():
 
 def test_the_fit_of_a_classical_model_does_not_wait_for_torch():
     kinds = [f"tickcast_plugins.models.{name}" for name in CLASSICAL]
-    assert "torch" not in loaded_by("tickcast_trainer.worker", "tickcast_trainer.fit", *kinds)
+    assert "torch" not in loaded_by("tickcast.io.jobs.worker", "tickcast.batch.train.fit", *kinds)
 
 
 def test_a_heavy_import_would_be_noticed():

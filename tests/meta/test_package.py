@@ -66,7 +66,7 @@ def test_the_wheel_holds_our_packages_the_licence_and_nothing_else(unpacked):
 
 def test_the_unpacked_wheel_runs_from_its_own_folder(unpacked):
     assert Path(run(unpacked, "-c", "import tickcast; print(tickcast.__file__)")).is_relative_to(unpacked)
-    assert run(unpacked, "-c", "from tickcast.cli import main; main()", "--version").endswith(PROJECT["version"])
+    assert run(unpacked, "-c", "from tickcast.ui.cli import main; main()", "--version").endswith(PROJECT["version"])
 
 
 def test_every_entry_point_of_the_wheel_loads(unpacked):

@@ -10,12 +10,12 @@ from functools import cache
 
 from source import DAEMON, OURS, ROOT, functions, python_files, tree
 
-from tickcast.control import arguments
+from tickcast.live.commands import arguments
 from tickcast.settings import Settings
-from tickcast_desk import reference
+from tickcast.ui.documents import reference
 
 ARGUMENTS = DAEMON / "control" / "arguments.py"
-JSON_TO_THE_CHILD = {"Range": "goes to the job as JSON: trainer/tickcast_trainer/spaces.py has each of its names"}
+JSON_TO_THE_CHILD = {"Range": "goes to the job as JSON: daemon/tickcast/batch/tune/spaces.py has each of its names"}
 SECTION_UNDER = {  # where a section is handed on, under which name it arrives
     "jobs": {"budget", "_budget"}, "features.set[]": {"entry"}, "codec.topics.NAME": {"codec"},
 }  # fmt: skip
@@ -145,7 +145,7 @@ def test_every_argument_of_every_command_is_read_by_who_carries_it_out():
     assert not unread
     seen = {parent.__name__ for kind, _ in arguments.ACCEPTED.values() for parent in kind.__mro__}
     assert structs() - seen - {kind.__name__ for kind in inner} == JSON_TO_THE_CHILD.keys()
-    spaces = (ROOT / "trainer" / "tickcast_trainer" / "spaces.py").read_text(encoding="utf-8")
+    spaces = (DAEMON / "batch" / "tune" / "spaces.py").read_text(encoding="utf-8")
     assert not [name for name in fields_of(arguments.Range) if not re.search(rf"\b{name}\b", spaces)]
 
 

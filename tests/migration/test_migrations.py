@@ -8,9 +8,9 @@ import pytest
 
 from storekit import SOURCE, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadStore
-from tickcast.registry import schema
-from tickcast.registry.schema import Migration, migrate, read_migrations, version_of
-from tickcast.registry.store import Unit
+from tickcast.io.store import schema
+from tickcast.io.store.schema import Migration, migrate, read_migrations, version_of
+from tickcast.io.store.store import Unit
 
 KNOWN = read_migrations(schema.folder())
 

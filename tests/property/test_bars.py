@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import plain
 from kit import T0, Folding, Tick, settings
-from tickcast.core.bars import fold
+from tickcast.engine.core.bars import fold
 from tickcast.errors import Reason
 
 SECOND = 10**9

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tickcast.codec.digits import (
+from tickcast.engine.codec.digits import (
     ROOM,
     eight_digits,
     put_bytes,
@@ -20,7 +20,7 @@ from tickcast.codec.digits import (
     put_significant,
     put_whole,
 )
-from tickcast.codec.pieces import put_piece, texts_of
+from tickcast.engine.codec.pieces import put_piece, texts_of
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 MARK = 0xAB

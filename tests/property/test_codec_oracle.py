@@ -9,7 +9,7 @@ from codec_oracle import expected, raw_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickcast.codec.decode import Decoder
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
 from tickcast.settings import Codec, Fields
 from tickcast.symbols import SymbolTable

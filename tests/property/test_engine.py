@@ -7,7 +7,7 @@ import pytest
 
 from kit import T0, Served, Tick, rung, settings, walk
 from tickcast.columns import F32, Inputs
-from tickcast.core import ladder, scoring
+from tickcast.engine.core import ladder, scoring
 from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.records import Command
 
@@ -197,7 +197,7 @@ def test_consumed_is_always_accepted_plus_rejected_plus_late_plus_held() -> None
 
 
 def test_a_feature_that_fails_costs_its_forecasts_the_model_but_not_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tickcast.core import features
+    from tickcast.engine.core import features
 
     s = settings(**SMALL, bars__every_ms=500, features__set='[{kind="rolling_mean", window=3}]')
     monkeypatch.setattr(features, "_ask", lambda *_: (_ for _ in ()).throw(BadOutput("it broke")))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlkit import KEYS, opened, sealed, signed_anew
-from tickcast.control import envelope
-from tickcast.control.arguments import ACCEPTED, parse
-from tickcast.control.envelope import STRINGS, Order
 from tickcast.errors import CommandFault, CommandRefused
+from tickcast.live.commands import envelope
+from tickcast.live.commands.arguments import ACCEPTED, parse
+from tickcast.live.commands.envelope import STRINGS, Order
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"], "model": "m"}, audience="fleet")
 ORDER = opened(GOOD)

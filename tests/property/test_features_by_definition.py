@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from learntkit import LEARNT
 from tickcast import plugin
-from tickcast.core.windows import UNWRAPPED
+from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.testing import as_ring, history
 
 CASES = [

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickcast.edges.kafka.blob import Blob
+from tickcast.io.kafka.blob import Blob
 from wirekit import (
     ABORT,
     ATTRIBUTES,

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tickcast.columns import Encoded
-from tickcast.edges.kafka.framing import Framer
-from tickcast.edges.kafka.publish import HEADER_BYTES, TRACE_BYTES
+from tickcast.io.kafka.framing import Framer
+from tickcast.io.kafka.publish import HEADER_BYTES, TRACE_BYTES
 from tickcast.symbols import NAME_BYTES, SymbolTable
 
 NAMES = st.text(min_size=1, max_size=20).filter(lambda name: 0 < len(name.encode("utf-8", "ignore")) <= NAME_BYTES)

@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.edges.mqtt import topic_level
+from tickcast.io.mqtt.client import topic_level
 
 symbols = st.one_of(st.binary(min_size=1, max_size=48), st.text("+#/%\0$.Aé", min_size=1).map(str.encode))
 

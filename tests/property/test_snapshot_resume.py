@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapshotkit import KINDS, Running, Turn, differences, small_settings, tape, turns
-from tickcast.registry import snapshot
+from tickcast.io.store import snapshot
 from tickcast.settings import Settings
 
 

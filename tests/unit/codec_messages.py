@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tickcast.codec.decode import Decoder
 from tickcast.columns import RawBatch
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable

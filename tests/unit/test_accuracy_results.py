@@ -12,8 +12,8 @@ import accuracy_tables
 from accuracy_cases import PAPERS, REPEAT_LAST, SEEDED, SEEDS, SETTINGS, Case, first_cases, seeded_cases
 from accuracy_data import TABLES, Table
 from accuracy_results import Row, all_cases, choose, chosen_rows, current, is_there, keep, order_fields, read_table
-from tickcast.job_folder import BARS, RESULT, Result, write_whole
-from tickcast_trainer import worker
+from tickcast.io.jobs import worker
+from tickcast.io.jobs.folder import BARS, RESULT, Result, write_whole
 from trainkit import autoregressive, job, series
 
 KEY = ("ettm2", 96)

@@ -15,12 +15,12 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from safetensors.numpy import save_file
 
 from registrykit import graph, model_folder, write_card
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_files import refuse_foreign
+from tickcast.engine.inference.model_folder import CARD, GRAPH, PROBE, parse_card, read_card
 from tickcast.errors import BadModel, ModelRefused, StoreStalled
-from tickcast.inference.load import open_model
-from tickcast.model_files import refuse_foreign
-from tickcast.model_folder import CARD, GRAPH, PROBE, parse_card, read_card
+from tickcast.io.models.artefacts import FILES, Artefacts
 from tickcast.records import ModelCard
-from tickcast.registry.artefacts import FILES, Artefacts
 
 CALL = b"cos\nsystem\n(S'true'\ntR."  # protocol 0: text
 PROTO_2 = b"\x80\x02]q\x00."
@@ -297,7 +297,7 @@ SEAMS = ["copy", "verify", "share", "share-again", "rename"]
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from tickcast.registry import artefacts
+from tickcast.io.models import artefacts
 seam, calls = sys.argv[3], []
 def dies(function, after):
     def instead(*given, **named):
@@ -307,7 +307,7 @@ def dies(function, after):
         return function(*given, **named)
     return instead
 if seam == "copy":
-    import tickcast.model_folder as model_folder
+    import tickcast.engine.inference.model_folder as model_folder
     model_folder.copy_plain_file = dies(model_folder.copy_plain_file, 1)
 elif seam == "verify":
     artefacts.verify_strictly = dies(artefacts.verify_strictly, 0)
@@ -345,7 +345,7 @@ def test_a_full_disk_is_a_waiting_state_and_leaves_nothing(
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tickcast.registry.artefacts.sync", full)
+    monkeypatch.setattr("tickcast.io.models.artefacts.sync", full)
     with pytest.raises(StoreStalled, match="No space left"):
         artefacts.add(made)
     assert not artefacts.digests()

@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tickcast.batch.synth import Market, json_messages
 from tickcast.settings import Settings
-from tickcast_desk import asyncapi
-from tickcast_desk.reference import TOPIC_MEANING
-from tickcast_desk.schemas import schema_of, text_of
-from tickcast_desk.synth import Market, json_messages
+from tickcast.ui.documents import asyncapi
+from tickcast.ui.documents.reference import TOPIC_MEANING
+from tickcast.ui.documents.schemas import schema_of, text_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 DOCUMENT = asyncapi.document()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tickcast_desk.backtest_page import CONTESTANTS, contestants, verdict_of
+from tickcast.ui.pages.backtest_page import CONTESTANTS, contestants, verdict_of
 
 
 def found(low: float | None, high: float | None, **more: Any) -> dict[str, Any]:

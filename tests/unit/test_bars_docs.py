@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from kit import Folding, settings
-from tickcast.app.wiring import build
-from tickcast.core.events import Outcome
-from tickcast.core.schedule import is_closed, parse_calendar, target_times
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.core.schedule import is_closed, parse_calendar, target_times
 from tickcast.errors import Reason
+from tickcast.io.memory_bus import raw_batch
+from tickcast.loop.build import build
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "bars.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tickcast.app.beside import beside
+from tickcast.beside import beside
 from tickcast.errors import BadData, StoreStalled
 
 

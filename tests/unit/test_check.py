@@ -7,8 +7,8 @@ from rich.console import Console
 
 from tickcast.errors import BadSettings
 from tickcast.settings import load
-from tickcast_desk.check import explain, readable, refuse_too_large, render
-from tickcast_desk.reference import setting_rows
+from tickcast.ui.check import explain, readable, refuse_too_large, render
+from tickcast.ui.documents.reference import setting_rows
 
 
 def explained(overrides=None, files=()):

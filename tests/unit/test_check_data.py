@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from tickcast.cli import main
 from tickcast.columns import F64
 from tickcast.settings import Settings, load
-from tickcast_desk.check_data import Finding, check_data, print_data_check
+from tickcast.ui.check_data import Finding, check_data, print_data_check
+from tickcast.ui.cli import main
 from trainkit import walk
 
 MINUTE_NS = 60 * 10**9

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tickcast.batch.train import train
+from tickcast.batch.train.checkpoint import BEST, CHECKPOINT, LAST, RECORD
 from tickcast.errors import BadData
-from tickcast_trainer import train
-from tickcast_trainer.checkpoint import BEST, CHECKPOINT, LAST, RECORD
 from trainkit import Progress, Ticking, fitted, weights
 
 ORDER: dict[str, Any] = {"model_params": {"hidden": 8}, "windows_per_epoch": 160, "batch_size": 32, "epochs": 4}

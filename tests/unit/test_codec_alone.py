@@ -10,10 +10,10 @@ from test_codec_arrow import CODEC as ARROW
 from test_codec_arrow import message, table
 from test_codec_packed import records
 
-from tickcast.codec import decode as decoding
-from tickcast.codec.decode import Decoder
-from tickcast.codec.json import JsonDecoder
 from tickcast.columns import RawBatch
+from tickcast.engine.codec import decode as decoding
+from tickcast.engine.codec.decode import Decoder
+from tickcast.engine.codec.json import JsonDecoder
 from tickcast.errors import Reason
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from codec_messages import decode, reasons, rows
 
-from tickcast.codec.arrow import UNMET, settle_columns
-from tickcast.codec.arrow_size import unpacked_bytes
-from tickcast.codec.ticks import Rows, naming
 from tickcast.columns import NO_TIME
+from tickcast.engine.codec.arrow import UNMET, settle_columns
+from tickcast.engine.codec.arrow_size import unpacked_bytes
+from tickcast.engine.codec.ticks import Rows, naming
 from tickcast.errors import Reason
 from tickcast.settings import Codec, Fields
 from tickcast.symbols import SymbolTable

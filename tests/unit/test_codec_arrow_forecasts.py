@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from tickcast.codec.arrow_forecasts import FEATURES, FORECASTS, ArrowWriter
-from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import FeatureRows, Forecasts
-from tickcast.edges.kafka.framing import Framer, partitions_of, place
-from tickcast.edges.kafka.publish import TRACE_BYTES
+from tickcast.engine.codec.arrow_forecasts import FEATURES, FORECASTS, ArrowWriter
+from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.io.kafka.framing import Framer, partitions_of, place
+from tickcast.io.kafka.publish import TRACE_BYTES
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
-from tickcast_desk.schemas import schema_of
+from tickcast.ui.documents.schemas import schema_of
 
 NAMES = ["BTCUSDT", 'q"uote\\', "tab\tÜ😀", *(f"SYM{k:03d}" for k in range(40))]
 SOURCES = [("ticks", 0), ('od"d', 5)]

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from tickcast.codec.forecasts import ForecastWriter, write_features, write_forecasts
-from tickcast.codec.pieces import HALVED_ROWS
 from tickcast.columns import FeatureRows, Forecasts
+from tickcast.engine.codec.forecasts import ForecastWriter, write_features, write_forecasts
+from tickcast.engine.codec.pieces import HALVED_ROWS
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
 from tickcast.settings import BarSettings, ForecastSettings, Settings
@@ -175,7 +175,7 @@ def test_no_forecasts_make_no_messages():
 def test_many_rows_are_written_by_two_threads_as_by_one(monkeypatch):
     batch = forecasts(2 * HALVED_ROWS + 1)
     halved = values(encode(batch))
-    monkeypatch.setattr("tickcast.codec.pieces.HALVED_ROWS", len(batch) + 1)
+    monkeypatch.setattr("tickcast.engine.codec.pieces.HALVED_ROWS", len(batch) + 1)
     assert values(encode(batch)) == halved
     assert len(set(halved)) == len(batch)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from codec_messages import decode, raw_of, reasons, rows
 
-import tickcast.codec.json as codec_json
-from tickcast.codec.decode import Decoder
+import tickcast.engine.codec.json as codec_json
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import BadSettings, Reason
 from tickcast.settings import Codec, CodecTopic, Fields
 from tickcast.symbols import NAME_BYTES, SymbolTable

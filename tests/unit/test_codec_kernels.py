@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tickcast.codec.parse import read_number, read_time, to_double, to_ns
-from tickcast.codec.scan import plan, scan_messages, scan_object
-from tickcast.codec.ticks import (
+from tickcast.engine.codec.parse import read_number, read_time, to_double, to_ns
+from tickcast.engine.codec.scan import plan, scan_messages, scan_object
+from tickcast.engine.codec.ticks import (
     BAD,
     BID,
     EVENT,

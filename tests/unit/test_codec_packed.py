@@ -5,8 +5,8 @@ import pytest
 from codec_messages import decode, raw_of, reasons, rows
 
 from packing import pack, raw_of_packed
-from tickcast.codec.decode import Decoder
 from tickcast.columns import NO_TIME, PACKED
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
 from tickcast.settings import Codec
 from tickcast.symbols import SymbolTable

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from codec_messages import decode, raw_of, reasons, rows
 
-from tickcast.codec.decode import Decoder
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
 from tickcast.settings import Codec, CodecTopic, Fields
 from tickcast.symbols import SymbolTable

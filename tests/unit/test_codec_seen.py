@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tickcast.codec.seen import LONGEST, seen
 from tickcast.columns import PACKED
+from tickcast.engine.codec.seen import LONGEST, seen
 from tickcast.errors import Reason
 from tickcast.settings import Codec, load
 

@@ -7,12 +7,12 @@ import jsonschema
 import msgspec
 import pytest
 
-from tickcast.cli import main, parser
-from tickcast.control.arguments import ACCEPTED, Backtest, Optimize, Train, below, parse, role_of
+from tickcast.batch.backtest.backtest import BacktestOrder
 from tickcast.errors import BadRequest, CommandRefused
-from tickcast_desk.backtest import BacktestOrder
-from tickcast_desk.schemas import schema_of
-from tickcast_desk.send import make_args
+from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, below, parse, role_of
+from tickcast.ui.cli import main, parser
+from tickcast.ui.documents.schemas import schema_of
+from tickcast.ui.send import make_args
 
 JOB = "0" * 32
 LEAST: dict[str, dict[str, Any]] = {

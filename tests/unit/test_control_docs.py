@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from tickcast.clock import SystemClock
-from tickcast.control.arguments import ACCEPTED
-from tickcast.control.envelope import MOST_DEPTH, Envelope, read, verify
-from tickcast.control.inbox import NOTED_PER_MINUTE
-from tickcast.control.keys import ROLES, read_keys
 from tickcast.errors import CommandFault
-from tickcast.work_settings import Control
-from tickcast_desk.keygen import keygen
+from tickcast.live.commands.arguments import ACCEPTED
+from tickcast.live.commands.envelope import MOST_DEPTH, Envelope, read, verify
+from tickcast.live.commands.inbox import NOTED_PER_MINUTE
+from tickcast.live.commands.keys import ROLES, read_keys
+from tickcast.settings.work import Control
+from tickcast.ui.keygen import keygen
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "control.md").read_text(encoding="utf-8")

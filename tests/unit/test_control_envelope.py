@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from controlkit import HERE, KEYS, NOW_MS, SECRET, SIGNERS, changed, opened, sealed, signed_anew
-from tickcast.control.envelope import MOST_DEPTH, own_audience
-from tickcast.control.keys import Key, Signer
 from tickcast.errors import BadRequest, BadSettings, CommandFault, CommandRefused
-from tickcast.work_settings import Control
+from tickcast.live.commands.envelope import MOST_DEPTH, own_audience
+from tickcast.live.commands.keys import Key, Signer
+from tickcast.settings.work import Control
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"]})
 FORGED = Signer("hmac-sha256", KEYS["admin"].material)  # a public key taken for a secret

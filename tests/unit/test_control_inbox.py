@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from controlkit import NOW_MS, SETTINGS, Desk, MemoryLedger, changed, echo, sealed, working
-from tickcast.control import envelope
-from tickcast.control.inbox import LARGE_BYTES, Context
 from tickcast.errors import BadRequest, CommandFault, EngineFailed, StoreStalled
+from tickcast.live.commands import envelope
+from tickcast.live.commands.inbox import LARGE_BYTES, Context
 from tickcast.records import Command, CommandRow, Reply
 
 ECHO = dict.fromkeys(("status", "forecast", "pause", "train"), echo)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.control.keys import read_keys, read_signer
 from tickcast.errors import BadSettings
-from tickcast_desk.keygen import keygen
+from tickcast.live.commands.keys import read_keys, read_signer
+from tickcast.ui.keygen import keygen
 
 PUBLIC = "A" * 43 + "="
 

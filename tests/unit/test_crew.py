@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune import crew as crew_module
+from tickcast.batch.tune.crew import MOST_DEATHS, Crew
+from tickcast.batch.tune.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
+from tickcast.batch.tune.trial_worker import work
 from tickcast.clock import SystemClock
 from tickcast.errors import BadModel
-from tickcast_trainer import crew as crew_module
-from tickcast_trainer.crew import MOST_DEATHS, Crew
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
-from tickcast_trainer.trial_worker import work
 from trainkit import job, walk
 from trainkit import series as bars_of
 

@@ -7,15 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.draws import draw
+from tickcast.batch.train.history import read_history
+from tickcast.batch.train.order import BARS, read_order
+from tickcast.batch.train.splits import CUTS, PARTS, usable_windows
 from tickcast.columns import F64, I64
-from tickcast.core import windows
-from tickcast.core.features import FeatureSet
+from tickcast.engine.core import windows
+from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.draws import draw
-from tickcast_trainer.history import read_history
-from tickcast_trainer.order import BARS, read_order
-from tickcast_trainer.splits import CUTS, PARTS, usable_windows
 from trainkit import EVERY_NS, job, series, walk
 
 LOOKBACK, HORIZON = 24, 4

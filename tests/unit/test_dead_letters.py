@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tickcast.app import dead_letters as letters_of
-from tickcast.app.dead_letters import MOST_NUMBERS, dead_letters
 from tickcast.columns import RawBatch, Rejects
-from tickcast.core.events import Letters
+from tickcast.engine.core.events import Letters
 from tickcast.errors import Reason
+from tickcast.loop import dead_letters as letters_of
+from tickcast.loop.dead_letters import MOST_NUMBERS, dead_letters
 from tickcast.records import DeadLetter
 
 KEYS = [b"a", b"", b"b" * 400]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from tickcast.batch.train.losses import make_objective
 from tickcast.columns import F64
 from tickcast.direction import classes_of, counts_of, edges, frequencies
 from tickcast.errors import BadData, BadSettings
 from tickcast_plugins.models.direction import LEAST_PROBABILITY, PIECES, of_moves, of_walk, probabilities, quantiles
 from tickcast_plugins.models.direction_head import DirectionHead
 from tickcast_plugins.models.naive_bayes import calibrated
-from tickcast_trainer.losses import make_objective
 from zookit import LEVELS, net
 
 MANY = [0.001, 0.01, 0.05, 0.2, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99, 0.999]

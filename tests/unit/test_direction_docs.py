@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from tickcast.batch.train.classes import FREQUENCIES
 from tickcast.direction import classes_of
+from tickcast.io.store.query import query_direct
 from tickcast.plugin import find
-from tickcast.registry.query import query_direct
 from tickcast.settings import load
-from tickcast_desk.evaluate_command import print_evaluation
+from tickcast.ui.evaluate_command import print_evaluation
 from tickcast_plugins.models.direction import PIECES
 from tickcast_plugins.models.torch_net import HeadParams
-from tickcast_trainer.classes import FREQUENCIES
 from zookit import card
 
 PAGE = (Path(__file__).parents[2] / "docs" / "direction.md").read_text(encoding="utf-8")

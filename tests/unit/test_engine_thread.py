@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from tickcast.app.engine_thread import EngineThread
 from tickcast.errors import BadSettings, EngineFailed
+from tickcast.loop.engine_thread import EngineThread
 
 LIMIT_S = 10.0
 

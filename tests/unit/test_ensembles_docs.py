@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from tickcast import plugin
-from tickcast.control.arguments import Train, members_of, parse
-from tickcast.model_folder import read_card
+from tickcast.engine.inference.model_folder import read_card
+from tickcast.live.commands.arguments import Train, members_of, parse
 from tickcast_plugins.models.ensemble import EnsembleParams
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ensembles.md").read_text(encoding="utf-8")

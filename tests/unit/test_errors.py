@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tickcast import errors
-from tickcast_desk.reference import error_types
+from tickcast.ui.documents.reference import error_types
 
 FATES = {"Refusal", "Skipped", "Waiting", "Fatal"}
 ALL = list(error_types())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tickcast_desk.evaluate_page import page, verdict_of
+from tickcast.ui.pages.evaluate_page import page, verdict_of
 
 
 def figure(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:

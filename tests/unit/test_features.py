@@ -5,7 +5,7 @@ import pytest
 
 from tickcast import plugin
 from tickcast.columns import Bars
-from tickcast.core.features import FeatureSet
+from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadOutput, BadSettings
 from tickcast.settings import FeatureEntry
 from tickcast.testing import history

@@ -11,7 +11,7 @@ import pytest
 from docskit import install
 from learntkit import LEARNT
 from tickcast import plugin
-from tickcast.core.features import FeatureSet
+from tickcast.engine.core.features import FeatureSet
 from tickcast.settings import Settings
 from tickcast.testing import history
 

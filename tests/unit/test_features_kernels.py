@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tickcast.columns import Bars
-from tickcast.core.windows import UNWRAPPED, ring
+from tickcast.engine.core.windows import UNWRAPPED, ring
 from tickcast_plugins.features.dispersion import (
     deviation,
     positions,

@@ -12,19 +12,20 @@ import pytest
 import torch
 
 from tickcast import __version__, plugin
+from tickcast.batch.judge.hold_out import Figures
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.export import export
+from tickcast.batch.train.losses import make_loss
+from tickcast.batch.train.order import FitOrder, read_order
+from tickcast.batch.train.parity import check_parity, probe_inputs
 from tickcast.columns import Inputs
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.inference.load import open_model
-from tickcast.model_folder import read_card
+from tickcast.io.jobs import worker
 from tickcast.records import ModelCard
 from tickcast_plugins.models.nhits import NHITSParams
-from tickcast_trainer import fit, worker
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.evaluate import Figures
-from tickcast_trainer.export import export
-from tickcast_trainer.losses import make_loss
-from tickcast_trainer.order import FitOrder, read_order
-from tickcast_trainer.parity import check_parity, probe_inputs
 from trainkit import Progress, Ticking, autoregressive, fitted, job, model_of, series, walk
 
 LEVELS = [0.25, 0.5, 0.75]
@@ -263,13 +264,13 @@ def test_the_guide_names_every_parameter_of_the_model() -> None:
 
 
 def test_the_worker_says_how_it_is_called() -> None:
-    done = subprocess.run([sys.executable, "-m", "tickcast_trainer.worker"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "tickcast.io.jobs.worker"], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "JOB_FOLDER" in done.stderr
 
 
 def run_worker(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tickcast_trainer.worker", str(folder)]
+    command = [sys.executable, "-m", "tickcast.io.jobs.worker", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tickcast_trainer.analysis import ADVICE, Epoch, analyse
+from tickcast.batch.train.analysis import ADVICE, Epoch, analyse
 
 
 def said(training: list[float], validation: list[float], **over: object) -> tuple[float, bool, list[str]]:

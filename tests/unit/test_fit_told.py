@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tickcast.job_folder import Result
-from tickcast_desk.fit_command import told
+from tickcast.io.jobs.folder import Result
+from tickcast.ui.fit_command import told
 
 
 def result(**held: Any) -> Result:

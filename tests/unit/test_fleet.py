@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from registrykit import model_folder, write_card
+from tickcast.engine.inference.model_folder import CARD, GRAPH, MAX_FILES, PROBE, read_card, verify_strictly
 from tickcast.errors import BadModel, ModelRefused, TickcastError
-from tickcast.model_folder import CARD, GRAPH, MAX_FILES, PROBE, read_card, verify_strictly
-from tickcast.registry import fleet
-from tickcast.registry.fleet import Assembler, Record, Routed, changes, hold, messages, route_message
+from tickcast.io.models import topic_records as fleet
+from tickcast.io.models.topic_records import Assembler, Record, Routed, changes, hold, messages, route_message
 
 Records = list[tuple[str, bytes]]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tickcast.settings import load
 from tickcast.symbols import SymbolTable
-from tickcast_desk.footprint import array_bytes, state_bytes
+from tickcast.ui.footprint import array_bytes, state_bytes
 
 
 @dataclass(slots=True)

@@ -7,10 +7,10 @@ import pytest
 
 from kit import T0
 from snapshotkit import Running, small_settings
-from tickcast.core.given import GivenBars, window_of
-from tickcast.core.on_demand import Ask, Given
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.engine.core.given import GivenBars, window_of
+from tickcast.engine.core.on_demand import Ask, Given
 from tickcast.errors import BadRequest
+from tickcast.io.memory_bus import raw_batch
 from tickcast.settings import Settings
 
 SECOND = 10**9

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tickcast import cli
 from tickcast.settings import Settings
-from tickcast_desk import reference
+from tickcast.ui import cli
+from tickcast.ui.documents import reference
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

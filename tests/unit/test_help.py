@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from tickcast import cli
+from tickcast.ui import cli
 
 (COMMANDS,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
 

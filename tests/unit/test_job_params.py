@@ -6,17 +6,17 @@ import msgspec
 import pytest
 
 from storekit import card
-from tickcast.control import job_params
-from tickcast.control.arguments import Range
-from tickcast.control.job_params import BACKTEST, DEPLOYMENTS, EVALUATE, FIT, RETRAIN
-from tickcast.core.ladder import RUNGS
+from tickcast.batch.backtest.backtest import BacktestOrder
+from tickcast.batch.backtest.retraining import Retrain
+from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.batch.train.order import FitOrder, order_of
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import CommandRefused, ModelRefused
-from tickcast.model_folder import RESERVED
-from tickcast.registry.models import refuse_bad_name
-from tickcast_desk.backtest import BacktestOrder
-from tickcast_desk.retraining import Retrain
-from tickcast_trainer.judge import EvaluateOrder
-from tickcast_trainer.order import FitOrder, order_of
+from tickcast.io.models.models import refuse_bad_name
+from tickcast.live.commands import job_params
+from tickcast.live.commands.arguments import Range
+from tickcast.live.commands.job_params import BACKTEST, DEPLOYMENTS, EVALUATE, FIT, RETRAIN
 
 
 def refused(judge: Any, *given: Any) -> str:

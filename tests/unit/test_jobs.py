@@ -18,12 +18,12 @@ from numba.core.caching import UserProvidedCacheLocator
 import jobkit
 from jobkit import Rows, hosting, is_gone, until_gone
 from tickcast import symbols
-from tickcast.control.job_child import OUTPUT_BYTES, disk_bytes, drop_beginning
 from tickcast.errors import BadData, BadRequest, StoreStalled
-from tickcast.job_folder import MOST_READ_BYTES, ORDER, OUTPUT, PROGRESS, ProgressLines, read_result
+from tickcast.io.jobs.child import OUTPUT_BYTES, disk_bytes, drop_beginning
+from tickcast.io.jobs.folder import MOST_READ_BYTES, ORDER, OUTPUT, PROGRESS, ProgressLines, read_result
+from tickcast.io.jobs.kernel_links import compiled_stamp
 from tickcast.records import JobRow
 from tickcast.symbols import SymbolTable
-from tickcast_trainer.kernel_links import compiled_stamp
 
 
 def stamped() -> None:

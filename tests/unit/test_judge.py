@@ -11,15 +11,16 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from tickcast.batch.judge import judge
+from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import BARS, ORDER, read_order
 from tickcast.columns import F64, Inputs
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadData, BadModel, BadSettings
-from tickcast.inference.load import open_model
-from tickcast.model_folder import CARD
 from tickcast.records import ModelCard, digest
-from tickcast_trainer import fit, judge
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.judge import EvaluateOrder
-from tickcast_trainer.order import BARS, ORDER, read_order
 from trainkit import EVERY_NS, Progress, autoregressive, job, series
 
 LOOKBACK, HORIZON, LEVELS = 16, 4, [0.1, 0.5, 0.9]

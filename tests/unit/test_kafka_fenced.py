@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tickcast.bus_settings import Kafka
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.delivery import Delivery
 from tickcast.errors import BrokerAway
+from tickcast.io.kafka import client
+from tickcast.io.kafka.delivery import Delivery
+from tickcast.settings.buses import Kafka
 
 OURS = {("ticks", 0): 40, ("ticks", 1): 7}
 

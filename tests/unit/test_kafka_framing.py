@@ -9,7 +9,7 @@ from aiokafka.producer import message_accumulator
 from aiokafka.record.memory_records import MemoryRecords
 
 from tickcast.columns import Encoded
-from tickcast.edges.kafka.framing import (
+from tickcast.io.kafka.framing import (
     LZ4_BLOCK,
     Framer,
     lz4_frame,
@@ -19,7 +19,7 @@ from tickcast.edges.kafka.framing import (
     record_bytes,
     write_records,
 )
-from tickcast.edges.kafka.publish import HEADER_BYTES, PlainFramer, ReadyBatch, supported
+from tickcast.io.kafka.publish import HEADER_BYTES, PlainFramer, ReadyBatch, supported
 from tickcast.symbols import SymbolTable
 
 STAMP_MS = 1_700_000_000_123

@@ -5,9 +5,9 @@ from typing import Any
 
 from codec_messages import raw_of
 
-from tickcast.app.kafka_edges import KafkaSource
-from tickcast.app.recovery import Place
 from tickcast.clock import SetClock
+from tickcast.live.buses.kafka_edges import KafkaSource
+from tickcast.live.recovery import Place
 from tickcast.settings import Settings
 
 SECOND = 10**9

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.app.kafka_topics import MODELS, wanted
+from tickcast.live.buses.kafka_topics import MODELS, wanted
 from tickcast.settings import load
-from tickcast_desk.reference import OF_COMMANDS, TOPIC_MEANING
+from tickcast.ui.documents.reference import OF_COMMANDS, TOPIC_MEANING
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c, encode_varint
 
 from tickcast.columns import RawBatch
-from tickcast.edges.kafka import fetch, wire
-from tickcast.edges.kafka.blob import Blob, open_blob
-from tickcast.edges.kafka.crc32c import HAS_INSTRUCTION, TABLES, by_instruction, by_tables, crc32c
+from tickcast.io.kafka import fetch, wire
+from tickcast.io.kafka.blob import Blob, open_blob
+from tickcast.io.kafka.crc32c import HAS_INSTRUCTION, TABLES, by_instruction, by_tables, crc32c
 from wirekit import (
     ABORT,
     ATTRIBUTES,
@@ -254,7 +254,7 @@ def test_the_checksum_by_instruction_is_that_by_tables():
 BY_TABLES = """
 from aiokafka.record.util import calc_crc32c
 import numpy as np
-from tickcast.edges.kafka.crc32c import HAS_INSTRUCTION, TABLES, crc32c
+from tickcast.io.kafka.crc32c import HAS_INSTRUCTION, TABLES, crc32c
 data = np.arange(203, dtype=np.uint8)
 assert not HAS_INSTRUCTION
 assert crc32c(data, 3, 203, TABLES) == calc_crc32c(data[3:].tobytes())
@@ -359,7 +359,9 @@ def test_only_the_sentinel_gets_blobs_and_installing_twice_swaps_once(names):
 
 
 WARMED = """
-from tickcast.edges.kafka import crc32c, fetch, wire
+from tickcast.io.kafka import crc32c
+from tickcast.io.kafka import fetch
+from tickcast.io.kafka import wire
 from wirekit import *
 kernels = [crc32c.crc32c, *(k for k in vars(wire).values() if hasattr(k, "signatures"))]
 fetch.warm_up()

@@ -7,9 +7,9 @@ import pytest
 
 from jobkit import Rows, hosting
 from registrykit import model_folder
-from tickcast.control.jobs import REGISTERED
 from tickcast.errors import BadModel, StoreStalled
-from tickcast.job_folder import Result
+from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.host import REGISTERED
 from tickcast.records import JobRow
 
 
@@ -42,7 +42,7 @@ class Keeping:
 async def test_what_a_job_made_is_kept_before_it_is_done_and_tried_again_while_the_store_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickcast.control.jobs.RETRY_S", 0.01)
+    monkeypatch.setattr("tickcast.io.jobs.host.RETRY_S", 0.01)
     keep = Keeping(StoreStalled("the disk is full"), StoreStalled("the disk is full"))
     async with hosting(tmp_path, keeper=keep, ledger=keep.ledger) as hosted:
         row, result = await hosted.done("end")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tickcast_trainer import kernel_links
-from tickcast_trainer.kernel_links import compile_ours, compiled_stamp
+from tickcast.io.jobs import kernel_links
+from tickcast.io.jobs.kernel_links import compile_ours, compiled_stamp
 
 
 def test_what_fits_need_is_compiled_once_for_these_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +30,8 @@ def test_a_fit_compiles_nothing_that_was_compiled_for_all() -> None:
     subprocess.run(kernel_links.WARM, env=environ, check=True)
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from tickcast_trainer import dataset, splits, warm\n"
-        "from tickcast.core import windows\n"
+        "from tickcast.batch.train import dataset, splits, warm\n"
+        "from tickcast.engine.core import windows\n"
         "warm.ROWS = 300\n"
         "warm.warm()\n"
         "kernels = dataset._targets, splits._usable, windows.gather, windows.target_channel\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tickcast.app import last_turn
-from tickcast.app.last_turn import LastTurn
 from tickcast.columns import RawBatch
 from tickcast.errors import BadSettings
+from tickcast.loop import last_turn
+from tickcast.loop.last_turn import LastTurn
 
 TOPIC = "ticks"
 

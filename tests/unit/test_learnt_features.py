@@ -6,8 +6,8 @@ import pytest
 from learntkit import LEARNT, UNTIL_NS
 from tickcast import plugin
 from tickcast.columns import Bars
-from tickcast.core.features import FeatureSet
-from tickcast.core.windows import UNWRAPPED
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.errors import BadSettings
 from tickcast.settings import FeatureEntry
 from tickcast_plugins.features.clusters import describe, locate, nearest, shapes

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tickcast_trainer.losses import POINT_LOSSES, make_loss
+from tickcast.batch.train.losses import POINT_LOSSES, make_loss
 
 LEVELS = [0.25, 0.5, 0.75]
 

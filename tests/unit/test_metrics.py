@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tickcast.batch.judge.metrics import MOST_IS_BEST, SIDE_COST, Metric, validation_value
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.order import TuneOrder
+from tickcast.batch.tune.study import Study
+from tickcast.batch.tune.trial_messages import Task
+from tickcast.batch.tune.trial_worker import Trial
 from tickcast.clock import SystemClock
 from tickcast.columns import F32, Inputs
 from tickcast.plugin import Parameter
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.metrics import MOST_IS_BEST, SIDE_COST, Metric, validation_value
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.study import Study
-from tickcast_trainer.trial_messages import Task
-from tickcast_trainer.trial_worker import Trial
-from tickcast_trainer.tune_order import TuneOrder
 from trainkit import job, series
 
 METRICS: list[Metric] = ["pinball", "mae", "mse", "directional", "sharpe"]

@@ -11,9 +11,9 @@ import pytest
 from registrykit import HORIZON, LOOKBACK, model_folder
 from tickcast.clock import SystemClock
 from tickcast.columns import Inputs
+from tickcast.engine.inference.model_folder import GRAPH, read_card
 from tickcast.errors import BadModel
-from tickcast.inference.cache import ModelCache
-from tickcast.model_folder import GRAPH, read_card
+from tickcast.io.models.cache import ModelCache
 
 BIG = 1 << 30
 

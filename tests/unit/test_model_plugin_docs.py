@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docskit import install, run_commands
-from tickcast.model_folder import read_card
+from tickcast.engine.inference.model_folder import read_card
 
 PAGE = (Path(__file__).parents[2] / "docs" / "model_plugin.md").read_text(encoding="utf-8")
 

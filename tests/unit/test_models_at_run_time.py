@@ -10,9 +10,9 @@ import pytest
 from kit import T0, rung
 from snapshotkit import KINDS, Running, differences, small_settings, tape, turns
 from tickcast.columns import F32, Inputs
-from tickcast.core.engine import Engine
-from tickcast.core.events import Outcome
-from tickcast.core.on_demand import Ask, Given
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.core.on_demand import Ask, Given
 from tickcast.errors import BadRequest, BadStore, Quality
 from tickcast.records import Command
 from tickcast.settings import Settings

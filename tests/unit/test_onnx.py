@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import pytest
 
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import CARD, GRAPH, PROBE
 from tickcast.errors import BadModel
-from tickcast.inference.load import open_model
-from tickcast.model_folder import CARD, GRAPH, PROBE
 from tickcast.records import ModelCard, digest
 from tickcast.testing import walks
 from trainkit import autoregressive, job, model_of, series
@@ -85,10 +85,10 @@ def test_a_file_that_is_cut_short_is_refused(folder: Path) -> None:
 
 
 def test_files_larger_than_the_bounds_are_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tickcast.model_folder.MAX_ARTEFACT_BYTES", 1000)
+    monkeypatch.setattr("tickcast.engine.inference.model_folder.MAX_ARTEFACT_BYTES", 1000)
     with pytest.raises(BadModel, match="larger than 1000 bytes"):
         open_model(folder)
-    monkeypatch.setattr("tickcast.model_folder.MAX_CARD_BYTES", 100)
+    monkeypatch.setattr("tickcast.engine.inference.model_folder.MAX_CARD_BYTES", 100)
     with pytest.raises(BadModel, match="larger than 100 bytes"):
         open_model(folder)
 
@@ -143,14 +143,14 @@ def test_tiles_change_no_answer(folder: Path) -> None:
 def test_the_runtime_tells_nobody_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its telemetry is on by default; where it is, the home folder holds an id and what is to be sent."""
     unset = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_", "CI"))}
-    code = "import tickcast.inference.onnx"
+    code = "import tickcast.engine.inference.onnx"
     subprocess.run([sys.executable, "-c", code], env={**unset, "HOME": str(tmp_path)}, check=True, timeout=60)
     assert not [*tmp_path.rglob("*")]
 
 
 def test_opening_takes_well_under_a_second_and_imports_no_torch(folder: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tickcast.inference.load import open_model\n"
+        "import sys\nfrom pathlib import Path\nfrom tickcast.engine.inference.load import open_model\n"
         "open_model(Path(sys.argv[1]))\nheavy = {'torch', 'onnx', 'polars', 'optuna'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -9,13 +9,13 @@ import pytest
 
 from docskit import run_commands
 from tickcast import plugin
-from tickcast.cli import main
+from tickcast.batch.tune.order import OF_TRAINING, TuneOrder
+from tickcast.batch.tune.spaces import TRAINING
 from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
-from tickcast_desk import model_commands
-from tickcast_trainer.spaces import TRAINING
-from tickcast_trainer.tune_order import OF_TRAINING, TuneOrder
+from tickcast.ui import model_commands
+from tickcast.ui.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "optimize.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"<!-- run -->\n```sh\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from tickcast.batch.by_hand.optimize import resume
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.order import TuneOrder, write_tune_order
 from tickcast.errors import BadSettings
-from tickcast.job_folder import Result
+from tickcast.io.jobs.folder import Result
 from tickcast.records import TrialRow
-from tickcast_desk import optimize_plots
-from tickcast_desk.optimize import resume
-from tickcast_desk.optimize_page import counts, page, ranked, verdict
-from tickcast_desk.optimize_plots import Sought
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.tune_order import TuneOrder, write_tune_order
+from tickcast.ui.pages import optimize_plots
+from tickcast.ui.pages.optimize_page import counts, page, ranked, verdict
+from tickcast.ui.pages.optimize_plots import Sought
 
 SPACE: dict[str, Any] = {
     "rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True}, "deep": {"kind": "int", "low": 1, "high": 8},

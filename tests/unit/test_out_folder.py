@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tickcast.batch.out_folder import MARK, claim, claim_file, claim_model, claim_new, drop_models, install_model
+from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadSettings
-from tickcast.model_folder import CARD
 from tickcast.records import ModelCard, digest
-from tickcast_desk.out_folder import MARK, claim, claim_file, claim_model, claim_new, drop_models, install_model
 
 
 def model(folder: Path, name: str = "m", artefact: str = "weights.json") -> Path:

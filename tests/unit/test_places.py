@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from snapshotkit import SECOND
-from tickcast.app.wiring import Serving, build
 from tickcast.columns import BarBatch, Forecasts, RawBatch, Scores
-from tickcast.core import scoring
-from tickcast.core.events import Outcome
-from tickcast.core.places import BLOCK, NEWCOMER_NS
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.engine.core import scoring
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.core.places import BLOCK, NEWCOMER_NS
 from tickcast.errors import Reason
+from tickcast.io.memory_bus import raw_batch
+from tickcast.loop.build import Serving, build
 from tickcast.records import Command
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tickcast.app.pulse import Pulse
+from tickcast.live.liveness import Pulse
 
 
 async def answers() -> None:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from tickcast.app.pump import BRIEF_MESSAGES, Pump
 from tickcast.clock import SystemClock
-from tickcast.core.events import Outcome
+from tickcast.engine.core.events import Outcome
+from tickcast.loop.pump import BRIEF_MESSAGES, Pump
 
 MANY: Any = range(BRIEF_MESSAGES + 1)  # a batch of so many messages
 

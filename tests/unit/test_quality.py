@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kit import T0, Folding, Served, settings
-from tickcast.core.bars import EARLIEST_NS, LATEST_NS
-from tickcast.core.fold import Adjustments
-from tickcast.core.schedule import ClosedTime
+from tickcast.engine.core.bars import EARLIEST_NS, LATEST_NS
+from tickcast.engine.core.fold import Adjustments
+from tickcast.engine.core.schedule import ClosedTime
 from tickcast.errors import BadSettings, Reason
 from tickcast.settings import load
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kit import T0, rung, settings
-from tickcast.core import questions
-from tickcast.core.scoring import price_of
+from tickcast.engine.core import questions
+from tickcast.engine.core.scoring import price_of
 from tickcast.symbols import SymbolTable
 
 SECOND = 10**9

@@ -12,14 +12,14 @@ import pytest
 from controlkit import NOW_MS, opened, sealed
 from kit import SECOND, T0, Served, TickFeed, settings, walk
 from storekit import bars, card, forecasts, store_settings, table
-from tickcast.app.roster import Roster
-from tickcast.app.units import CommitUnits
 from tickcast.clock import SetClock
-from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import F64
-from tickcast.core.events import Outcome
+from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.engine.core.events import Outcome
 from tickcast.errors import BadSettings, CommandRefused, ModelRefused
-from tickcast.work_settings import Control
+from tickcast.live.serving_models import Roster
+from tickcast.loop.commits import CommitUnits
+from tickcast.settings.work import Control
 
 SMALL = {"window__lookback": 6, "forecast__horizon": 3, "bars__every_ms": 500, "symbols__limit": 8}
 

@@ -4,9 +4,9 @@ import pytest
 
 from kit import settings as settings_of
 from storekit import SECOND, SOURCE, T0, bars, open_store, store_settings, table, value
-from tickcast.app.recovery import BEGINNING_NS, END_NS, Start, start
-from tickcast.registry.history import Kept, Mark, Part
-from tickcast.registry.store import Unit
+from tickcast.io.store.history import Kept, Mark, Part
+from tickcast.io.store.store import Unit
+from tickcast.live.recovery import BEGINNING_NS, END_NS, Start, start
 
 MINUTE = 60 * SECOND
 BEGAN = T0 // MINUTE * MINUTE

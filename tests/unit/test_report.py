@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from tickcast_desk import report_plots
-from tickcast_desk.page import Column, milliseconds, table_of, verdict
-from tickcast_desk.report import print_summary, write_report
+from tickcast.ui.pages import report_plots
+from tickcast.ui.pages.page import Column, milliseconds, table_of, verdict
+from tickcast.ui.pages.report import print_summary, write_report
 
 HORIZON, LEVELS, SCORED = 4, [0.1, 0.5, 0.9], [1, 2, 4]
 START_NS, STEP_NS = 1_700_000_000 * 10**9, 10**9

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tickcast_desk import report_certainty
-from tickcast_desk.report_certainty import ALL, moments_of, with_intervals
+from tickcast.batch.judge import report_certainty
+from tickcast.batch.judge.report_certainty import ALL, moments_of, with_intervals
 
 STEP_NS = 60 * 10**9
 

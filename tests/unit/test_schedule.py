@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from kit import Folding, settings
-from tickcast.core.schedule import ClosedTime, is_closed, parse_calendar, target_times, trading_time, trading_times
+from tickcast.engine.core.schedule import (
+    ClosedTime,
+    is_closed,
+    parse_calendar,
+    target_times,
+    trading_time,
+    trading_times,
+)
 from tickcast.errors import BadSettings, Reason
 
 MINUTE = 60 * 10**9

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tickcast_desk.schema_rows import NOTHING, rows
+from tickcast.ui.documents.schema_rows import NOTHING, rows
 
 
 class Inner(msgspec.Struct):

@@ -13,16 +13,16 @@ import pytest
 from kit import T0, Served, rung, settings, walk
 from schemakit import problems, valid
 from tickcast import records
-from tickcast.cli import main
-from tickcast.codec.forecasts import ForecastWriter
 from tickcast.columns import Encoded, FeatureRows
-from tickcast.control import arguments
-from tickcast.core.ladder import RUNGS
+from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.engine.core.ladder import RUNGS
 from tickcast.errors import EXIT_DIED, Quality
+from tickcast.live.commands import arguments
 from tickcast.settings import Settings
-from tickcast_desk import schemas
-from tickcast_desk.reference import TOPIC_MEANING, record_types
-from tickcast_desk.schemas import PUBLISHED, commands, schema_of
+from tickcast.ui.cli import main
+from tickcast.ui.documents import schemas
+from tickcast.ui.documents.reference import TOPIC_MEANING, record_types
+from tickcast.ui.documents.schemas import PUBLISHED, commands, schema_of
 
 SOURCES = [("tickcast.ticks", 0)]
 SMALL = {"window__lookback": 8, "forecast__horizon": 3, "symbols__limit": 8}

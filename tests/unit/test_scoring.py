@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tickcast.core import scoring, uncertainty
+from tickcast.engine.core import scoring, uncertainty
 from tickcast.figures import last_value_quantiles
 
 LEVELS, HORIZONS = [0.1, 0.5, 0.9], [1, 3]

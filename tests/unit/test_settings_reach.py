@@ -12,14 +12,14 @@ from structlog.testing import capture_logs
 from argumentskit import SECOND, T0, messages, model_in, settings_of
 from livekit import running
 from tapekit import csv, records, settings
-from tickcast.bus_settings import Kafka, KafkaSecurity
 from tickcast.columns import Encoded
-from tickcast.edges.kafka import client
-from tickcast.edges.kafka.delivery import Delivery
-from tickcast.edges.kafka.framing import framer
-from tickcast.edges.kafka.publish import ReadyBatch
 from tickcast.errors import BadSettings, StoreStalled
+from tickcast.io.kafka import client
+from tickcast.io.kafka.delivery import Delivery
+from tickcast.io.kafka.framing import framer
+from tickcast.io.kafka.publish import ReadyBatch
 from tickcast.settings import Codec, Fields
+from tickcast.settings.buses import Kafka, KafkaSecurity
 from tickcast.symbols import SymbolTable
 
 

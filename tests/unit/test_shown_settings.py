@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from tickcast.app.commands import Commands, Parts
-from tickcast.app.wiring import build
-from tickcast.control import arguments
-from tickcast.control.inbox import Context
+from tickcast.live.commands import arguments
+from tickcast.live.commands.at_once import Commands, Parts
+from tickcast.live.commands.inbox import Context
+from tickcast.loop.build import build
 from tickcast.settings import load
 
 

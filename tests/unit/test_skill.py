@@ -10,16 +10,15 @@ import pytest
 
 from kit import SECOND, T0, Served, Tick, rung, settings
 from tickcast import figures
+from tickcast.batch.judge import report_figures, statistics
+from tickcast.batch.judge.figures import outcomes, ratios
+from tickcast.batch.judge.hold_out import evaluate, last_value_said, last_value_widths
+from tickcast.batch.train.dataset import load_dataset
 from tickcast.columns import F32, F64, Inputs
-from tickcast.core import uncertainty
+from tickcast.engine.core import uncertainty
 from tickcast.plugin import Runner
 from tickcast.records import Accuracy
 from tickcast.settings import Settings
-from tickcast_desk import report_figures
-from tickcast_trainer import statistics
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.evaluate import evaluate, last_value_said, last_value_widths
-from tickcast_trainer.judge_figures import outcomes, ratios
 from trainkit import job, series
 
 HORIZON, BARS = 4, 3000

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.app import recovery
-from tickcast.app.recovery import Start
-from tickcast.edges.kafka.client import Committed
 from tickcast.errors import BadSettings
+from tickcast.io.kafka.client import Committed
+from tickcast.live import recovery
+from tickcast.live.recovery import Start
 from tickcast.settings import Settings, load
 
 SLOTS = {"bus.kind": "kafka", "kafka.slots": "3", "kafka.slot": "2"}

@@ -11,14 +11,14 @@ from kit import T0, Folding, TickFeed, rung, walk
 from kit import settings as kit_settings
 from snapshotkit import KINDS, SECOND, Running, differences, small_settings, tape, turns
 from tickcast.columns import F32, Inputs, RawBatch
-from tickcast.core.engine import Engine
-from tickcast.core.features import FeatureSet
-from tickcast.core.ladder import Ladder
-from tickcast.core.schedule import ClosedTime
-from tickcast.edges.memory_bus import raw_batch
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.features import FeatureSet
+from tickcast.engine.core.ladder import Ladder
+from tickcast.engine.core.schedule import ClosedTime
 from tickcast.errors import BadStore, Reason
+from tickcast.io.memory_bus import raw_batch
+from tickcast.io.store import snapshot
 from tickcast.records import Command
-from tickcast.registry import snapshot
 from tickcast.settings import Settings
 from tickcast.state import Arrays, State, copied
 from tickcast.symbols import SymbolTable, find_or_add

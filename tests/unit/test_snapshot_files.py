@@ -13,8 +13,8 @@ import pytest
 
 from snapshotkit import KINDS, Running, differences, small_settings, tape, turns
 from tickcast.errors import StoreStalled
-from tickcast.registry import snapshot
-from tickcast.registry.snapshot import StoreMark
+from tickcast.io.store import snapshot
+from tickcast.io.store.snapshot import StoreMark
 from tickcast.settings import Settings, load
 from tickcast.state import State
 
@@ -158,7 +158,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from tickcast.registry import snapshot
+from tickcast.io.store import snapshot
 from tickcast.settings import load
 from tickcast.state import State
 options, number = load(environ={})[0], 0

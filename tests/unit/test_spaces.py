@@ -8,12 +8,12 @@ import pytest
 
 import zookit
 from tickcast import plugin
+from tickcast.batch.by_hand.optimize import space_of as read_space
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.order import TuneOrder, read_tune_order, with_params, write_tune_order
+from tickcast.batch.tune.spaces import TRAINING, space_of
 from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
-from tickcast_desk.optimize import space_of as read_space
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.spaces import TRAINING, space_of
-from tickcast_trainer.tune_order import TuneOrder, read_tune_order, with_params, write_tune_order
 
 TRAINABLE = [
     name for name in plugin.names("models")

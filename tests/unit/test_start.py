@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.fit_job import Job, completed, read_parent
+from tickcast.batch.train.order import FitOrder, Start, read_order
+from tickcast.batch.train.start import Begun, begin
 from tickcast.clock import SystemClock
+from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel, BadSettings
-from tickcast.inference.load import open_model
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import Dataset, load_dataset
-from tickcast_trainer.fit_job import Job, completed, read_parent
-from tickcast_trainer.order import FitOrder, Start, read_order
-from tickcast_trainer.start import Begun, begin
 from trainkit import Progress, autoregressive, job, model_of, series, weights
 
 ORDER: dict[str, Any] = {

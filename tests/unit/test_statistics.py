@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tickcast.batch.judge import statistics
 from tickcast.columns import F64
-from tickcast_trainer import statistics
 
 
 def autoregressive(n: int, phi: float, seed: int = 0) -> F64:

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from tickcast.inference.stepping import GIVEN, OUTPUTS
-from tickcast.model_folder import GRAPH, STEP_GRAPH, read_card
+from tickcast.engine.inference.model_folder import GRAPH, STEP_GRAPH, read_card
+from tickcast.engine.inference.stepping import GIVEN, OUTPUTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "step_mode.md").read_text(encoding="utf-8")
 

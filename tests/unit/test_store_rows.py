@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from storekit import SECOND, T0, forecasts, scores, table
-from tickcast.registry import rows
-from tickcast.registry.rows import Names, Origin, Position, advanced
+from tickcast.io.store import rows
+from tickcast.io.store.rows import Names, Origin, Position, advanced
 
 
 def test_an_id_reads_as_the_hex_digits_of_its_two_words():

@@ -3,7 +3,7 @@
 import pytest
 
 from storekit import store_settings
-from tickcast_desk.store_size import BAR_BYTES, estimate_bytes_per_day
+from tickcast.ui.store_size import BAR_BYTES, estimate_bytes_per_day
 
 DAY_S = 86_400
 

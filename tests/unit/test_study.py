@@ -9,13 +9,13 @@ import optuna
 import pytest
 import torch
 
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.order import TELLING, TuneOrder
+from tickcast.batch.tune.samplers import GRID_POINTS, distributions, make_sampler
+from tickcast.batch.tune.study import STUDY, Study
 from tickcast.errors import BadData, BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
-from tickcast_trainer.order import FitOrder
-from tickcast_trainer.samplers import GRID_POINTS, distributions, make_sampler
-from tickcast_trainer.study import STUDY, Study
-from tickcast_trainer.tune_order import TELLING, TuneOrder
 
 SPACE = {
     "deep": Parameter("int", 1, 8), "layers": Parameter("choice", choices=[[], [16], [16, 8]]),

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tickcast_desk.svg import (
+from tickcast.ui.pages.svg import (
     Plot,
     decimate,
     factor_axis,

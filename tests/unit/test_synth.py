@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tickcast.edges.tape import Tape
+from tickcast.batch.synth import CYCLE_S, SECOND_NS, Market, json_messages, write
+from tickcast.io.tape.tape import Tape
 from tickcast.settings import load
-from tickcast_desk.synth import CYCLE_S, SECOND_NS, Market, json_messages, write
 
 START_NS = 1_700_000_000 * SECOND_NS
 

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from tapekit import ENDINGS, TICKS, csv, lines, records, settings
-from tickcast.codec.decode import Decoder
 from tickcast.columns import NO_TIME, PACKED, RawBatch
-from tickcast.edges.tape import Tape, write_ticks
+from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import BadData, Reason
+from tickcast.io.tape.tape import Tape, write_ticks
 from tickcast.symbols import SymbolTable
 
 

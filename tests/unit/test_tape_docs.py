@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.cli import parser
-from tickcast.edges.tape import Tape
+from tickcast.io.tape.tape import Tape
 from tickcast.settings import load
+from tickcast.ui.cli import parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = re.compile(r"```toml\n(.*?)```\n```(csv|jsonl)\n(.*?)```", re.DOTALL)

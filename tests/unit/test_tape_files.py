@@ -9,8 +9,8 @@ import pytest
 
 from tapekit import TICKS, csv, records, settings
 from tickcast.columns import PACKED
-from tickcast.edges.tape import Tape, write_ticks
 from tickcast.errors import BadData
+from tickcast.io.tape.tape import Tape, write_ticks
 
 
 class TestRefusals:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapekit import lines, settings
-from tickcast.edges.tape import Tape
-from tickcast.edges.tape_lines import trim_lines
 from tickcast.errors import BadData
+from tickcast.io.tape.lines import trim_lines
+from tickcast.io.tape.tape import Tape
 
 
 class TestLines:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.clock import SetClock, SystemClock
-from tickcast.edges.telemetry import MOST_SAID, LastMinute, Latency, LoopLag, set_up_logging
-from tickcast.work_settings import Log
+from tickcast.io.telemetry import MOST_SAID, LastMinute, Latency, LoopLag, set_up_logging
+from tickcast.settings.work import Log
 
 MS = 1_000_000
 

@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from tapekit import settings
+from tickcast.batch.backtest import trading
+from tickcast.batch.backtest.figures import Luck, judge
+from tickcast.batch.backtest.quotes import read_quotes, spread_at
+from tickcast.batch.backtest.trading import Series, Terms
 from tickcast.columns import F64
-from tickcast_desk import trading
-from tickcast_desk.backtest_figures import Luck, judge
-from tickcast_desk.quotes import read_quotes, spread_at
-from tickcast_desk.trading import Series, Terms
 
 STEP = 60
 FREE = Terms(horizon=1, side_bps=0.0, dead_band_bps=0.0)

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin
 import msgspec
 import pytest
 
-from tickcast_trainer.analysis import ADVICE
-from tickcast_trainer.order import FitOrder, Start
+from tickcast.batch.train.analysis import ADVICE
+from tickcast.batch.train.order import FitOrder, Start
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 ORDER = PAGE.split("## The order\n", 1)[1].split("\n## ", 1)[0]

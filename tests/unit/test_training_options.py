@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from tickcast.batch.train import fit, precision, train
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.draws import draw
+from tickcast.batch.train.losses import make_objective
+from tickcast.batch.train.order import FINETUNE_RATE, RATE, FitOrder, Start, read_order
+from tickcast.batch.train.schedules import LAST_RATE, plateaus
+from tickcast.batch.train.train import tensors
 from tickcast.columns import F64
 from tickcast.errors import BadSettings
-from tickcast_trainer import fit, precision, train
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.draws import draw
-from tickcast_trainer.losses import make_objective
-from tickcast_trainer.order import FINETUNE_RATE, RATE, FitOrder, Start, read_order
-from tickcast_trainer.schedules import LAST_RATE, plateaus
-from tickcast_trainer.train import tensors
 from trainkit import Progress, fitted, job, series, walk, weights
 
 TINY: dict[str, Any] = {"model_params": {"hidden": 8}, "windows_per_epoch": 128, "batch_size": 32, "epochs": 2}

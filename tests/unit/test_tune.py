@@ -13,18 +13,18 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import FitOrder, Start
+from tickcast.batch.tune.order import TuneOrder, with_params, write_tune_order
+from tickcast.batch.tune.spaces import space_of
+from tickcast.batch.tune.study import Study
+from tickcast.batch.tune.tune import Search, run
 from tickcast.clock import SystemClock
+from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadSettings
-from tickcast.job_folder import BARS, TRIALS
-from tickcast.model_folder import CARD
+from tickcast.io.jobs.folder import BARS, TRIALS
 from tickcast.records import ModelCard, TrialRow
-from tickcast_trainer import fit
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.order import FitOrder, Start
-from tickcast_trainer.spaces import space_of
-from tickcast_trainer.study import Study
-from tickcast_trainer.tune import Search, run
-from tickcast_trainer.tune_order import TuneOrder, with_params, write_tune_order
 from trainkit import autoregressive, job, series
 
 TRIALS_WANTED, BARS_OF_ALL = 8, 1200
@@ -114,7 +114,7 @@ def test_the_same_order_finds_the_same_and_never_looks_at_the_hold_out(
 
 def test_a_search_that_is_killed_goes_on_where_it_was(done: tuple[Path, dict[str, Any], Told], tmp_path: Path) -> None:
     order = write_job(tmp_path)
-    with subprocess.Popen([sys.executable, "-m", "tickcast_trainer.worker", str(tmp_path)]) as child:
+    with subprocess.Popen([sys.executable, "-m", "tickcast.io.jobs.worker", str(tmp_path)]) as child:
         try:
             limit = time.monotonic() + 150
             while not (tmp_path / TRIALS).exists() or len(rows_of_whole_lines(tmp_path)) < 3:
@@ -157,7 +157,7 @@ def children() -> list[int]:
     """Workers alone: other tests of this process may have children of their own, a broker for one."""
     task = Path(f"/proc/self/task/{os.getpid()}/children")
     pids = [int(pid) for pid in task.read_text().split()]
-    return [pid for pid in pids if b"tickcast_trainer.trial_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"tickcast.batch.tune.trial_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ LIMIT_S = 0.5
 CHILD = f"""
 import ctypes, os, signal
 import numpy as np
-from tickcast.app.turn_limit import CELLS, TURN, TurnLimit
+from tickcast.loop.turn_limit import CELLS, TURN, TurnLimit
 
 order = np.zeros(CELLS, np.int64)
 with TurnLimit(order, {LIMIT_S}):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tickcast.core import uncertainty as u
+from tickcast.engine.core import uncertainty as u
 
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 HORIZONS = np.array([1, 4], np.int64)

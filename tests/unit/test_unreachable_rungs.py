@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kit import settings
-from tickcast.app.wiring import unreachable_rungs
+from tickcast.loop.build import unreachable_rungs
 from tickcast.settings import Settings
 
 CONFIG = Path(__file__).parents[2] / "config"

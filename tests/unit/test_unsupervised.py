@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from tickcast import plugin
+from tickcast.batch.learn.hidden_markov import Chain, fit_chain, run_chain
+from tickcast.batch.learn.symbol_groups import common_moves, correlations, group_symbols
+from tickcast.batch.learn.unsupervised import Ask, learn, scaled, thinned, training_end, windows_until
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.history import History, read_history
 from tickcast.columns import F64
 from tickcast.errors import BadData, BadSettings
-from tickcast_trainer.dataset import load_dataset
-from tickcast_trainer.hidden_markov import Chain, fit_chain, run_chain
-from tickcast_trainer.history import History, read_history
-from tickcast_trainer.symbol_groups import common_moves, correlations, group_symbols
-from tickcast_trainer.unsupervised import Ask, learn, scaled, thinned, training_end, windows_until
 from trainkit import EVERY_NS, job, series, walk
 
 KINDS = ("pca", "ica", "kmeans", "dbscan", "regime")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tickcast.records import Accuracy, Health
-from tickcast_desk.view import LastForecast, LiveView, Progress, Snapshot, sparkline
+from tickcast.ui.view import LastForecast, LiveView, Progress, Snapshot, sparkline
 
 
 def health(uptime_s: float, consumed: int) -> Health:

@@ -5,7 +5,7 @@ import pytest
 
 from kit import T0
 from tickcast.columns import Inputs
-from tickcast.core import windows
+from tickcast.engine.core import windows
 
 L, N = 6, 20
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tickcast.errors import BadData
-from tickcast.job_folder import ORDER, PROGRESS, Result
-from tickcast_trainer import worker
+from tickcast.io.jobs import worker
+from tickcast.io.jobs.folder import ORDER, PROGRESS, Result
 
 
 @pytest.fixture

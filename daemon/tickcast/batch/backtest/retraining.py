@@ -1,0 +1,167 @@
+"""Fits again and again within a replay, each time on the bars closed so far; the new model then serves in the stream.
+
+A fit's budget is steps, never seconds, so that a walk over the same history ends the same on any machine.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Meta
+
+from tickcast.batch.by_hand.fit import make_order, train
+from tickcast.batch.frames import bar_table
+from tickcast.batch.out_folder import drop_models, install_model
+from tickcast.batch.train.order import BARS, FitOrder, Positive, write_order
+from tickcast.clock import fresh_id
+from tickcast.columns import I64
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.inference.load import open_model
+from tickcast.errors import BadModel
+from tickcast.loop.build import Serving
+from tickcast.plugin import Report
+from tickcast.progress import Shown, unshown
+from tickcast.records import Command
+from tickcast.settings import Settings
+
+NO_LIMIT_S = 1e9
+BEAT_S = 10.0
+MS = 10**6
+
+
+class Retrain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a walk fits, and what."""
+
+    every_bars: Positive  # of the symbol that closed most, since the fit before
+    kind: str = "nhits"
+    steps: Positive = 2000  # of the optimiser, at most, in each fit
+    keep_bars: Annotated[int, Meta(ge=0)] = 0  # newest bars of every symbol that a fit sees; 0 = all so far
+    takes_ms: Annotated[int, Meta(ge=0)] = 0  # event time from the end of the data until the new model serves
+    params: dict[str, Any] = {}  # of the model and the fit, as --param of tickcast fit
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What became of one of them."""
+
+    at_ns: int  # no bar that it saw is newer
+    bars: int
+    serves_from_ns: int = -1  # -1 = never
+    version: str = ""
+    trained_to_ns: int = 0
+    error: str = ""
+
+
+class Walking:
+    """A replay's companion: it tells how far it is, and retrains where that is asked for."""
+
+    serving: Serving  # of the replay; there once it has begun
+
+    def __init__(
+        self, settings: Settings, plan: Retrain | None, folder: Path, report: Report, *, shown: Shown = unshown
+    ) -> None:
+        drop_models(folder)
+        self.fits: list[Fit] = []
+        self.stopped = False
+        self._settings, self._plan, self._folder, self._report = settings, plan, folder, report
+        self._shown = shown
+        self._tables: list[pa.Table] = []
+        self._closed = np.zeros(settings.symbols.limit, np.int64)  # by symbol
+        self._fitted_at = 0
+        self._waiting: Command | None = None
+        self._rows = 0
+        self._of: int | None = None
+        self._next_beat_s = 0.0
+
+    def begin(self, serving: Serving, rows: int | None) -> None:
+        self.serving, self._of = serving, rows
+
+    def saw(self, outcome: Outcome) -> None:
+        for bars in outcome.bars if self._plan else ():
+            self._tables.append(bar_table(bars, self.serving))
+            np.add.at(self._closed, bars.symbol, bars.mask.astype(np.int64))
+
+    def before(self, rows: int) -> list[Command] | None:
+        """One fit at most is due at a time; its model enters once event time has come so far."""
+        self._tell()
+        self._rows += rows
+        if self.stopped:
+            return None
+        if self._plan and self._waiting is None and self._busiest() - self._fitted_at >= self._plan.every_bars:
+            self._fitted_at = self._busiest()
+            self._fit(self._plan)
+        return self._due()
+
+    def _tell(self) -> None:
+        self.stopped |= not self._report(step=self._rows, steps=self._of or self._rows, fits=float(len(self.fits)))
+
+    def _busiest(self) -> int:
+        return int(self._closed.max())
+
+    def _due(self) -> list[Command]:
+        command, now = self._waiting, self.serving.engine.newest_ns()
+        if command is None or now < self.fits[-1].serves_from_ns:
+            return []
+        self._waiting = None
+        return [command]
+
+    def _fit(self, plan: Retrain) -> None:
+        """In a child process. One that fails, for want of bars perhaps, leaves the model that serves."""
+        engine, bars = self.serving.engine, self._bars(plan.keep_bars)
+        at, model = engine.newest_ns(), self._folder / f"fit-{len(self.fits) + 1}"
+        try:
+            self._train(plan, bars, model)
+            runner = open_model(model, tile=self._settings.inference.tile)
+        except BadModel as failed:
+            self.fits.append(Fit(at, bars.num_rows, error=str(failed)))
+            return
+        engine.install(runner)
+        card = runner.card
+        self._waiting = Command(id=card.digest[:32], command="use_model", args={"model": card.digest})
+        self.fits.append(Fit(at, bars.num_rows, at + plan.takes_ms * MS, card.version, card.trained_to_ns))
+
+    def _train(self, plan: Retrain, bars: pa.Table, model: Path) -> None:
+        """Whoever waits for the walk hears of it while a fit takes long."""
+        job = self._settings.runtime.folder / "jobs" / fresh_id()
+        job.mkdir(parents=True)
+        try:
+            pq.write_table(bars, job / BARS)
+            write_order(job, within_steps(self._order(plan), plan.steps))
+            result = train(job, shown=self._shown, meanwhile=self._beat)
+            install_model(job / result.model, model)
+        finally:
+            shutil.rmtree(job, ignore_errors=True)
+
+    def _beat(self) -> None:
+        if time.monotonic() > self._next_beat_s:
+            self._next_beat_s = time.monotonic() + BEAT_S
+            self._tell()
+
+    def _order(self, plan: Retrain) -> FitOrder:
+        name = f"{plan.params.get('name', plan.kind)}-{len(self.fits) + 1}"
+        params = {key: value for key, value in plan.params.items() if key != "name"}
+        return make_order(self._settings, kind=plan.kind, name=name, split="default", params=params)
+
+    def _bars(self, keep: int) -> pa.Table:
+        """All that have closed, sorted as a fit reads them."""
+        table = pa.concat_tables(self._tables)
+        table = table.sort_by([("symbol", "ascending"), ("ordinal", "ascending")])
+        self._tables = [table]
+        if not keep:
+            return table
+        symbol = np.unique(table.column("symbol").to_numpy(), return_inverse=True)[1]
+        ends: I64 = np.searchsorted(symbol, symbol, side="right")
+        return table.filter(pa.array(ends - np.arange(len(symbol)) <= keep))
+
+
+def within_steps(order: FitOrder, steps: int) -> FitOrder:
+    """The same fit with at most so many steps in all, and no limit of time."""
+    epochs = min(order.epochs, steps)
+    windows = min(order.windows_per_epoch, steps // epochs * order.batch_size * order.accumulate)
+    return msgspec.structs.replace(order, epochs=epochs, windows_per_epoch=windows, time_budget_s=NO_LIMIT_S)

@@ -1,0 +1,64 @@
+"""Data files -> the bars that they close, in memory, as training reads them. It judges nothing."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from tickcast.batch.frames import bar_table
+from tickcast.batch.train.history import History, read_history
+from tickcast.columns import I64
+from tickcast.errors import BadData
+from tickcast.io.jobs.folder import BARS
+from tickcast.loop.closed_bars import closed_bars
+from tickcast.settings import Settings
+
+Span = tuple[int | None, int | None]  # from, and to which; an end that is None is open
+
+
+class Closed(NamedTuple):
+    """Bars by symbol, in the order of closing, and what became of the ticks, by Reason."""
+
+    table: pa.Table
+    counts: I64
+
+
+def read_closed(
+    settings: Settings,
+    data: Path,
+    *,
+    symbols: list[str] | None = None,
+    any_spacing: bool = False,
+    warn: Callable[[str], object] = lambda why: None,
+) -> Closed:
+    """Every bar that a file or folder closes; see history.closed_bars."""
+    tables: list[pa.Table] = []
+    for serving, outcome in closed_bars(settings, data, symbols=symbols, any_spacing=any_spacing, warn=warn):
+        tables += [bar_table(bars, serving) for bars in outcome.bars]
+        counts = serving.engine.folder.counts()
+    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("symbol", "as_of_ns", "tie")])
+    return Closed(table, counts)
+
+
+def within(table: pa.Table, span_ns: Span, data: Path) -> pa.Table:
+    """Those that end at or after the first moment of the span and before the second."""
+    start, end = span_ns
+    as_of = table["as_of_ns"]
+    if start is not None:
+        table = table.filter(pa.compute.greater_equal(as_of, start))
+    if end is not None:
+        table = table.filter(pa.compute.less(table["as_of_ns"], end))
+    if not len(table):
+        raise BadData(f"{data} closes no bar within that span", remedy="widen `from` and `to`")
+    return table
+
+
+def history_of(table: pa.Table, *, on_gap: str) -> History:
+    """The bars in the shape that features read, by the way that training takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(table, Path(folder) / BARS)
+        return read_history(Path(folder), on_gap=on_gap)

@@ -1,0 +1,123 @@
+"""Labels -> sums by moment, group and horizon -> figures of a judged model, with intervals and a test. Pure."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tickcast.batch.judge import statistics
+from tickcast.batch.train.classes import ratios as class_ratios
+from tickcast.columns import F32, F64
+from tickcast.figures import SCALE_FLOOR, covered, pinball, skill
+
+SUMS = (
+    "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
+    "pinball_naive", "covered", "directed", "right",
+)  # fmt: skip
+AT = {name: place for place, name in enumerate(SUMS)}
+
+
+class Certainty(NamedTuple):
+    """How intervals are drawn."""
+
+    confidence: float
+    draws: int
+    seed: int
+
+
+class Tally(NamedTuple):
+    """Sums of what happened, from which every figure follows."""
+
+    sums: F64  # [moments, groups, horizons, SUMS], then classes.SUMS where there are classes; group 0 is all symbols
+    groups: list[str]
+    inside: F64  # as the last axis, over windows that touch the training span
+    windows: int
+    in_sample: int
+    span_ns: tuple[int, int]  # of the windows outside
+
+
+def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float]) -> F64:
+    """[windows, horizons, SUMS]: what each label adds to the sums."""
+    found = np.zeros((*target.shape, len(SUMS)))
+    actual, median = target.astype(np.float64), levels.index(0.5)
+    moved = scale > SCALE_FLOOR  # a window that never moved has no unit
+    found[..., AT["labels"]] = 1.0
+    found[moved, :, AT["scaled"]] = 1.0
+    for suffix, quantiles in (("", own), ("_naive", naive)):
+        point = actual - quantiles[:, :, median]
+        found[..., AT["absolute" + suffix]] = np.abs(point)
+        found[..., AT["squared" + suffix]] = point * point
+        loss = pinball(np.array(levels), quantiles, actual)
+        found[moved, :, AT["pinball" + suffix]] = loss[moved] / scale[moved, None]
+        found[moved, :, AT["missed" + suffix]] = np.abs(point[moved]) / scale[moved, None]
+    found[..., AT["covered"]] = covered(own, actual)
+    found[..., AT["directed"]] = (actual != 0) & (own[:, :, median] != 0)
+    found[..., AT["right"]] = actual * own[:, :, median] > 0
+    return found
+
+
+def figures(tally: Tally, certainty: Certainty, horizons: list[int]) -> dict[str, Any]:
+    pooled = tally.sums.sum(axis=2, keepdims=True)
+    sums = np.concatenate([tally.sums, pooled], axis=2)  # the last horizon is all of them
+    moments, n_groups, n_horizons, n_sums = sums.shape
+    block = statistics.block_length(_gain(sums[:, 0, -1]), at_least=horizons[-1]) if moments else 0
+    drawn = None
+    if moments >= statistics.LEAST_ROWS:
+        flat = statistics.bootstrap_sums(
+            sums.reshape(moments, -1), block=block, draws=certainty.draws, seed=certainty.seed
+        )  # fmt: skip
+        drawn = flat.reshape(certainty.draws, n_groups, n_horizons, n_sums)
+    rows = []
+    for g, group in enumerate(tally.groups):
+        for j, reach in enumerate([*horizons, None]):
+            row = _row(sums[:, g, j], None if drawn is None else drawn[:, g, j], certainty.confidence)
+            test = statistics.diebold_mariano(_gain(sums[:, g, j]), horizon=reach or horizons[-1])
+            rows.append({"group": group, "horizon": reach, **row, "test": test._asdict() if test else None})
+    everything = [row for row in rows if row["group"] == "all"]
+    return {
+        "windows": tally.windows, "in_sample": {"windows": tally.in_sample, **_plain(tally.inside)},
+        "moments": moments, "block": block, "from_ns": tally.span_ns[0], "to_ns": tally.span_ns[1],
+        "headline": everything[-1] if moments else {}, "by_horizon": everything[:-1] if moments else [],
+        "by_group": [row for row in rows if row["group"] != "all"] if moments else [],
+    }  # fmt: skip
+
+
+def _gain(sums: F64) -> F64:
+    """By moment, how much smaller the model's mean pinball loss was than last value's, in one-bar moves."""
+    there = sums[sums[:, AT["scaled"]] > 0]
+    gain: F64 = (there[:, AT["pinball_naive"]] - there[:, AT["pinball"]]) / there[:, AT["scaled"]]
+    return gain
+
+
+def _row(sums: F64, drawn: F64 | None, confidence: float) -> dict[str, Any]:
+    """Each figure with its interval."""
+    total = sums.sum(axis=0)
+    values = ratios(total)
+    spread = dict.fromkeys(values, statistics.NOTHING_KNOWN)
+    if drawn is not None:
+        spread = {name: statistics.percentiles(each, confidence) for name, each in ratios(drawn).items()}
+    found: dict[str, Any] = {"n": int(total[AT["labels"]])}
+    for name, value in values.items():
+        found[name] = {"value": _known(value), "low": _known(spread[name].low), "high": _known(spread[name].high)}
+    return found
+
+
+def ratios(sums: F64) -> dict[str, Any]:
+    """Figures of sums [..., SUMS], and of those of classes where they stand behind."""
+    classes = class_ratios(sums[..., len(SUMS) :]) if sums.shape[-1] > len(SUMS) else {}
+    of = {name: sums[..., place] for name, place in AT.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "mae": of["absolute"] / of["labels"], "mae_naive": of["absolute_naive"] / of["labels"],
+            "mse": of["squared"] / of["labels"], "mse_naive": of["squared_naive"] / of["labels"],
+            "pinball": of["pinball"] / of["scaled"], "pinball_naive": of["pinball_naive"] / of["scaled"],
+            "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
+            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["directed"], **classes,
+        }  # fmt: skip
+
+
+def _plain(sums: F64) -> dict[str, float | None]:
+    return {name: _known(value) for name, value in ratios(sums).items()}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

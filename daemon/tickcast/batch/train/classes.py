@@ -1,0 +1,89 @@
+"""What the classes of a direction model are worth: accuracy beside the commonest class, log loss beside frequencies.
+
+Both rivals know the training part only. It fits nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tickcast.batch.train.dataset import Dataset
+from tickcast.columns import F32, F64, I64, Inputs
+from tickcast.direction import band_of, classes_of, counts_of, frequencies
+from tickcast.engine.inference.onnx import ClassRunner
+from tickcast.errors import BadData
+from tickcast.figures import SCALE_FLOOR
+from tickcast.records import ModelCard
+
+TILE = 2048
+TRAINING_WINDOWS = 65_536  # at most, evenly spaced: what the classes are like is known from fewer
+SUMS = ("forecasts", "right", "right_commonest", "lost", "lost_usual")
+FREQUENCIES = "frequencies"  # of a card's metrics, under "classes"
+AT = {name: place for place, name in enumerate(SUMS)}
+
+
+def training_moves(dataset: Dataset) -> F64:
+    """[N, H]: where the windows of the training part that ever moved led to, in one-bar moves."""
+    rows = dataset.parts.train
+    rows = rows[np.linspace(0, len(rows) - 1, min(TRAINING_WINDOWS, len(rows))).astype(np.int64)]
+    found = []
+    for first in range(0, len(rows), TILE):
+        _, target, scale = dataset.batch(rows[first : first + TILE])
+        found.append(moves_of(target, scale)[scale > SCALE_FLOOR])
+    moves = np.concatenate(found)
+    if not len(moves):
+        raise BadData("no window of the training part ever moved", remedy="give a history of prices that change")
+    return moves
+
+
+def moves_of(target: F32, scale: F64) -> F64:
+    moves: F64 = target / scale[:, None]
+    return moves
+
+
+class ClassJudge:
+    """Holds forecasts of classes against what came; `usual` [H, C] are the frequencies of the training part."""
+
+    def __init__(self, runner: ClassRunner, usual: F64) -> None:
+        self.runner, self.usual, self.band = runner, usual, band_of(runner.card)
+
+    def outcomes(self, inputs: Inputs, target: F32, scale: F64) -> F64:
+        """[B, H, SUMS]: what each forecast adds; a window that never moved has no unit and adds nothing."""
+        _, probs = self.runner.answer(inputs)
+        moved = scale > SCALE_FLOOR
+        known = classes_of(moves_of(target[moved], scale[moved]), self.band)
+        given = np.take_along_axis(probs[moved].astype(np.float64), known[..., None], axis=2)[..., 0]
+        found = np.zeros((*target.shape, len(SUMS)))
+        found[moved, :, AT["forecasts"]] = 1.0
+        found[moved, :, AT["right"]] = probs[moved].argmax(axis=2) == known
+        found[moved, :, AT["right_commonest"]] = self.usual.argmax(axis=1) == known
+        found[moved, :, AT["lost"]] = -np.log(given)
+        found[moved, :, AT["lost_usual"]] = -np.log(self.usual[np.arange(known.shape[1]), known])
+        return found
+
+
+def ratios(sums: F64) -> dict[str, Any]:
+    """Figures of sums [..., SUMS]."""
+    of = {name: sums[..., place] for name, place in AT.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "accuracy": of["right"] / of["forecasts"], "accuracy_majority": of["right_commonest"] / of["forecasts"],
+            "log_loss": of["lost"] / of["forecasts"], "log_loss_frequencies": of["lost_usual"] / of["forecasts"],
+        }  # fmt: skip
+
+
+def class_figures(runner: ClassRunner, dataset: Dataset, rows: I64) -> dict[str, Any]:
+    """For the card: over the windows `rows`, all steps alike; and the training part's frequencies."""
+    usual = frequencies(counts_of(classes_of(training_moves(dataset), band_of(runner.card))))
+    judge, sums = ClassJudge(runner, usual), np.zeros(len(SUMS))
+    for first in range(0, len(rows), TILE):
+        sums += judge.outcomes(*dataset.batch(rows[first : first + TILE])).sum(axis=(0, 1))
+    figures = {name: float(value) for name, value in ratios(sums).items()}
+    return {**figures, FREQUENCIES: usual.round(6).tolist()}
+
+
+def class_judge(folder: Path, card: ModelCard) -> ClassJudge | None:
+    """Of a fitted model's folder; None where it answers in no classes, or its card does not say how often they came."""
+    usual = card.metrics.get("classes", {}).get(FREQUENCIES)
+    return ClassJudge(ClassRunner(folder, card), np.array(usual)) if card.labels and usual else None

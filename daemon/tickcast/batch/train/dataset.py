@@ -1,0 +1,187 @@
+"""Windows as an index over columns of bars: gathered per batch by the kernel that serves, never materialised."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numba import njit
+from pydantic import ValidationError
+
+from tickcast.batch.train.history import History, read_history
+from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.train.splits import CUTS, Parts, split
+from tickcast.columns import F32, F64, I64, Inputs
+from tickcast.engine.core import windows
+from tickcast.engine.core.features import FeatureSet
+from tickcast.errors import BadData, BadSettings
+from tickcast.records import FeatureSpec
+from tickcast.settings import FeatureEntry
+
+
+class Batch(NamedTuple):
+    """Questions with their answers."""
+
+    inputs: Inputs
+    target: F32  # [B, H]: the move from the anchor, as a Runner gives it
+    scale: F64  # [B]: RMS one-bar move of the window
+
+
+class Channels(NamedTuple):
+    """What a model sees of every bar: feature values, laid out as the bars, and what they are."""
+
+    values: F64  # [rows, F]; NaN where a feature's lookback is not there
+    specs: list[FeatureSpec]  # of the channels after the first
+    lookback: int  # bars that the longest-sighted channel reads
+
+
+class Dataset:
+    """The history of one order, with its feature values, its parts, and the members of a combination."""
+
+    def __init__(
+        self, history: History, channels: "Channels", parts: Parts, order: FitOrder, members: Sequence[Member] = ()
+    ) -> None:
+        self.history, self.parts, self.members = history, parts, members
+        self.values, self.specs = channels.values, channels.specs
+        self.need_bars = need_bars(order, channels.lookback)
+        self.lookback, self.horizon = order.lookback, order.horizon
+        self.transform = windows.TRANSFORMS[order.transform]
+        self.future_names = order.future
+        self._ordinal = history.ordinal
+        self._rule = _index_rule(order, self.need_bars)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the bars, the rule that makes windows and parts of them, and the features with their versions.
+
+        Equal digests mean equal windows with equal answers in equal parts.
+        """
+        said = {"bars": self.history.digest, "rule": self._rule, "features": self.specs, "future": self.future_names}
+        return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+
+    def batch(self, rows: I64) -> Batch:
+        """The windows whose anchors are `rows`, just as live windows are gathered."""
+        history = self.history
+        target = np.empty((len(rows), self.horizon))
+        _targets(history.bars.close, rows, self.transform, target)
+        steps = rows[:, None] + np.arange(1, self.horizon + 1)
+        inputs, _, scale = windows.gather_inputs(
+            history.bars, self.values, history.symbol[rows], self._ordinal[rows], history.first[rows],
+            lookback=self.lookback, transform=self.transform,
+            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names),
+        )  # fmt: skip
+        return Batch(inputs, target.astype(np.float32), scale)
+
+    def channel_statistics(self) -> tuple[F64, F64]:
+        """Centre and spread [F - 1] of the channels after the first, over real bars of the training part."""
+        usable = self.parts.is_train(self.history) & (self.history.bars.mask == 1)
+        found = [_statistics(self.values[usable, 1 + i], spec.normalization) for i, spec in enumerate(self.specs)]
+        both = np.array(found, np.float64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+    def told(self) -> dict[str, object]:
+        """What the store keeps of it."""
+        as_of = self.history.bars.as_of
+        rule = {**self._rule, "features": self.specs, "future": self.future_names}
+        return {
+            "hash": self.digest, "rule": msgspec.to_builtins(rule), "symbols": len(self.history.names),
+            "bars": len(self.history), "from_ns": int(as_of.min()), "to_ns": int(as_of.max()),
+        }  # fmt: skip
+
+    def span_used(self) -> tuple[int, int]:
+        """First and last event time of the bars that steered the fit: all parts before the hold-out."""
+        as_of = self.history.bars.as_of
+        used = np.arange(len(as_of)) < self.parts.edges[self.history.symbol, 3]
+        return int(as_of.min()), int(as_of[used].max())
+
+
+def _index_rule(order: FitOrder, need: int) -> dict[str, object]:
+    return {
+        "split": order.split, "cuts": CUTS, "transform": order.transform, "lookback": order.lookback, "need_bars": need,
+        "horizon": order.horizon, "on_gap": _on_gap(order),
+    }  # fmt: skip
+
+
+def _on_gap(order: FitOrder) -> str:
+    return str(order.bars.get("on_gap", "carry"))
+
+
+def need_bars(order: FitOrder, lookback: int) -> int:
+    """Bars a symbol must have for a window whose every channel has its own lookback."""
+    return order.lookback + lookback - 1
+
+
+@njit(cache=True, nogil=True)
+def _targets(close, rows, transform, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        anchor = close[rows[i]]
+        for h in range(out.shape[1]):
+            price = close[rows[i] + 1 + h]
+            out[i, h] = np.log(price / anchor) if transform == 0 else price - anchor
+
+
+def _statistics(values: F64, normalization: str) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if normalization == "none" or not len(values):
+        return 0.0, 1.0
+    if normalization == "minmax":
+        center, spread = values.min(), np.ptp(values)
+    elif normalization == "robust":
+        low, center, high = np.quantile(values, [0.25, 0.5, 0.75])
+        spread = high - low
+    else:
+        values = np.sign(values) * np.log1p(np.abs(values)) if normalization == "log" else values
+        center, spread = values.mean(), values.std()
+    return float(center), float(spread) if spread > 0 else 1.0
+
+
+def load_dataset(folder: Path, order: FitOrder) -> Dataset:
+    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them."""
+    history = read_history(folder, on_gap=_on_gap(order))
+    _check_prices(history.bars.close, order.transform)
+    features = FeatureSet(_entries(order), order.transform)
+    need = need_bars(order, features.lookback)
+    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon)
+    _refuse_look_ahead(features.specs, int(history.bars.as_of[parts.is_train(history)].max()))
+    if order.split == "paper":
+        history = standardised(history, parts)
+    members = open_members(folder, order, features.specs)
+    refuse_foreknowledge(members, int(history.bars.as_of[parts.holdout].min()))
+    values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
+    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order, members)
+
+
+def _entries(order: FitOrder) -> list[FeatureEntry]:
+    try:
+        return [FeatureEntry.model_validate(entry) for entry in order.features]
+    except ValidationError as error:
+        raise BadSettings(f"the order's features are malformed: {error}") from None
+
+
+def _refuse_look_ahead(specs: list[FeatureSpec], trained_to_ns: int) -> None:
+    """A feature that was learnt from later parts would let the model see what those parts are to judge it by."""
+    for spec in specs:
+        if (learnt_to_ns := int(spec.params.get("learnt_to_ns", 0))) > trained_to_ns:
+            raise BadData(
+                f"the feature '{spec.kind}' was learnt from bars up to {learnt_to_ns} ns since 1970, "
+                f"the training part ends at {trained_to_ns}",
+                remedy="learn it from this history: `tickcast learn` stops where the training part ends",
+            )
+
+
+def _check_prices(close: F64, transform: str) -> None:
+    if not np.isfinite(close).all():
+        raise BadData("a close is not finite")
+    if transform == "log_return" and not (close > 0).all():
+        raise BadData("log_return needs positive prices", remedy="set forecast.transform = difference or level")
+
+
+def standardised(history: History, parts: Parts) -> History:
+    """Each series by mean and standard deviation of its training part, as the literature's figures are given."""
+    close, begins, ends = history.bars.close, parts.edges[:, 0], parts.edges[:, 1]
+    mean = np.array([close[a:b].mean() for a, b in zip(begins, ends, strict=True)])
+    deviation = np.array([close[a:b].std() for a, b in zip(begins, ends, strict=True)])
+    return history.with_prices(mean, np.where(deviation > 0, deviation, 1.0))

@@ -1,0 +1,143 @@
+"""One fit, from a job folder to a model folder: data, training, widths, export, figures, card. It serves nothing."""
+
+import hashlib
+import shutil
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import tickcast
+from tickcast.batch.judge.hold_out import evaluate, last_value_widths
+from tickcast.batch.train.analysis import Outcome
+from tickcast.batch.train.classes import class_figures
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.fit_job import Job, completed, read_parent
+from tickcast.batch.train.order import TRAINING, FitOrder, read_order
+from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
+from tickcast.clock import Clock, SystemClock
+from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH
+from tickcast.engine.inference.onnx import ClassRunner, OnnxRunner
+from tickcast.errors import BadSettings
+from tickcast.plugin import Model, Net, Report, find
+from tickcast.records import ModelCard, digest
+
+FOLDER = "model"  # within the job folder
+BY_TORCH, BY_ITSELF = "torch.export", "plugin"  # who writes a graph: ModelCard.export_path
+COST_ROWS, COST_CALLS = 1024, 11
+
+
+def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Fit what `order.json` asks on `bars.parquet`, from the last checkpoint where there is one.
+
+    The model is then in the folder `model`, there whole or not at all; returns that name, status, metrics and data set.
+    """
+    order = read_order(job_folder)
+    parent = read_parent(job_folder, order)
+    job = Job(job_folder, completed(order, parent), parent, report, clock or SystemClock())
+    dataset = load_dataset(job_folder, job.order)
+    model = build(job.order, dataset)
+    figures = _fit(model, dataset, job)
+    partial, folder = job_folder / f".{FOLDER}", job_folder / FOLDER
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    figures["parity"] = _write_model(model, partial)
+    card = _finished_card(model, dataset, figures, folder=partial, job=job)
+    (partial / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return {
+        "model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()
+    }  # fmt: skip
+
+
+def build(order: FitOrder, dataset: Dataset) -> Net | Model:
+    """An unfitted model of the order's kind, built on its card."""
+    card = ModelCard(
+        name=order.name or order.kind, kind=order.kind, version="", digest="", framework=FRAMEWORK, bars=order.bars,
+        transform=order.transform, lookback=order.lookback, horizon=order.horizon, levels=order.levels,
+        features=dataset.specs, future=order.future, need_bars=dataset.need_bars, model_params=order.model_params,
+        seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.digest, settings_digest=order.digest,
+        code_version=tickcast.__version__, tags=order.tags,
+    )  # fmt: skip
+    kind = find("models", order.kind)
+    if not (hasattr(kind, "module") or hasattr(kind, "fit")):
+        raise BadSettings(f"a model of kind '{order.kind}' needs no fit", remedy="name it as model.default")
+    try:
+        model: Net | Model = kind(card)
+    except BadSettings as error:
+        raise BadSettings(error.args[0], remedy=_parameters_there_are(order, error.remedy)) from None
+    return model
+
+
+def _parameters_there_are(order: FitOrder, kinds_own: str) -> str:
+    """The nearest key of the training first: what is none of its keys was taken for a parameter of the kind."""
+    near = [get_close_matches(name, TRAINING, n=1) for name in order.model_params]
+    meant = [f"did you mean {found[0]}?" for found in near if found]
+    return "; ".join([*meant, kinds_own, f"of the training: {', '.join(TRAINING)}"])
+
+
+def _is_net(model: Net | Model) -> bool:
+    return hasattr(model, "module")
+
+
+def _fit(model: Net | Model, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Fit in place; returns `fit` and, where there was one, `start` of the card's metrics."""
+    if _is_net(model):
+        from tickcast.batch.train.fit_net import fit_net
+
+        return fit_net(model, dataset, job)  # type: ignore[arg-type]
+    if job.parent is not None:
+        raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy="fit it without start")
+    model.fit(dataset, job.report)  # type: ignore[union-attr]
+    return {"fit": msgspec.to_builtins(Outcome())}
+
+
+def _write_model(model: Net | Model, folder: Path) -> float:
+    """All files but the card; returns how far graph and fit differ."""
+    model.save(folder)
+    if _is_net(model):
+        from tickcast.batch.train.fit_net import write_graphs
+
+        write_graphs(model, folder)  # type: ignore[arg-type]
+    parity = check_parity(model, folder)
+    write_probe(model, folder)
+    return parity
+
+
+def _finished_card(
+    model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, job: Job
+) -> ModelCard:
+    runner = OnnxRunner(folder, model.card)
+    last_value = last_value_widths(dataset, dataset.parts.calibration, model.card.levels)
+    holdout = evaluate(runner.predict, last_value, dataset, dataset.parts.holdout, model.card.levels)
+    if model.card.labels:
+        holdout["classes"] = class_figures(ClassRunner(folder, model.card), dataset, dataset.parts.holdout)
+    artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    trained_from_ns, trained_to_ns = dataset.span_used()
+    card = msgspec.structs.replace(
+        model.card, version=artefacts[GRAPH][:12], metrics={**holdout, **figures}, artefacts=artefacts,
+        parameters=_parameters(model),
+        cost_us=cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
+        last_value=[[float(f"{width:.6g}") for width in step] for step in last_value.tolist()],
+        parent=job.parent.card.digest if job.parent else "", export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
+    )  # fmt: skip
+    return msgspec.structs.replace(card, digest=digest(card))
+
+
+def _parameters(model: Net | Model) -> int:
+    """Of a net those of its module; what fits itself tells them on its card."""
+    return sum(p.numel() for p in model.module().parameters()) if _is_net(model) else model.card.parameters  # type: ignore[union-attr]
+
+
+def cost_us(runner: OnnxRunner, clock: Clock) -> float:
+    """Median cost of one forecast in a busy batch."""
+    inputs = probe_inputs(runner.card, COST_ROWS, seed=0)
+    taken = []
+    for _ in range(COST_CALLS):
+        began_ns = clock.monotonic_ns()
+        runner.predict(inputs)
+        taken.append(clock.monotonic_ns() - began_ns)
+    return float(np.median(taken)) / COST_ROWS / 1e3

@@ -1,0 +1,133 @@
+"""The worker processes of a search: started, given tasks, listened to, replaced when they die. It knows no study."""
+
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tickcast.batch.train.order import FitOrder
+from tickcast.batch.tune.trial_messages import Epoch, Failed, Task, Told, Verdict
+from tickcast.clock import Clock
+from tickcast.errors import BadModel
+
+WORKER = (sys.executable, "-P", "-m", f"{__package__}.trial_worker")  # -P: nothing in its folder passes for a module
+MOST_DEATHS = 5  # of workers in one search; then something is wrong that another worker will not mend
+EXIT_S = 5.0  # from the end of its answers to that of the process
+LATE_S = 120.0  # beyond twice its budget, a trial is taken to hang: start, validation and a slow machine are in it
+
+
+class Crew:
+    """`with Crew(...) as crew`. A task that is lost with its worker comes back as `Failed`."""
+
+    def __init__(
+        self, folder: Path, size: int, *, budget_s: float, clock: Clock, command: Sequence[str] = WORKER
+    ) -> None:
+        self._command = [*command, str(folder)]
+        self._clock, self._limit_s = clock, 2 * budget_s + LATE_S
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[Worker] = []
+        self._deaths = 0
+        self._size = size
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._selector.close()
+
+    @property
+    def is_busy(self) -> bool:
+        return any(worker.number is not None for worker in self._workers)
+
+    @property
+    def has_room(self) -> bool:
+        return sum(worker.number is not None for worker in self._workers) < self._size
+
+    def give(self, number: int, order: FitOrder) -> None:
+        worker = next((w for w in self._workers if w.number is None), None) or self._start()
+        worker.number, worker.began_ns = number, self._clock.monotonic_ns()
+        worker.send(Task(number, order))
+
+    def answer(self, number: int, *, go_on: bool) -> None:
+        for worker in self._workers:
+            if worker.number == number:
+                worker.send(Verdict(go_on))
+
+    def told(self, timeout_s: float) -> Iterator[Told]:
+        """What came in; nothing after the timeout. After an `Epoch` its worker waits for an answer."""
+        for key, _ in self._selector.select(timeout_s):
+            worker: Worker = key.data
+            yield from worker.told()
+            if worker.is_gone:
+                yield from self._bury(worker, "worker_died", lambda code: f"its process ended with {code}")
+        for worker in [w for w in self._workers if w.number is not None and self._age_s(w) > self._limit_s]:
+            yield from self._bury(worker, "hung", lambda _: f"no answer within {self._limit_s:.0f} s")
+
+    def _start(self) -> "Worker":
+        worker = Worker(self._command)
+        self._workers.append(worker)
+        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        return worker
+
+    def _bury(self, worker: "Worker", code: str, why: Callable[[int], str]) -> Iterator[Failed]:
+        self._selector.unregister(worker.stdout)
+        self._workers.remove(worker)
+        ended_with = worker.end(EXIT_S if worker.is_gone else 0)
+        self._deaths += 1
+        if worker.number is not None:
+            yield Failed(worker.number, code, why(ended_with), self._age_s(worker))
+        if self._deaths >= MOST_DEATHS:
+            raise BadModel(
+                f"{self._deaths} processes of the search died, the last with {ended_with}",
+                remedy="give a job more memory, or a smaller space",
+            )
+
+    def _age_s(self, worker: "Worker") -> float:
+        return (self._clock.monotonic_ns() - worker.began_ns) / 1e9
+
+
+class Worker:
+    """One process with its pipes; `number` is the task it works on."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self.stdout = self._process.stdin, self._process.stdout
+        self._unread = b""
+        self.number: int | None = None
+        self.began_ns = 0
+        self.is_gone = False
+
+    def send(self, message: Task | Verdict) -> None:
+        with suppress(BrokenPipeError):  # that it died is found when its answers are read
+            self._stdin.write(msgspec.json.encode(message) + b"\n")
+            self._stdin.flush()
+
+    def told(self) -> list[Told]:
+        """All whole lines that are there."""
+        read = os.read(self.stdout.fileno(), 1 << 16)
+        self.is_gone = not read
+        *lines, self._unread = (self._unread + read).split(b"\n")
+        messages = [msgspec.json.decode(line, type=Told) for line in lines]
+        if any(not isinstance(message, Epoch) for message in messages):
+            self.number = None
+        return messages
+
+    def end(self, patience_s: float = 0) -> int:
+        """Its exit status; killed if it still runs after so long."""
+        with suppress(BrokenPipeError):
+            self._stdin.close()
+        self.stdout.close()
+        try:
+            return self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()

@@ -1,0 +1,137 @@
+"""The body of a job `optimize`: which parameters make a kind of model forecast best, and the model fitted with them.
+
+The search sees the training part, and is judged by the validation part; what the result is worth is told by the
+hold-out, which it never looked at. Processes of a crew fit the trials; this one owns the study.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from tickcast.batch.train import fit
+from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.order import BARS, write_order
+from tickcast.batch.tune.crew import Crew
+from tickcast.batch.tune.order import INTERRUPTED, TuneOrder, read_tune_order, with_params
+from tickcast.batch.tune.spaces import space_of
+from tickcast.batch.tune.study import Study
+from tickcast.batch.tune.trial_messages import Ended, Epoch, Told
+from tickcast.clock import Clock, SystemClock
+from tickcast.errors import BadSettings
+from tickcast.io.jobs.folder import TRIALS, write_whole
+from tickcast.plugin import Report
+from tickcast.records import TrialRow
+
+POLL_S = 1.0
+
+
+def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Search as `order.json` asks, from where `study.sqlite` was left; then fit `model` with the best parameters."""
+    clock, order = clock or SystemClock(), read_tune_order(folder)
+    if order.fit.start is not None:
+        raise BadSettings("fit.start: a search begins with weights by seed", remedy="leave it out")
+    torch.set_num_threads(order.fit.threads)
+    dataset = load_dataset(folder, order.fit)
+    space, first = space_of(order, lambda wanted: fit.build(wanted, dataset))
+    with Study(folder, order, space, first, fingerprint=order.fingerprint(dataset.digest)) as study:
+        began_ns = clock.monotonic_ns()
+        status = Search(folder, order, study, report, clock).run()
+        told = {"space": space, "trials": study.counts(), "seconds": (clock.monotonic_ns() - began_ns) / 1e9}
+        if status == "stopped":
+            return {"status": status, **told}
+        best, as_ordered = study.best(), study.first()
+        told |= {"importance": study.importance(), "best": best, "first": as_ordered, "metric": order.metric}
+    fitted = fit_best(folder, order, best, report)
+    report(step=order.trials + 1, steps=order.trials + 1)
+    status = fitted["status"] if fitted["status"] == "stopped" else status
+    return {**fitted, "status": status, **msgspec.to_builtins(told)}
+
+
+class Search:
+    """Hands trials to the crew and hears how they end, until there have been enough, or no more time."""
+
+    def __init__(self, folder: Path, order: TuneOrder, study: Study, report: Report, clock: Clock) -> None:
+        self.folder, self.order, self.study, self.report, self.clock = folder, order, study, report, clock
+        self.status, self.ended = "done", 0
+        self.began_ns = clock.monotonic_ns()
+
+    def run(self) -> str:
+        """`done`, `out_of_time` or `stopped`."""
+        rows = self.study.rows()  # what a kill kept from the file
+        write_whole(self.folder / TRIALS, b"".join(map(_line, rows)))
+        self.ended = sum(row.why != INTERRUPTED for row in rows)
+        limits = {"budget_s": self.order.fit.time_budget_s, "clock": self.clock}
+        with Crew(self.folder, self.order.workers, **limits) as crew:  # type: ignore[arg-type]
+            while self._give_out(crew):
+                for told in crew.told(POLL_S):
+                    self._hear(told, crew)
+                if self.status == "done" and self._seconds() > self.order.seconds:
+                    self.status = "out_of_time"
+        for row in self.study.give_up():
+            self._write(row)
+        return self.status
+
+    def _give_out(self, crew: Crew) -> bool:
+        """Whether there is anything to hear."""
+        while self.status == "done" and crew.has_room and (asked := self.study.ask()) is not None:
+            number, params = asked
+            crew.give(number, with_params(self.order.fit, params))
+        return self.status == "done" and crew.is_busy
+
+    def _hear(self, told: Told, crew: Crew) -> None:
+        if isinstance(told, Epoch):
+            crew.answer(told.number, go_on=self.study.epoch(told.number, told.epoch, told.loss))
+            self._report(trial=told.number, epoch=told.epoch, validation_loss=told.loss)
+            return
+        if isinstance(told, Ended):
+            row = self.study.end(told.number, told.value, epochs=told.epochs, seconds=told.seconds)
+        else:
+            row = self.study.fail(told.number, f"{told.error_code}: {told.error}", seconds=told.seconds)
+        self._write(row)
+        self.ended += 1
+        if row.state == "complete" and row.value is not None:
+            self._report(trial=told.number, value=row.value)
+        else:
+            self._report(trial=told.number)
+
+    def _report(self, **figures: float) -> None:
+        if not self.report(step=min(self.ended, self.order.trials), steps=self.order.trials + 1, **figures):
+            self.status = "stopped"
+
+    def _write(self, row: TrialRow) -> None:
+        with (self.folder / TRIALS).open("ab") as file:
+            file.write(_line(row))
+
+    def _seconds(self) -> float:
+        return (self.clock.monotonic_ns() - self.began_ns) / 1e9
+
+
+def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> dict[str, Any]:
+    """The fit of the best trial once more, this time to its end as a model folder; it has a job folder of its own."""
+    own = folder / f"best-{best.number}"  # where a fit that was killed goes on
+    for other in set(folder.glob("best-[0-9]*")) - {own}:
+        shutil.rmtree(other)
+    own.mkdir(exist_ok=True)
+    write_order(own, with_params(order.fit, best.params))
+    if not (own / BARS).exists():
+        (own / BARS).symlink_to(Path(os.pardir) / BARS)
+
+    def told(*, step: int, steps: int, **figures: float) -> bool:
+        return report(step=order.trials, steps=order.trials + 1, **figures)
+
+    fitted = fit.run(own, told)
+    model, partial = folder / fit.FOLDER, folder / f".{fit.FOLDER}"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(own / fit.FOLDER, partial)  # a sandbox may forbid moves between folders
+    shutil.rmtree(model, ignore_errors=True)
+    partial.replace(model)
+    shutil.rmtree(own)
+    return fitted
+
+
+def _line(row: TrialRow) -> bytes:
+    return msgspec.json.encode(row) + b"\n"

@@ -1,0 +1,238 @@
+"""The Scorekeeper: book, tallies and conformal state of every partition, and the one call that moves them on.
+
+Cells of all partitions lie behind one another, so one call settles the bars of them all.
+"""
+
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from tickcast.columns import F32, F64, I32, I64, BarBatch, Scores
+from tickcast.engine.core import scoring, uncertainty
+from tickcast.engine.core.accuracy import figures
+from tickcast.engine.core.fold import match_group
+from tickcast.engine.core.questions import numbers_of
+from tickcast.engine.core.windows import TRANSFORMS
+from tickcast.figures import last_value_quantiles
+from tickcast.records import Accuracy, ModelCard
+from tickcast.settings import Settings
+from tickcast.state import State, copied, put_back, put_rows
+from tickcast.symbols import SymbolTable
+
+NORMAL = NormalDist()
+
+
+class Scorekeeper:
+    def __init__(self, settings: Settings, symbols: SymbolTable, cards: list[ModelCard], *, last_value: int) -> None:
+        """`last_value` is the number of the model that stands beside every other."""
+        levels, horizons = settings.forecast.quantiles, settings.scored_horizons()
+        self.horizons = horizons
+        self.levels = levels
+        self._cards = cards
+        self._symbols = symbols
+        self._groups = ["all", *settings.symbols.groups]
+        self._patterns = settings.symbols.groups
+        self._group = np.zeros(settings.symbols.limit, np.int32)
+        self._known = 0
+        self._cells = len(cards) * len(self._groups)  # of one partition
+        self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
+            2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
+        self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
+        self._mark = np.zeros(0, np.int64)  # by partition: the one that is open
+        self._frame = scoring.Frame(
+            levels=np.array(levels), horizons=np.array(horizons, np.int64), median=levels.index(0.5),
+            transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups), cells=self._cells,
+            widening=settings.uncertainty.enabled, gamma=settings.uncertainty.gamma,
+            memory=float(settings.uncertainty.memory_bars), bound=settings.uncertainty.max_widening,
+            per_bar=settings.bars.kind == "time", last_value=last_value,
+            last_value_raw=last_value_quantiles(levels, horizons),
+        )  # fmt: skip
+        self._tally, self._conformal = self._state_of(0)
+
+    def settle(self, rows: scoring.Rows, answers: scoring.Answers, newest_mark: I64) -> Scores:
+        """Work through closed bars in order, filling in the answers that are published; marks are by partition."""
+        self._adopt_new_symbols()
+        self._make_room(len(newest_mark))
+        out = scoring.settled_room(len(rows.symbol), len(self.horizons))
+        scoring.settle(
+            self._book, self._tally, self._conformal, out, self._frame, self._group, rows, answers, self._mark,
+            newest_mark,
+        )  # fmt: skip
+        return _scores_in(out)
+
+    def void(self, symbol: I64, *, closed_bars: I64, partition: I32, now_ns: I64) -> Scores:
+        """The open questions of symbols that are to be forgotten: no bar will settle them."""
+        out = scoring.settled_room(int(self._book.header["open"][symbol].sum()), len(self.horizons))
+        scoring.void_open(
+            self._book, self._tally.current, out, self._frame, symbol, closed_bars, partition, now_ns
+        )  # fmt: skip
+        return _scores_in(out)
+
+    def forget(self, symbol: I64) -> None:
+        """As if these had never been; what was learnt from them stays with their models and groups."""
+        self._book.header[symbol] = np.zeros((), scoring.HEADER)
+        for column in (self._book.labels, self._book.beside, self._book.close, self._book.reference):
+            column[symbol] = 0
+        self._known = 0
+
+    def widened(self, units: F64, model: I32, symbol: I32, partition: I32) -> tuple[F64, F32]:
+        """Quantiles as they would be published for these symbols now, and their confidence. Of a symbol,
+        partition or model of -1 there are no labels: those quantiles stay the model's."""
+        self._adopt_new_symbols()
+        wide, sure = np.empty_like(units), np.empty(len(units), np.float32)
+        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
+        still = np.zeros((1, *self._conformal.move.shape[1:]))
+        for i in range(len(units)):
+            move, at = (self._conformal.move, cell[i]) if known[i] else (still, 0)
+            uncertainty.widen(move, at, self._frame.levels, self._frame.horizons, self._frame.median, units, wide, i)
+            sure[i] = uncertainty.confidence(self._frame.levels, wide[i, -1])
+        return wide, sure
+
+    def interval(self, level: float, units: F64, wide: F64, model: I32, symbol: I32, partition: I32) -> F64:
+        """[N, H, 2] Where the truth lies so often, between equal tails, beside what `widened` made `wide`: a published
+        level stays as it is; between two it lies between them; without labels the model's quantiles are stretched.
+        """
+        found = np.empty((*units.shape[:2], 2))
+        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
+        steps, unknown = np.arange(1, units.shape[1] + 1), np.full(len(self.horizons), np.nan)
+        for side, tail in enumerate(((1 - level) / 2, (1 + level) / 2)):
+            q, outward = uncertainty.level_beside(self.levels, tail), (-1, 1)[side]
+            point, raw = units[:, :, self._frame.median], units[:, :, q]
+            stretched = point + (raw - point) * NORMAL.inv_cdf(tail) / NORMAL.inv_cdf(self.levels[q])
+            for i in range(len(units)):
+                moves = unknown if not known[i] else uncertainty.moves_at(
+                    self._conformal, cell[i], self.levels, tail, self.horizons, self._frame.bound
+                )  # fmt: skip
+                moved = raw[i] + outward * np.interp(steps, self.horizons, moves)
+                found[i, :, side] = np.where(np.isnan(moved), stretched[i], moved)
+            found[:, :, side] = self._beside(tail, q, found[:, :, side], wide)
+        return found
+
+    def _beside(self, tail: float, q: int, found: F64, wide: F64) -> F64:
+        """Within the published levels on both sides of `tail`, of which `q` is the one that it was read from."""
+        if abs(self.levels[q] - tail) < uncertainty.SAME_LEVEL:
+            return wide[:, :, q]
+        inner = q + (1 if tail < 0.5 else -1)
+        if tail < self.levels[0] or tail > self.levels[-1]:  # further out than any
+            return np.minimum(found, wide[:, :, q]) if tail < 0.5 else np.maximum(found, wide[:, :, q])
+        low, high = sorted((q, inner))
+        return np.clip(found, wide[:, :, low], wide[:, :, high])
+
+    def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
+        """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
+        pending = self.pending()
+        report = []
+        tally = self._tally
+        for cell in range(self._cells):
+            everywhere = slice(cell, None, self._cells)  # the same cell of every partition
+            past = (
+                tally.rolling[everywhere].sum(axis=(0, 1))
+                if window == "rolling"
+                else tally.whole[everywhere].sum(axis=0)
+            )
+            sums = past + tally.current[everywhere].sum(axis=0)
+            if not sums[:, scoring.N].any():
+                continue
+            card = self._cards[cell // len(self._groups)]
+            name = (card.name, card.version, self._groups[cell % len(self._groups)])
+            for j, horizon in enumerate(self.horizons):
+                report.append(figures(
+                    sums[j], self.levels, name=name, horizon=horizon, window=window, pending=pending, as_of_ns=as_of_ns
+                ))  # fmt: skip
+        return report
+
+    def pending(self) -> int:
+        """Open questions."""
+        return int(np.count_nonzero(self._book.header["open"][: len(self._symbols)]))
+
+    def settled(self) -> int:
+        """Labels so far, over all horizons."""
+        return int((self._tally.whole[..., scoring.N] + self._tally.current[..., scoring.N]).sum())
+
+    def add_model(self) -> None:
+        """The list of cards has one more: its cells are put beside the others'."""
+        before, ours = (self._tally, self._conformal), np.arange(len(self._cards) - 1)
+        self._cells = len(self._cards) * len(self._groups)
+        self._frame = self._frame._replace(cells=self._cells)
+        at = self._places(len(before[0].marks), ours)
+        self._tally, self._conformal = self._state_of(len(self._mark))
+        for old, fresh in zip(before, (self._tally, self._conformal), strict=True):
+            for column, wider in zip(old, fresh, strict=True):
+                wider[at] = column
+        self._renumber_questions(at, ours)
+
+    def snapshot(self) -> State:
+        state = State.join({
+            "book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols))),
+            "tally": copied(self._tally), "conformal": copied(self._conformal),
+            "mark": State({"open": self._mark.copy()}),
+        })  # fmt: skip
+        state.facts["partitions"], state.facts["models"] = len(self._mark), [card.digest for card in self._cards]
+        return state
+
+    def resume(self, state: State) -> None:
+        """Put back what `snapshot` gave; the symbols are there already, and the models that it knows by number."""
+        ours = numbers_of(state.facts["models"], self._cards)
+        put_back(state.part("book"), self._book)
+        self._make_room(state.facts["partitions"])
+        at = self._places(state.facts["partitions"] * len(ours) * len(self._groups), ours)
+        put_back(state.part("tally"), self._tally, at)
+        put_back(state.part("conformal"), self._conformal, at)
+        put_rows(state.arrays["mark.open"], self._mark, "mark")
+        self._renumber_questions(at, ours)
+
+    def _places(self, cells: int, ours: I64) -> I64:
+        """Where so many cells lie here that were numbered by other models; `ours` has their numbers here."""
+        cell, groups = np.arange(cells), len(self._groups)
+        partition, within = np.divmod(cell, len(ours) * groups)
+        places: I64 = partition * self._cells + ours[within // groups] * groups + within % groups
+        return places
+
+    def _renumber_questions(self, at: I64, ours: I64) -> None:
+        if len(ours) == len(self._cards) and (ours == np.arange(len(ours))).all():
+            return
+        header = self._book.header[: len(self._symbols)]
+        is_open = header["open"] == 1
+        header["cell"][is_open] = at[header["cell"][is_open]]
+        header["model"][is_open] = ours[header["model"][is_open]]
+
+    def _make_room(self, partitions: int) -> None:
+        """For those that were met since; a daemon meets its partitions in its first turns."""
+        known = len(self._mark)
+        if partitions > known:
+            tally, conformal = self._state_of(partitions - known)
+            self._tally = scoring.Tally._make(map(np.concatenate, zip(self._tally, tally)))
+            self._conformal = uncertainty.Conformal._make(
+                np.concatenate([*both]) for both in zip(self._conformal, conformal)
+            )
+            self._mark = np.concatenate([self._mark, np.zeros(partitions - known, np.int64)])
+
+    def _state_of(self, partitions: int) -> tuple[scoring.Tally, uncertainty.Conformal]:
+        cells, horizons = partitions * self._cells, len(self.horizons)
+        conformal = uncertainty.fresh(cells, horizons, self.levels)
+        conformal.beside[:] = self._frame.last_value_raw
+        return scoring.fresh_tally(cells, horizons, len(self.levels), marks=self._marks_kept), conformal
+
+    def _adopt_new_symbols(self) -> None:
+        if self._patterns:
+            for code in range(self._known, len(self._symbols)):
+                self._group[code] = match_group(self._patterns, self._symbols.name(code))
+        self._known = len(self._symbols)
+
+
+def _scores_in(out: scoring.Settled) -> Scores:
+    n = int(out.used[0])
+    return Scores(
+        out.symbol[:n], out.as_of[:n], out.model[:n], out.partition[:n], out.id_high[:n], out.id_low[:n],
+        out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
+        out.loss[:n], out.loss_naive[:n], out.covered[:n], out.in_sample[:n],
+    )  # fmt: skip
+
+
+def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.Rows:
+    return scoring.Rows(
+        bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, bars.partition, question
+    )

@@ -1,0 +1,357 @@
+"""The book of open questions, their settlement when bars close, and the figures that come of it.
+
+Row by row, in the order in which bars closed: a bar first settles the forecasts whose target it is, then its own
+question is answered. Labels are therefore never used before they arrived, whatever the batch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.columns import F32, F64, I32, I64, U8, U64
+from tickcast.compiled import inlined_njit, lean_njit
+from tickcast.engine.core.uncertainty import adapt, confidence, is_warm, note, place_last_value, widen
+from tickcast.figures import SCALE_FLOOR, pinball_of
+
+HEADER = np.dtype(
+    [
+        ("ordinal", "i8"), ("anchor", "f8"), ("scale", "f8"), ("cell", "i4"), ("open", "u1"), ("in_sample", "u1"),
+        ("model", "i4"), ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"),  # what settling reads comes first
+    ],
+    align=True,
+)  # fmt: skip
+
+# Columns of the tallies: sums over settled labels.
+(N, VOID, AE, AE_NAIVE, APE, SE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, MOVE, MOVE_2, WIDTH, DIRECTED, HITS, UPS,
+ SCALED, ERROR, ERROR_NAIVE, PINBALL, PINBALL_NAIVE, COVERED) = range(24)  # fmt: skip
+"""From SCALED to PINBALL_NAIVE in one-bar moves, of labels whose window has such a unit."""
+# Columns of a label in the book; from RAW on the model's quantiles, after them those that were published.
+LOSS, LOSS_NAIVE, IS_COVERED, RAW = range(4)
+NEAR_ZERO = 1e-9  # an actual this small relative to its anchor has no meaningful percentage error
+
+
+class Book(NamedTuple):
+    """Open questions by symbol, in a ring of `slots`; values in units of the window's scale."""
+
+    header: npt.NDArray[np.void]  # HEADER [symbols, slots]
+    labels: F32  # [symbols, slots, J, RAW + 2 Q]: what one settlement reads and writes lies together
+    beside: F32  # [symbols, slots, J, Q] last value's quantiles, where another model answered
+    close: F64  # [symbols, slots] of the newest bars
+    reference: F64  # [symbols] first price seen: levels are summed relative to it
+
+
+class Tally(NamedTuple):
+    """Figures; the first axis is the cell (partition, model, group)."""
+
+    current: F64  # [cells, J, columns + Q] since the last mark
+    rolling: F64  # [cells, marks, J, columns + Q]
+    whole: F64  # [cells, J, columns + Q] since the start
+    marks: I64  # [cells] marks so far
+
+
+class Rows(NamedTuple):
+    """Closed bars and their questions, as the settlement kernel takes them."""
+
+    symbol: I32
+    ordinal: I64
+    close: F64
+    as_of: I64
+    mask: U8
+    void_before: I64
+    mark: I64
+    partition: I32
+    question: I64  # row of Answers, or -1
+
+
+class Answers(NamedTuple):
+    """The model's raw answers to the questions of a batch."""
+
+    raw: F64  # [B, H, Q] in units of scale
+    anchor: F64
+    scale: F64
+    model: I32
+    in_sample: U8
+    id_high: U64
+    id_low: U64
+    wide: F64  # [B, H, Q] out: what is published
+    confidence: F32  # out
+    cold: U8  # out: 1 = too few labels at the first scored horizon to move the quantiles
+
+
+class Settled(NamedTuple):
+    """Room for the forecasts that were settled wholly; columns as in Scores."""
+
+    symbol: I32
+    as_of: I64
+    model: I32
+    partition: I32
+    id_high: U64
+    id_low: U64
+    settled_ns: I64
+    anchor: F64
+    scale: F64
+    actual: F64  # [N, J]
+    point: F64
+    pinball: F64
+    loss: F64
+    loss_naive: F64
+    covered: U8
+    in_sample: U8
+    used: I64  # [1]
+
+
+def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
+    slots = 1 << max(horizons).bit_length()
+    shape = (symbols, slots)
+    labels = np.zeros((*shape, len(horizons), RAW + 2 * levels), np.float32)
+    beside = np.zeros((*shape, len(horizons), levels), np.float32)
+    return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols))
+
+
+def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
+    width = COVERED + levels
+    return Tally(
+        np.zeros((cells, horizons, width)), np.zeros((cells, marks, horizons, width)),
+        np.zeros((cells, horizons, width)), np.zeros(cells, np.int64),
+    )  # fmt: skip
+
+
+def settled_room(rows: int, horizons: int) -> Settled:
+    wide = (rows, horizons)
+    return Settled(
+        np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int32),
+        np.empty(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows),
+        np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide, np.uint8),
+        np.empty(rows, np.uint8), np.zeros(1, np.int64),
+    )  # fmt: skip
+
+
+@inlined_njit
+def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
+    return anchor * np.exp(move) if transform == 0 else anchor + move
+
+
+@inlined_njit
+def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference):  # type: ignore[no-untyped-def]
+    """Add one label to a row of sums; `wide` and `truth` are in units of scale, the rest are prices."""
+    error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
+    share, move, level = error / size, naive / size, y - reference
+    sums[N] += 1.0
+    sums[AE] += abs(error)
+    sums[AE_NAIVE] += abs(naive)
+    sums[APE] += abs(share)
+    sums[SE] += error * error
+    sums[SE_PCT] += share * share
+    sums[Y] += level
+    sums[YY] += level * level
+    sums[MOVE] += move
+    sums[MOVE_2] += move * move
+    sums[WIDTH] += (wide[len(levels) - 1] - wide[0]) * unit
+    if abs(y) > NEAR_ZERO * size:
+        sums[MAPE_N] += 1.0
+        sums[MAPE] += abs(error / y)
+    both = abs(y) + abs(point)
+    if both > 0.0:
+        sums[SMAPE] += 2.0 * abs(error) / both
+    if naive != 0.0 and point != anchor:
+        sums[DIRECTED] += 1.0
+        sums[UPS] += naive > 0.0
+        sums[HITS] += (point - anchor) * naive > 0.0
+    for q in range(len(levels)):
+        sums[COVERED + q] += truth <= wide[q]
+
+
+@inlined_njit
+def _tally_losses(sums, label, error, naive):  # type: ignore[no-untyped-def]
+    """Add what a label cost in one-bar moves, and what it cost last value."""
+    sums[SCALED] += 1.0
+    sums[ERROR] += error
+    sums[ERROR_NAIVE] += naive
+    sums[PINBALL] += label[LOSS]
+    sums[PINBALL_NAIVE] += label[LOSS_NAIVE]
+
+
+@inlined_njit
+def _last_value_cell(frame, p, group):  # type: ignore[no-untyped-def]
+    return p * frame.cells + frame.last_value * frame.groups + group
+
+
+@inlined_njit
+def _in_prices(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
+    """Mean pinball loss of the published quantiles, in prices."""
+    loss = 0.0
+    for q in range(len(levels)):
+        beyond = y - price_of(transform, b.anchor, wide[q] * b.scale)
+        loss += max(levels[q] * beyond, (levels[q] - 1.0) * beyond)
+    return loss / len(levels)
+
+
+@inlined_njit
+def _settle_bar(book, sums, conformal, out, frame, p, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
+    """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
+    wrap, levels = book.header.shape[1] - 1, frame.levels
+    book.close[s, n & wrap] = y
+    if book.reference[s] == 0.0:
+        book.reference[s] = y
+    for j in range(len(frame.horizons)):
+        k = n - frame.horizons[j]
+        b = book.header[s, k & wrap]
+        if k < 0 or not b.open or b.ordinal != k:
+            continue
+        label = book.labels[s, k & wrap, j]
+        if mask == 0 or k < void_before:
+            label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
+            sums[b.cell, j, VOID] += 1.0
+        else:
+            raw, wide = label[RAW : RAW + len(levels)], label[RAW + len(levels) :]
+            naive = book.beside[s, k & wrap, j]
+            truth = (np.log(y / b.anchor) if frame.transform == 0 else y - b.anchor) / b.scale
+            label[LOSS] = pinball_of(levels, wide, truth)
+            is_last_value = b.model == frame.last_value
+            label[LOSS_NAIVE] = label[LOSS] if is_last_value else pinball_of(levels, naive, truth)
+            label[IS_COVERED] = wide[0] <= truth <= wide[len(levels) - 1]
+            if not b.in_sample:
+                point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
+                unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
+                _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s])
+                if b.scale > SCALE_FLOOR:
+                    _tally_losses(sums[b.cell, j], label, abs(truth - wide[frame.median]), abs(truth))
+                note(conformal, b.cell, j, levels, raw, wide, truth)
+                if not is_last_value:
+                    beside = _last_value_cell(frame, p, b.cell % frame.groups)
+                    note(conformal, beside, j, levels, frame.last_value_raw[j], naive, truth)
+        if j == len(frame.horizons) - 1:
+            _finish(book, out, frame, p, s, k, as_of)
+
+
+@inlined_njit
+def _finish(book, out, frame, p, s, k, settled_ns):  # type: ignore[no-untyped-def]
+    """The last horizon has been settled: question k leaves the book as one row of Scores."""
+    wrap, point = book.header.shape[1] - 1, RAW + len(frame.levels) + frame.median
+    b, labels = book.header[s, k & wrap], book.labels[s, k & wrap]
+    n = out.used[0]
+    out.used[0] = n + 1
+    out.symbol[n], out.as_of[n], out.model[n], out.partition[n] = s, b.as_of, b.model, p
+    out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
+    out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
+    unit = 1.0 if b.scale > SCALE_FLOOR else np.nan
+    for j in range(len(frame.horizons)):
+        void, y = np.isnan(labels[j, LOSS]), book.close[s, (k + frame.horizons[j]) & wrap]
+        out.actual[n, j] = np.nan if void else y
+        out.point[n, j] = price_of(frame.transform, b.anchor, labels[j, point] * b.scale)
+        wide = labels[j, RAW + len(frame.levels) :]
+        out.pinball[n, j] = np.nan if void else _in_prices(b, wide, frame.levels, frame.transform, y)
+        out.loss[n, j], out.loss_naive[n, j] = labels[j, LOSS] * unit, labels[j, LOSS_NAIVE] * unit
+        out.covered[n, j] = labels[j, IS_COVERED]
+    b.open = 0
+
+
+@inlined_njit
+def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside):  # type: ignore[no-untyped-def]
+    """Enter answered question i into the book; `beside` is the cell whose widening last value has."""
+    slot = ordinal & (book.header.shape[1] - 1)
+    b = book.header[s, slot]
+    b.ordinal, b.as_of, b.id_high, b.id_low = ordinal, as_of, answers.id_high[i], answers.id_low[i]
+    b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
+    b.in_sample, b.open = answers.in_sample[i], 1
+    levels = len(frame.levels)
+    for j in range(len(frame.horizons)):
+        for q in range(levels):
+            book.labels[s, slot, j, RAW + q] = answers.raw[i, frame.horizons[j] - 1, q]
+            book.labels[s, slot, j, RAW + levels + q] = answers.wide[i, frame.horizons[j] - 1, q]
+    if b.model != frame.last_value:
+        for j in range(len(frame.horizons)):
+            for q in range(levels):
+                book.beside[s, slot, j, q] = conformal.beside[beside, j, q]
+
+
+@lean_njit
+def _close_mark(tally, first, end):  # type: ignore[no-untyped-def]
+    """What gathered in these cells since the last mark becomes one entry of the rolling figures."""
+    for cell in range(first, end):
+        current = tally.current[cell]
+        if current[:, N].sum() + current[:, VOID].sum() == 0.0:
+            continue
+        slot = tally.marks[cell] % tally.rolling.shape[1]
+        tally.marks[cell] += 1
+        for j in range(current.shape[0]):
+            for c in range(current.shape[1]):
+                tally.rolling[cell, slot, j, c] = current[j, c]
+                tally.whole[cell, j, c] += current[j, c]
+                current[j, c] = 0.0
+
+
+class Frame(NamedTuple):
+    """What settlement must know of the deployment."""
+
+    levels: F64
+    horizons: I64
+    median: int
+    transform: int
+    groups: int
+    cells: int  # of one partition
+    widening: bool
+    gamma: float
+    memory: float
+    bound: float
+    per_bar: bool  # labels of one mark are of one time bar
+    last_value: int  # the number of that model, which stands beside every other
+    last_value_raw: F64  # [J, Q] its quantiles before they are widened, in one-bar moves
+
+
+@lean_njit
+def settle(book, tally, conformal, out, frame, group, rows, answers, mark, newest):  # type: ignore[no-untyped-def]
+    """Work through closed bars; by partition, `mark` is the mark that is open and `newest` the one to end at."""
+    levels, horizons = frame.levels, frame.horizons
+    for r in range(len(rows.symbol)):
+        p = rows.partition[r]
+        if rows.mark[r] != mark[p]:
+            _pass_mark(tally, conformal, frame, p)
+            mark[p] = rows.mark[r]
+        s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
+        _settle_bar(
+            book, tally.current, conformal, out, frame, p, s, n, rows.close[r], rows.mask[r], rows.void_before[r], as_of
+        )
+        if i >= 0:
+            cell = p * frame.cells + answers.model[i] * frame.groups + group[s]
+            widen(conformal.move, cell, levels, horizons, frame.median, answers.raw, answers.wide, i)
+            answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
+            answers.cold[i] = not is_warm(conformal.labels[cell, 0], horizons[0])
+            if answers.scale[i] < np.inf:  # else the window's moves overflow, and there is no unit to score in
+                beside = _last_value_cell(frame, p, group[s])
+                _open(book, answers, conformal, frame, i, s, n, as_of, cell, beside)
+    for r in range(len(rows.symbol)):
+        p = rows.partition[r]
+        if mark[p] < newest[p]:
+            _pass_mark(tally, conformal, frame, p)
+            mark[p] = newest[p]
+
+
+@lean_njit
+def void_open(book, current, out, frame, symbol, closed, partition, now):  # type: ignore[no-untyped-def]
+    """End the open questions of these symbols: what bars after their `closed` first ones would have settled is void."""
+    for i in range(len(symbol)):
+        s = symbol[i]
+        for slot in range(book.header.shape[1]):
+            b = book.header[s, slot]
+            if not b.open:
+                continue
+            for j in range(len(frame.horizons)):
+                if b.ordinal + frame.horizons[j] >= closed[i]:
+                    label = book.labels[s, slot, j]
+                    label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
+                    current[b.cell, j, VOID] += 1.0
+            _finish(book, out, frame, partition[i], s, b.ordinal, now[i])
+
+
+@lean_njit
+def _pass_mark(tally, conformal, frame, p):  # type: ignore[no-untyped-def]
+    first, end = p * frame.cells, (p + 1) * frame.cells
+    if frame.widening:
+        adapt(
+            conformal, first, end, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar
+        )
+        beside = _last_value_cell(frame, p, 0)
+        place_last_value(conformal, beside, beside + frame.groups, frame.median, frame.last_value_raw)
+    _close_mark(tally, first, end)

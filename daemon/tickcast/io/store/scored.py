@@ -1,0 +1,138 @@
+"""How stored scores of a span of event time turned out: figures by model and step, and what trading on step 1 earned.
+
+It reads the tables and their days in the archive, and changes nothing.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+
+from tickcast.errors import BadRequest
+from tickcast.figures import skill
+from tickcast.io.store.history import everywhere
+
+YEAR_NS = 31_557_600 * 10**9  # 365.25 days
+BPS = 1e-4
+
+KEPT = """
+WITH kept AS (
+    SELECT m.name, m.version, s.*
+    FROM (
+        SELECT * FROM {rows}
+        WHERE as_of_ns >= $from AND as_of_ns < $to AND ($symbols IS NULL OR list_contains($symbols, symbol)) {once}
+    ) s JOIN models m USING (model)
+    WHERE $model IN ('', m.name, m.name || '@' || m.version) OR len($model) >= 8 AND starts_with(m.digest, $model)
+)
+"""
+FIGURES = """
+SELECT name AS model, version, step AS horizon, count(actual) AS n, count(*) - count(actual) AS void,
+    avg(abs(actual - point)) AS mae, avg(abs(actual)) AS mae_naive,
+    100 * avg(abs(actual - point) / nullif(abs(anchor), 0)) AS mae_pct,
+    100 * avg(abs(actual) / nullif(abs(anchor), 0)) AS mae_naive_pct,
+    sqrt(avg((actual - point) ** 2)) AS rmse, avg(loss) AS pinball, avg(loss_naive) AS pinball_naive,
+    avg(covered::INTEGER) AS coverage,
+    avg((actual * point > 0)::INTEGER) FILTER (actual <> 0 AND point <> 0) AS directional
+FROM (
+    SELECT name, version, anchor, unnest(steps) AS step, unnest(actual_from_anchor)::DOUBLE AS actual,
+        unnest(point_from_anchor)::DOUBLE AS point, unnest(loss)::DOUBLE AS loss,
+        unnest(loss_naive)::DOUBLE AS loss_naive, unnest(covered) AS covered
+    FROM kept WHERE NOT in_sample
+)
+GROUP BY ALL ORDER BY ALL
+"""
+COUNTS = "SELECT count(*), count(*) FILTER (in_sample), count(DISTINCT symbol), min(as_of_ns), max(as_of_ns) FROM kept"
+TRADED = """
+, moves AS (
+    SELECT name, version, symbol, as_of_ns, id, anchor, list_position(steps, 1) AS i,
+        sign(point_from_anchor[i]) AS side, actual_from_anchor[i] / anchor AS move
+    FROM kept WHERE NOT in_sample AND anchor > 0 AND actual_from_anchor[list_position(steps, 1)] IS NOT NULL
+), held AS (
+    SELECT name, version, as_of_ns, side, side * move - $cost * (
+        CASE WHEN $goes_on THEN abs(side - lag(side, 1, 0) OVER own) ELSE 2 * abs(side) END
+    ) AS net
+    FROM moves WINDOW own AS (PARTITION BY name, version, symbol ORDER BY as_of_ns, id)
+), earned AS (
+    SELECT name, version, as_of_ns, avg(net) AS net, count(*) FILTER (side <> 0) AS positions,
+        count(*) FILTER (side <> 0 AND net > 0) AS won
+    FROM held GROUP BY ALL
+), equity AS (
+    SELECT *, exp(sum(ln(greatest(1 + net, 1e-12))) OVER own) AS worth
+    FROM earned WINDOW own AS (PARTITION BY name, version ORDER BY as_of_ns)
+), fallen AS (
+    SELECT *, 1 - worth / greatest(1, max(worth) OVER own) AS below
+    FROM equity WINDOW own AS (PARTITION BY name, version ORDER BY as_of_ns)
+)
+SELECT name AS model, version, count(*) AS moments, sum(positions)::BIGINT AS positions,
+    arg_max(worth, as_of_ns) - 1 AS "return", max(below) AS max_drawdown,
+    sum(won) / nullif(sum(positions), 0) AS win_rate,
+    avg(net) / nullif(stddev_samp(net), 0)
+        * sqrt((count(*) - 1) * $year::DOUBLE / nullif(max(as_of_ns) - min(as_of_ns), 0)) AS sharpe
+FROM fallen GROUP BY ALL ORDER BY ALL
+"""
+
+
+class Wanted(NamedTuple):
+    """Of which scores: event times in [from_ns, to_ns), symbols (none = all), a model (empty = all)."""
+
+    from_ns: int
+    to_ns: int
+    symbols: list[str]
+    model: str
+
+
+class Trading(NamedTuple):
+    """What a change of position costs, and whether each bar has a forecast, so that a position may go on."""
+
+    side_bps: float
+    goes_on: bool
+
+
+def scored(
+    cursor: duckdb.DuckDBPyConnection, wanted: Wanted, trading: Trading, *, archive: Path, timeout_s: float
+) -> dict[str, Any]:
+    """A position is the sign of the median move of step 1, held for one bar, all symbols with the same share; what was
+    learnt from is left out. A Sharpe ratio is per year.
+    """
+    given: dict[str, object] = {
+        "from": wanted.from_ns, "to": wanted.to_ns, "symbols": wanted.symbols or None, "model": wanted.model,
+    }  # fmt: skip
+    terms = {"cost": trading.side_bps * BPS, "goes_on": trading.goes_on, "year": YEAR_NS}
+    with _in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
+        kept = KEPT.format(rows=found.rows, once=found.once)
+        (counts,) = _rows(cursor, kept + COUNTS, given)
+        figures = _rows(cursor, kept + FIGURES, given)
+        earned = _rows(cursor, kept + TRADED, given | terms)
+    for row in figures:
+        told = None not in (row["pinball"], row["pinball_naive"])
+        row["skill"] = _finite(float(skill(row["pinball"], row["pinball_naive"]))) if told else None
+    names = ("forecasts", "in_sample", "symbols", "first_as_of_ns", "last_as_of_ns")
+    return {**dict(zip(names, counts.values(), strict=True)), "figures": figures, "trading": earned}
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, sql: str, given: dict[str, object]) -> list[dict[str, Any]]:
+    found = cursor.execute(sql, given)
+    names = [str(column[0]) for column in found.description or []]
+    return [dict(zip(names, map(_finite, row), strict=True)) for row in found.fetchall()]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
+    deadline = threading.Timer(timeout_s, cursor.interrupt)
+    deadline.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise BadRequest(
+            f"the report took longer than {timeout_s:g} s", remedy="ask for fewer hours, or raise store.query_timeout_s"
+        ) from None
+    finally:
+        deadline.cancel()

@@ -1,0 +1,139 @@
+"""MQTT as the daemon's: a mirror beside any bus, and the edge profile, where MQTT is the bus. It encodes and wires.
+
+What is mirrored is encoded once more for it: the mirror never sees how another bus frames its records. The first
+attempt to connect is over before the bus counts as open, so that a refusal ends the start.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tickcast.beside import beside
+from tickcast.clock import Clock
+from tickcast.columns import Encoded
+from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.engine.core.events import Outcome
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.io.mqtt.client import MqttMirror
+from tickcast.io.mqtt.source import MqttSource
+from tickcast.io.store.store import Store
+from tickcast.live.buses.bus import Bus, Opened, Records
+from tickcast.live.buses.memory import BatchSource
+from tickcast.live.restore import restore
+from tickcast.live.suspects import SuspectSource
+from tickcast.loop.build import Serving
+from tickcast.loop.last_turn import LastTurn
+from tickcast.loop.pump import Sink
+from tickcast.settings import Settings
+
+
+class MirroredBus:
+    """Another bus, of which the topics in `mqtt.mirror` are copied to MQTT."""
+
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        self._bus = bus
+        self._settings = settings
+
+    @asynccontextmanager
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        mirror = MqttMirror(self._settings.mqtt, clock)
+        async with self._bus.open(serving, store, clock) as opened, beside(mirror.run()):
+            await mirror.link.tried.wait()
+            yield replace(
+                opened, sink=_MirroredSink(opened.sink, mirror, serving),
+                records=_MirroredRecords(opened.records, mirror, self._settings.topics.prefix),
+                dropped=lambda: {**opened.dropped(), "mqtt_mirror": mirror.dropped},
+            )  # fmt: skip
+
+
+class MqttBus:
+    """Ticks by MQTT and nothing else: results are in the store and, where a MirroredBus is put around, on MQTT."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @asynccontextmanager
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+        await restore(serving, store, clock)
+        ticks = MqttSource(
+            self._settings.mqtt, clock, max_away_s=self._settings.runtime.max_wait_s, positions=store.positions()
+        )
+        source, runtime = (
+            BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock),
+            self._settings.runtime,
+        )
+        with LastTurn.open(
+            runtime.folder, self._settings.mqtt.ticks, limit_s=runtime.turn_limit_s, by_content=True
+        ) as last:
+            async with beside(ticks.run()):
+                await ticks.link.tried.wait()
+                yield Opened(
+                    SuspectSource(source, last), _Nowhere(), _Nowhere(), last_turn=last, lag=source.lag,
+                    dropped=lambda: {"mqtt_ticks": ticks.dropped},
+                )  # fmt: skip
+
+
+class _Nowhere:
+    """The end of a bus that has none: dead letters and records are in the store all the same."""
+
+    def encode(self, outcome: Outcome, produced_ns: int) -> None:
+        pass
+
+    def publish(self, encoded: None) -> None:
+        pass
+
+    async def room(self) -> None:
+        pass
+
+    async def produce(self, topic: str, messages: list[bytes]) -> None:
+        pass
+
+
+class _Both(NamedTuple):
+    inner: Any
+    copies: list[tuple[str, Encoded]]
+
+
+class _MirroredSink:
+    def __init__(self, inner: Sink, mirror: MqttMirror, serving: Serving) -> None:
+        self._inner = inner
+        self._mirror = mirror
+        self._serving = serving
+        self._chosen = frozenset(serving.settings.mqtt.mirror)
+        self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
+
+    def encode(self, outcome: Outcome, produced_ns: int) -> _Both:
+        symbols, sources = self._serving.symbols, self._serving.engine.folder.sources()
+        copies: list[tuple[str, Encoded]] = []
+        if "forecasts" in self._chosen:
+            copies += [
+                ("forecasts", self._writer.encode(part, symbols, produced_ns=produced_ns, sources=sources))
+                for part in outcome.forecasts
+            ]
+        if "features" in self._chosen:
+            names = self._serving.features.names
+            copies += [
+                ("features", self._writer.encode_features(rows, symbols, names=names, sources=sources))
+                for rows in outcome.vectors
+            ]
+        return _Both(self._inner.encode(outcome, produced_ns), copies)
+
+    def publish(self, encoded: _Both) -> None:
+        self._inner.publish(encoded.inner)
+        for name, copy in encoded.copies:
+            self._mirror.offer(name, copy, self._serving.symbols)
+
+    async def room(self) -> None:
+        await self._inner.room()
+
+
+class _MirroredRecords:
+    def __init__(self, inner: Records, mirror: MqttMirror, prefix: str) -> None:
+        self._inner = inner
+        self._mirror = mirror
+        self._prefix = prefix
+
+    async def produce(self, topic: str, messages: list[bytes]) -> None:
+        self._mirror.offer_records(topic.removeprefix(self._prefix), messages)
+        await self._inner.produce(topic, messages)

@@ -1,0 +1,389 @@
+"""What each command takes: types, ranges, the role it needs, its JSON Schema. It carries nothing out.
+
+Defaults that depend on the deployment are left empty here and filled by who carries the command out.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from tickcast.errors import CommandFault, CommandRefused
+from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.live.commands.keys import Role
+from tickcast.records import field_default
+from tickcast.symbols import NAME_BYTES
+
+SCHEMA = 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ALL = "default"
+
+Symbol = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES)]
+Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=20_000, description="none = all")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")]
+Model = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9_.-]{1,64})?)?$(?!\n)",
+        description="name, name@version or the first digits of a digest",
+    ),
+]
+OneModel = Annotated[Model, Meta(min_length=1)]
+Members = Annotated[tuple[OneModel, ...], Meta(max_length=16)]
+Route = Annotated[
+    str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
+]
+Job = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)", description="id of a job")]
+OneJob = Annotated[Job, Meta(min_length=1)]
+DataName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*(^|/)\.\.?(/|$))([A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*)?$(?!\n)",
+        max_length=200,
+        description="a file or folder below control.data_folder",
+    ),
+]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339")]
+Params = Annotated[dict[str, Any], Meta(max_length=64)]
+Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
+Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
+Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
+Note = Annotated[str, Meta(max_length=500)]
+TAG_LENGTH = 64
+Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
+Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Bar(Arguments, frozen=True):
+    """One row. A price alone is a bar of that one price."""
+
+    close: float
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    volume: Annotated[float, Meta(ge=0)] = 0.0
+    ts: Time | None = None
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+
+    def __post_init__(self) -> None:
+        open, high, low = (self.close if price is None else price for price in (self.open, self.high, self.low))
+        if self.low is not None and low > min(open, self.close, high):
+            raise ValueError("a bar's low is above its open, close or high")
+        if self.high is not None and high < max(open, self.close, low):
+            raise ValueError("a bar's high is below its open, close or low")
+
+
+class Span(Arguments, frozen=True):
+    """A span of event time; an end that is left out is open."""
+
+    start: Time | None = field(name="from", default=None)
+    end: Time | None = field(name="to", default=None)
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("`from` must be before `to`")
+
+    def span_ns(self) -> tuple[int | None, int | None]:
+        start, end = (None if time is None else nanoseconds(time) for time in (self.start, self.end))
+        return start, end
+
+
+class Work(Span, frozen=True):
+    """What a job is done on: stored bars, those of a file, or rows; of these the ones that end within the span, of
+    `symbols`. `resume` takes up a job that was ended, as it was ordered.
+    """
+
+    symbols: Symbols = ()
+    data: DataName = ""
+    rows: Annotated[tuple[Bar, ...], Meta(max_length=100_000)] = ()
+    params: Params = {}
+    seed: Seed = 0
+    resume: Job = ""
+
+    def __post_init__(self) -> None:
+        Span.__post_init__(self)
+        if self.data and self.rows:
+            raise ValueError("`data` or `rows`, not both")
+        if self.rows and any(not row.symbol or row.ts is None for row in self.rows):
+            raise ValueError("each of `rows` needs `symbol` and `ts`")
+        if self.resume and (beside := [name for name in said(self) if name != "resume"]):
+            raise ValueError(f"a job is resumed as it was ordered: leave out {', '.join(beside)}")
+
+
+class Forecast(Arguments, frozen=True):
+    """The next bars of symbols, from what the daemon knows now; with `confidence_level` the interval that holds the
+    truth that often, between equal tails.
+    """
+
+    symbols: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=1000)]
+    model: Model = ""
+    horizon: Horizon = 0
+    confidence_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
+
+
+class Predict(Arguments, frozen=True):
+    """The next bars after a window that is given."""
+
+    closes: Annotated[tuple[float, ...], Meta(max_length=10_000)] = ()
+    bars: Annotated[tuple[Bar, ...], Meta(max_length=10_000)] = ()
+    as_of: Time | None = None  # end of the last bar, for models that look at the calendar
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+    model: Model = ""
+    horizon: Horizon = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.closes) == bool(self.bars):
+            raise ValueError("either `closes` or `bars`")
+
+
+class Start(Arguments, frozen=True):
+    """A model that training begins with."""
+
+    model: OneModel
+    mode: Literal["warm", "finetune", "transfer"] = "warm"
+    freeze: Annotated[tuple[Pattern, ...], Meta(max_length=64)] = ()
+
+
+class Train(Work, frozen=True):
+    """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind; `members` among
+    them are names of models.
+    """
+
+    kind: Name = "nhits"
+    name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
+    tags: Tags = ()
+    start_with: Start | None = None
+
+    def __post_init__(self) -> None:
+        Work.__post_init__(self)
+        members_of(self.params)
+
+
+class Evaluate(Work, frozen=True):
+    """Judge a model on data."""
+
+    model: Model = ""
+
+
+class Backtest(Work, frozen=True):
+    """Walk forward through history and trade on the forecasts."""
+
+    model: Model = ""
+    fee_bps: Bps = FEE_BPS
+    slippage_bps: Bps = SLIPPAGE_BPS
+    retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
+    retrain_kind: Annotated[str, Meta(max_length=64)] = ""
+    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = 1
+
+    def __post_init__(self) -> None:
+        Work.__post_init__(self)
+        if self.retrain_every_bars and not self.retrain_kind:
+            raise ValueError("`retrain_every_bars` needs `retrain_kind`")
+        if self.retrain_kind and not self.retrain_every_bars:
+            raise ValueError("`retrain_kind` needs `retrain_every_bars`")
+
+
+class Range(Arguments, frozen=True):
+    """Where a parameter is looked for, instead of the range that its kind declares."""
+
+    kind: Literal["float", "int", "choice"]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: Annotated[tuple[Any, ...], Meta(max_length=100)] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind == "choice":
+            if not self.choices or self.low is not None or self.high is not None:
+                raise ValueError("a choice has `choices`, and no `low` and `high`")
+        elif self.choices or self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("a range has `low` below `high`, and no `choices`")
+        elif self.log and self.low <= 0:
+            raise ValueError("with `log` a range begins above 0")
+
+
+class Optimize(Work, frozen=True):
+    """Look for the parameters of a kind that fit best."""
+
+    kind: Name = "nhits"
+    name: Annotated[str, Meta(max_length=64)] = ""
+    trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    metric: Literal["pinball", "mae", "mse", "directional", "sharpe"] = "pinball"  # sought over the validation part
+    sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
+    pruner: Literal["none", "median", "hyperband"] = "median"
+    seconds: Seconds = 3000  # of the search; the fit with what it found comes after it, within jobs.wall_s
+    space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
+
+
+class Status(Arguments, frozen=True):
+    """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
+
+    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
+    model: Model = ""
+    tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
+
+    def __post_init__(self) -> None:
+        if self.model and self.section not in ("summary", "models", "accuracy"):
+            raise ValueError(f"`model` chooses among models and their figures: there is none in section {self.section}")
+        if self.tag and self.section not in ("summary", "models"):
+            raise ValueError(f"`tag` chooses among models: there is none in section {self.section}")
+
+
+class Promote(Arguments, frozen=True):
+    """Have a model answer for a route."""
+
+    model: OneModel
+    route: Route = ALL
+    force: bool = False  # without evidence
+    note: Note = ""
+
+
+class Rollback(Arguments, frozen=True):
+    """Have the model answer that did before."""
+
+    route: Route = ALL
+    note: Note = ""
+
+
+class Jobs(Arguments, frozen=True):
+    job: Job = ""
+    kind: Literal["", "train", "evaluate", "backtest", "optimize"] = ""
+    state: Literal["", "queued", "running", "done", "failed", "cancelled", "interrupted"] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Cancel(Arguments, frozen=True):
+    job: OneJob
+
+
+class Listing(Arguments, frozen=True):
+    """The symbols that have been seen."""
+
+    like: Annotated[Pattern, Meta(description="`*` stands for anything")] = "*"
+    after: Annotated[str, Meta(max_length=NAME_BYTES)] = ""  # the last name of the page before
+    limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
+
+
+class Report(Arguments, frozen=True):
+    """How forecasts did in the last hours."""
+
+    hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
+    symbols: Symbols = ()
+    model: Model = ""
+
+
+class Diagnose(Arguments, frozen=True):
+    """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
+
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+
+
+class Export(Span, frozen=True, kw_only=True):
+    """Rows of the store as a file below `control.data_folder`."""
+
+    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    symbols: Symbols = ()
+    format: Literal["parquet", "csv"] = "parquet"
+
+
+class Pause(Arguments, frozen=True):
+    """Fetch no more ticks until `resume`."""
+
+
+class Resume(Arguments, frozen=True):
+    """Fetch ticks again."""
+
+
+class Drain(Arguments, frozen=True):
+    """End as a first signal does."""
+
+
+ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {
+    "forecast": (Forecast, "read"),
+    "predict": (Predict, "read"),
+    "status": (Status, "read"),
+    "jobs": (Jobs, "read"),
+    "report": (Report, "read"),
+    "diagnose": (Diagnose, "read"),
+    "train": (Train, "train"),
+    "evaluate": (Evaluate, "train"),
+    "backtest": (Backtest, "train"),
+    "optimize": (Optimize, "train"),
+    "cancel": (Cancel, "train"),
+    "export": (Export, "train"),
+    "promote": (Promote, "promote"),
+    "rollback": (Rollback, "promote"),
+    "pause": (Pause, "admin"),
+    "resume": (Resume, "admin"),
+    "drain": (Drain, "admin"),
+    "symbols": (Listing, "admin"),
+}
+
+
+def role_of(command: str) -> Role:
+    return _accepted(command)[1]
+
+
+def parse(command: str, args: dict[str, Any]) -> Arguments:
+    """The typed arguments; CommandRefused names the one that does not fit."""
+    kind, _ = _accepted(command)
+    try:
+        return msgspec.convert(args, kind)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise CommandRefused(
+            CommandFault.BAD_ARGUMENT, f"{command}: {error}", remedy=f"see `tickcast schema command-{command}`"
+        ) from None
+
+
+def schema(command: str) -> dict[str, Any]:
+    return msgspec.json.schema(_accepted(command)[0])
+
+
+def below(folder: Path | None, name: str) -> Path:
+    """The file or folder of that name; CommandRefused where it leads out of the folder, by a link for instance."""
+    if folder is None:
+        raise CommandRefused(CommandFault.BAD_ARGUMENT, "there is no control.data_folder", remedy="set it")
+    root = folder.resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise CommandRefused(CommandFault.BAD_ARGUMENT, f"'{name}' lies outside control.data_folder")
+    return path
+
+
+def _accepted(command: str) -> tuple[type[Arguments], Role]:
+    if command not in ACCEPTED:
+        raise CommandRefused(
+            CommandFault.UNKNOWN_COMMAND, f"there is no command '{command}'", remedy=f"there are {', '.join(ACCEPTED)}"
+        )
+    return ACCEPTED[command]
+
+
+def members_of(params: dict[str, Any]) -> tuple[str, ...]:
+    """The models that a combination is to be made of."""
+    try:
+        return msgspec.convert(params.get("members", ()), Members)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"params.members: {error}") from None
+
+
+def said(given: Arguments) -> list[str]:
+    """The names of the arguments that are not what they are by themselves."""
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(given)
+        if field.required or getattr(given, field.name) != field_default(field)
+    ]
+
+
+def nanoseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,325 @@
+"""The commands that are answered at once, one handler each. Jobs have theirs in `work`; the inbox knows who may ask."""
+
+import asyncio
+import fnmatch
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from tickcast.columns import I64
+from tickcast.direction import KINDS, has_classes
+from tickcast.engine.core.given import GivenBars, window_of
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.core.on_demand import Answer, Ask, Given
+from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
+from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.host import JobHost
+from tickcast.io.store.ledger import Chain
+from tickcast.io.store.scored import Trading, Wanted
+from tickcast.io.store.store import Store
+from tickcast.live.commands import arguments
+from tickcast.live.commands.inbox import Context, Handler
+from tickcast.live.serving_models import Roster
+from tickcast.loop.build import Serving
+from tickcast.loop.pump import Pump
+from tickcast.records import Accuracy, Health, ModelCard
+
+Result = dict[str, Any]
+NO_TIME = -1
+BROKERS = ("kafka", "mqtt")  # sections of the settings
+HOUR_NS = 3600 * 10**9
+DRAIN_AFTER_S = 0.2  # so that the reply goes out first
+
+
+class Parts(NamedTuple):
+    """What the commands work with."""
+
+    serving: Serving
+    pump: Pump
+    roster: Roster
+    store: Store
+    jobs: JobHost
+    health: Callable[[], Health]
+    accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
+    drain: Callable[[], None]
+
+
+class Commands:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.serving.settings
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            name: getattr(self, name)
+            for name in (
+                "forecast", "predict", "status", "jobs", "report", "diagnose", "promote", "rollback", "cancel",
+                "symbols", "export", "pause", "resume", "drain",
+            )
+        }  # fmt: skip
+
+    async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
+        self._refuse_beyond(given.horizon)
+        answer = await self._ask(given.symbols, given.model, confidence_level=given.confidence_level)
+        return {"forecasts": self._told(answer, given.horizon or None)}
+
+    async def predict(self, given: arguments.Predict, context: Context) -> Result:
+        self._refuse_beyond(given.horizon)
+        bars = _bars_of(given)
+        serving, as_of = self._parts.serving, NO_TIME
+        targets: I64 | None = None
+        if given.as_of is not None:
+            as_of = arguments.nanoseconds(given.as_of)
+            targets = serving.engine.targets(np.array([as_of]))
+        window = window_of(bars, targets, serving.features, self._settings)
+        symbols = (given.symbol,) if given.symbol else ()
+        answer = await self._ask(symbols, given.model, Given(window, as_of, len(bars.close)))
+        return {"forecast": self._told(answer, given.horizon or None)[0]}
+
+    def _refuse_beyond(self, horizon: int) -> None:
+        if horizon > self._settings.forecast.horizon:
+            raise CommandRefused(
+                CommandFault.BAD_ARGUMENT, f"horizon is at most {self._settings.forecast.horizon}",
+                remedy="ask for fewer bars, or raise forecast.horizon",
+            )  # fmt: skip
+
+    async def _ask(
+        self, symbols: tuple[str, ...], model: str, given: Given | None = None, confidence_level: float | None = None
+    ) -> Answer:
+        digest, runner = await self._parts.roster.runner_of(model) if model else ("", None)
+        ask = Ask(symbols, "" if runner else digest, given, runner, confidence_level)
+        answer = await self._parts.pump.ask(ask)
+        if answer.refused is not None:
+            raise answer.refused
+        return answer
+
+    def _told(self, answer: Answer, steps: int | None) -> list[Result]:
+        """One record for each symbol, with the fields of a published forecast that mean something here."""
+        ladder, forecast = self._parts.serving.ladder, self._settings.forecast
+        assert ladder is not None
+        median, told, classes = forecast.quantiles.index(0.5), [], has_classes(answer.probs).tolist()
+        for i in range(len(answer.as_of)):
+            card = answer.ask.runner.card if answer.ask.runner else ladder.cards[answer.model[i]]
+            quantiles, targets = answer.quantiles[i][:steps], answer.target_ns[i][:steps].tolist()
+            as_of = int(answer.as_of[i])
+            told.append({
+                "symbol": answer.ask.symbols[i] if answer.ask.symbols else None,
+                "as_of_ns": None if as_of < 0 else as_of, "target_step": [*range(1, len(quantiles) + 1)],
+                "target_ns": None if as_of < 0 or min(targets) < 0 else targets, "levels": forecast.quantiles,
+                "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
+                "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
+                "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]],
+                "kind": KINDS[classes[i]], "probs": answer.probs[i].tolist() if classes[i] else None,
+                "confidence": float(answer.confidence[i]),
+                "quality": [str(flag.name).lower() for flag in Quality if flag & int(answer.flags[i])],
+            })  # fmt: skip
+            if answer.interval is not None:
+                level, interval = answer.ask.confidence_level, answer.interval[i][:steps].tolist()
+                told[-1] |= {"confidence_level": level, "interval": interval}
+        return told
+
+    async def status(self, given: arguments.Status, context: Context) -> Result:
+        sections: dict[str, Callable[[], Any]] = {
+            "health": self._health, "models": partial(self._models, given.model, given.tag),
+            "accuracy": partial(self._accuracy, given.model), "jobs": self._job_counts, "routes": self._routes,
+            "store": self._store, "settings": partial(self._changed_settings, context.role),
+        }  # fmt: skip
+        summary = ("models",) if given.model or given.tag else ("health", "routes", "jobs")
+        wanted = summary if given.section == "summary" else (given.section,)
+        return {name: await sections[name]() for name in wanted}
+
+    async def _health(self) -> Result:
+        told: Result = msgspec.to_builtins(self._parts.health())
+        return told
+
+    async def _models(self, model: str, tag: str) -> list[Result]:
+        """All versions, or those that are meant, with all that is known of them."""
+        models, serving = self._parts.roster.models, self._parts.roster.serving_now().values()
+        stages, told = await models.stages(), list[Result]()
+        for row in await models.versions_of(model):
+            card = row.card
+            if tag and tag not in card.tags:
+                continue
+            told.append({
+                "name": row.name, "version": row.version, "digest": row.digest, "kind": row.kind, "origin": row.origin,
+                "stage": "active" if row.digest in serving else stages[row.digest], "tags": card.tags,
+                "skill": card.metrics.get("skill"), "parameters": card.parameters, "cost_us": card.cost_us,
+                "created_ns": row.created_ns, **(await self._all_of(card) if model else {}),
+            })  # fmt: skip
+        return told
+
+    async def _all_of(self, card: ModelCard) -> Result:
+        roster = self._parts.roster
+        routes = [route for route, digest in roster.serving_now().items() if digest == card.digest]
+        return {
+            "card": msgspec.to_builtins(card), "bytes": roster.models.artefacts.bytes_of(card),
+            "loaded": roster.is_loaded(card.digest), "routes": routes,
+            "evaluated": await roster.models.evaluated(card.digest),
+            "accuracy": await self._accuracy(f"{card.name}@{card.version}"),
+        }  # fmt: skip
+
+    async def _accuracy(self, model: str = "") -> list[Result]:
+        figures: list[Accuracy] = await self._parts.accuracy()
+        wanted = [f for f in figures if model in ("", f.model, f"{f.model}@{f.version}")]
+        told: list[Result] = msgspec.to_builtins(wanted)
+        return told
+
+    async def _job_counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for row in self._parts.jobs.rows():
+            counts[row.state] = counts.get(row.state, 0) + 1
+        return counts
+
+    async def _routes(self) -> dict[str, str]:
+        return self._parts.roster.serving_now()
+
+    async def _store(self) -> Result:
+        path = self._settings.store.path
+        return {"path": str(path), "bytes": path.stat().st_size if path.exists() else 0}
+
+    async def _changed_settings(self, role: str) -> Result:
+        """Those that are not the defaults; secrets are files, so none is among them. Who may only read learns neither
+        of paths nor of brokers."""
+        if role != "read":
+            return self._settings.model_dump(mode="json", exclude_defaults=True)
+        shown: Result = _without_places(self._settings.model_dump(exclude_defaults=True))
+        return shown
+
+    async def jobs(self, given: arguments.Jobs, context: Context) -> Result:
+        rows = [*reversed(self._parts.jobs.rows())]
+        rows = [
+            row for row in rows
+            if given.job in ("", row.id) and given.kind in ("", row.kind) and given.state in ("", row.state)
+        ]  # fmt: skip
+        return {"jobs": [msgspec.to_builtins(row) for row in rows[: given.limit]]}
+
+    async def cancel(self, given: arguments.Cancel, context: Context) -> Result:
+        return {"job": msgspec.to_builtins(await self._parts.jobs.cancel(given.job))}
+
+    async def report(self, given: arguments.Report, context: Context) -> Result:
+        newest_ns = self._parts.serving.engine.newest_ns()
+        from_ns = max(newest_ns - given.hours * HOUR_NS, 0)
+        trading = Trading(FEE_BPS + SLIPPAGE_BPS, self._settings.forecast.every_bars == 1)
+        wanted = Wanted(from_ns, newest_ns + 1, [*given.symbols], given.model)
+        return {
+            "accuracy": await self._accuracy(given.model), "from_ns": from_ns, "to_ns": newest_ns,
+            "side_bps": trading.side_bps, **await self._parts.store.scored(wanted, trading),
+            "health": await self._health(),
+        }  # fmt: skip
+
+    async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
+        found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())
+        return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
+
+    def _refused_models(self) -> list[Result]:
+        counts = self._parts.roster.refused.items()
+        return [{"code": "model_refused", "subject": code, "detail": f"{n} since the start"} for code, n in counts]
+
+    def _failed_jobs(self) -> list[Result]:
+        return [
+            {"code": "job_failed", "subject": row.id, "detail": row.why}
+            for row in self._parts.jobs.rows()
+            if row.state in ("failed", "interrupted")
+        ]
+
+    def _of_symbol(self, symbol: str) -> list[Result]:
+        if not symbol:
+            return []
+        serving = self._parts.serving
+        code = serving.symbols.find(symbol)
+        if code < 0:
+            raise BadRequest(f"no symbol '{symbol}' has been seen", remedy="`symbols` lists those that have")
+        bars = int(serving.engine.folder.bars_held()[code])
+        needs = serving.ladder.first.need_bars if serving.ladder else 0
+        return [{"code": "cold" if bars < needs else "warm", "subject": symbol, "detail": f"{bars} bars of {needs}"}]
+
+    async def promote(self, given: arguments.Promote, context: Context) -> Result:
+        row = await self._parts.roster.promote(
+            given.model, given.route, force=given.force, by=context.key, note=given.note, command_id=context.id
+        )
+        return {"promotion": msgspec.to_builtins(row)}
+
+    async def rollback(self, given: arguments.Rollback, context: Context) -> Result:
+        row = await self._parts.roster.rollback(given.route, by=context.key, note=given.note, command_id=context.id)
+        return {"promotion": msgspec.to_builtins(row)}
+
+    async def symbols(self, given: arguments.Listing, context: Context) -> Result:
+        serving = self._parts.serving
+        held = serving.engine.folder.bars_held()
+        fitting = sorted(
+            name for name in serving.symbols.names() if name > given.after and fnmatch.fnmatchcase(name, given.like)
+        )
+        page = fitting[: given.limit]
+        return {
+            "symbols": [{"symbol": name, "bars": int(held[serving.symbols.find(name)])} for name in page],
+            "more": len(fitting) > len(page),
+        }
+
+    async def export(self, given: arguments.Export, context: Context) -> Result:
+        start, end = given.span_ns()
+        name = f"{given.table}-{context.id}.{given.format}"
+        target = arguments.below(self._settings.control.data_folder, name)
+        rows = await self._parts.store.export(
+            given.table, target, format=given.format, from_ns=start, to_ns=end, symbols=list(given.symbols)
+        )
+        return {"file": name, "rows": rows, "bytes": target.stat().st_size}
+
+    async def pause(self, given: arguments.Pause, context: Context) -> Result:
+        self._parts.pump.paused = True
+        return {"paused": True}
+
+    async def resume(self, given: arguments.Resume, context: Context) -> Result:
+        self._parts.pump.paused = False
+        return {"paused": False}
+
+    async def drain(self, given: arguments.Drain, context: Context) -> Result:
+        asyncio.get_running_loop().call_later(DRAIN_AFTER_S, self._parts.drain)
+        return {"draining": True}
+
+
+def _bars_of(given: arguments.Predict) -> GivenBars:
+    if given.closes:
+        return GivenBars.of_closes(given.closes)
+    rows = [
+        [bar.close if price is None else price for price in (bar.open, bar.high, bar.low)] + [bar.close, bar.volume]
+        for bar in given.bars
+    ]
+    return GivenBars(*np.array(rows, np.float64).T)
+
+
+def _findings(health: Health, chain: Chain) -> list[Result]:
+    """What a person should look at, each with a stable code."""
+    looked_at = (
+        (health.state != "live", "not_live", health.instance, health.state),
+        (health.cold > 0, "cold_symbols", "symbols", f"{health.cold} of {health.symbols} have too few bars"),
+        (health.lag_records > 0, "lag", "source", f"{health.lag_records} records wait, {health.lag_s:.1f} s old"),
+        (health.rejected > 0, "rejected", "ticks", str(health.reasons)),
+        (bool(health.feature_failures), "feature_failures", "features", str(health.feature_failures)),
+        (any(health.dropped.values()), "dropped", "messages", str(health.dropped)),
+        (health.unasked > 0, "unasked", "questions", f"{health.unasked} were not asked under load"),
+        (health.store_units_behind > 2, "store_behind", "store", f"{health.store_units_behind} units wait"),
+        (chain.broken_at is not None, "chain_broken", "commands", f"row {chain.broken_at} is not as it was"),
+    )
+    return [{"code": code, "subject": subject, "detail": detail} for found, code, subject, detail in looked_at if found]
+
+
+def _without_places(value: Any) -> Any:
+    """Without the sections of brokers, and without what names a file. Patterns of symbols have slashes of their own."""
+    if isinstance(value, dict):
+        return {
+            name: each if name == "groups" else _without_places(each)
+            for name, each in value.items()
+            if name not in BROKERS and not _is_place(each)
+        }
+    if isinstance(value, list):
+        return [_without_places(each) for each in value if not _is_place(each)]
+    return value
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and os.sep in value)

@@ -1,0 +1,236 @@
+"""The commands that take long: each fills a job's folder and waits for its end. What a job made is kept in any case.
+
+What a job does is the child's; what it reads lies in its folder, put there by a thread while ticks flow.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+
+from tickcast.clock import Clock
+from tickcast.engine.core.questions import bar_identity
+from tickcast.engine.inference.model_folder import RESERVED, copy_plain_files
+from tickcast.errors import BadData, BadRequest, JobFailed
+from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
+from tickcast.io.jobs.host import REGISTERED, JobHost
+from tickcast.io.store.ledger_rows import DatasetRow
+from tickcast.io.store.store import Store
+from tickcast.live.commands import arguments, job_params
+from tickcast.live.commands.inbox import Context, Handler
+from tickcast.live.serving_models import Roster
+from tickcast.loop.build import RUNGS
+from tickcast.records import JobRow, ModelCard, TrialRow
+from tickcast.settings import Settings
+
+Fill = Callable[[Path], None]
+EVER_NS = (1 << 63) - 1
+LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
+
+
+class Parts(NamedTuple):
+    """What the work needs of the daemon."""
+
+    settings: Settings
+    store: Store
+    roster: Roster
+    jobs: JobHost
+    clock: Clock
+
+
+class Work:
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._settings = parts, parts.settings
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {name: getattr(self, name) for name in ("train", "evaluate", "backtest", "optimize")}
+
+    async def train(self, given: arguments.Train, context: Context) -> dict[str, Any]:
+        job_params.refuse_fit(given.params)
+        order, fills = self._fit_order(given, given.kind, given.name), [self._bars(given)]
+        order["tags"] = [*given.tags]
+        if given.start_with is not None:
+            start = given.start_with
+            order["start"] = {"mode": start.mode, "freeze": [*start.freeze]}
+            fills.append(self._model(await self._parts.roster.models.resolve(start.model), START))
+        if names := arguments.members_of(given.params):
+            cards = [await self._parts.roster.models.resolve(name) for name in names]
+            order["params"] = {**given.params, "members": [card.digest for card in cards]}
+            fills += [self._model(card, f"{MEMBERS}/{number}") for number, card in enumerate(cards)]
+        return await self._done("train", order, fills, given.resume, context)
+
+    async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
+        job_params.refuse_fit(given.params)
+        job_params.refuse_space(given.space)
+        space = {
+            name: {key: value for key, value in msgspec.to_builtins(wanted).items() if value is not None}
+            for name, wanted in given.space.items()
+        }
+        order = {
+            "fit": self._fit_order(given, given.kind, given.name), "trials": given.trials, "metric": given.metric,
+            "sampler": given.sampler, "pruner": given.pruner, "seconds": given.seconds,
+            "workers": self._settings.jobs.workers, "seed": given.seed,
+            "space": {**dict.fromkeys(given.params), **space},
+        }  # fmt: skip
+        return await self._done("optimize", order, [self._bars(given)], given.resume, context)
+
+    async def evaluate(self, given: arguments.Evaluate, context: Context) -> dict[str, Any]:
+        job_params.refuse_others(given.params, job_params.EVALUATE)
+        card = await self._card(given.model)
+        if card is None:
+            raise BadRequest("a rung has no folder to judge", remedy="name a registered model; backtest takes rungs")
+        order = {"groups": self._settings.symbols.groups, "seed": given.seed, **given.params}
+        fills = [self._bars(given), self._model(card, MODEL)]
+        return await self._done("evaluate", order, fills, given.resume, context)
+
+    async def backtest(self, given: arguments.Backtest, context: Context) -> dict[str, Any]:
+        job_params.refuse_backtest(given.params)
+        card, fills = await self._card(given.model), [self._bars(given)]
+        if card is not None:
+            fills.append(self._model(card, MODEL))
+        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
+        if card is None and given.model:
+            settings["model"] = settings.get("model", {}) | {"default": given.model}
+        for secret in ("control", "kafka", "mqtt"):  # a backtest needs none of them
+            settings.pop(secret, None)
+        order: dict[str, Any] = {
+            "settings": settings, "fee_bps": given.fee_bps, "slippage_bps": given.slippage_bps, "trials": given.trials,
+            "seed": given.seed, **given.params,
+        }  # fmt: skip
+        if given.retrain_every_bars:
+            order["retrain"] = {"every_bars": given.retrain_every_bars, "kind": given.retrain_kind}
+        return await self._done("backtest", order, fills, given.resume, context)
+
+    async def _card(self, model: str) -> ModelCard | None:
+        """Of a registered model, or of the one that serves; None where a rung is meant."""
+        name = model or self._parts.roster.serving_now()["default"]
+        if not model and not await self._is_registered(name):
+            return None
+        return None if model in RUNGS else await self._parts.roster.models.resolve(name)
+
+    async def _is_registered(self, digest: str) -> bool:
+        return any(row.digest == digest for row in await self._parts.roster.models.versions())
+
+    def _fit_order(self, given: arguments.Work, kind: str, name: str) -> dict[str, Any]:
+        """What this deployment asks of every model, and what was asked for this one."""
+        settings, forecast = self._settings, self._settings.forecast
+        if (name or kind) in RESERVED:
+            raise BadRequest(f"a model cannot be named '{name or kind}': a rung is", remedy="give it a `name`")
+        return {
+            "kind": kind, "name": name or kind, "bars": bar_identity(settings), "transform": forecast.transform,
+            "lookback": settings.window.lookback, "horizon": forecast.horizon, "levels": forecast.quantiles,
+            "features": [entry.model_dump() for entry in settings.features.set],
+            "future": list(settings.features.future), "seed": given.seed, "params": given.params,
+            "created_ns": self._parts.clock.now_ns(),
+        }  # fmt: skip
+
+    async def _done(
+        self, kind: str, order: dict[str, Any], fills: list[Fill], resume: str, context: Context
+    ) -> dict[str, Any]:
+        """The job's result; what it fitted is in the registry by then: the host keeps it before it calls a job done."""
+
+        def fill(folder: Path) -> None:
+            for each in fills:
+                each(folder)
+
+        jobs = self._parts.jobs
+        if not resume:
+            row = await jobs.submit(kind, order, command_id=context.id, fill=fill)
+        elif (row := jobs.row(resume)).state != "done":  # else it is told again
+            row = await jobs.resume(resume)
+        await context.accepted({"job": row.id})
+        row = await jobs.ended(row.id)
+        result = msgspec.json.decode(row.result_json, type=Result)
+        if row.state != "done":
+            raise JobFailed(row.why, f"job {row.id} {row.state}: {result.error or row.why}")
+        registered = result.content.pop(REGISTERED, {})
+        found = {"metrics": result.metrics, **result.content}
+        told = {"job": row.id, "status": result.status, **registered}
+        return told | (found if len(msgspec.json.encode(found)) <= LONG_RESULT else {"metrics": result.metrics})
+
+    async def keep(self, row: JobRow, result: Result) -> Result:
+        """What a job made, into ledger and registry: once, however often; the result says what it is called."""
+        folder, parts = self._parts.jobs.folder_of(row.id), self._parts
+        if (folder / TRIALS).exists():
+            trials = [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
+            await parts.store.ledger.put_trials([msgspec.structs.replace(trial, job=row.id) for trial in trials])
+        if not result.model:
+            return result
+        await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content["dataset"]))
+        card = await parts.roster.models.register(folder / result.model, origin="fit")
+        structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
+        registered = {"model": f"{card.name}@{card.version}", "digest": card.digest}
+        return msgspec.structs.replace(result, content={**result.content, REGISTERED: registered})
+
+    def _dataset(self, job: JobRow, folder: Path, found: dict[str, Any]) -> DatasetRow:
+        """Bars that came from no file are those of a span or of rows, which are in the command's row."""
+        file, source = folder / SOURCE, f"command {job.command_id}"
+        if file.exists():
+            source = msgspec.json.decode(file.read_bytes(), type=Source).path
+        return msgspec.convert({"source": source, "added_ns": self._parts.clock.now_ns(), **found}, DatasetRow)
+
+    def _model(self, card: ModelCard, name: str) -> Fill:
+        artefacts = self._parts.roster.models.artefacts
+
+        def fill(folder: Path) -> None:
+            (folder / name).mkdir(parents=True)
+            copy_plain_files(artefacts.open(card.digest), folder / name)
+
+        return fill
+
+    def _bars(self, given: arguments.Work) -> Fill:
+        """Stored bars and rows are written here; a file is read by the child, which takes its time."""
+        start, end = given.span_ns()
+        if given.data:
+            path = arguments.below(self._settings.control.data_folder, given.data)
+            settings = self._settings.model_dump(mode="json", exclude_defaults=True)
+            source = Source(str(path), settings, [*given.symbols], start, end)
+            return lambda folder: write_whole(folder / SOURCE, msgspec.json.encode(source))
+        if given.rows:
+            rows = _wanted(given)
+            return lambda folder: pq.write_table(_rows_table(rows), folder / BARS)
+        return lambda folder: self._stored(folder / BARS, start or 0, EVER_NS if end is None else end, [*given.symbols])
+
+    def _stored(self, path: Path, start: int, end: int, symbols: list[str]) -> None:
+        if not self._parts.store.save_bars(path, start, end, symbols or None):
+            raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
+
+
+def _wanted(given: arguments.Work) -> list[arguments.Bar]:
+    """Of the rows that were given those of the span and of the symbols that were named."""
+    rows = [
+        row for row in given.rows
+        if row.ts is not None and (given.start is None or given.start <= row.ts)
+        and (given.end is None or row.ts < given.end) and (not given.symbols or row.symbol in given.symbols)
+    ]  # fmt: skip
+    if not rows:
+        raise BadData("none of `rows` is of that span and those symbols", remedy="widen `from`, `to` or `symbols`")
+    return rows
+
+
+def _rows_table(rows: Sequence[arguments.Bar]) -> pa.Table:
+    """Bars as a job reads them: by symbol, then in time."""
+    by_place = sorted(rows, key=lambda row: (row.symbol, row.ts or datetime.min))
+    counts: Counter[str] = Counter()
+    ordinals = []
+    for row in by_place:
+        ordinals.append(counts[row.symbol])
+        counts[row.symbol] += 1
+    n = len(by_place)
+    prices = {
+        name: [row.close if getattr(row, name) is None else getattr(row, name) for row in by_place]
+        for name in ("open", "high", "low")
+    }
+    return pa.table({
+        "symbol": [row.symbol for row in by_place], "ordinal": pa.array(ordinals, pa.int64()),
+        "as_of_ns": pa.array([arguments.nanoseconds(row.ts) for row in by_place if row.ts], pa.int64()),
+        "tie": pa.array([0] * n, pa.int32()), **prices, "close": [row.close for row in by_place],
+        "volume": [row.volume for row in by_place], "ticks": pa.array([1] * n, pa.int64()),
+        "mask": pa.array([True] * n), "gap": pa.array([False] * n),
+    })  # fmt: skip

@@ -1,0 +1,169 @@
+"""Where commands come in and replies go out: registry, jobs and inbox of one session, wired to its bus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from tickcast.clock import Clock
+from tickcast.io.control_messages import JOBS, REPLIES
+from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.host import ACTIVE, JobHost
+from tickcast.io.models.artefacts import Artefacts, artefact_folder
+from tickcast.io.models.cache import ModelCache
+from tickcast.io.models.models import Models
+from tickcast.io.store.store import Store
+from tickcast.live.buses.bus import Commands, Opened
+from tickcast.live.commands import at_once as commands
+from tickcast.live.commands import job_commands as work
+from tickcast.live.commands.envelope import own_audience
+from tickcast.live.commands.inbox import Gate, Inbox
+from tickcast.live.commands.keys import read_keys
+from tickcast.live.models_topic import Fleet
+from tickcast.live.serving_models import Roster
+from tickcast.loop.build import Serving
+from tickcast.loop.commits import CommitUnits
+from tickcast.loop.engine_thread import EngineThread
+from tickcast.loop.pump import Pump
+from tickcast.records import Accuracy, Health, JobEvent, JobRow, Reply
+from tickcast.settings import Settings
+
+COMING = ".fleet"  # folder below the registry's
+LOCAL = "local"  # our audience where nobody else can address us
+JSON = msgspec.json.Encoder()
+
+
+class Session(NamedTuple):
+    """What a session has by the time that commands may come."""
+
+    settings: Settings
+    clock: Clock
+    serving: Serving
+    store: Store
+    thread: EngineThread
+    units: CommitUnits
+    pump: Pump
+    bus: Opened
+    health: Callable[[], Health]
+    accuracy: Callable[[], Coroutine[Any, Any, list[Accuracy]]]
+    drain: Callable[[], None]
+
+
+class ControlDesk:
+    """Made by `open`."""
+
+    def __init__(self, session: Session, models: Models, cache: ModelCache) -> None:
+        settings, clock = session.settings, session.clock
+        self._session = session
+        self.cache = cache
+        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self._began_ns = clock.monotonic_ns()
+        self.roster = Roster(
+            session.serving, models, cache, thread=session.thread, units=session.units, clock=clock,
+            questions_per_s=self._questions_per_s, on_change=self._on_change,
+        )  # fmt: skip
+        topic = session.bus.models
+        self.fleet = None if topic is None else Fleet(topic, self.roster, artefact_folder(settings) / COMING)
+        self.jobs = JobHost(
+            settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
+            on_event=self._events.put_nowait, keep=self._keep,
+        )  # fmt: skip
+        at_once = commands.Commands(commands.Parts(
+            session.serving, session.pump, self.roster, session.store, self.jobs, session.health, session.accuracy,
+            session.drain,
+        ))  # fmt: skip
+        self._at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock))
+        keys_file, kafka = settings.control.keys_file, settings.kafka
+        keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
+        audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
+        self.inbox = Inbox(
+            session.store.ledger, {**at_once.handlers(), **self._at_length.handlers()}, self._reply, clock=clock,
+            gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info, left=self._left,
+        )  # fmt: skip
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, session: Session) -> AsyncIterator["ControlDesk"]:
+        """What was promoted serves, and jobs of the run before are taken over, when this is entered."""
+        settings, clock = session.settings, session.clock
+        artefacts = await asyncio.to_thread(Artefacts, artefact_folder(settings))
+        models = Models(session.store.ledger, artefacts, clock=clock, keep_versions=settings.registry.keep_versions)
+        cache = ModelCache(
+            artefacts.open, most=settings.registry.loaded_models, most_bytes=settings.registry.loaded_bytes,
+            clock=clock, tile=settings.inference.tile,
+        )  # fmt: skip
+        desk = cls(session, models, cache)
+        try:
+            await desk.roster.register_base()
+            if desk.fleet is not None:
+                await desk.fleet.learn()
+            await desk.roster.take_up()
+            await desk.jobs.recover(await session.store.ledger.jobs())
+            yield desk
+        finally:
+            await cache.close()
+
+    def running(self) -> list[Coroutine[Any, Any, None]]:
+        """To run beside the pump."""
+        coming, listens = self._session.bus.control, self._session.settings.control.keys_file is not None
+        listening = [self._listen(coming)] if listens and coming is not None else []
+        kafka = self._session.settings.kafka
+        leads = self.fleet is not None and kafka.models == "lead" and kafka.slot == 0
+        keeping = [self.fleet.keep()] if self.fleet is not None and leads else []
+        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening, *keeping]
+
+    def renew_keys(self) -> None:
+        """Read again who may give commands; BadSettings: the keys of before stay."""
+        control = self._session.settings.control
+        if control.keys_file is not None:
+            self.inbox.renew(read_keys(control.keys_file, secrets=control.secrets_folder))
+
+    async def _keep(self, row: JobRow, result: Result) -> Result:
+        return await self._at_length.keep(row, result)
+
+    def _left(self, command_id: str) -> str:
+        """What goes on of a command that a run before this one left without an end."""
+        for row in self.jobs.rows():
+            if row.command_id == command_id:
+                goes_on = {"queued": "waits and will run", "running": "has ended and is being kept", "done": "is done"}
+                return f"its job {row.id} {goes_on.get(row.state, 'can be resumed')}: see `jobs job={row.id}`"
+        return ""
+
+    def _on_change(self) -> None:
+        if self.fleet is not None:
+            self.fleet.on_change()
+
+    async def _work(self) -> None:
+        await self.inbox.start()
+        await self.inbox.run()
+
+    async def _listen(self, commands: Commands) -> None:
+        async with commands() as coming:
+            async for message in coming:
+                await self.inbox.receive(message.raw, message.at)
+
+    async def _reply(self, reply: Reply) -> None:
+        await self._produce(REPLIES, JSON.encode(reply))
+
+    async def _tell_of_jobs(self) -> None:
+        active: dict[str, str] = {}
+        while True:
+            event = await self._events.get()
+            if active.pop(event.job, "") != event.state:
+                structlog.get_logger().info(
+                    "job_changed", job=event.job, kind=event.kind, state=event.state, why=event.detail
+                )
+            if event.state in ACTIVE:
+                active[event.job] = event.state
+            await self._produce(JOBS, JSON.encode(event))
+
+    async def _produce(self, topic: str, record: bytes) -> None:
+        await self._session.bus.records.produce(self._session.settings.topics.prefix + topic, [record])
+
+    def _questions_per_s(self) -> float:
+        """In the mean of this session."""
+        passed_s = (self._session.clock.monotonic_ns() - self._began_ns) / 1e9
+        return self._session.pump.meter.questions / max(passed_s, 1.0)

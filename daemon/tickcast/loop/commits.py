@@ -1,0 +1,169 @@
+"""Commit units: what happened in a moment is published, stored and committed as one, in order, behind the loop.
+
+The loop never waits for them; when too many units are open, fetching stops until one is through.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from tickcast.clock import Clock
+from tickcast.columns import Source
+from tickcast.engine.core.engine import Engine
+from tickcast.engine.core.events import Outcome
+from tickcast.errors import StoreStalled
+from tickcast.io.store.store import Store, Unit
+from tickcast.loop.dead_letters import dead_letters
+from tickcast.records import Accuracy
+from tickcast.settings import Settings
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
+
+
+class Committing(Protocol):
+    """A bus on which a unit counts only once it is committed. `seal` never waits; the others go unit by unit."""
+
+    def seal(self) -> Any:
+        """What was published since the last seal belongs to one unit."""
+
+    async def settle(self, sealed: Any) -> None:
+        """Until the broker holds all that the unit published."""
+
+    async def commit(self, sealed: Any, offsets: Mapping[Source, int]) -> None:
+        """The unit's positions are now where a restart goes on."""
+
+    def snapshot_due(self, *, last: bool) -> bool:
+        """Whether the state after this unit is to be saved; `last` = no other unit follows."""
+
+    async def save(self, state: Any) -> None:
+        """Keep the engine's state as it was after a unit that is committed."""
+
+
+class Closed(NamedTuple):
+    unit: Unit
+    sealed: Any
+    state: Any  # of the engine after it; None = not to be saved
+    saving: asyncio.Future[None] | None  # somebody waits for that
+
+
+class CommitUnits:
+    def __init__(
+        self, store: Store, engine: Engine, settings: Settings, clock: Clock, *, bus: Committing | None = None
+    ) -> None:
+        self.stalled = False
+        self._bus = bus
+        self._store = store
+        self._engine = engine
+        self._settings = settings
+        self._clock = clock
+        self._unit = Unit()
+        self._unit_bytes = 0
+        self._opened_ns = clock.monotonic_ns()
+        self._queue: asyncio.Queue[Closed] = asyncio.Queue()
+        self._open = 0
+        self._saving: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def behind(self) -> int:
+        return self._open
+
+    async def room(self) -> None:
+        """Returns once another unit may be opened."""
+        await self._room.wait()
+
+    def stop_waiting(self) -> None:
+        """Nothing more will be fetched: whoever waits for room may go on."""
+        self._room.set()
+
+    def add(self, outcome: Outcome) -> None:
+        unit = self._unit
+        unit.bars += outcome.bars
+        unit.forecasts += outcome.forecasts
+        unit.scores += outcome.scores
+        most = self._settings.kafka.batch_bytes
+        letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
+        unit.dead_letters += letters
+        unit.offsets |= outcome.positions
+        self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))
+        self._unit_bytes += sum(len(letter.value) for letter in letters)
+
+    def add_accuracy(self, accuracy: list[Accuracy]) -> None:
+        self._unit.accuracy += accuracy
+
+    @property
+    def due(self) -> bool:
+        """Whether the open unit is old or large enough to be closed."""
+        age_ms = (self._clock.monotonic_ns() - self._opened_ns) / 1e6
+        return age_ms >= self._settings.store.unit_ms or self._unit_bytes >= self._settings.store.unit_bytes
+
+    def snapshot_due(self, *, last: bool) -> bool:
+        return self._bus is not None and self._bus.snapshot_due(last=last or self._saving is not None)
+
+    async def saved(self) -> None:
+        """Returns once the engine's state of now, or a later one, is where a restart finds it; at once where the bus
+        has no place for it."""
+        if self.snapshot_due(last=True):
+            self._saving = self._saving or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._saving)
+
+    def close(self, state: Any = None) -> None:
+        """Hand the unit over, with the engine's state after it where that is to be saved."""
+        unit, self._unit, self._unit_bytes = self._unit, Unit(), 0
+        unit.sources = self._engine.folder.sources()
+        unit.watermarks = {source: self._engine.folder.newest_of(source) for source in unit.offsets}
+        self._opened_ns = self._clock.monotonic_ns()
+        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
+            return
+        self._open += 1
+        self._idle.clear()
+        if self._open >= self._settings.store.max_units_behind:
+            self._room.clear()
+        saving = None
+        if state is not None:
+            saving, self._saving = self._saving, None
+        self._queue.put_nowait(Closed(unit, self._bus.seal() if self._bus else None, state, saving))
+
+    async def write_all(self) -> None:
+        """The background chain: one unit after the other, for ever. What is committed is published and stored."""
+        while True:
+            unit, sealed, state, saving = await self._queue.get()
+            if self._bus:
+                await self._bus.settle(sealed)
+            await self._write(unit)
+            if self._bus:
+                await self._bus.commit(sealed, unit.offsets)
+                if state is not None:
+                    await self._bus.save(state)
+            if saving is not None and not saving.done():
+                saving.set_result(None)
+            self._open -= 1
+            self._room.set()
+            if not self._open:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns once all closed units are through."""
+        await self._idle.wait()
+
+    async def _write(self, unit: Unit) -> None:
+        """A full disk is a waiting state: the unit is kept and tried again, up to runtime.max_wait_s."""
+        delay, deadline = RETRY_FIRST_S, self._clock.monotonic_ns() + self._settings.runtime.max_wait_s * 10**9
+        while True:
+            try:
+                await self._store.write(unit)
+            except StoreStalled as stalled:
+                if self._clock.monotonic_ns() > deadline:
+                    raise
+                self.stalled = True
+                structlog.get_logger().warning("store_stalled", reason=str(stalled), retry_s=delay)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_MOST_S)
+            else:
+                self.stalled = False
+                return

@@ -1,0 +1,247 @@
+"""The JSON Schema of every record that leaves the process, of the envelope of a command, and of what commands take.
+
+It describes what others write and writes no record itself.
+
+Records that are structs are read off their class. Forecasts and feature vectors, which kernels write as text, the
+headers of a dead letter and the status on MQTT are described here. The schema of a command's arguments is open where a
+record's is closed: what has a default may be left out.
+"""
+
+import json
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tickcast import records
+from tickcast.direction import LABELS
+from tickcast.engine.codec.arrow_forecasts import FEATURES, FORECASTS
+from tickcast.engine.codec.forecasts import SCHEMA as WRITTEN_BY_KERNELS
+from tickcast.engine.core.fold import LOUD
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.errors import BadRequest, Quality, Reason
+from tickcast.live.commands import arguments
+from tickcast.live.commands.envelope import Envelope
+from tickcast.settings import ForecastSettings
+from tickcast.ui.documents.reference import TOPIC_MEANING
+
+Schema = dict[str, Any]
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+FLAGS = [str(flag.name).lower() for flag in Quality]
+POISON = [reason.name.lower() for reason in Reason if LOUD[reason]]
+TRANSFORMS = list(get_args(ForecastSettings.model_fields["transform"].annotation))
+
+Natural = Annotated[int, Meta(ge=0)]
+Digits = Annotated[str, Meta(pattern="^[0-9]+$")]
+Symbol = Annotated[str, Meta(min_length=1, description="name, with the prefix of its topic of ticks")]
+AsOf = Annotated[int, Meta(description="event time, in ns since 1970, up to which anything was known")]
+Tie = Annotated[int, Meta(ge=0, description="counts the symbol's bars of the same as_of_ns")]
+
+
+class Source(Struct):
+    topic: str
+    partition: Natural
+    offset: int
+
+
+ClosedBy = Annotated[Source, Meta(description="the record that closed the bar")]
+
+
+class Forecast(Struct):
+    """The quantiles of one symbol's next bars. What a list holds by step or by level is as long as that list."""
+
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="the same question of the same model, always")]
+    symbol: Symbol
+    as_of_ns: AsOf
+    tie: Tie
+    target_step: Annotated[list[Annotated[int, Meta(ge=1)]], Meta(min_length=1, description="bars ahead")]
+    target_ns: Annotated[list[int] | None, Meta(description="end of each target bar; null for tick and volume bars")]
+    levels: Annotated[list[Annotated[float, Meta(gt=0, lt=1)]], Meta(min_length=1, description="ascending")]
+    quantiles: Annotated[list[list[float]], Meta(min_length=1, description="by step, then by level, ascending")]
+    point: Annotated[list[float], Meta(min_length=1, description="the median of each step")]
+    anchor: Annotated[float, Meta(description="the last close")]
+    unit: Literal["price"]
+    transform: Annotated[str, Meta(extra_json_schema={"enum": TRANSFORMS})]
+    scale: Annotated[float, Meta(ge=0, description="usual one-bar move of the window")]
+    model: str
+    version: Annotated[str, Meta(description="of the model")]
+    rung: Annotated[str, Meta(extra_json_schema={"enum": [*RUNGS]}, description="who answered")]
+    quality: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"enum": FLAGS})]],
+        Meta(extra_json_schema={"uniqueItems": True}, description="flags; empty = nothing to say"),
+    ]
+    age_ms: Annotated[int, Meta(description="produced_ns less as_of_ns")]
+    expires_ns: Annotated[int | None, Meta(description="null for tick and volume bars")]
+    source: ClosedBy
+    produced_ns: Annotated[int, Meta(description="when it was written, in ns since 1970")]
+    kind: Annotated[Literal["class", "quantile"], Meta(description="class: who answered has classes, too")]
+    probs: (
+        Annotated[
+            list[Annotated[float, Meta(ge=0, le=1)]],
+            Meta(min_length=len(LABELS), max_length=len(LABELS), description="down, flat, up at the last step"),
+        ]
+        | None
+    )
+    input_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="of all inputs of the model")]
+    device: str
+    confidence: Annotated[float, Meta(ge=0.5, le=1, description="probability that the median has the right side")]
+    schema: int = WRITTEN_BY_KERNELS
+
+
+class FeatureVector(Struct):
+    """The features of one closed bar."""
+
+    symbol: Symbol
+    as_of_ns: AsOf
+    tie: Tie
+    names: list[str]
+    values: Annotated[list[float | None], Meta(description="by name; null = not a finite number")]
+    source: ClosedBy
+    schema: int = WRITTEN_BY_KERNELS
+
+
+class DeadLetterHeaders(Struct):
+    """The headers of a refused message, each a text; its key and its value are as they came, or the first of them."""
+
+    topic: str
+    partition: Digits
+    offset: Digits
+    reason: Annotated[str, Meta(extra_json_schema={"enum": POISON})]
+    stage: Annotated[Literal["codec", "quality", "engine"], Meta(description="what refused it")]
+    version: Annotated[str, Meta(description="of tickcast")]
+    original_bytes: Annotated[Digits, Meta(description="more than the value has where that is cut")]
+    refused: Annotated[Digits, Meta(description="how many of its ticks; of what is no tick, one")]
+    ticks: Annotated[str, Meta(description="which of its ticks, counted from 0, as JSON: the first 20")]
+    reasons: Annotated[str, Meta(description="how many for each reason, as JSON")]
+
+
+class Status(Struct):
+    """Whether the daemon is there; retained, and said by the broker where the daemon cannot."""
+
+    state: Literal["online", "offline"]
+    version: Annotated[str, Meta(description="of tickcast")]
+
+
+class Published(NamedTuple):
+    """A kind of record: its struct, where it is found, and what `schema` says in it."""
+
+    record: type[Struct]
+    meaning: str
+    version: int
+    undefined: bool = False  # its figures may have nothing to be computed from; JSON says null for that
+
+
+def _numbered(record: type[Struct]) -> int:
+    """What the field `schema` holds in every record of this class."""
+    (field,) = (field for field in msgspec.structs.fields(record) if field.name == "schema")
+    return int(field.default)
+
+
+PUBLISHED = {
+    "forecasts": Published(Forecast, TOPIC_MEANING["forecasts"], _numbered(Forecast)),
+    "features": Published(FeatureVector, TOPIC_MEANING["features"], _numbered(FeatureVector)),
+    "accuracy": Published(
+        records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
+    ),
+    "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
+    "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
+    "status": Published(Status, "on MQTT only, beside what is mirrored", 1),
+    "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
+    "replies": Published(records.Reply, "the answers to commands", _numbered(records.Reply)),
+    "envelope": Published(Envelope, "what `control` takes", 1),
+    "models": Published(records.ModelCard, "`card.json` of a model folder", _numbered(records.ModelCard)),
+}  # fmt: skip
+
+
+COMMAND = "command-"  # before the name of a command: the schema of its arguments
+
+IN_ARROW = {"forecasts": FORECASTS, "features": FEATURES}  # what `kafka.encoding` is about
+
+
+def schema_of(name: str) -> Schema:
+    """Self-contained; every field is always there, and no other. `x-arrow` is the type of a field's Arrow column."""
+    if name.removeprefix(COMMAND) in arguments.ACCEPTED and name.startswith(COMMAND):
+        return _of_command(name.removeprefix(COMMAND))
+    if name not in PUBLISHED:
+        raise BadRequest(f"there is no record '{name}'", remedy=f"there are {', '.join((*PUBLISHED, *commands()))}")
+    published = PUBLISHED[name]
+    ((reference,), definitions) = msgspec.json.schema_components([published.record], ref_template="{name}")
+    body = _closed(reference, definitions, undefined=published.undefined)
+    if "schema" in body["properties"]:
+        body["properties"]["schema"] = {"type": "integer", "const": published.version}
+    for column in IN_ARROW.get(name, ()):
+        body["properties"][column.name]["x-arrow"] = str(column.type)
+    return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body}
+
+
+def commands() -> list[str]:
+    """The names of the schemas of commands."""
+    return [COMMAND + command for command in arguments.ACCEPTED]
+
+
+def _of_command(command: str) -> Schema:
+    schema = arguments.schema(command)
+    body = _in_place(schema, schema["$defs"])
+    return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body}
+
+
+def _in_place(schema: Any, definitions: Schema) -> Any:
+    """Definitions in place of references."""
+    if isinstance(schema, list | tuple):
+        return [_in_place(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return _in_place({**definitions[schema["$ref"].rpartition("/")[2]], **beside}, definitions)
+    return {key: _in_place(value, definitions) for key, value in schema.items() if key != "$defs"}
+
+
+def _closed(schema: Any, definitions: Schema, *, undefined: bool) -> Any:
+    """Definitions in place of references; nothing left out and nothing added in any object."""
+
+    def closed(inner: Any) -> Any:
+        return _closed(inner, definitions, undefined=undefined)
+
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return closed({**definitions[schema["$ref"]], **beside})
+    if undefined and schema.get("type") == "number":
+        return {**schema, "type": ["number", "null"]}
+    found = {key: closed(value) for key, value in schema.items() if key not in ("default", "properties", "required")}
+    if "properties" in schema:
+        fields = {name: closed(field) for name, field in schema["properties"].items()}
+        found |= {"properties": fields, "required": list(fields), "additionalProperties": False}
+    return found
+
+
+def shape_of(schema: Schema) -> Schema:
+    """What of a schema decides which records are valid: all but its words."""
+    kept = {key: value for key, value in schema.items() if key not in ("title", "description")}
+    if "properties" in kept:
+        kept["properties"] = {name: shape_of(field) for name, field in kept["properties"].items()}
+        kept["required"] = sorted(kept["required"])
+    for key in ("items", "additionalProperties"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = shape_of(kept[key])
+    if "anyOf" in kept:
+        kept["anyOf"] = [shape_of(branch) for branch in kept["anyOf"]]
+    return kept
+
+
+def text_of(document: Schema) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def listing() -> str:
+    """A line per record: name, version, where it is found; and one per command."""
+    lines = [(name, one.version, one.meaning) for name, one in PUBLISHED.items()]
+    for name in commands():
+        command = name.removeprefix(COMMAND)
+        lines.append((name, arguments.SCHEMA, f"what `{command}` takes; role {arguments.role_of(command)}"))
+    return "".join(f"{name:<17} {version:>2}  {meaning}\n" for name, version, meaning in lines)

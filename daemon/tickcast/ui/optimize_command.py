@@ -1,0 +1,81 @@
+"""`tickcast optimize`: what it takes as an order, and what was found as a page and on the terminal."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from tickcast.batch.by_hand.optimize import PAGE, make_tune_order, optimize, read_trials, resume
+from tickcast.batch.tune.order import read_tune_order
+from tickcast.io.jobs.folder import ORDER, TRIALS, Result
+from tickcast.records import TrialRow
+from tickcast.settings import Settings
+from tickcast.ui.command_line import Doubts, pairs, terminal
+from tickcast.ui.pages.optimize_page import MOST_SHOWN, counts, page, ranked, short, verdict
+from tickcast.ui.view import Progress
+
+
+def command(args: argparse.Namespace, settings: Settings) -> int:
+    folder: Path = args.resume or args.out
+    limits = {name: getattr(args, name) for name in ("trials", "seconds") if getattr(args, name) is not None}
+    order, doubts = None, Doubts()
+    if not args.resume:
+        order = make_tune_order(
+            settings, kind=args.model, params=pairs(args.param), space=pairs(args.space),
+            metric=args.metric, sampler=args.sampler, pruner=args.pruner, seed=args.seed, **limits,
+        )  # fmt: skip
+    try:
+        if order is None:
+            result = resume(folder, shown=Progress, **limits)
+        else:
+            result = optimize(
+                settings, args.data, folder, order=order, symbols=args.symbols, shown=Progress, warn=doubts
+            )
+    except KeyboardInterrupt:
+        if (folder / ORDER).exists():
+            raise KeyboardInterrupt(f"go on with tickcast optimize --resume {folder}") from None
+        raise
+    show(result, folder, terminal())
+    if "best" in result.content:
+        write_page(result, folder)
+        print(f"the page is {folder / PAGE}, every trial is in {folder / TRIALS}")
+    return doubts.exit_code
+
+
+def write_page(result: Result, folder: Path) -> None:
+    (folder / PAGE).write_text(page(result, read_trials(folder), read_tune_order(folder)), encoding="utf-8")
+
+
+def show(result: Result, folder: Path, console: Console) -> None:
+    """What won and what it is worth, the best trials beside the first, what mattered."""
+    found = result.content
+    if "best" not in found:
+        console.print(f"{result.status}; go on with --resume {folder}", soft_wrap=True)
+        return
+    rows, first, metric = read_trials(folder), found["first"], found["metric"]
+    for line in verdict(result, read_tune_order(folder), rows):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    complete = ranked(rows, metric)
+    shown = complete[:MOST_SHOWN] + [row for row in complete[MOST_SHOWN:] if first and row.number == first["number"]]
+    table = Table(
+        Column("trial", no_wrap=True), *(Column(of, justify="right") for of in (metric, "epochs", "s")), "parameters",
+        box=SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for row in shown:
+        own = f"{row.number} (default)" if first and row.number == first["number"] else str(row.number)
+        params = ", ".join(f"{name} {short(value)}" for name, value in row.params.items())
+        table.add_row(own, f"{row.value:.5g}", str(row.epochs), f"{row.seconds:.1f}", Text(params))
+    console.print(table)
+    for line in _said(result, rows, folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _said(result: Result, rows: list[TrialRow], folder: Path) -> Iterator[str]:
+    yield f"{result.status}: {counts(rows)}"
+    if found := result.content["importance"]:
+        yield "what mattered: " + ", ".join(f"{name} {share:.0%}" for name, share in found.items())
+    yield f"the model is in {folder / result.model}; serve it with --set model.default={folder / result.model}"
