@@ -18,7 +18,7 @@ from packing import pack, raw_of_packed
 from stats import Figure, cpu_ns_per, paired_ratio
 from tickcast.columns import F64, I64, RawBatch, TickBatch
 from tickcast.engine.codec.decode import Decoder
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
 TICKS, BATCH, SYMBOLS = 200_000, 10_000, 1000
@@ -102,7 +102,7 @@ class Peer:
 
 
 def decoder(kind: str) -> Decoder:
-    return Decoder(Codec.model_validate({"kind": kind, "max_message_bytes": 1 << 30}), SymbolTable(20_000))
+    return Decoder(CodecSettings.model_validate({"kind": kind, "max_message_bytes": 1 << 30}), SymbolTable(20_000))
 
 
 def same(ticks: TickBatch, columns: tuple[np.ndarray, ...]) -> bool:

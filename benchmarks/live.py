@@ -97,7 +97,7 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
 async def all_stored(daemon: Daemon) -> None:
     """Warming up closes far more bars at once than any market: what the store still has to write is waited for."""
     await asyncio.sleep(1)
-    while daemon.units.behind or daemon.unread:
+    while daemon.commits.behind or daemon.unread:
         await asyncio.sleep(0.1)
 
 

@@ -19,7 +19,7 @@ def main() -> list[Figure]:
     engine = build(deployment()).engine
     for batch in tape(SYMBOLS, SYMBOLS * PER_BAR * BARS, PER_BAR).batches:
         engine.turn([batch], 0)
-    held = engine.folder.bars_held()
+    held = engine.builder.bars_held()
     if len(held) < SYMBOLS or held.min() < 96:
         raise SystemExit("not every symbol has a full window")
     took_ms = []

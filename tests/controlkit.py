@@ -13,7 +13,7 @@ from tickcast.live.commands.envelope import own_audience, read, seal, verify
 from tickcast.live.commands.inbox import Context, Gate, Handler, Inbox
 from tickcast.live.commands.keys import ROLES, Key, Signer
 from tickcast.records import CommandRow, Reply
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 
 NOW_MS = 1_700_000_000_000
 HERE = own_audience("tickcast", 0)
@@ -22,7 +22,7 @@ SECRET = Signer("hmac-sha256", b"s" * 40)
 KEYS = {role: Key(role, "ed25519", role, signer.public()) for role, signer in SIGNERS.items()} | {
     "shared": Key("shared", "hmac-sha256", "admin", SECRET.secret)
 }
-SETTINGS = Control()
+SETTINGS = ControlSettings()
 AT = ("tickcast.control", 0, 0)
 
 
@@ -33,7 +33,7 @@ def sealed(command: str = "status", args: dict[str, Any] | None = None, *, role:
     return seal(command, args or {}, **fields)  # type: ignore[arg-type]
 
 
-def opened(raw: bytes, *, settings: Control = SETTINGS, now_ms: int = NOW_MS) -> Any:
+def opened(raw: bytes, *, settings: ControlSettings = SETTINGS, now_ms: int = NOW_MS) -> Any:
     genuine = verify(raw, KEYS, audiences=("fleet", HERE), settings=settings)
     return read(genuine, now_ms=now_ms, settings=settings)
 
@@ -85,7 +85,7 @@ class Desk:
         self.ledger = ledger or MemoryLedger()
         self.replies: list[Reply] = []
         self.told: list[tuple[str, dict[str, object]]] = []
-        gate = Gate(KEYS, HERE, Control().model_copy(update=control))
+        gate = Gate(KEYS, HERE, ControlSettings().model_copy(update=control))
         self.inbox = Inbox(self.ledger, handlers, self._reply, clock=self.clock, gate=gate, note=self._note)
 
     async def _reply(self, reply: Reply) -> None:

@@ -76,7 +76,7 @@ class Market:
             turn.append(event if isinstance(event, Heartbeat) else event[0])
         with np.errstate(all="ignore"):
             outcome = self.engine.turn(turn, now_ns)
-        counts = self.engine.folder.counts()
+        counts = self.engine.builder.counts()
         assert counts.min() >= 0
         assert counts.sum() == self.consumed, "accepted, late, rejected and held do not add up"
         for bars in outcome.bars:
@@ -109,7 +109,7 @@ def fuzz_fold(rng: np.random.Generator, n: int) -> int:
             for market, size in ((whole, total), (cut, int(rng.integers(1, 9))))
         ]
         _same(*(BarBatch.concat(bars) if bars else None for bars in both))
-        np.testing.assert_array_equal(whole.engine.folder.counts(), cut.engine.folder.counts())
+        np.testing.assert_array_equal(whole.engine.builder.counts(), cut.engine.builder.counts())
         fed += 2 * total
     return fed
 

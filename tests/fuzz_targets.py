@@ -20,7 +20,7 @@ from tickcast.columns import RawBatch
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import CommandFault, CommandRefused, Reason
 from tickcast.live.commands.arguments import ACCEPTED, parse
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
 Note = Callable[[bytes], None]
@@ -85,7 +85,7 @@ def _stream(tables: Sequence[pa.Table], compression: str | None) -> bytes:
 
 
 def decoding(corpus: Sequence[bytes], **codec: Any) -> Target:
-    settings = Codec(**codec)
+    settings = CodecSettings(**codec)
 
     def target(rng: np.random.Generator, n: int, note: Note) -> None:
         dice, symbols = Dice(rng), SymbolTable(SYMBOLS)

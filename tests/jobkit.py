@@ -16,7 +16,7 @@ from tickcast.clock import SystemClock
 from tickcast.errors import StoreStalled
 from tickcast.io.jobs.host import JobHost, Keep, keep_nothing
 from tickcast.records import JobEvent, JobRow
-from tickcast.settings.work import Jobs
+from tickcast.settings.work import JobSettings
 
 COMMAND = (sys.executable, str(Path(__file__).parent / "jobchild.py"))
 WAIT_S = 90.0
@@ -57,8 +57,8 @@ class Hosted:
         self.ledger = ledger or Rows()
         self.events: list[JobEvent] = []
         self.host = JobHost(
-            Jobs(**budget), folder / "jobs", clock=SystemClock(), ledger=self.ledger, on_event=self.events.append,
-            command=command, grace_s=grace_s, keep=keeper,
+            JobSettings(**budget), folder / "jobs", clock=SystemClock(), ledger=self.ledger,
+            on_event=self.events.append, command=command, grace_s=grace_s, keep=keeper,
         )  # fmt: skip
 
     async def submit(self, do: str, **order: Any) -> str:

@@ -9,7 +9,7 @@ from tickcast.columns import BarBatch, Forecasts, RawBatch, Rejects, Scores, Tic
 from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.engine.core.features import FeatureSet
-from tickcast.engine.core.fold import ClosedBars, Folder
+from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder
 from tickcast.plugin import Runner
 from tickcast.settings import Settings, load
@@ -78,7 +78,7 @@ class Folding:
 
     def __init__(self, settings: Settings, **kwargs: object) -> None:
         self.symbols = SymbolTable(settings.symbols.limit)
-        self.folder = Folder(settings, self.symbols, feature_lookback=2, **kwargs)  # type: ignore[arg-type]
+        self.builder = BarBuilder(settings, self.symbols, feature_lookback=2, **kwargs)  # type: ignore[arg-type]
         self.closed: list[BarBatch] = []
         self.refused: list[tuple[int, int]] = []  # (offset, reason)
         self._next = 0
@@ -88,7 +88,7 @@ class Folding:
         for first in range(0, len(ticks), chunk):
             raw, decoded = batch(ticks[first : first + chunk], self.symbols, first=self._next, **columns)  # type: ignore[arg-type]
             self._next += len(raw)
-            for item in self.folder.fold(raw, decoded):
+            for item in self.builder.fold(raw, decoded):
                 if isinstance(item, ClosedBars):
                     self.closed.append(item.bars)
                 else:
@@ -97,7 +97,7 @@ class Folding:
                         (int(letters.offsets[r]), int(reason))
                         for r, reason in zip(rejects.row, rejects.reason, strict=True)
                     ]
-            self.closed += [item.bars for item in self.folder.closed()]
+            self.closed += [item.bars for item in self.builder.closed()]
         return self
 
     @property
@@ -105,7 +105,7 @@ class Folding:
         return BarBatch.concat(self.closed)
 
     def count(self, reason: int) -> int:
-        return int(self.folder.counts()[reason])
+        return int(self.builder.counts()[reason])
 
 
 class Served:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tickcast.batch.train import fit
-from tickcast.batch.train.analysis import Outcome
+from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.checkpoint import Checkpoints
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.order import BARS, FitOrder, write_order
@@ -100,7 +100,7 @@ def fitted(
     checkpoints: bool = False,
     change: Callable[[Any], object] = lambda net: None,
     **order: Any,
-) -> tuple[Any, Outcome]:
+) -> tuple[Any, FitOutcome]:
     """A net fitted on moves that turn back, without export, and how that went; `change` may alter it before."""
     frames = [series(symbol, autoregressive(600, seed=i)) for i, symbol in enumerate("AB")]
     made = job(folder, frames, **order)

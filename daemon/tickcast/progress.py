@@ -13,13 +13,13 @@ class Progress(Protocol):
 Shown = Callable[[int | None, str], AbstractContextManager[Progress]]  # how much in all, where that is known; of what
 
 
-class _Nowhere:
+class _Unshown:
     def advance(self, amount: int = 1) -> None:
         """Nobody looks."""
 
 
 def unshown(total: int | None, title: str) -> AbstractContextManager[Progress]:
-    return nullcontext(_Nowhere())
+    return nullcontext(_Unshown())
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class State:
         return State(arrays, self.facts[name])
 
 
-class Part(Protocol):
+class HasState(Protocol):
     """What remembers something."""
 
     def snapshot(self) -> State: ...

@@ -10,13 +10,13 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from tickcast.io.kafka.delivery import Delivery
-from tickcast.io.kafka.reader import Reader
+from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.store.store import Store
 from tickcast.live.buses.kafka import Commits
 from tickcast.ui import cli
 
 SEAMS: dict[str, tuple[type, str]] = {
-    "fetch": (Reader, "fetch"),
+    "fetch": (KafkaReader, "fetch"),
     "publish": (Delivery, "settle"),  # the broker holds what the unit published; the store does not
     "store": (Store, "write"),
     "offsets": (AIOKafkaProducer, "send_offsets_to_transaction"),  # within the transaction

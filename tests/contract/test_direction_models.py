@@ -17,7 +17,7 @@ from tickcast.batch.judge import judge
 from tickcast.batch.judge.judge import EvaluateOrder
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, ORDER, Start, read_order
+from tickcast.batch.train.order import BARS, ORDER, WarmStart, read_order
 from tickcast.batch.train.train import train
 from tickcast.clock import SetClock
 from tickcast.columns import F32, F64, Inputs
@@ -162,7 +162,7 @@ def test_what_the_classes_are_like_is_learnt_from_the_training_part_alone(tmp_pa
     train(
         finetuned.module(),
         dataset,
-        msgspec.structs.replace(order, start=Start(mode="finetune")),
+        msgspec.structs.replace(order, start=WarmStart(mode="finetune")),
         Progress(),
         SetClock(),
     )

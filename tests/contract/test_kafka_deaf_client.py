@@ -12,8 +12,8 @@ from tickcast.io.kafka import client
 from tickcast.io.kafka.control import ControlReader
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.group import Membership
-from tickcast.io.kafka.reader import MOST_REBUILDS, Reader
-from tickcast.settings.buses import Kafka
+from tickcast.io.kafka.reader import MOST_REBUILDS, KafkaReader
+from tickcast.settings.buses import KafkaSettings
 
 LIMIT_S = 60
 
@@ -37,8 +37,8 @@ async def produce(kafka: KafkaBroker, topic: str, value: bytes) -> None:
 
 
 async def test_ticks_are_read_on(kafka: KafkaBroker) -> None:
-    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
-    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+    settings, topic = KafkaSettings(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    async with asyncio.timeout(LIMIT_S), KafkaReader.open(settings, [(topic, 0)]) as reader:
         reader.begin({(topic, 0): 0})
         await produce(kafka, topic, b"1")
         while reader.position[topic, 0] < 1:
@@ -55,9 +55,9 @@ async def test_ticks_are_read_on(kafka: KafkaBroker) -> None:
 
 
 async def test_one_that_never_hears_anything_is_given_up(kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    settings, topic = KafkaSettings(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
     monkeypatch.setattr(client, "is_deaf", lambda _: True)
-    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+    async with asyncio.timeout(LIMIT_S), KafkaReader.open(settings, [(topic, 0)]) as reader:
         reader.begin({(topic, 0): 0})
         for _ in range(MOST_REBUILDS):
             await reader.fetch(0.1)
@@ -66,7 +66,7 @@ async def test_one_that_never_hears_anything_is_given_up(kafka: KafkaBroker, mon
 
 
 async def test_commands_are_heard_on(kafka: KafkaBroker) -> None:
-    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    settings, topic = KafkaSettings(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
     async with asyncio.timeout(LIMIT_S), ControlReader.open(settings, topic) as reader:
         messages = reader.messages()
         await produce(kafka, topic, b"1")
@@ -81,7 +81,7 @@ async def test_commands_are_heard_on(kafka: KafkaBroker) -> None:
 
 async def test_the_commit_of_a_member_is_lost_and_said_in_our_words(kafka: KafkaBroker) -> None:
     topic = kafka.create_topic(unique("deaf"), 1)
-    settings = Kafka(bootstrap_servers=kafka.bootstrap, group=unique("group"), assignment="group")
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, group=unique("group"), assignment="group")
     member = await Membership.join(settings, [topic], give_back_s=5, max_away_s=LIMIT_S)
     try:
         async with (
@@ -99,8 +99,8 @@ async def test_the_commit_of_a_member_is_lost_and_said_in_our_words(kafka: Kafka
 
 
 async def test_a_question_about_offsets_is_answered_by_the_broker_being_away(kafka: KafkaBroker) -> None:
-    settings, topic = Kafka(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
-    async with asyncio.timeout(LIMIT_S), Reader.open(settings, [(topic, 0)]) as reader:
+    settings, topic = KafkaSettings(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
+    async with asyncio.timeout(LIMIT_S), KafkaReader.open(settings, [(topic, 0)]) as reader:
         cut(reader._consumer)
         with pytest.raises(BrokerAway, match="TCPTransport"):
             await reader.bounds()

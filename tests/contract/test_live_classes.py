@@ -20,7 +20,7 @@ from registrykit import model_folder
 from registrykit import write_card as write_plain_card
 from schemakit import problems
 from stepkit import write_card
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.columns import F32, Inputs
 from tickcast.direction import LABELS, has_classes
 from tickcast.engine.core.ladder import RUNGS, TILE_DETERMINISTIC
@@ -205,7 +205,7 @@ def test_live_store_replay_and_commands_tell_the_same_and_a_rung_beside_it_tells
     settings = deployment(tmp_path, model__default=folder, model__ladder='["naive"]')
     write_ticks(tmp_path / "ticks.parquet", in_columns(ticks()))
     published, told, predicted = asyncio.run(lived(settings))
-    order = Order(tmp_path / "ticks.parquet", tmp_path / "out", chunk=1000)
+    order = ReplayOrder(tmp_path / "ticks.parquet", tmp_path / "out", chunk=1000)
     asyncio.run(replay(in_folder(settings, order.out), order))
     assert {record["rung"]: record["kind"] for record in published.values()} == {"model": "class", "naive": "quantile"}
     assert not [found for record in published.values() if (found := problems("forecasts", record))]

@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.settings import load
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 async def replayed(kind: str, folder: Path) -> dict[str, list[Row]]:
     """What the tape gives now, rounded as it is kept."""
     settings = load(overrides={**COMMON, **DEPLOYMENTS[kind], "runtime.folder": str(folder / "run")}, environ={})[0]
-    summary = await replay(in_folder(settings, folder), Order(TAPE, folder, chunk=25))
+    summary = await replay(in_folder(settings, folder), ReplayOrder(TAPE, folder, chunk=25))
     assert summary["reasons"] == REASONS
     found = {name: pl.read_parquet(folder / f"{name}.parquet").select(columns) for name, columns in KEPT.items()}
     return {name: [rounded(row) for row in frame.iter_rows(named=True)] for name, frame in found.items()}

@@ -59,8 +59,8 @@ async def test_a_folder_that_serves_is_a_version_like_any_other(world: World) ->
     assert "nothing_to_roll_back" in await world.refused("rollback")
     (told,) = (await world.ok("status", model="momentum"))["models"]
     assert told["evaluated"]["headline"] == judged["headline"]
-    card = await world.live.daemon.control.roster.models.resolve("momentum")  # without a hold-out of its own
-    figures = await world.live.daemon.control.roster._figures(card)
+    card = await world.live.daemon.control.serving_models.models.resolve("momentum")  # without a hold-out of its own
+    figures = await world.live.daemon.control.serving_models._figures(card)
     skill = judged["headline"]["skill"]
     assert figures == {
         "skill": skill["value"], "skill_low": skill["low"], "skill_high": skill["high"],
@@ -75,12 +75,12 @@ async def test_it_is_registered_once_however_often_it_is_served(tmp_path: Path) 
     model = model_in(tmp_path / "momentum", "momentum")
     for _ in range(2):
         async with running(settings_of(tmp_path, model__default=model)) as live:
-            roster = live.daemon.control.roster
-            assert [row.name for row in await roster.models.versions()] == ["momentum"]
+            serving_models = live.daemon.control.serving_models
+            assert [row.name for row in await serving_models.models.versions()] == ["momentum"]
 
 
 async def test_status_tells_all_of_one_model_and_lists_those_of_a_tag(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.roster.models
+    models = world.live.daemon.control.serving_models.models
     other = await models.register(model_in(tmp_path / "other", "other", tags=["slow", "new"]), origin="import")
     listed = {row["name"]: row for row in (await world.ok("status", section="models"))["models"]}
     assert {"momentum", "other"} <= listed.keys()
@@ -102,7 +102,7 @@ async def test_status_tells_all_of_one_model_and_lists_those_of_a_tag(world: Wor
 
 
 async def test_no_more_models_stay_loaded_than_the_settings_say(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.roster.models
+    models = world.live.daemon.control.serving_models.models
     for name in ("one", "two"):
         await models.register(model_in(tmp_path / name, name, description=name), origin="import")
         await world.ok("forecast", symbols=["A"], model=name)
@@ -113,7 +113,7 @@ async def test_no_more_models_stay_loaded_than_the_settings_say(world: World, tm
 
 
 async def test_a_note_stands_in_the_history_of_a_route(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.roster.models
+    models = world.live.daemon.control.serving_models.models
     await models.register(model_in(tmp_path / "noted", "noted", description="noted"), origin="import")
     with capture_logs() as logs:
         await world.ok("promote", model="noted", route="symbol:C", force=True, note="try it")

@@ -14,7 +14,7 @@ import pytest
 from tickcast.batch.backtest.backtest import BacktestOrder, backtest
 from tickcast.batch.backtest.retraining import Retrain
 from tickcast.batch.by_hand.fit import fit, make_order, write_bars
-from tickcast.batch.replay import Order
+from tickcast.batch.replay import ReplayOrder
 from tickcast.batch.train.order import BARS, ORDER
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
 from tickcast.settings import Settings, load
@@ -56,7 +56,7 @@ def bar_file(path: Path, *, wild_after: int | None = None) -> Path:
 
 
 def walk(folder: Path, data: Path, order: BacktestOrder = EASY, **overrides: object) -> dict[str, Any]:
-    done = backtest(deployment(folder, **overrides), Order(data, folder / "out"), order, Progress())
+    done = backtest(deployment(folder, **overrides), ReplayOrder(data, folder / "out"), order, Progress())
     return asyncio.run(done)
 
 
@@ -139,7 +139,7 @@ def test_the_figures_follow_from_the_files_by_a_plain_loop(retrained: dict[str, 
 def test_changing_all_prices_after_a_moment_changes_nothing_up_to_it(retrained: dict[str, Any], folders: Path) -> None:
     turn, end = 450, 490
     changed = bar_file(folders / "wild.parquet", wild_after=turn)
-    history = Order(changed, folders / "other" / "out", to_ns=T0 + end * MINUTE)
+    history = ReplayOrder(changed, folders / "other" / "out", to_ns=T0 + end * MINUTE)
     order = msgspec.structs.replace(EASY, retrain=RETRAIN)
     other = asyncio.run(backtest(deployment(folders / "other"), history, order, Progress()))
     moment = T0 + (turn + 1) * MINUTE  # where the last unchanged bar ends
@@ -228,7 +228,7 @@ def test_a_symbol_that_is_never_traded_leaves_the_others_their_trades(tmp_path: 
 
 def test_a_walk_that_is_told_to_stop_reports_what_it_has(tmp_path: Path) -> None:
     data = bar_file(tmp_path / "bars.parquet")
-    order = Order(data, tmp_path / "out", chunk=400)
+    order = ReplayOrder(data, tmp_path / "out", chunk=400)
     found = asyncio.run(backtest(deployment(tmp_path), order, EASY, Progress(enough=6)))
     whole = walk(tmp_path / "whole", data)
     assert 0 < found["moments"] < whole["moments"]

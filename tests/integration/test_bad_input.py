@@ -16,7 +16,7 @@ import pytest
 
 from livekit import WAIT_S, Live, live_settings, running
 from modelkit import Fitted, model_settings
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import Market, json_messages
 from tickcast.errors import EXIT_OK, EXIT_REFUSED
 from tickcast.io.tape.tape import write_ticks
@@ -88,7 +88,7 @@ async def test_symbols_past_the_limit_are_counted_and_the_others_go_on(tmp_path:
     write_ticks(tape, frame)
     first = frame["symbol"].unique(maintain_order=True)[:5]
     settings = live_settings(tmp_path, **SMALL, symbols__limit=5)
-    summary = await replay(in_folder(settings, tmp_path / "out"), Order(tape, tmp_path / "out", chunk=64))
+    summary = await replay(in_folder(settings, tmp_path / "out"), ReplayOrder(tape, tmp_path / "out", chunk=64))
     beyond = frame.filter(~pl.col("symbol").is_in(first.implode())).height
     assert summary["reasons"]["symbol_limit"] == beyond > 50
     assert summary["accepted"] == frame.height - beyond
@@ -197,7 +197,7 @@ def fill_up(disk: Path) -> Path:
 
 async def state_is(live: Live, state: str) -> None:
     async with asyncio.timeout(WAIT_S):
-        while live.daemon.health().state != state or (state == "live" and live.daemon.units.behind):
+        while live.daemon.health().state != state or (state == "live" and live.daemon.commits.behind):
             await asyncio.sleep(0.02)
 
 
@@ -252,7 +252,7 @@ async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
         await live.send(messages[:500])
         ballast = fill_up(small_disk)
         sent = 500
-        while live.daemon.units.behind < 3:
+        while live.daemon.commits.behind < 3:
             await live.send(messages[sent : sent + 10])
             sent += 10
         consumed = live.daemon.health().consumed

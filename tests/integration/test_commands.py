@@ -173,7 +173,7 @@ async def test_a_promoted_model_answers_from_the_command_on_and_after_a_restart_
     settings = of_model(tmp_path)
     async with running(settings) as live:
         await live.send(past[-4000:], chunk=1000)
-        card = await live.daemon.control.roster.models.register(model, origin="import")
+        card = await live.daemon.control.serving_models.models.register(model, origin="import")
         assert await refused(live, "rollback") == "nothing_to_roll_back"
         await live.forecasts()
         row = (await ok(live, "promote", model=card.name, force=True))["promotion"]
@@ -220,7 +220,7 @@ async def test_a_model_whose_skill_is_not_shown_is_promoted_only_by_force(
 ) -> None:
     async with running(of_model(tmp_path)) as live:
         model = with_figures(world[2], tmp_path / "model", **figures)
-        card = await live.daemon.control.roster.models.register(model, origin="import")
+        card = await live.daemon.control.serving_models.models.register(model, origin="import")
         reply = await live.daemon.command("promote", model=card.digest[:12])
         assert reply.error_code == ("no_evidence" if says else "")
         assert says in reply.error
@@ -230,14 +230,14 @@ async def test_a_model_whose_skill_is_not_shown_is_promoted_only_by_force(
 
 async def test_a_route_of_a_group_that_is_not_there_is_refused(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
-        card = await live.daemon.control.roster.models.register(world[2], origin="import")
+        card = await live.daemon.control.serving_models.models.register(world[2], origin="import")
         assert await refused(live, "promote", model=card.name, route="group:nobody", force=True) == "bad_request"
 
 
 async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
         await live.send(world[0][-4000:], chunk=1000)
-        card = await live.daemon.control.roster.models.register(world[2], origin="import")
+        card = await live.daemon.control.serving_models.models.register(world[2], origin="import")
         name = live.daemon.serving.symbols.names()[0]
         await live.forecasts()
         await ok(live, "promote", model=card.name, route=f"symbol:{name}", force=True)
@@ -270,7 +270,7 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
 
 async def dataset_is_what_was_stored(live: Live, told: dict[str, Any]) -> None:
     """`train` was the daemon's only order for bars, and no bar came meanwhile."""
-    store, card = live.daemon.store, await live.daemon.control.roster.models.resolve(told["digest"])
+    store, card = live.daemon.store, await live.daemon.control.serving_models.models.resolve(told["digest"])
     found = await store.query("SELECT hash, source, symbols, bars, from_ns, to_ns FROM datasets")
     asked = await value(store, "SELECT 'command ' || id FROM commands WHERE command = 'train'")
     bars = await store.query("SELECT count(DISTINCT symbol), count(*), min(as_of_ns), max(as_of_ns) FROM bars")

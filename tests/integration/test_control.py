@@ -28,9 +28,9 @@ from tickcast.live.commands.inbox import Context, Gate, Inbox
 from tickcast.live.commands.keys import read_signer
 from tickcast.records import Reply
 from tickcast.settings import Settings
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 from tickcast.ui.keygen import keygen
-from tickcast.ui.send import Replies, Request, make_args, print_replies, refuse_unknown_key, send
+from tickcast.ui.send import Replies, SendRequest, make_args, print_replies, refuse_unknown_key, send
 
 LIMIT_S = 60
 
@@ -258,7 +258,7 @@ async def slot(settings: Settings, number: int) -> AsyncIterator[Inbox]:
         async def reply(answer: Reply) -> None:
             await producer.send_and_wait(settings.topics.prefix + REPLIES, msgspec.json.encode(answer))
 
-        gate = Gate(KEYS, own_audience(settings.kafka.group, number), Control())
+        gate = Gate(KEYS, own_audience(settings.kafka.group, number), ControlSettings())
         inbox = Inbox(MemoryLedger(), HANDLERS, reply, clock=clock, gate=gate, note=lambda event, **_: None)
 
         async def receive() -> None:
@@ -277,7 +277,7 @@ async def slot(settings: Settings, number: int) -> AsyncIterator[Inbox]:
 
 async def ask(settings: Settings, command: str, *pairs: str, audience: str = "fleet", **given: Any) -> Replies:
     wanted = {"key": "admin", "private": SIGNERS["admin"], "timeout_s": LIMIT_S} | given
-    request = Request(command, make_args(command, pairs), audience, **wanted)
+    request = SendRequest(command, make_args(command, pairs), audience, **wanted)
     return await send(settings, request, clock=SystemClock())
 
 
@@ -345,8 +345,8 @@ def test_a_key_that_the_daemon_does_not_have_is_refused_before_anything_is_sent(
             (tmp_path / "keys.toml").write_text(keys)
     settings = live_settings(tmp_path, control__keys_file=tmp_path / "keys.toml")
 
-    def with_key(id: str, file: str) -> Request:
-        return Request("status", {}, "fleet", id, read_signer(tmp_path / file), 1.0)
+    def with_key(id: str, file: str) -> SendRequest:
+        return SendRequest("status", {}, "fleet", id, read_signer(tmp_path / file), 1.0)
 
     refuse_unknown_key(settings, with_key("ops", "ops.key"))
     refuse_unknown_key(live_settings(tmp_path), with_key("who", "ops.key"))

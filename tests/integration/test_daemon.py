@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from livekit import Live, live_settings, records, running
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import Market, json_messages
 from tickcast.errors import BadSettings, BadStore
 from tickcast.io.tape.tape import write_ticks
@@ -73,7 +73,7 @@ async def test_live_on_the_memory_bus_equals_replay_of_the_same_ticks(tmp_path: 
     async with running(settings) as live:
         await live.send(messages, chunk=37)
         published = {f["id"]: f for f in await live.forecasts()}
-    order = Order(ticks, tmp_path / "out", chunk=1000)
+    order = ReplayOrder(ticks, tmp_path / "out", chunk=1000)
     await replay(in_folder(settings, order.out), order)
     import polars as pl
 
@@ -111,7 +111,7 @@ async def test_a_restart_fills_the_windows_from_the_store_and_forecasts_at_once(
         await live.send(messages[:half])
         before = len(await live.forecasts())
     async with running(settings) as live:
-        assert live.daemon.serving.engine.folder.bars_held().min() >= 12
+        assert live.daemon.serving.engine.builder.bars_held().min() >= 12
         await live.send(messages[half:])
         after = len(await live.forecasts())
     assert before > 50

@@ -19,7 +19,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from brokerkit import KafkaBroker, unique
 from modelkit import model_settings
 from netkit import free_port
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import Market, json_messages
 from tickcast.batch.topic_history import TopicHistory
 from tickcast.clock import SetClock, SystemClock
@@ -111,7 +111,7 @@ def stamps_of(frame: pl.DataFrame) -> list[int]:
 
 async def run(settings: Settings, data: Path | str, out: Path, **order: Any) -> dict[str, Any]:
     async with asyncio.timeout(LIMIT_S):
-        return await replay(in_folder(settings, out), Order(data, out, **order))
+        return await replay(in_folder(settings, out), ReplayOrder(data, out, **order))
 
 
 def forecasts(out: Path) -> pl.DataFrame:

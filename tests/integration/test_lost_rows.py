@@ -25,7 +25,7 @@ async def test_a_store_whose_log_was_cut_short_is_made_good_from_the_topic(strea
     first, last = parts(tape(90), 75)
     async with running(settings) as daemon:
         await stream.send_slowly(first, settings)
-        await daemon.units.saved()
+        await daemon.commits.saved()
         saved = [path.read_bytes() for path in store_files(settings)]
     for path, data in zip(store_files(settings), [saved[0], saved[1][: len(saved[1]) // 2]], strict=True):
         path.write_bytes(data)
@@ -56,7 +56,7 @@ async def test_what_a_lost_store_lacks_beside_a_snapshot_is_said_by_that_start_a
                 await stream.send(more)
                 await stream.all_committed(settings)
                 lacks.append(daemon.health().store_lacks)
-                await daemon.units.saved()
+                await daemon.commits.saved()
         assert said(log, "snapshot_resumed")
     assert lacks == [{f"{topic}/{partition}": end for (topic, partition), end in reached.items()}, {}]
 

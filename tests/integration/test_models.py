@@ -14,7 +14,7 @@ from storekit import SECOND, T0, value
 from tickcast.engine.inference.model_folder import GRAPH
 from tickcast.errors import BadModel, ModelFault, ModelRefused
 from tickcast.io.models.models import staying
-from tickcast.live.serving_models import Roster
+from tickcast.live.serving_models import ServingModels
 
 
 @pytest.fixture
@@ -191,13 +191,13 @@ async def test_the_roster_lets_old_versions_go_but_none_that_is_loaded(registry:
     card = await registry.models.resolve(loaded)
     serving: Any = SimpleNamespace(ladder=SimpleNamespace(cards=[card], first=card))
     none: Any = None
-    roster = Roster(
-        serving, registry.models, none, thread=none, units=none, clock=registry.clock, questions_per_s=float,
+    serving_models = ServingModels(
+        serving, registry.models, none, thread=none, commits=none, clock=registry.clock, questions_per_s=float,
         on_change=lambda: None,
     )  # fmt: skip
     with capture_logs() as logs:
-        await roster.retain()
-        await roster.retain()
+        await serving_models.retain()
+        await serving_models.retain()
     assert registry.artefacts.digests() == {loaded, newer, newest}
     assert [line["digests"] for line in logs] == [[old[:12]]]
 

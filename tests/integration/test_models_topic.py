@@ -25,7 +25,7 @@ from tickcast.io.models.topic_records import Record, Routed, messages, route_mes
 from tickcast.live import models_topic as fleet
 from tickcast.live.buses.kafka import KafkaBus
 from tickcast.live.daemon import Daemon
-from tickcast.live.models_topic import Fleet
+from tickcast.live.models_topic import ModelsTopic
 from tickcast.settings import Settings
 
 PARTITIONS = 2
@@ -127,7 +127,7 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
     async with daemon_of(lead) as daemon:
         naive = await routes(daemon)
         for folder in (one, two):
-            await daemon.control.roster.models.register(folder, origin="fit")
+            await daemon.control.serving_models.models.register(folder, origin="fit")
         await ok(daemon, "promote", model="one", force=True)
         await ok(daemon, "promote", model="two", route="symbol:S1", force=True)
         await ok(daemon, "promote", model="two", force=True)
@@ -138,7 +138,7 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
             await until(lambda: other.health().bars >= 5, "bars of its partition")
             (forecast,) = (await ok(other, "forecast", symbols=["S1"]))["forecasts"]
             assert (forecast["model"], forecast["rung"]) == ("two", "model")
-            versions = await other.control.roster.models.versions()
+            versions = await other.control.serving_models.models.versions()
             assert [(row.digest, row.origin) for row in versions] == [(digests[1], "fleet")]
         assert {key.partition("/")[0] for key in await place.held()} == {"@default", "@symbol:S1", "two"}
         await ok(daemon, "rollback")
@@ -181,7 +181,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
     with capture_logs() as logs:
         async with daemon_of(settings) as daemon:
             assert await routes(daemon) == {"default": read_card(good).digest}
-            assert daemon.control.roster.refused == Counter(bad_model=4, bad_model_record=3, bad_request=1)
+            assert daemon.control.serving_models.refused == Counter(bad_model=4, bad_model_record=3, bad_request=1)
             findings = (await ok(daemon, "diagnose"))["findings"]
             refused = [found for found in findings if found["code"] == "model_refused"]
             assert {found["subject"]: found["detail"] for found in refused}["bad_model"] == "4 since the start"
@@ -192,7 +192,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
         await until(lambda: holds_only(place, good), "the topic to be healed")
     async with daemon_of(place.settings("late")) as daemon:
         assert await routes(daemon) == {"default": read_card(good).digest}
-        assert daemon.control.roster.refused == Counter(bad_model_record=1)
+        assert daemon.control.serving_models.refused == Counter(bad_model_record=1)
 
 
 async def holds_only(place: Place, folder: Path) -> bool:
@@ -244,8 +244,8 @@ async def test_what_the_broker_does_not_take_now_is_written_later(
     async with registry_in(tmp_path) as registry:
         digest = await registry.add()
         await registry.promote(digest)
-        roster: Any = SimpleNamespace(models=registry.models)
-        keeper = Fleet(topic, roster, tmp_path / "coming")
+        serving_models: Any = SimpleNamespace(models=registry.models)
+        keeper = ModelsTopic(topic, serving_models, tmp_path / "coming")
         await keeper.learn()  # it has a history: nothing is read, and it is to be published
         task = asyncio.create_task(keeper.keep())
         await until(lambda: "@default" in topic.records, "the route")

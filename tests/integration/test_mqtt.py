@@ -21,7 +21,7 @@ from tickcast.columns import Encoded
 from tickcast.errors import BadBroker, BadSettings, BrokerAway
 from tickcast.io.mqtt.client import MqttMirror
 from tickcast.io.mqtt.source import MqttSource
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 from tickcast.symbols import SymbolTable
 
 WAIT_S = 30.0
@@ -53,8 +53,8 @@ def table(*names: str) -> SymbolTable:
     return symbols
 
 
-def mirror_settings(url: str, **settings: Any) -> Mqtt:
-    return Mqtt(**({"url": url, "mirror": ["forecasts", "health"], "qos": 1} | settings))
+def mirror_settings(url: str, **settings: Any) -> MqttSettings:
+    return MqttSettings(**({"url": url, "mirror": ["forecasts", "health"], "qos": 1} | settings))
 
 
 @asynccontextmanager
@@ -192,7 +192,7 @@ def word(tmp_path: Path) -> Path:
     return file
 
 
-def locked(broker: Mosquitto, word: Path, **settings: Any) -> Mqtt:
+def locked(broker: Mosquitto, word: Path, **settings: Any) -> MqttSettings:
     own = {"ca_file": broker.certificates.ca, "username": USER, "password_file": word}
     return mirror_settings(broker.url, **(own | settings))
 
@@ -262,7 +262,7 @@ async def test_settings_that_cannot_work_are_refused_before_anything_is_tried(
     settings: dict[str, Any], names: str
 ) -> None:
     with pytest.raises(BadSettings, match=names.replace(".", r"\.")) as refused:
-        MqttMirror(Mqtt(**({"url": "mqtt://127.0.0.1"} | settings)), SystemClock())
+        MqttMirror(MqttSettings(**({"url": "mqtt://127.0.0.1"} | settings)), SystemClock())
     assert "secret" not in str(refused.value)
 
 
@@ -275,7 +275,7 @@ async def test_a_mirror_starts_without_a_broker_and_waits_for_it(mosquitto: Mosq
 
 
 def source(url: str, *, max_away_s: float = WAIT_S, positions: Any = None, **settings: Any) -> MqttSource:
-    own = Mqtt(**({"url": url, "ticks": ["feed/#", "other/+/ticks"], "qos": 1} | settings))
+    own = MqttSettings(**({"url": url, "ticks": ["feed/#", "other/+/ticks"], "qos": 1} | settings))
     return MqttSource(own, SystemClock(), max_away_s=max_away_s, positions=positions or {})
 
 

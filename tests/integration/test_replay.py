@@ -11,7 +11,7 @@ import pytest
 
 from modelkit import Fitted, model_settings
 from tickcast.batch.by_hand.fit import make_order, write_bars
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import json_messages
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.order import BARS
@@ -28,7 +28,7 @@ SECOND = 10**9
 
 
 async def run(settings: Settings, tape: Path, out: Path, *, chunk: int = WHOLE) -> dict[str, Any]:
-    order = Order(tape, out, chunk=chunk)
+    order = ReplayOrder(tape, out, chunk=chunk)
     return await replay(in_folder(settings, out), order)
 
 
@@ -100,7 +100,7 @@ def interleaved(settings: Settings, messages: list[list[bytes]], chunks: tuple[i
     for turn in range(max(map(len, cut))):
         found += serving.engine.turn([part[turn] for part in cut if turn < len(part)], 0).forecasts
     joined = Forecasts.concat(found)
-    number = {source: n for n, source in enumerate(serving.engine.folder.sources())}
+    number = {source: n for n, source in enumerate(serving.engine.builder.sources())}
     return {p: joined.take(joined.partition == number.get(("ticks", p), -1)) for p in range(2)}
 
 
@@ -187,7 +187,7 @@ async def test_the_span_that_the_model_was_trained_on_is_marked_and_left_out_of_
     settings = model_settings("time", tmp_path, model__default=fitted.models["time"])
     tape, out = tmp_path / "all.parquet", tmp_path / "out"
     write_ticks(tape, pl.concat([fitted.history, fitted.ticks]).head(fitted.history.height + 2000))
-    report = await replay_and_report(settings, Order(tape, out))
+    report = await replay_and_report(settings, ReplayOrder(tape, out))
     card = json.loads((fitted.models["time"] / "card.json").read_text())
     trained = pl.col("as_of_ns").is_between(card["trained_from_ns"], card["trained_to_ns"])
     for name in ("forecasts", "scores"):
@@ -210,7 +210,7 @@ async def test_what_was_consumed_is_accounted_for_in_the_report(
     lines = [message.decode() for _, message in json_messages(fitted.ticks.head(3000))]
     spoilt = [*lines[:2000], "{", '{"symbol":"A","ts":1,"price":1}', lines[10], *lines[2000:]]
     tape.write_text("\n".join(spoilt))
-    report = await replay_and_report(model_settings("time", tmp_path), Order(tape, out))
+    report = await replay_and_report(model_settings("time", tmp_path), ReplayOrder(tape, out))
     assert report["consumed"] == 3003
     assert report["accepted"] + report["late"] + report["rejected"] + report["held"] == 3003
     assert report["reasons"] == {"malformed": 1, "wrong_unit": 1, "late": 1}

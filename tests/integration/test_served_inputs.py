@@ -9,7 +9,7 @@ import pytest
 
 from modelkit import Fitted, model_settings
 from tickcast.batch.by_hand.fit import make_order
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.order import BARS, write_order
 from tickcast.engine.core.windows import input_hash
@@ -59,7 +59,7 @@ async def test_rebuilt_inputs_equal_the_served_ones_bit_by_bit(
     fitted: Fitted, tmp_path: Path, kind: str, source: str
 ) -> None:
     settings = in_folder(model_settings(kind, tmp_path, model__default=fitted.models[kind]), tmp_path)
-    await replay(settings, Order(fitted.tape, tmp_path / "out", chunk=997))
+    await replay(settings, ReplayOrder(fitted.tape, tmp_path / "out", chunk=997))
     bars, forecasts = stored(settings) if source == "store" else as_files(tmp_path / "out")
     dataset = rebuilt(settings, kind, bars, tmp_path / "job")
     row, served = rows_of(dataset, bars, forecasts)
@@ -74,7 +74,7 @@ async def test_rebuilt_inputs_equal_the_served_ones_bit_by_bit(
 
 async def test_another_bar_gives_another_hash(fitted: Fitted, tmp_path: Path) -> None:
     settings = in_folder(model_settings("time", tmp_path), tmp_path)
-    await replay(settings, Order(fitted.tape, tmp_path / "out"))
+    await replay(settings, ReplayOrder(fitted.tape, tmp_path / "out"))
     bars, forecasts = as_files(tmp_path / "out")
     spoilt = bars.with_columns(close=pl.when(pl.col("ordinal") == 60).then(pl.col("close") * 1.001).otherwise("close"))
     dataset = rebuilt(settings, "time", spoilt, tmp_path / "job")

@@ -24,7 +24,7 @@ from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.live.commands.keys import read_signer
 from tickcast.settings import Settings, load
 from tickcast.ui.keygen import keygen
-from tickcast.ui.send import Replies, Request, send
+from tickcast.ui.send import Replies, SendRequest, send
 
 SECOND, T0 = 10**9, 1_767_600_000 * 10**9
 BARS, LOOKBACK, HORIZON = 600, 16, 4
@@ -42,7 +42,7 @@ class Person(NamedTuple):
 
     async def say(self, command: str, args: dict[str, Any], *, timeout_s: float = LIMIT_S) -> Replies:
         signer, audience = read_signer(self.key), f"{self.settings.kafka.group}/0"
-        request = Request(command, args, audience, "ops", signer, timeout_s)
+        request = SendRequest(command, args, audience, "ops", signer, timeout_s)
         return await send(self.settings, request, clock=SystemClock())
 
     async def ask(self, command: str, **args: Any) -> dict[str, Any]:

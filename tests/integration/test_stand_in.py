@@ -15,7 +15,7 @@ async def test_after_a_restart_the_model_before_stands_in(tmp_path: Path) -> Non
     async with running(settings) as live:
         for shift, name in enumerate(("one", "two", "three")):
             made = model_folder(tmp_path / name, name, shift=shift, bars=bar_identity(settings))
-            await live.daemon.control.roster.models.register(made, origin="import")
+            await live.daemon.control.serving_models.models.register(made, origin="import")
             assert (await live.daemon.command("promote", model=name, force=True)).ok
         assert (await live.daemon.command("rollback")).ok
     async with running(settings) as live:

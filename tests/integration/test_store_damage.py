@@ -34,14 +34,14 @@ asyncio.run(main())
 """
 
 
-def killed_writer(folder: Path, *, units: int) -> int:
+def killed_writer(folder: Path, *, commits: int) -> int:
     """A process that writes units of 50 and is killed after so many; returns the last offset that it knew stored."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", WRITE_FOR_EVER, str(folder)], stdout=subprocess.PIPE, env=env, text=True
     ) as child:
         assert child.stdout is not None
-        said = [child.stdout.readline() for _ in range(units)]
+        said = [child.stdout.readline() for _ in range(commits)]
         child.send_signal(signal.SIGKILL)
         child.wait(30)
     return int(said[-1])
@@ -54,7 +54,7 @@ async def rows_and_offset(store) -> tuple[set[object], object]:
 
 
 async def test_after_sigkill_rows_and_offsets_agree_and_nothing_acknowledged_is_lost(tmp_path):
-    acknowledged = killed_writer(tmp_path, units=12)
+    acknowledged = killed_writer(tmp_path, commits=12)
     for _ in range(2):  # and once more after the second run was killed as well
         store = open_store(store_settings(tmp_path))
         held, offset = await rows_and_offset(store)
@@ -62,12 +62,12 @@ async def test_after_sigkill_rows_and_offsets_agree_and_nothing_acknowledged_is_
         assert offset >= acknowledged
         assert await value(store, "SELECT count(DISTINCT id) FROM forecasts") == offset
         await store.close()
-        acknowledged = killed_writer(tmp_path, units=5)
+        acknowledged = killed_writer(tmp_path, commits=5)
 
 
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.99])
 async def test_of_a_log_cut_short_the_whole_transactions_are_kept_and_offsets_agree(tmp_path, part):
-    acknowledged = killed_writer(tmp_path, units=8)
+    acknowledged = killed_writer(tmp_path, commits=8)
     log = tmp_path / "s.duckdb.wal"
     os.truncate(log, int(log.stat().st_size * part))
     store = open_store(store_settings(tmp_path))
@@ -86,7 +86,7 @@ async def test_a_log_with_flipped_bytes_is_moved_aside_and_the_next_start_goes_o
     store = open_store(settings)
     await store.write(unit(0, 50))
     await store.close()  # a checkpoint
-    killed_writer(tmp_path, units=6)
+    killed_writer(tmp_path, commits=6)
     log = tmp_path / "s.duckdb.wal"
     damaged = bytearray(log.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
@@ -122,7 +122,7 @@ async def test_a_truncated_database_is_moved_aside_with_its_log(tmp_path):
     store = open_store(settings)
     await store.write(unit(0, 50))
     await store.close()  # a checkpoint
-    killed_writer(tmp_path, units=2)
+    killed_writer(tmp_path, commits=2)
     os.truncate(settings.store.path, 12_288)
     with pytest.raises(BadStore, match="is damaged and was moved"):
         open_store(settings)

@@ -11,7 +11,7 @@ import pytest
 from registrykit import registry_in
 from storekit import SOURCE, T0, open_store, store_settings, unit, value
 from tickcast.errors import ModelRefused, StoreStalled
-from tickcast.io.store.ledger import GENESIS, Chain
+from tickcast.io.store.ledger import GENESIS, ChainCheck
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.io.store.writer import Writer
@@ -98,7 +98,7 @@ async def test_a_chain_that_was_tampered_with_is_broken_where_it_was(tmp_path: P
 async def test_an_end_that_was_cut_off_shows_in_the_head(tmp_path: Path) -> None:
     settings = store_settings(tmp_path)
     store = open_store(settings)
-    assert await store.ledger.verify_chain() == Chain(0, GENESIS, None)
+    assert await store.ledger.verify_chain() == ChainCheck(0, GENESIS, None)
     for number in range(1, 4):
         await store.ledger.add_command(command(number))
     head = (await store.ledger.verify_chain()).head

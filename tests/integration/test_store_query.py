@@ -185,7 +185,7 @@ async def test_a_direct_query_on_a_held_store_names_the_holder(tmp_path):
 async def test_a_direct_query_sees_what_a_killed_daemon_committed(tmp_path):
     from test_store_damage import killed_writer
 
-    acknowledged = killed_writer(tmp_path, units=3)
+    acknowledged = killed_writer(tmp_path, commits=3)
     ((rows,),) = query_direct(store_settings(tmp_path), "SELECT count(*) FROM forecasts").rows
     assert rows >= acknowledged
     assert (tmp_path / "s.duckdb.wal").exists()  # read-only: the log is not folded in

@@ -20,7 +20,7 @@ async def test_members_are_named_as_in_the_registry_and_the_combination_answers_
         for name in ("a", "b"):
             reply = await live.daemon.command("train", kind="ridge", name=name, params={"rows": 100 + ord(name)})
             assert reply.ok, reply.error
-        models = live.daemon.control.roster.models
+        models = live.daemon.control.serving_models.models
         both = {"members": ["a", (await models.resolve("b")).digest[:12]], "method": "weighted"}
         reply = await live.daemon.command("train", kind="ensemble", name="both", params=both)
         assert reply.ok, reply.error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import Codec, Fields
+from tickcast.settings import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
 OFF_THE_FAST_PATH = '"\\u0041":0'  # a key with an escape: the scanner leaves such a message to the careful path
@@ -22,7 +22,7 @@ NAMES = st.one_of(st.text(PLAIN, min_size=1, max_size=12), st.text(PLAIN, max_si
 
 def decode(messages, unit="ns", prefix="", limit=1000):
     table = SymbolTable(limit)
-    codec = Codec(time_unit=unit, symbol_prefix=prefix, fields=Fields(sequence="seq"))
+    codec = CodecSettings(time_unit=unit, symbol_prefix=prefix, fields=Fields(sequence="seq"))
     ticks, rejects = Decoder(codec, table).decode(raw_of(messages))
     return ticks, rejects, table
 
@@ -187,8 +187,8 @@ def test_a_number_equals_the_double_that_python_reads(text):
 def test_where_a_batch_is_cut_changes_nothing(batch, data):
     cut = data.draw(st.integers(0, len(batch)))
     whole_table, cut_table = SymbolTable(3), SymbolTable(3)
-    whole, rejects = Decoder(Codec(), whole_table).decode(raw_of(batch))
-    decoder = Decoder(Codec(), cut_table)
+    whole, rejects = Decoder(CodecSettings(), whole_table).decode(raw_of(batch))
+    decoder = Decoder(CodecSettings(), cut_table)
     parts = [decoder.decode(raw_of(part)) for part in (batch[:cut], batch[cut:])]
     assert [r for _, part in parts for r in part.reason] == list(rejects.reason)
     assert [s for part, _ in parts for s in part.symbol] == list(whole.symbol)

@@ -190,7 +190,7 @@ def test_consumed_is_always_accepted_plus_rejected_plus_late_plus_held() -> None
         for i, (s, ts, p, z) in enumerate(ticks)
     ]
     engine = Served(settings(**SMALL, bars__every_ms=500), ticks, chunk=64).engine
-    counts = engine.folder.counts()
+    counts = engine.builder.counts()
     assert counts.sum() == 3000
     assert counts[Reason.NON_POSITIVE] == 131
     assert counts[Reason.LATE] > 50

@@ -11,7 +11,7 @@ from controlkit import KEYS, opened, sealed, signed_anew
 from tickcast.errors import CommandFault, CommandRefused
 from tickcast.live.commands import envelope
 from tickcast.live.commands.arguments import ACCEPTED, parse
-from tickcast.live.commands.envelope import STRINGS, Order
+from tickcast.live.commands.envelope import STRINGS, SignedCommand
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"], "model": "m"}, audience="fleet")
 ORDER = opened(GOOD)
@@ -24,7 +24,7 @@ JSON = st.recursive(
 NAMES = st.sampled_from(["id", "timestamp", "audience", "key", "body", "signature", "more"])
 
 
-def outcome(raw: bytes) -> Order | None:
+def outcome(raw: bytes) -> SignedCommand | None:
     """The command, or None where it was refused with a known code."""
     code = ""
     try:

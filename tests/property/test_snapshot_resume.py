@@ -49,7 +49,7 @@ def test_the_tape_holds_all_that_a_snapshot_must_survive() -> None:
                "SYMBOL_IN_TWO_PARTITIONS"}  # fmt: skip
     from tickcast.errors import Reason
 
-    seen = {Reason(i).name for i, n in enumerate(running.engine.folder.counts()) if n}
+    seen = {Reason(i).name for i, n in enumerate(running.engine.builder.counts()) if n}
     assert reasons <= seen
     bars = [batch for outcome in running.outcomes for batch in outcome.bars]
     assert any((batch.mask == 0).any() for batch in bars)

@@ -5,7 +5,7 @@ import numpy as np
 from tickcast.columns import RawBatch
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
 
@@ -20,7 +20,7 @@ def raw_of(messages, topic="t", stamps=None):
 def decode(messages, codec=None, symbols=None, stamps=None, topic="t"):
     """(ticks, rejects, symbols)"""
     symbols = SymbolTable(100) if symbols is None else symbols
-    ticks, rejects = Decoder(codec or Codec(), symbols).decode(raw_of(messages, topic, stamps))
+    ticks, rejects = Decoder(codec or CodecSettings(), symbols).decode(raw_of(messages, topic, stamps))
     return ticks, rejects, symbols
 
 

@@ -10,7 +10,7 @@ from sklearn.svm import SVR
 from tickcast.columns import F64, Inputs
 from tickcast.records import ModelCard
 from tickcast_plugins.models import arima, kalman, trees
-from tickcast_plugins.models.classical import Sample
+from tickcast_plugins.models.classical import RowSample
 from tickcast_plugins.models.holt import ALPHA, BETA, DAMPING, Holt
 from tickcast_plugins.models.prophet_like import ProphetLike
 from tickcast_plugins.models.recursion import unit
@@ -34,11 +34,11 @@ def noise(rows: int = 6, bars: int = 24) -> F64:
     return np.random.default_rng(3).standard_normal((rows, bars))
 
 
-def sample(rows: int, columns: int) -> Sample:
+def sample(rows: int, columns: int) -> RowSample:
     rng = np.random.default_rng(4)
     x = rng.standard_normal((rows, columns)).astype(np.float32)
     y = np.sin(x[:, :1].astype(np.float64)) * np.arange(1, HORIZON + 1) + 0.1 * rng.standard_normal((rows, HORIZON))
-    return Sample(x, y)
+    return RowSample(x, y)
 
 
 @pytest.mark.parametrize("is_level", [False, True])

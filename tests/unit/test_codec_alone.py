@@ -15,7 +15,7 @@ from tickcast.engine.codec import decode as decoding
 from tickcast.engine.codec.decode import Decoder
 from tickcast.engine.codec.json import JsonDecoder
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
 BROKEN = {
@@ -53,9 +53,9 @@ class Raising:
 @pytest.mark.parametrize(
     ("codec", "good"),
     [
-        (Codec(), b'{"symbol":"A","ts":1,"price":1.5}'),
-        (Codec(preset="kraken-trade"), KRAKEN % b",".join([TRADE] * 3)),
-        (Codec(kind="packed"), records(3).tobytes()),
+        (CodecSettings(), b'{"symbol":"A","ts":1,"price":1.5}'),
+        (CodecSettings(preset="kraken-trade"), KRAKEN % b",".join([TRADE] * 3)),
+        (CodecSettings(kind="packed"), records(3).tobytes()),
         (ARROW, message(table())),
     ],
 )
@@ -74,11 +74,14 @@ def test_whatever_a_codec_raises_the_others_of_the_batch_are_decoded_as_before(m
 
 def test_no_message_at_all_is_no_reject(monkeypatch):
     monkeypatch.setattr(JsonDecoder, "decode", lambda self, raw: 1 / 0)
-    ticks, rejects = Decoder(Codec(), SymbolTable(9)).decode(raw_of([]))
+    ticks, rejects = Decoder(CodecSettings(), SymbolTable(9)).decode(raw_of([]))
     assert (len(ticks), len(rejects)) == (0, 0)
 
 
-@pytest.mark.parametrize("codec", [Codec(), Codec(preset="kraken-trade"), Codec(kind="packed"), Codec(kind="arrow")])
+@pytest.mark.parametrize(
+    "codec",
+    [CodecSettings(), CodecSettings(preset="kraken-trade"), CodecSettings(kind="packed"), CodecSettings(kind="arrow")],
+)
 def test_null_is_a_tombstone_and_no_bytes_are_empty(codec):
     raw: RawBatch = raw_of([b"", b"", b""])
     null = np.array([0, -1, 0])
@@ -89,8 +92,8 @@ def test_null_is_a_tombstone_and_no_bytes_are_empty(codec):
 @pytest.mark.parametrize(
     ("codec", "bad"),
     [
-        (Codec(preset="kraken-trade"), KRAKEN % b",".join([TRADE, b"1", TRADE, b"[]"])),
-        (Codec(kind="packed"), b"".join([records(2).tobytes()[:96], bytes(96)] * 2)),
+        (CodecSettings(preset="kraken-trade"), KRAKEN % b",".join([TRADE, b"1", TRADE, b"[]"])),
+        (CodecSettings(kind="packed"), b"".join([records(2).tobytes()[:96], bytes(96)] * 2)),
         (ARROW, message(table(symbol=["A", "", "A", None], ts=[1, 2, 3, 4], price=[1.0] * 4))),
     ],
 )

@@ -10,12 +10,12 @@ from codec_messages import decode, reasons, rows
 from tickcast.columns import NO_TIME
 from tickcast.engine.codec.arrow import UNMET, settle_columns
 from tickcast.engine.codec.arrow_size import unpacked_bytes
-from tickcast.engine.codec.ticks import Rows, naming
+from tickcast.engine.codec.ticks import TickRows, naming
 from tickcast.errors import Reason
-from tickcast.settings import Codec, Fields
+from tickcast.settings import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
-CODEC = Codec(kind="arrow", fields=Fields(sequence="seq"))
+CODEC = CodecSettings(kind="arrow", fields=Fields(sequence="seq"))
 NS = 1_700_000_000_123_456_789
 
 
@@ -91,7 +91,7 @@ def test_batches_of_one_stream_with_dictionaries_of_their_own_are_joined():
     ],
 )
 def test_a_time_column_may_be_timestamps_numbers_or_text(column, unit, ns):
-    codec = Codec(kind="arrow", time_unit=unit)
+    codec = CodecSettings(kind="arrow", time_unit=unit)
     ticks, _, _ = decode([message(table(symbol=["A"], ts=column, price=[1.0]))], codec)
     assert ticks.ts.tolist() == [ns]
 
@@ -107,7 +107,7 @@ def test_a_time_column_may_be_timestamps_numbers_or_text(column, unit, ns):
     ],
 )
 def test_times_beyond_64_bit_nanoseconds_reject_their_row_alone(column):
-    codec = Codec(kind="arrow", time_unit="s")
+    codec = CodecSettings(kind="arrow", time_unit="s")
     ticks, rejects, _ = decode([message(table(symbol=["A"] * 3, ts=column, price=[1.0] * 3))], codec)
     assert ticks.ts.tolist() == [10**9]
     assert rejects.reason.tolist() == [Reason.BAD_TIME] * 2
@@ -131,7 +131,7 @@ def test_a_quote_gets_its_mid_and_a_row_without_any_price_is_rejected():
 
 
 def test_the_broker_stamp_is_the_time_where_no_column_is_mapped():
-    codec = Codec(kind="arrow", fields=Fields(ts=""))
+    codec = CodecSettings(kind="arrow", fields=Fields(ts=""))
     ticks, rejects, _ = decode([message(table()), message(table())], codec, stamps=[9, -1])
     assert ticks.ts.tolist() == [9, 9]
     assert rejects.reason.tolist() == [Reason.BAD_TIME] * 2
@@ -184,7 +184,7 @@ def test_cut_messages_are_rejected():
 
 
 def test_longer_messages_than_allowed_are_refused_unread():
-    codec = Codec(kind="arrow", max_message_bytes=100)
+    codec = CodecSettings(kind="arrow", max_message_bytes=100)
     assert reasons([message(table())], codec=codec) == [Reason.TOO_LARGE]
 
 
@@ -210,7 +210,7 @@ def test_how_large_a_compressed_message_becomes_is_known_before_it_is_unpacked(c
     known = unpacked_bytes(pa.py_buffer(packed))
     assert len(packed) < known < len(plain) < 1.05 * known
     assert unpacked_bytes(pa.py_buffer(plain)) == 0
-    fits = Codec(kind="arrow", max_message_bytes=known)
+    fits = CodecSettings(kind="arrow", max_message_bytes=known)
     assert len(decode([packed], fits)[0]) == 4000
     assert reasons([packed], codec=fits.model_copy(update={"max_message_bytes": known - 1})) == [Reason.TOO_LARGE]
 
@@ -220,7 +220,7 @@ def test_what_would_become_too_large_is_refused_without_unpacking_it():
     full = table(symbol=["A"] * 100_000, ts=[1] * 100_000, price=prices)
     broken = bytearray(message(full, options=pa.ipc.IpcWriteOptions(compression="zstd")))
     broken[-200_000:-100_000] = bytes(100_000)  # unpacking it fails
-    codec = Codec(kind="arrow", max_message_bytes=unpacked_bytes(pa.py_buffer(broken)))
+    codec = CodecSettings(kind="arrow", max_message_bytes=unpacked_bytes(pa.py_buffer(broken)))
     assert reasons([bytes(broken)], codec=codec) == [Reason.MALFORMED]
     assert reasons([bytes(broken)], codec=CODEC) == [Reason.TOO_LARGE]
 
@@ -228,7 +228,7 @@ def test_what_would_become_too_large_is_refused_without_unpacking_it():
 def test_rows_with_a_reason_name_no_symbol():
     symbols = SymbolTable(4)
     one = np.ones(3)
-    columns = Rows(
+    columns = TickRows(
         np.zeros(3, np.int32), np.array([1, 2, NO_TIME]), one, one, one, one, np.zeros(3, np.int64),
         np.array([0, Reason.BAD_NUMBER, 0], np.uint8),
     )  # fmt: skip
@@ -268,6 +268,6 @@ def test_a_message_with_more_rows_than_its_bytes_can_hold_is_refused():
     narrow = {"symbol": pa.nulls(rows), "ts": pa.nulls(rows), "price": pa.array([1] * rows, pa.int8())}
     assert reasons([message(table(**narrow))], codec=CODEC) == [Reason.TOO_LARGE]
     honest = {"symbol": pa.array(["A"] * rows).dictionary_encode(), "price": pa.array([1] * rows, pa.float32())}
-    fields = Codec(kind="arrow", fields=Fields(ts=""))
+    fields = CodecSettings(kind="arrow", fields=Fields(ts=""))
     ticks, _, _ = decode([message(table(ts=None, **honest))], fields, stamps=[7])
     assert len(ticks) == rows

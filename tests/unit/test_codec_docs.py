@@ -9,7 +9,7 @@ from codec_messages import decode, rows
 
 from tickcast.columns import PACKED
 from tickcast.errors import Reason
-from tickcast.settings import Codec, CodecTopic, load
+from tickcast.settings import CodecSettings, CodecTopic, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "codec.md").read_text(encoding="utf-8")
 MESSAGES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
@@ -29,7 +29,7 @@ def test_every_preset_has_an_example() -> None:
 @pytest.mark.parametrize("example", range(len(MESSAGES)))
 def test_each_example_decodes_to_its_row_of_the_table(example: int) -> None:
     preset, symbol, ts, *numbers = TABLE[example]
-    codec = Codec(preset=preset.strip("`"))  # type: ignore[arg-type]
+    codec = CodecSettings(preset=preset.strip("`"))  # type: ignore[arg-type]
     ticks, rejects, symbols = decode([MESSAGES[example].encode()], codec, stamps=[STAMP])
     expected = [float(number or "nan") for number in numbers]
     assert len(rejects) == 0
@@ -42,7 +42,7 @@ def test_each_example_decodes_to_its_row_of_the_table(example: int) -> None:
 def test_binance_examples_decode_inside_a_stream_too(preset: str) -> None:
     message = next(m for m, row in zip(MESSAGES, TABLE, strict=True) if row[0] == f"`{preset}`")
     wrapped = f'{{"stream":"btcusdt@x","data":{message}}}'.encode()
-    ticks, rejects, _ = decode([wrapped], Codec(preset=preset), stamps=[STAMP])  # type: ignore[arg-type]
+    ticks, rejects, _ = decode([wrapped], CodecSettings(preset=preset), stamps=[STAMP])  # type: ignore[arg-type]
     assert (len(ticks), len(rejects)) == (1, 0)
 
 

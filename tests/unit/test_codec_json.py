@@ -10,7 +10,7 @@ from codec_messages import decode, raw_of, reasons, rows
 import tickcast.engine.codec.json as codec_json
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import BadSettings, Reason
-from tickcast.settings import Codec, CodecTopic, Fields
+from tickcast.settings import CodecSettings, CodecTopic, Fields
 from tickcast.symbols import NAME_BYTES, SymbolTable
 
 TICK = b'{"symbol":"A","ts":1700000000000000000,"price":27123.45,"size":0.125}'
@@ -84,7 +84,7 @@ def test_trades_and_quotes_read_alike_on_both_paths(body, price, size, bid, ask)
     ],
 )
 def test_event_times_become_ns(unit, ts, ns):
-    ticks, _, _ = decode(both_paths(b'{"symbol":"A","ts":%b,"price":1}' % ts), Codec(time_unit=unit))
+    ticks, _, _ = decode(both_paths(b'{"symbol":"A","ts":%b,"price":1}' % ts), CodecSettings(time_unit=unit))
     assert ticks.ts.tolist() == [ns, ns]
 
 
@@ -192,7 +192,7 @@ def test_any_utf_8_symbol_is_the_same_symbol_on_both_paths():
 
 
 def test_the_symbol_prefix_goes_before_every_name_and_counts_in_its_length():
-    codec = Codec(symbol_prefix="binance:")
+    codec = CodecSettings(symbol_prefix="binance:")
     ticks, rejects, symbols = decode(
         [*both_paths(TICK), TICK.replace(b"A", b"A" * 41), TICK.replace(b'"A"', b'""')], codec
     )
@@ -203,14 +203,14 @@ def test_the_symbol_prefix_goes_before_every_name_and_counts_in_its_length():
 
 def test_a_topic_may_have_a_longest_message_of_its_own():
     message = b'{"symbol":"A","ts":1,"price":2}'
-    codec = Codec(topics={"short": CodecTopic(max_message_bytes=len(message) - 1)})
+    codec = CodecSettings(topics={"short": CodecTopic(max_message_bytes=len(message) - 1)})
     assert reasons([message], codec=codec, topic="short") == [Reason.TOO_LARGE]
     assert len(decode([message], codec, topic="other")[0]) == 1
 
 
 def test_one_name_under_two_prefixes_is_two_symbols():
     symbols = SymbolTable(10)
-    codec = Codec(topics={"a": CodecTopic(symbol_prefix="a:"), "b": CodecTopic(symbol_prefix="b:")})
+    codec = CodecSettings(topics={"a": CodecTopic(symbol_prefix="a:"), "b": CodecTopic(symbol_prefix="b:")})
     decoder = Decoder(codec, symbols)
     codes = [decoder.decode(raw_of([TICK], topic))[0].symbol[0] for topic in ("a", "b", "a", "c")]
     assert codes == [0, 1, 0, 2]
@@ -249,7 +249,7 @@ def test_no_byte_after_the_end_of_a_message_is_read():
     for end in range(len(TICK)):
         raw = raw_of([TICK * 2])
         raw = type(raw)("t", 0, data, raw.starts, np.array([end]), raw.offsets, raw.stamps_ns)
-        ticks, rejects = Decoder(Codec(), SymbolTable(4)).decode(raw)
+        ticks, rejects = Decoder(CodecSettings(), SymbolTable(4)).decode(raw)
         assert len(ticks) == 0
         assert rejects.reason[0] == (Reason.MALFORMED if end else Reason.EMPTY)
 
@@ -257,7 +257,7 @@ def test_no_byte_after_the_end_of_a_message_is_read():
 def test_memory_that_cannot_be_written_is_read_all_the_same():
     raw = raw_of([TICK])
     raw.data.flags.writeable = False
-    ticks, _ = Decoder(Codec(), SymbolTable(4)).decode(raw)
+    ticks, _ = Decoder(CodecSettings(), SymbolTable(4)).decode(raw)
     assert len(ticks) == 1
 
 
@@ -278,7 +278,7 @@ def test_rows_follow_the_messages_with_rejects_left_out():
     [(b"7", 7), (b'"7"', 7), (b"-7", -7), (b"1.0e1", 10), (b"9223372036854775807", (1 << 63) - 1), (b"null", -1)],
 )
 def test_a_mapped_sequence_is_an_integer_quoted_or_not(sequence, value):
-    codec = Codec(fields=Fields(sequence="seq"))
+    codec = CodecSettings(fields=Fields(sequence="seq"))
     ticks, _, _ = decode([*both_paths(TICK[:-1] + b',"seq":%b}' % sequence), TICK], codec)
     assert ticks.sequence.tolist() == [value, value, -1]
 
@@ -286,18 +286,18 @@ def test_a_mapped_sequence_is_an_integer_quoted_or_not(sequence, value):
 @pytest.mark.parametrize("sequence", [b"1.5", b"9223372036854775808", b'"x"', b"true", b"1e30"])
 def test_a_mapped_sequence_that_is_no_64_bit_integer_is_a_bad_number(sequence):
     messages = both_paths(TICK[:-1] + b',"seq":%b}' % sequence)
-    assert reasons(messages, codec=Codec(fields=Fields(sequence="seq"))) == [Reason.BAD_NUMBER] * 2
+    assert reasons(messages, codec=CodecSettings(fields=Fields(sequence="seq"))) == [Reason.BAD_NUMBER] * 2
 
 
 def test_fields_are_read_by_their_configured_names_of_any_length():
     names = Fields(symbol="instrument_identifier", ts="t", price="last_traded_price", size="last_traded_amount", bid="")
     message = b'{"t":5,"last_traded_pricf":1,"last_traded_price":2,"last_traded_amount":3,"instrument_identifier":"A"}'
-    ticks, _, symbols = decode(both_paths(message), Codec(fields=names))
+    ticks, _, symbols = decode(both_paths(message), CodecSettings(fields=names))
     assert rows(ticks, symbols) == [("A", 5, 2.0, 3.0, None, None)] * 2
 
 
 def test_without_a_time_field_the_broker_stamp_is_the_event_time():
-    codec = Codec(fields=Fields(ts=""))
+    codec = CodecSettings(fields=Fields(ts=""))
     messages = [b'{"symbol":"A","price":1,"ts":99}'] * 2
     ticks, rejects, _ = decode(messages, codec, stamps=[5, -1])
     assert ticks.ts.tolist() == [5]
@@ -305,7 +305,10 @@ def test_without_a_time_field_the_broker_stamp_is_the_event_time():
 
 
 def test_two_fields_of_one_name_are_refused_before_the_first_message():
-    for codec in (Codec(fields=Fields(bid="price")), Codec(topics={"t": CodecTopic(fields=Fields(bid="price"))})):
+    for codec in (
+        CodecSettings(fields=Fields(bid="price")),
+        CodecSettings(topics={"t": CodecTopic(fields=Fields(bid="price"))}),
+    ):
         with pytest.raises(BadSettings, match="same name"):
             Decoder(codec, SymbolTable(4))
 

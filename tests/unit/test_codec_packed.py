@@ -8,10 +8,10 @@ from packing import pack, raw_of_packed
 from tickcast.columns import NO_TIME, PACKED
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
-CODEC = Codec(kind="packed")
+CODEC = CodecSettings(kind="packed")
 
 
 def records(count, seed=0):
@@ -76,7 +76,7 @@ def test_bad_messages_are_rejected_with_the_exact_reason(message, reason):
 
 
 def test_longer_messages_than_allowed_are_refused_unread():
-    codec = Codec(kind="packed", max_message_bytes=PACKED.itemsize)
+    codec = CodecSettings(kind="packed", max_message_bytes=PACKED.itemsize)
     ticks, rejects, _ = decode([records(1).tobytes(), records(2).tobytes()], codec)
     assert (len(ticks), rejects.reason.tolist()) == (1, [Reason.TOO_LARGE])
 
@@ -104,6 +104,6 @@ def test_names_of_any_bytes_and_length_are_kept(name):
 
 def test_the_prefix_counts_in_the_length_of_a_name():
     packed = pack([b"A" * 47, b"A" * 46], np.array([1, 2]), price=1.0)
-    ticks, rejects, symbols = decode([packed.tobytes()], Codec(kind="packed", symbol_prefix="b:"))
+    ticks, rejects, symbols = decode([packed.tobytes()], CodecSettings(kind="packed", symbol_prefix="b:"))
     assert symbols.names() == ["b:" + "A" * 46]
     assert (ticks.ts.tolist(), rejects.reason.tolist()) == ([2], [Reason.BAD_SYMBOL])

@@ -9,7 +9,7 @@ from codec_messages import decode, raw_of, reasons, rows
 
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import Codec, CodecTopic, Fields
+from tickcast.settings import CodecSettings, CodecTopic, Fields
 from tickcast.symbols import SymbolTable
 
 SPOT_TRADE = (
@@ -49,14 +49,14 @@ def careful(message):
     "form", [bytes, wrapped, careful, lambda m: careful(wrapped(m)), lambda m: wrapped(careful(m))]
 )
 def test_binance_trades_decode_bare_and_wrapped(form):
-    ticks, _, symbols = decode([form(SPOT_TRADE)], Codec(preset="binance-trade"))
+    ticks, _, symbols = decode([form(SPOT_TRADE)], CodecSettings(preset="binance-trade"))
     assert rows(ticks, symbols) == [("BTCUSDT", 1_723_161_453_859_000_000, 61733.14, 0.76118, None, None)]
 
 
 @pytest.mark.parametrize("form", [bytes, wrapped, careful, lambda m: careful(wrapped(m))])
 def test_binance_quotes_decode_with_the_broker_stamp_where_the_feed_gives_no_time(form):
     messages = [form(SPOT_BOOK), form(FUTURES_BOOK), form(SPOT_BOOK)]
-    ticks, rejects, symbols = decode(messages, Codec(preset="binance-bookticker"), stamps=[7, 8, -1])
+    ticks, rejects, symbols = decode(messages, CodecSettings(preset="binance-bookticker"), stamps=[7, 8, -1])
     mid = 0.5 * (61837.63 + 61837.64)
     assert rows(ticks, symbols) == [
         ("BTCUSDT", 7, mid, 0.0, 61837.63, 61837.64),
@@ -92,7 +92,9 @@ def test_binance_quotes_decode_with_the_broker_stamp_where_the_feed_gives_no_tim
 def test_messages_that_are_no_ticks_of_the_feed_are_other_events(preset, message):
     forms = [message] if preset == "kraken-trade" or message == b"{}" else [message, wrapped(message), careful(message)]
     forms = forms if preset.startswith("binance") else forms[:1]
-    assert reasons(forms, codec=Codec(preset=preset), stamps=[5] * len(forms)) == [Reason.OTHER_EVENT] * len(forms)
+    assert reasons(forms, codec=CodecSettings(preset=preset), stamps=[5] * len(forms)) == [Reason.OTHER_EVENT] * len(
+        forms
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,16 +114,16 @@ def test_messages_that_are_no_ticks_of_the_feed_are_other_events(preset, message
     ],
 )
 def test_broken_messages_of_a_feed_are_rejected_with_their_reason(preset, message, reason):
-    assert reasons([message], codec=Codec(preset=preset), stamps=[5]) == [reason]
+    assert reasons([message], codec=CodecSettings(preset=preset), stamps=[5]) == [reason]
 
 
 def test_coinbase_matches_decode():
-    ticks, _, symbols = decode([MATCH, careful(MATCH)], Codec(preset="coinbase-match"))
+    ticks, _, symbols = decode([MATCH, careful(MATCH)], CodecSettings(preset="coinbase-match"))
     assert rows(ticks, symbols) == [("BTC-USD", 1_415_348_367_028_459_000, 400.23, 5.23512, None, None)] * 2
 
 
 def test_kraken_messages_hold_several_ticks():
-    ticks, rejects, symbols = decode([KRAKEN, b'{"channel":"heartbeat"}', KRAKEN], Codec(preset="kraken-trade"))
+    ticks, rejects, symbols = decode([KRAKEN, b'{"channel":"heartbeat"}', KRAKEN], CodecSettings(preset="kraken-trade"))
     both = [
         ("MATIC/USD", 1_695_628_177_708_706_000, 0.5117, 40.0, None, None),
         ("BTC/USD", 1_695_628_177_708_707_000, 26000.1, 0.5, None, None),
@@ -132,7 +134,7 @@ def test_kraken_messages_hold_several_ticks():
 
 
 def test_of_a_message_with_several_ticks_the_bad_one_alone_is_rejected():
-    ticks, rejects, symbols = decode([KRAKEN.replace(b"0.5117", b'"x"')], Codec(preset="kraken-trade"))
+    ticks, rejects, symbols = decode([KRAKEN.replace(b"0.5117", b'"x"')], CodecSettings(preset="kraken-trade"))
     assert [row[0] for row in rows(ticks, symbols)] == ["BTC/USD"]
     assert list(zip(rejects.row, rejects.reason)) == [(0, Reason.BAD_NUMBER)]
     assert symbols.names() == ["BTC/USD"]
@@ -148,7 +150,7 @@ def test_of_a_message_with_several_ticks_the_bad_one_alone_is_rejected():
     ],
 )
 def test_a_sequence_is_read_from_a_preset_feed_when_it_is_mapped(preset, message, field, value):
-    ticks, _, _ = decode([message], Codec(preset=preset, fields=Fields(sequence=field)))
+    ticks, _, _ = decode([message], CodecSettings(preset=preset, fields=Fields(sequence=field)))
     assert ticks.sequence[0] == value
 
 
@@ -158,7 +160,7 @@ def test_each_topic_may_override_each_key():
         "odd": CodecTopic(fields=Fields(symbol="name"), time_unit="s"),
     }
     symbols = SymbolTable(10)
-    decoder = Decoder(Codec(topics=topics, symbol_prefix="x:"), symbols)
+    decoder = Decoder(CodecSettings(topics=topics, symbol_prefix="x:"), symbols)
     assert len(decoder.decode(raw_of([SPOT_TRADE], "trades"))[0]) == 1
     assert decoder.decode(raw_of([b'{"name":"A","ts":3,"price":1}'], "odd"))[0].ts[0] == 3_000_000_000
     assert decoder.decode(raw_of([b'{"symbol":"A","ts":3,"price":1}'], "plain"))[0].ts[0] == 3
@@ -177,7 +179,7 @@ def lines_of(shared_data, feed, most=15_000):
 @pytest.mark.parametrize("feed", FEEDS)
 def test_real_binance_trades_decode_as_msgspec_reads_them(shared_data, feed):
     stamps, lines = lines_of(shared_data, feed)
-    ticks, rejects, symbols = decode(lines, Codec(preset="binance-trade"), stamps=stamps)
+    ticks, rejects, symbols = decode(lines, CodecSettings(preset="binance-trade"), stamps=stamps)
     records = [msgspec.json.decode(line).get("data", {"e": "snapshot"}) for line in lines]
     trades = [(row, r) for row, r in enumerate(records) if r.get("e") == "trade"]
     assert ticks.row.tolist() == [row for row, _ in trades]
@@ -192,7 +194,7 @@ def test_real_binance_trades_decode_as_msgspec_reads_them(shared_data, feed):
 @pytest.mark.parametrize("feed", FEEDS)
 def test_real_binance_quotes_decode_as_msgspec_reads_them(shared_data, feed):
     stamps, lines = lines_of(shared_data, feed)
-    ticks, rejects, _ = decode(lines, Codec(preset="binance-bookticker"), stamps=stamps)
+    ticks, rejects, _ = decode(lines, CodecSettings(preset="binance-bookticker"), stamps=stamps)
     records = [msgspec.json.decode(line).get("data", {"e": "snapshot"}) for line in lines]
     quotes = [(row, r) for row, r in enumerate(records) if r.get("e", "bookTicker") == "bookTicker"]
     assert len(quotes) > 1000

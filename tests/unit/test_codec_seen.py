@@ -6,9 +6,9 @@ import pytest
 from tickcast.columns import PACKED
 from tickcast.engine.codec.seen import LONGEST, seen
 from tickcast.errors import Reason
-from tickcast.settings import Codec, load
+from tickcast.settings import CodecSettings, load
 
-PLAIN = Codec()
+PLAIN = CodecSettings()
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_the_place_is_shown_that_the_reason_looks_at(message: bytes, reason: Rea
 
 def test_a_preset_is_looked_at_where_its_ticks_are() -> None:
     wrapped = b'{"stream":"btc","data":{"e":"trade","s":"BTC","T":1795966269368000,"p":"1"}}'
-    assert seen(wrapped, Reason.WRONG_UNIT, Codec(preset="binance-trade")) == "1795966269368000"
+    assert seen(wrapped, Reason.WRONG_UNIT, CodecSettings(preset="binance-trade")) == "1795966269368000"
 
 
 def test_a_topic_of_its_own_shape_is_read_by_it() -> None:
@@ -41,7 +41,7 @@ def test_a_topic_of_its_own_shape_is_read_by_it() -> None:
 def test_a_packed_record_shows_its_time() -> None:
     record = np.zeros(1, PACKED)
     record["ts"] = 1795966269368
-    assert seen(record.tobytes(), Reason.WRONG_UNIT, Codec(kind="packed")) == "1795966269368"
+    assert seen(record.tobytes(), Reason.WRONG_UNIT, CodecSettings(kind="packed")) == "1795966269368"
 
 
 ANY = [
@@ -50,8 +50,10 @@ ANY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("codec", [PLAIN, Codec(preset="kraken-trade"), Codec(kind="packed"), Codec(kind="arrow")])
-def test_any_bytes_may_be_given(codec: Codec) -> None:
+@pytest.mark.parametrize(
+    "codec", [PLAIN, CodecSettings(preset="kraken-trade"), CodecSettings(kind="packed"), CodecSettings(kind="arrow")]
+)
+def test_any_bytes_may_be_given(codec: CodecSettings) -> None:
     for message in ANY:
         for reason in (Reason.WRONG_UNIT, Reason.MISSING_FIELD, Reason.MALFORMED):
             assert isinstance(seen(message, reason, codec), str)

@@ -14,7 +14,7 @@ from tickcast.live.commands.arguments import ACCEPTED
 from tickcast.live.commands.envelope import MOST_DEPTH, Envelope, read, verify
 from tickcast.live.commands.inbox import NOTED_PER_MINUTE
 from tickcast.live.commands.keys import ROLES, read_keys
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 from tickcast.ui.keygen import keygen
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,10 @@ def test_the_program_of_the_page_makes_an_envelope_that_is_opened(tmp_path: Path
     (tmp_path / "keys.toml").write_text(keygen("ops", role="admin", algorithm="ed25519", out=tmp_path / "ops.key"))
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    genuine = verify(done.stdout.strip(), read_keys(tmp_path / "keys.toml"), audiences=["fleet"], settings=Control())
-    order = read(genuine, now_ms=SystemClock().now_ns() // 10**6, settings=Control())
+    genuine = verify(
+        done.stdout.strip(), read_keys(tmp_path / "keys.toml"), audiences=["fleet"], settings=ControlSettings()
+    )
+    order = read(genuine, now_ms=SystemClock().now_ns() // 10**6, settings=ControlSettings())
     assert (order.command, order.args) == ("forecast", {"symbols": ["BTCUSD"]})
     assert set(json.loads(done.stdout)) == set(Envelope.__struct_fields__)
 

@@ -11,7 +11,7 @@ from controlkit import HERE, KEYS, NOW_MS, SECRET, SIGNERS, changed, opened, sea
 from tickcast.errors import BadRequest, BadSettings, CommandFault, CommandRefused
 from tickcast.live.commands.envelope import MOST_DEPTH, own_audience
 from tickcast.live.commands.keys import Key, Signer
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"]})
 FORGED = Signer("hmac-sha256", KEYS["admin"].material)  # a public key taken for a secret
@@ -108,8 +108,8 @@ def test_each_mistake_has_its_code(raw: bytes, code: str) -> None:
 
 
 def test_an_envelope_is_oversized_from_the_first_byte_above_the_bound() -> None:
-    assert opened(GOOD, settings=Control(max_bytes=len(GOOD)))
-    assert fault(GOOD, settings=Control(max_bytes=len(GOOD) - 1)) == "oversized"
+    assert opened(GOOD, settings=ControlSettings(max_bytes=len(GOOD)))
+    assert fault(GOOD, settings=ControlSettings(max_bytes=len(GOOD) - 1)) == "oversized"
 
 
 def test_the_age_is_bounded_to_the_millisecond_on_both_sides() -> None:
@@ -142,13 +142,13 @@ def test_what_comes_first_is_told_first() -> None:
     """Nothing about times, bodies or audiences is told to who did not sign."""
     everything = changed(sealed(audience="other/0", now_ms=0), body="[", signature="")
     steps = [
-        (everything, Control(max_bytes=10), CommandFault.OVERSIZED),
-        (changed(everything, signature="!"), Control(), CommandFault.MALFORMED),
-        (changed(everything, key="nobody"), Control(), CommandFault.UNKNOWN_KEY),
-        (everything, Control(), CommandFault.BAD_SIGNATURE),
-        (signed_anew(everything, body="["), Control(), CommandFault.WRONG_AUDIENCE),
-        (signed_anew(everything, body="[", audience=HERE), Control(), CommandFault.STALE),
-        (signed_anew(everything, body="[", audience=HERE, timestamp=NOW_MS), Control(), CommandFault.MALFORMED),
+        (everything, ControlSettings(max_bytes=10), CommandFault.OVERSIZED),
+        (changed(everything, signature="!"), ControlSettings(), CommandFault.MALFORMED),
+        (changed(everything, key="nobody"), ControlSettings(), CommandFault.UNKNOWN_KEY),
+        (everything, ControlSettings(), CommandFault.BAD_SIGNATURE),
+        (signed_anew(everything, body="["), ControlSettings(), CommandFault.WRONG_AUDIENCE),
+        (signed_anew(everything, body="[", audience=HERE), ControlSettings(), CommandFault.STALE),
+        (signed_anew(everything, body="[", audience=HERE, timestamp=NOW_MS), ControlSettings(), CommandFault.MALFORMED),
     ]
     assert [fault(raw, settings=settings) for raw, settings, _ in steps] == [code for *_, code in steps]
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from tickcast.batch.train.analysis import ADVICE, Epoch, analyse
+from tickcast.batch.train.analysis import ADVICE, EpochLosses, analyse
 
 
 def said(training: list[float], validation: list[float], **over: object) -> tuple[float, bool, list[str]]:
-    curve = [Epoch(*pair) for pair in zip(training, validation, strict=True)]
+    curve = [EpochLosses(*pair) for pair in zip(training, validation, strict=True)]
     found = analyse(curve, **{"start_loss": 1.0, "status": "done", **over})  # type: ignore[arg-type]
     assert [advice["text"] for advice in found["advice"]] == [ADVICE[advice["code"]] for advice in found["advice"]]
     return found["overfit"], found["converged"], [advice["code"] for advice in found["advice"]]

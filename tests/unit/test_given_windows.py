@@ -41,7 +41,7 @@ def test_the_same_bars_give_the_same_inputs_and_the_same_answer(transform: str) 
     served = running(settings, prices)
     engine, features = served.engine, served.serving.features
     code = np.array([served.serving.symbols.code("A")], np.int32)
-    ordinal, first, as_of = engine.folder.newest_bars(code)
+    ordinal, first, as_of = engine.builder.newest_bars(code)
     own = engine._window(code, as_of, ordinal, first)
     brought = window_of(given(prices), engine.targets(as_of), features, settings)
     for name in ("past", "mask", "future"):

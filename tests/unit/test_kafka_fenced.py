@@ -9,7 +9,7 @@ import pytest
 from tickcast.errors import BrokerAway
 from tickcast.io.kafka import client
 from tickcast.io.kafka.delivery import Delivery
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 OURS = {("ticks", 0): 40, ("ticks", 1): 7}
 
@@ -21,7 +21,7 @@ def held(offsets: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], client
 async def was_alone(monkeypatch: pytest.MonkeyPatch, *answers: Any, open_for_s: float = 9.0) -> bool:
     told: Iterator[Any] = iter(answers)
 
-    async def committed(settings: Kafka, sources: Any) -> Any:
+    async def committed(settings: KafkaSettings, sources: Any) -> Any:
         answer = next(told)
         if isinstance(answer, Exception):
             raise answer
@@ -30,7 +30,7 @@ async def was_alone(monkeypatch: pytest.MonkeyPatch, *answers: Any, open_for_s: 
     async def commit(at: Any) -> None: ...
 
     monkeypatch.setattr(client, "committed", committed)
-    delivery = Delivery(Kafka(transaction_timeout_s=5, call_timeout_s=3), max_away_s=1, commit_by=commit)
+    delivery = Delivery(KafkaSettings(transaction_timeout_s=5, call_timeout_s=3), max_away_s=1, commit_by=commit)
     delivery._committed = dict(OURS)
     delivery._begun = asyncio.get_running_loop().time() - open_for_s
     try:

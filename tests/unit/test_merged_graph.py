@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from combokit import LONG
 from tickcast.errors import BadModel
 from tickcast_plugins.models.ensemble import Ensemble
-from tickcast_plugins.models.merged_graph import Merged, Part
+from tickcast_plugins.models.merged_graph import MemberGraph, Merged
 from zookit import card
 
 SHAPES = {"past": [LONG, 1], "mask": [LONG], "static": [2]}
@@ -77,4 +77,4 @@ def test_members_whose_operators_cannot_share_a_version_are_refused(tmp_path: Pa
 def test_a_member_that_asks_for_what_no_question_holds_is_refused(tmp_path: Path) -> None:
     path = graph(tmp_path / "a.onnx", branching(), given=("past", "mask", "static"))
     with pytest.raises(BadModel, match="asks for static"):
-        Merged().ask(Part(path, card("m", lookback=LONG), [0], []), "m0.", card("ensemble", lookback=LONG), (0,))
+        Merged().ask(MemberGraph(path, card("m", lookback=LONG), [0], []), "m0.", card("ensemble", lookback=LONG), (0,))

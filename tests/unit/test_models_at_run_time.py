@@ -238,7 +238,7 @@ def test_a_given_window_is_answered_by_the_model_as_it_is(options: Settings) -> 
     running = Running(options).take(TICKS_ONLY[:CUT])
     engine: Engine = running.engine
     code = np.array([running.serving.symbols.code("S1")], np.int32)
-    ordinal, first, as_of = engine.folder.newest_bars(code)
+    ordinal, first, as_of = engine.builder.newest_bars(code)
     window = engine._window(code, as_of, ordinal, first)
     own, given = engine.turn([Ask(("S1",)), Ask((), "naive", Given(window, int(as_of[0]), 99))], T0).answers
     assert own.refused is None

@@ -86,7 +86,7 @@ class Engine:
         return self.serving.symbols.names()
 
     def count(self, reason: Reason) -> int:
-        return int(self.engine.folder.counts()[reason])
+        return int(self.engine.builder.counts()[reason])
 
 
 def named(batch: BarBatch | Forecasts | Scores, serving: Serving) -> Iterator[tuple[object, ...]]:

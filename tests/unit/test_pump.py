@@ -82,9 +82,9 @@ class Edge:
 async def test_what_a_turn_left_is_taken_in_the_next_off_the_loop_and_before_a_drain_ends_it() -> None:
     engine, thread = Engine(), Thread()
     serving = SimpleNamespace(engine=engine, symbols=[], settings=SimpleNamespace(bars=SimpleNamespace(kind="tick")))
-    units = Edge(idle=lambda: pump.stop())  # the drain comes while places pass
+    commits = Edge(idle=lambda: pump.stop())  # the drain comes while places pass
     pump = Pump(
-        cast(Any, serving), Source(), Edge(), thread=cast(Any, thread), units=cast(Any, units), clock=SystemClock()
+        cast(Any, serving), Source(), Edge(), thread=cast(Any, thread), commits=cast(Any, commits), clock=SystemClock()
     )
     pump._was_brief = True
     async with asyncio.timeout(10):

@@ -28,7 +28,7 @@ def test_a_faulty_number_is_refused_with_its_reason_and_counted_once(price: floa
     folding = Folding(settings()).feed([("A", T0, 1.0, 1.0), ("A", T0 + 1, price, size)])
     assert folding.refused == [(1, reason)]
     assert folding.count(reason) == 1
-    assert folding.folder.counts().sum() == 2
+    assert folding.builder.counts().sum() == 2
 
 
 def test_negative_prices_are_accepted_where_the_transform_allows_them() -> None:
@@ -114,7 +114,7 @@ def test_where_several_symbols_live_one_alone_confirms_its_jump_with_five_ticks_
     both = [("A", T0, 1.0, 1.0), ("B", T0, 1.0, 1.0)]
     jump = [("A", T0 + day + k * SECOND, 1.0, 1.0) for k in range(6)]
     alone = Folding(settings()).feed(both + jump[:4], chunk=chunk)
-    assert (alone.count(Reason.HELD), alone.folder.newest_ns()) == (4, T0)
+    assert (alone.count(Reason.HELD), alone.builder.newest_ns()) == (4, T0)
     alone.feed(jump[4:5], chunk=chunk)
     assert (alone.count(Reason.HELD), alone.count(Reason.ACCEPTED)) == (0, 7)
     other = Folding(settings()).feed(both + jump[:2], chunk=chunk).feed([("B", T0 + day + 2 * SECOND, 1.0, 1.0)])
@@ -125,7 +125,7 @@ def test_names_that_nobody_knows_confirm_no_jump_by_twos() -> None:
     day = 86_400 * SECOND
     invented = [(name, T0 + day, 1.0, 1.0) for name in ("X", "X", "Y", "Z", "X")]
     folding = Folding(settings()).feed([("A", T0, 1.0, 1.0), *invented[:4]])
-    assert (folding.count(Reason.HELD), folding.folder.newest_ns()) == (4, T0)
+    assert (folding.count(Reason.HELD), folding.builder.newest_ns()) == (4, T0)
     assert folding.feed([("A", T0 + SECOND, 1.0, 1.0)]).count(Reason.JUMP) == 4
     assert Folding(settings()).feed([("A", T0, 1.0, 1.0), *invented]).count(Reason.ACCEPTED) == 6
 
@@ -154,7 +154,7 @@ def test_held_ticks_are_judged_again_as_they_enter_and_refused_with_their_own_me
 def test_late_ticks_are_counted_by_partition() -> None:
     folding = Folding(settings()).feed([("A", T0 + 9 * SECOND, 1.0, 1.0), ("A", T0, 1.0, 1.0)])
     folding.feed([("B", T0, 1.0, 1.0)], partition=1)
-    assert folding.folder.arrived() == {("t", 0): (2, 1), ("t", 1): (1, 0)}
+    assert folding.builder.arrived() == {("t", 0): (2, 1), ("t", 1): (1, 0)}
 
 
 def test_the_last_sequence_number_of_all_is_a_duplicate_when_it_comes_again() -> None:
@@ -189,7 +189,7 @@ def test_a_bar_restored_into_what_is_closed_time_by_now_is_followed_by_the_next(
     closed = ClosedTime(*(np.array([t], np.int64) for t in (T0 - SECOND, T0 + 60 * SECOND, 0)))
     after = Folding(settings(bars__calendar="made above"), closed_time=closed)
     after.symbols.code("A")
-    after.folder.restore(stored.bars)
+    after.builder.restore(stored.bars)
     after.feed([("A", T0 + (60 + k) * SECOND, 1.0, 1.0) for k in range(3)])
     assert after.bars.ordinal.tolist() == [2, 3]
 
@@ -220,7 +220,7 @@ def test_live_no_tick_is_believed_that_is_further_ahead_of_the_clock_than_allowe
     served = Served(s, [], chunk=1, by_clock=by_clock)
     ticks = [("A", T0, 1.0, 1.0), ("A", T0 + minute + 1, 1.0, 1.0), ("B", T0 + minute, 1.0, 1.0)]
     outcome = served.turn(ticks, now_ns=T0)
-    counts = served.engine.folder.counts()
+    counts = served.engine.builder.counts()
     assert (counts[Reason.ACCEPTED], counts[Reason.FUTURE]) == (accepted, 3 - accepted)
     assert [int(reason) for letter in outcome.letters for reason in letter.rejects.reason] == [Reason.FUTURE] * (
         3 - accepted
@@ -229,9 +229,9 @@ def test_live_no_tick_is_believed_that_is_further_ahead_of_the_clock_than_allowe
 
 def test_crossed_quotes_are_counted_and_refused_only_when_asked() -> None:
     kept = Folding(settings()).feed([("A", T0, 1.0, 1.0)], bid=1.1, ask=0.9)
-    assert (kept.folder.crossed, kept.count(Reason.ACCEPTED)) == (1, 1)
+    assert (kept.builder.crossed, kept.count(Reason.ACCEPTED)) == (1, 1)
     refused = Folding(settings(quality__crossed="reject")).feed([("A", T0, 1.0, 1.0)], bid=1.1, ask=0.9)
-    assert (refused.folder.crossed, refused.count(Reason.CROSSED)) == (1, 1)
+    assert (refused.builder.crossed, refused.count(Reason.CROSSED)) == (1, 1)
 
 
 def test_a_sequence_not_above_the_last_is_a_duplicate_and_equal_rows_without_one_are_kept() -> None:
@@ -260,9 +260,9 @@ def test_an_outlier_is_refused_once_and_believed_when_the_level_stays() -> None:
 
 def test_a_heartbeat_closes_the_bars_of_a_silent_partition_and_is_no_tick() -> None:
     folding = Folding(settings()).feed([("A", T0, 1.0, 1.0)])
-    closed = [*folding.folder.beat("t", 0, ts=T0 + 2 * SECOND, offset=1), *folding.folder.closed()]
+    closed = [*folding.builder.beat("t", 0, ts=T0 + 2 * SECOND, offset=1), *folding.builder.closed()]
     assert [*closed[0].bars.close] == [1.0]
-    assert folding.folder.counts().sum() == 1
+    assert folding.builder.counts().sum() == 1
     assert folding.feed([("A", T0 + SECOND, 1.0, 1.0)]).count(Reason.LATE) == 1
 
 
@@ -273,7 +273,7 @@ def test_splits_keep_the_series_continuous_and_unit_factor_leads_back_to_the_pri
     real = folding.bars.take(folding.bars.mask == 1)
     assert [*real.close] == [100.0, 100.0]
     assert [*real.volume] == [10.0, 10.0]
-    factor = folding.folder.unit_factor(real.symbol, real.as_of)
+    factor = folding.builder.unit_factor(real.symbol, real.as_of)
     assert factor is not None
     assert [*factor] == [1.0, 0.5]
 
@@ -283,7 +283,7 @@ def test_a_gap_longer_than_the_fill_makes_the_symbol_cold() -> None:
     folding = Folding(s).feed([("A", T0 + k * SECOND, 1.0 + k, 1.0) for k in (0, 1, 2, 20, 21, 22)])
     assert [*folding.bars.mask] == [1] * 5
     assert [*folding.bars.gap] == [0, 0, 0, 1, 0]
-    assert [*folding.folder.bars_held()] == [2]
+    assert [*folding.builder.bars_held()] == [2]
 
 
 def test_symbols_appear_while_running_up_to_the_limit_without_moving_what_is_there() -> None:
@@ -307,7 +307,7 @@ def test_ticks_of_bars_that_were_restored_are_late_and_the_next_bar_follows_on()
     before = Folding(settings()).feed([("A", T0 + k * SECOND, 1.0 + k, 1.0) for k in range(6)])
     after = Folding(settings())
     after.symbols.code("A")
-    after.folder.restore(before.bars)
+    after.builder.restore(before.bars)
     after.feed([("A", T0 + k * SECOND, 1.0 + k, 1.0) for k in range(3, 9)])
     assert after.count(Reason.LATE) == 2
     assert after.bars.ordinal.tolist() == [5, 6, 7]

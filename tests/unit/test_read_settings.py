@@ -17,9 +17,9 @@ from tickcast.columns import F64
 from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import BadSettings, CommandRefused, ModelRefused
-from tickcast.live.serving_models import Roster
-from tickcast.loop.commits import CommitUnits
-from tickcast.settings.work import Control
+from tickcast.live.serving_models import ServingModels
+from tickcast.loop.commits import CommitQueue
+from tickcast.settings.work import ControlSettings
 
 SMALL = {"window__lookback": 6, "forecast__horizon": 3, "bars__every_ms": 500, "symbols__limit": 8}
 
@@ -55,34 +55,34 @@ def test_no_quantile_is_moved_further_than_the_settings_allow() -> None:
 @pytest.mark.parametrize(("unit_bytes", "due"), [(1 << 20, False), (100, True)])
 def test_a_commit_unit_is_closed_by_its_size(tmp_path: Path, unit_bytes: int, due: bool) -> None:
     nobody, given = None, store_settings(tmp_path, store__unit_bytes=unit_bytes)
-    units = CommitUnits(nobody, nobody, given, SetClock(T0))  # type: ignore[arg-type]
-    assert not units.due
-    units.add(Outcome(bars=[bars(0, 5)], forecasts=[forecasts(0, 5)]))
-    assert units.due == due
+    commits = CommitQueue(nobody, nobody, given, SetClock(T0))  # type: ignore[arg-type]
+    assert not commits.due
+    commits.add(Outcome(bars=[bars(0, 5)], forecasts=[forecasts(0, 5)]))
+    assert commits.due == due
 
 
 def test_an_envelope_is_as_old_as_the_settings_allow() -> None:
     raw, later = sealed("status", {}), NOW_MS + 20_000
-    assert opened(raw, now_ms=later, settings=Control(max_age_s=30)).command == "status"
+    assert opened(raw, now_ms=later, settings=ControlSettings(max_age_s=30)).command == "status"
     with pytest.raises(CommandRefused, match="behind our clock"):
-        opened(raw, now_ms=later, settings=Control(max_age_s=10))
+        opened(raw, now_ms=later, settings=ControlSettings(max_age_s=10))
 
 
 @pytest.mark.parametrize(("core_share", "code"), [(0.4, "too_costly"), (0.6, "")])
 def test_a_model_may_keep_no_more_of_a_core_busy_than_the_settings_say(core_share: float, code: str) -> None:
     serving: Any = SimpleNamespace(settings=settings(inference__core_share=core_share), ladder=None)
     nobody: Any = None
-    roster = Roster(
-        serving, nobody, nobody, thread=nobody, units=nobody, clock=SetClock(T0), questions_per_s=lambda: 1000.0,
+    serving_models = ServingModels(
+        serving, nobody, nobody, thread=nobody, commits=nobody, clock=SetClock(T0), questions_per_s=lambda: 1000.0,
         on_change=lambda: None,
     )  # fmt: skip
     costs_half_a_core = card("mine", cost_us=500.0)
     found = ""
     try:
         assert (
-            roster._evidence(costs_half_a_core, {"skill": 0.5, "skill_low": 0.4, "windows": 10_000}, force=False)[
-                "core_share"
-            ]
+            serving_models._evidence(
+                costs_half_a_core, {"skill": 0.5, "skill_low": 0.4, "windows": 10_000}, force=False
+            )["core_share"]
             == 0.5
         )
     except ModelRefused as refused:

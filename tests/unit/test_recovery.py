@@ -4,9 +4,9 @@ import pytest
 
 from kit import settings as settings_of
 from storekit import SECOND, SOURCE, T0, bars, open_store, store_settings, table, value
-from tickcast.io.store.history import Kept, Mark, Part
+from tickcast.io.store.history import BarsOfPartition, Kept, Mark
 from tickcast.io.store.store import Unit
-from tickcast.live.recovery import BEGINNING_NS, END_NS, Start, start
+from tickcast.live.recovery import BEGINNING_NS, END_NS, PartitionStart, start
 
 MINUTE = 60 * SECOND
 BEGAN = T0 // MINUTE * MINUTE
@@ -30,13 +30,13 @@ def kept(*minutes: float, closed: float | None, next_offset: int = 10**6) -> Kep
     return Kept(marks(*minutes), None if closed is None else T0 + int(closed * MINUTE), next_offset)
 
 
-def begin(settings, kept: Kept, *, committed: int = 3000, low: int = 0, bars_needed: int = 100) -> Start:
+def begin(settings, kept: Kept, *, committed: int = 3000, low: int = 0, bars_needed: int = 100) -> PartitionStart:
     return start(settings, kept, bars_needed=bars_needed, committed=committed, low=low)
 
 
 def test_time_bars_are_read_from_the_newest_mark_below_the_commit_whose_open_bars_begin_later():
     found = begin(time_bars(), kept(1, 2, 3, 4, 6, closed=4.5))
-    assert found == Start(2405, 3000, T0 + 4 * MINUTE + SECOND, T0 + 4 * MINUTE)
+    assert found == PartitionStart(2405, 3000, T0 + 4 * MINUTE + SECOND, T0 + 4 * MINUTE)
 
 
 def test_a_mark_on_a_boundary_leaves_the_bar_that_begins_there_to_the_ticks_before_it():
@@ -47,7 +47,7 @@ def test_a_mark_on_a_boundary_leaves_the_bar_that_begins_there_to_the_ticks_befo
 
 def test_a_mark_within_a_bar_waits_for_the_next_one():
     mark = Mark(T0 + SECOND // 2, 7)
-    assert begin(time_bars(), Kept([mark], T0 + SECOND, 10)) == Start(7, 3000, T0 + SECOND, mark.watermark_ns)
+    assert begin(time_bars(), Kept([mark], T0 + SECOND, 10)) == PartitionStart(7, 3000, T0 + SECOND, mark.watermark_ns)
 
 
 def test_no_mark_beyond_the_commit_or_below_what_the_broker_holds_is_used():
@@ -56,12 +56,12 @@ def test_no_mark_beyond_the_commit_or_below_what_the_broker_holds_is_used():
     assert begin(time_bars(), many, committed=1805).offset == 1805
     assert begin(time_bars(), many, low=2405).offset == 2405
     gone = begin(time_bars(), many, low=2406)
-    assert gone == Start(3000, 3000, T0 + 9 * MINUTE, T0 + 9 * MINUTE, "open bars")
+    assert gone == PartitionStart(3000, 3000, T0 + 9 * MINUTE, T0 + 9 * MINUTE, "open bars")
 
 
 def test_the_first_ticks_of_all_are_read_again_when_no_later_mark_fits():
     found = begin(time_bars(), Kept([Mark(None, 40), Mark(T0, 90)], T0 - SECOND, 10**6))
-    assert found == Start(40, 3000, BEGINNING_NS, None)
+    assert found == PartitionStart(40, 3000, BEGINNING_NS, None)
 
 
 @pytest.mark.parametrize("settings", [tick_bars(), time_bars()], ids=["tick", "time"])
@@ -79,26 +79,28 @@ def test_a_store_without_bars_that_is_behind_is_caught_up_with_too(settings):
 
 
 def test_with_a_bar_a_tick_nothing_is_read_again_and_nothing_is_lacking():
-    assert begin(tick_bars(), kept(1, 4, closed=4.5)) == Start(3000, 3000, END_NS, T0 + int(4.5 * MINUTE))
+    assert begin(tick_bars(), kept(1, 4, closed=4.5)) == PartitionStart(3000, 3000, END_NS, T0 + int(4.5 * MINUTE))
 
 
 @pytest.mark.parametrize(
     "settings", [tick_bars(bars__every_ticks=3), settings_of(bars__kind="volume", bars__every_size=9.0)]
 )
 def test_other_tick_and_volume_bars_begin_anew_and_it_is_said(settings):
-    assert begin(settings, kept(1, 4, closed=4.5)) == Start(3000, 3000, END_NS, T0 + int(4.5 * MINUTE), "open bars")
+    assert begin(settings, kept(1, 4, closed=4.5)) == PartitionStart(
+        3000, 3000, END_NS, T0 + int(4.5 * MINUTE), "open bars"
+    )
 
 
 def test_without_stored_bars_time_bars_are_rewound_by_as_many_as_the_windows_want():
     found = begin(time_bars(), kept(0, 1, 2, 3, 4, closed=None))
-    assert found == Start(1205, 3000, T0 + 2 * MINUTE + SECOND, T0 + 2 * MINUTE)
+    assert found == PartitionStart(1205, 3000, T0 + 2 * MINUTE + SECOND, T0 + 2 * MINUTE)
     short = begin(time_bars(), kept(3, 4, closed=None))
-    assert short == Start(1805, 3000, T0 + 3 * MINUTE + SECOND, T0 + 3 * MINUTE, "windows")
+    assert short == PartitionStart(1805, 3000, T0 + 3 * MINUTE + SECOND, T0 + 3 * MINUTE, "windows")
 
 
 def test_without_stored_bars_what_began_within_the_span_is_whole():
     found = begin(time_bars(), Kept([Mark(None, 0), *marks(0.1, 1)], None, 10**6))
-    assert found == Start(0, 3000, BEGINNING_NS, None)
+    assert found == PartitionStart(0, 3000, BEGINNING_NS, None)
 
 
 def test_without_stored_bars_tick_bars_are_rewound_by_records():
@@ -111,7 +113,7 @@ def test_without_stored_bars_tick_bars_are_rewound_by_records():
 
 
 def test_with_neither_bars_nor_marks_the_commit_is_all_and_a_new_deployment_lacks_nothing():
-    assert begin(time_bars(), kept(closed=None)) == Start(3000, 3000, END_NS, None, "windows")
+    assert begin(time_bars(), kept(closed=None)) == PartitionStart(3000, 3000, END_NS, None, "windows")
     assert begin(time_bars(), kept(closed=None), committed=0).lacks == ""
 
 
@@ -168,14 +170,14 @@ async def test_bars_beyond_an_offset_or_a_time_or_of_others_stay_out_of_the_wind
     def tail(parts) -> list[int]:
         return sorted(store.bars_tail(table(), 100, parts).offset.tolist())
 
-    assert tail({SOURCE: Part(30, END_NS)}) == [*range(30)]
-    assert tail({SOURCE: Part(40, T0 + 19 * SECOND)}) == [*range(20)]
-    assert tail({OTHER: Part(40, END_NS)}) == []
+    assert tail({SOURCE: BarsOfPartition(30, END_NS)}) == [*range(30)]
+    assert tail({SOURCE: BarsOfPartition(40, T0 + 19 * SECOND)}) == [*range(20)]
+    assert tail({OTHER: BarsOfPartition(40, END_NS)}) == []
 
 
 async def test_a_bar_of_the_tail_says_which_partition_it_came_from_or_that_it_came_from_none(store):
     few = bars(0, 8)
     await store.write(Unit(bars=[few.take(few.symbol < 2)], offsets={OTHER: 8}, sources=[OTHER]))
     await store.write(Unit(bars=[few.take(few.symbol == 2)]))
-    tail = store.bars_tail(table(), 100, {SOURCE: Part(40, END_NS), OTHER: Part(40, END_NS)})
+    tail = store.bars_tail(table(), 100, {SOURCE: BarsOfPartition(40, END_NS), OTHER: BarsOfPartition(40, END_NS)})
     assert dict(zip(tail.symbol.tolist(), tail.partition.tolist(), strict=True)) == {0: 1, 1: 1, 2: -1}

@@ -27,7 +27,7 @@ class Keeper:
         n = len(closes)
         ordinal, close, none = first + np.arange(n), np.array(closes), np.zeros(n, np.int64)
         mask = np.ones(n, np.uint8) if real is None else np.array(real, np.uint8)
-        rows = scoring.Rows(
+        rows = scoring.SettledRows(
             none.astype(np.int32), ordinal, close, ordinal * 10, mask, none, none, none.astype(np.int32), np.arange(n)
         )
         raw = np.tile(np.array([-1.0, 0.0, 1.0]), (n, max(HORIZONS), 1))

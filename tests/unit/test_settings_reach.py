@@ -18,12 +18,12 @@ from tickcast.io.kafka import client
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.framing import framer
 from tickcast.io.kafka.publish import ReadyBatch
-from tickcast.settings import Codec, Fields
-from tickcast.settings.buses import Kafka, KafkaSecurity
+from tickcast.settings import CodecSettings, Fields
+from tickcast.settings.buses import KafkaSecurity, KafkaSettings
 from tickcast.symbols import SymbolTable
 
 
-def batch(kafka: Kafka) -> Any:
+def batch(kafka: KafkaSettings) -> Any:
     symbols = SymbolTable(4)
     code = np.array([symbols.code("A")], np.int32)
     values = Encoded(np.zeros(500, np.uint8), np.zeros(1, np.int64), np.full(1, 500, np.int64), code)
@@ -32,18 +32,18 @@ def batch(kafka: Kafka) -> Any:
 
 
 def test_kafka_compression_packs_what_is_published() -> None:
-    assert isinstance(batch(Kafka()), ReadyBatch)
-    assert batch(Kafka(compression="lz4")).size() < 500 < batch(Kafka(compression="none")).size()
+    assert isinstance(batch(KafkaSettings()), ReadyBatch)
+    assert batch(KafkaSettings(compression="lz4")).size() < 500 < batch(KafkaSettings(compression="none")).size()
 
 
 async def test_kafka_fetch_max_bytes_bounds_the_client() -> None:
-    reader = client.consumer(Kafka(fetch_max_bytes=70_000))
+    reader = client.consumer(KafkaSettings(fetch_max_bytes=70_000))
     assert reader._fetch_max_bytes == 70_000
     await reader.stop()
 
 
 async def test_kafka_in_flight_bytes_fills_the_outbox() -> None:
-    small, large = (Delivery(Kafka(in_flight_bytes=most), max_away_s=1.0) for most in (100, 10_000))
+    small, large = (Delivery(KafkaSettings(in_flight_bytes=most), max_away_s=1.0) for most in (100, 10_000))
     for delivery in (small, large):
         delivery._outbox.in_flight_bytes = 500
     assert (small._outbox._is_full(), large._outbox._is_full()) == (True, False)
@@ -66,8 +66,8 @@ def test_kafka_security_cert_file_is_read(tmp_path: Path) -> None:
 
 def test_codec_fields_name_both_sides_of_a_quote() -> None:
     message = b'{"symbol":"A","ts":1700000000000000000,"price":2.0,"b":1.0,"a":3.0,"bid":5.0,"ask":7.0}'
-    mapped, _, symbols = decode([message], Codec(fields=Fields(bid="b", ask="a")))
-    plain, _, _ = decode([message], Codec(), symbols=symbols)
+    mapped, _, symbols = decode([message], CodecSettings(fields=Fields(bid="b", ask="a")))
+    plain, _, _ = decode([message], CodecSettings(), symbols=symbols)
     assert [rows(ticks, symbols)[0][4:] for ticks in (mapped, plain)] == [(1.0, 3.0), (5.0, 7.0)]
 
 
@@ -88,7 +88,7 @@ async def test_registry_loaded_bytes_lets_models_go(tmp_path: Path) -> None:
         folder.mkdir()
         async with running(settings_of(folder, registry__loaded_models=8, registry__loaded_bytes=most)) as live:
             await live.send(messages(T0, 1))
-            models = live.daemon.control.roster.models
+            models = live.daemon.control.serving_models.models
             for name in ("one", "two"):
                 card = await models.register(model_in(folder / name, name, description=name), origin="import")
                 await live.daemon.control.cache.get(card.digest)

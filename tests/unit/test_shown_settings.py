@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tickcast.live.commands import arguments
-from tickcast.live.commands.at_once import Commands, Parts
+from tickcast.live.commands.at_once import CommandParts, Commands
 from tickcast.live.commands.inbox import Context
 from tickcast.loop.build import build
 from tickcast.settings import load
@@ -23,7 +23,7 @@ def shown(role: str, folder: Path) -> dict[str, Any]:
         },
         environ={},
     )  # fmt: skip
-    parts = Parts(build(settings), *[cast(Any, None)] * (len(Parts._fields) - 1))
+    parts = CommandParts(build(settings), *[cast(Any, None)] * (len(CommandParts._fields) - 1))
     context = cast(Context, type("Asking", (), {"role": role})())
     told = asyncio.run(Commands(parts).status(arguments.Status(section="settings"), context))
     return cast(dict[str, Any], told["settings"])

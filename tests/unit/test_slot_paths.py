@@ -7,7 +7,7 @@ import pytest
 from tickcast.errors import BadSettings
 from tickcast.io.kafka.client import Committed
 from tickcast.live import recovery
-from tickcast.live.recovery import Start
+from tickcast.live.recovery import PartitionStart
 from tickcast.settings import Settings, load
 
 SLOTS = {"bus.kind": "kafka", "kafka.slots": "3", "kafka.slot": "2"}
@@ -51,7 +51,11 @@ def test_a_partition_was_added_when_some_commit_knew_fewer():
 
 
 EVERY_TICK, MINUTES = settings(bars__kind="tick"), settings(bars__every_ms="60000")
-NEAR, FAR, COLD = Start(900, 1000, 7, 7), Start(100, 1000, 7, 7), Start(1000, 1000, 7, None, "windows")
+NEAR, FAR, COLD = (
+    PartitionStart(900, 1000, 7, 7),
+    PartitionStart(100, 1000, 7, 7),
+    PartitionStart(1000, 1000, 7, None, "windows"),
+)
 
 
 @pytest.mark.parametrize(

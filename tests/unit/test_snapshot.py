@@ -62,7 +62,7 @@ def test_the_comparison_sees_a_field_that_a_snapshot_forgot(running: Running, st
     with pytest.raises(AttributeError, match="bias"):
         [*differences(other.engine, running.engine)]
     other = resumed(state, options)
-    other.engine.folder._state.partition["marked"][1] += 1
+    other.engine.builder._state.partition["marked"][1] += 1
     other.engine.positions["t", 0] += 1
     assert len([*differences(other.engine, running.engine)]) == 2
 
@@ -178,7 +178,7 @@ def test_a_tick_held_at_the_cut_is_confirmed_or_refused_with_its_own_message_and
 
     first = Running(options).take([[keyed(0, 1)], [keyed(2 * 3600, 2)]])
     other = resumed(first.engine.snapshot(), options)
-    held = first.engine.folder.counts()[Reason.HELD]
+    held = first.engine.builder.counts()[Reason.HELD]
     for one in (first, other):
         one.take([[raw_batch("t", 0, [message(later_s)], first_offset=3, stamp_ns=6)]])
     assert held == 1
@@ -246,11 +246,11 @@ def test_trading_hours_may_be_added_for_later_but_not_changed_for_the_past() -> 
         made.symbols.code("A")
         return made
 
-    state = folding((-9, -8)).feed([("A", T0, 1.0, 1.0)]).folder.snapshot()
-    folding((-9, -8), (5, 6)).folder.resume(state)
+    state = folding((-9, -8)).feed([("A", T0, 1.0, 1.0)]).builder.snapshot()
+    folding((-9, -8), (5, 6)).builder.resume(state)
     for changed in ([], [(-9, -7)], [(-9, -8), (-1, 1)]):
         with pytest.raises(BadStore, match="splits or trading hours changed"):
-            folding(*changed).folder.resume(state)
+            folding(*changed).builder.resume(state)
 
 
 def test_copied_takes_every_field_of_a_group(running: Running) -> None:

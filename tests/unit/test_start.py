@@ -10,8 +10,8 @@ import torch
 
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit_job import Job, completed, read_parent
-from tickcast.batch.train.order import FitOrder, Start, read_order
+from tickcast.batch.train.fit_job import FitJob, completed, read_parent
+from tickcast.batch.train.order import FitOrder, WarmStart, read_order
 from tickcast.batch.train.start import Begun, begin
 from tickcast.clock import SystemClock
 from tickcast.engine.inference.load import open_model
@@ -61,7 +61,7 @@ def gone_on(folder: Path, parent: Path, **order: Any) -> tuple[Any, dict[str, An
     read = prepared(folder, parent, **order)
     dataset = load_dataset(folder, read)
     net: Any = fit.build(read, dataset)
-    return net, fit._fit(net, dataset, Job(folder, read, read_parent(folder, read), Progress(), SystemClock()))
+    return net, fit._fit(net, dataset, FitJob(folder, read, read_parent(folder, read), Progress(), SystemClock()))
 
 
 def loaded(parent: Path) -> Any:
@@ -74,7 +74,7 @@ def loaded(parent: Path) -> Any:
 
 @pytest.mark.parametrize("mode", ["warm", "finetune"])
 def test_it_begins_with_all_weights_and_the_parent_s_parameters(tmp_path: Path, parent: Path, mode: Any) -> None:
-    net, _, told, order = begun(tmp_path, parent, start=Start(mode=mode), model_params={}, seed=77)
+    net, _, told, order = begun(tmp_path, parent, start=WarmStart(mode=mode), model_params={}, seed=77)
     np.testing.assert_array_equal(weights(net), weights(loaded(parent)))
     assert order.model_params == {"hidden": 8}
     assert (told.mode, told.parent, told.frozen) == (mode, open_model(parent).card.digest, 0)
@@ -85,20 +85,20 @@ def test_it_begins_with_all_weights_and_the_parent_s_parameters(tmp_path: Path, 
 def test_only_finetuning_keeps_the_old_statistics_of_the_channels(
     tmp_path: Path, parent: Path, mode: Any, keeps: bool
 ) -> None:
-    net, figures = gone_on(tmp_path, parent, scale=2.0, start=Start(mode=mode))
+    net, figures = gone_on(tmp_path, parent, scale=2.0, start=WarmStart(mode=mode))
     assert torch.equal(net.module().center, loaded(parent).module().center) == keeps
     assert figures["start"]["loaded"] == figures["start"]["of"] == len(weights(net))
 
 
 def test_a_warm_fit_begins_where_its_parent_ended(tmp_path: Path, parent: Path) -> None:
-    _, figures = gone_on(tmp_path, parent, start=Start(mode="warm"))
+    _, figures = gone_on(tmp_path, parent, start=WarmStart(mode="warm"))
     before = open_model(parent).card.metrics["fit"]
     assert figures["fit"]["start_loss"] == pytest.approx(before["validation_loss"], rel=1e-6)
     assert before["validation_loss"] < before["start_loss"]
 
 
 def test_the_card_names_the_parent(tmp_path: Path, parent: Path) -> None:
-    prepared(tmp_path, parent, start=Start(mode="finetune"))
+    prepared(tmp_path, parent, start=WarmStart(mode="finetune"))
     result = fit.run(tmp_path, Progress())
     card = open_model(tmp_path / result["model"]).card
     assert card.parent == card.metrics["start"]["parent"] == open_model(parent).card.digest
@@ -106,7 +106,7 @@ def test_the_card_names_the_parent(tmp_path: Path, parent: Path) -> None:
 
 
 def test_transfer_takes_what_fits_and_says_how_much(tmp_path: Path, parent: Path) -> None:
-    net, dataset, told, order = begun(tmp_path, parent, start=Start(mode="transfer"), horizon=6)
+    net, dataset, told, order = begun(tmp_path, parent, start=WarmStart(mode="transfer"), horizon=6)
     own, theirs = (dict(n.module().named_parameters()) for n in (net, loaded(parent)))
     same = {name for name in own if own[name].shape == theirs[name].shape}
     assert 0 < len(same) < len(own), "a longer horizon has other last layers"
@@ -120,7 +120,7 @@ def test_transfer_takes_what_fits_and_says_how_much(tmp_path: Path, parent: Path
 
 @pytest.mark.parametrize("mode", ["finetune", "transfer"])
 def test_frozen_layers_stay_as_they_are_to_the_bit(tmp_path: Path, parent: Path, mode: Any) -> None:
-    start = Start(mode=mode, freeze=[FROZEN])
+    start = WarmStart(mode=mode, freeze=[FROZEN])
     net, figures = gone_on(tmp_path, parent, scale=2.0, start=start, weight_decay=0.5, learning_rate=0.01)
     old, new = (dict(one.module().named_parameters()) for one in (loaded(parent), net))
     frozen = {name for name in old if name.startswith("body.blocks.0.")}
@@ -131,15 +131,15 @@ def test_frozen_layers_stay_as_they_are_to_the_bit(tmp_path: Path, parent: Path,
 @pytest.mark.parametrize(
     ("order", "message"),
     [
-        ({"start": Start(mode="warm"), "kind": "gru"}, "another kind than this fit"),
-        ({"start": Start(mode="warm"), "horizon": 6}, "another horizon than this fit"),
-        ({"start": Start(mode="finetune"), "lookback": 30, "levels": [0.1, 0.5, 0.9]}, "another lookback, levels than"),
-        ({"start": Start(mode="finetune"), "features": []}, "another features than this fit"),
-        ({"start": Start(mode="warm"), "model_params": {"hidden": 16}}, "another hidden"),
-        ({"start": Start(mode="transfer"), "kind": "gru"}, "no weight of the model"),
-        ({"start": Start(mode="warm", freeze=["body.nothing*"])}, "no weight is named body.nothing"),
-        ({"start": Start(mode="warm", freeze=["*"])}, "leaves no weight to train"),
-        ({"start": Start(mode="transfer", freeze=["*forecast*"]), "horizon": 6}, "the start gives no body"),
+        ({"start": WarmStart(mode="warm"), "kind": "gru"}, "another kind than this fit"),
+        ({"start": WarmStart(mode="warm"), "horizon": 6}, "another horizon than this fit"),
+        ({"start": WarmStart(mode="finetune"), "lookback": 30, "levels": [0.1, 0.5, 0.9]}, "another lookback, levels"),
+        ({"start": WarmStart(mode="finetune"), "features": []}, "another features than this fit"),
+        ({"start": WarmStart(mode="warm"), "model_params": {"hidden": 16}}, "another hidden"),
+        ({"start": WarmStart(mode="transfer"), "kind": "gru"}, "no weight of the model"),
+        ({"start": WarmStart(mode="warm", freeze=["body.nothing*"])}, "no weight is named body.nothing"),
+        ({"start": WarmStart(mode="warm", freeze=["*"])}, "leaves no weight to train"),
+        ({"start": WarmStart(mode="transfer", freeze=["*forecast*"]), "horizon": 6}, "the start gives no body"),
     ],
 )  # fmt: skip
 def test_a_start_that_does_not_fit_is_refused(
@@ -150,7 +150,7 @@ def test_a_start_that_does_not_fit_is_refused(
 
 
 def test_a_damaged_or_missing_start_is_refused(tmp_path: Path, parent: Path) -> None:
-    order = prepared(tmp_path, parent, start=Start(mode="warm"))
+    order = prepared(tmp_path, parent, start=WarmStart(mode="warm"))
     file = tmp_path / "start" / "weights.safetensors"
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
@@ -166,15 +166,15 @@ def test_a_model_that_fits_itself_takes_no_start(tmp_path: Path, parent: Path) -
     class Itself:
         kind = "itself"
 
-    order = prepared(tmp_path, parent, start=Start(mode="transfer"))
-    found = Job(tmp_path, order, read_parent(tmp_path, order), Progress(), SystemClock())
+    order = prepared(tmp_path, parent, start=WarmStart(mode="transfer"))
+    found = FitJob(tmp_path, order, read_parent(tmp_path, order), Progress(), SystemClock())
     with pytest.raises(BadSettings, match="fits itself"):
         fit._fit(Itself(), load_dataset(tmp_path, order), found)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("folder", ["../model", "/model", "a/b", "", ".."])
 def test_a_start_outside_the_job_folder_cannot_be_ordered(tmp_path: Path, folder: str) -> None:
-    made = job(tmp_path, frames(), **{**ORDER, "start": Start(mode="warm")})
+    made = job(tmp_path, frames(), **{**ORDER, "start": WarmStart(mode="warm")})
     text = (tmp_path / "order.json").read_text()
     assert made.start is not None
     (tmp_path / "order.json").write_text(text.replace('"start"', f'"{folder}"').replace(f'"{folder}":', '"start":'))

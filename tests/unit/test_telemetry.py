@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tickcast.clock import SetClock, SystemClock
 from tickcast.io.telemetry import MOST_SAID, LastMinute, Latency, LoopLag, set_up_logging
-from tickcast.settings.work import Log
+from tickcast.settings.work import LogSettings
 
 MS = 1_000_000
 
@@ -49,7 +49,7 @@ class Stepped(SetClock):
 
 def test_what_a_library_repeats_is_counted_and_written_once_in_ten_seconds():
     clock = Stepped()
-    set_up_logging(Log(format="json"), clock=clock, stream=(stream := io.StringIO()))
+    set_up_logging(LogSettings(format="json"), clock=clock, stream=(stream := io.StringIO()))
     for at_ms in (0, 100, 9_900, 10_000, 10_100, 99_000):
         clock.advance_to(at_ms * MS)
         for library in ("client", "other"):
@@ -63,7 +63,7 @@ def test_what_a_library_repeats_is_counted_and_written_once_in_ten_seconds():
 
 def test_a_warning_for_the_same_reason_is_written_once_in_ten_seconds_and_other_events_always():
     clock = Stepped()
-    set_up_logging(Log(format="json"), clock=clock, stream=(stream := io.StringIO()))
+    set_up_logging(LogSettings(format="json"), clock=clock, stream=(stream := io.StringIO()))
     log = structlog.get_logger()
     for at_ms in (0, 200, 5_000, 10_000):
         clock.advance_to(at_ms * MS)
@@ -102,7 +102,7 @@ def test_a_minute_in_which_nothing_came_is_all_zero():
 
 
 def test_it_remembers_only_so_many_messages():
-    set_up_logging(Log(format="json"), clock=SetClock(0), stream=(stream := io.StringIO()))
+    set_up_logging(LogSettings(format="json"), clock=SetClock(0), stream=(stream := io.StringIO()))
     for number in range(3 * MOST_SAID):
         logging.getLogger("client").error(f"number {number}")
     (handler,) = logging.getLogger().handlers
@@ -180,14 +180,14 @@ def logged(log, write):
 
 
 def test_away_from_a_terminal_each_event_is_one_line_of_json_with_the_clock_s_time():
-    lines = logged(Log(), lambda log: log.info("UnitClosed", rows=3))
+    lines = logged(LogSettings(), lambda log: log.info("UnitClosed", rows=3))
     assert [json.loads(line) for line in lines] == [
         {"event": "UnitClosed", "rows": 3, "level": "info", "at": "2023-11-14T22:13:20.123+00:00"}
     ]
 
 
 def test_the_console_format_is_for_reading():
-    (line,) = logged(Log(format="console"), lambda log: log.warning("StoreStalled", behind=8))
+    (line,) = logged(LogSettings(format="console"), lambda log: log.warning("StoreStalled", behind=8))
     assert "StoreStalled" in line
     assert "behind=8" in line
     with pytest.raises(json.JSONDecodeError):
@@ -195,11 +195,11 @@ def test_the_console_format_is_for_reading():
 
 
 def test_events_below_the_level_are_not_written():
-    assert not logged(Log(level="error"), lambda log: log.warning("StoreStalled"))
+    assert not logged(LogSettings(level="error"), lambda log: log.warning("StoreStalled"))
 
 
 def test_values_that_json_does_not_know_are_written_as_text():
-    (line,) = logged(Log(), lambda log: log.info("FileRead", where=io.BytesIO, count=np.int64(3)))
+    (line,) = logged(LogSettings(), lambda log: log.info("FileRead", where=io.BytesIO, count=np.int64(3)))
     assert json.loads(line)["count"] == "3"
 
 
@@ -208,7 +208,7 @@ def test_bound_context_is_on_every_event():
         with structlog.contextvars.bound_contextvars(turn=7):
             log.info("TurnEnded")
 
-    (line,) = logged(Log(), write)
+    (line,) = logged(LogSettings(), write)
     assert json.loads(line)["turn"] == 7
 
 
@@ -219,11 +219,11 @@ def test_an_exception_is_logged_with_its_traceback_on_the_same_line():
         except ValueError:
             log.exception("UnitFailed")
 
-    (line,) = logged(Log(), write)
+    (line,) = logged(LogSettings(), write)
     assert "ValueError: torn" in json.loads(line)["exception"]
 
 
 def test_records_of_libraries_come_out_in_the_same_format():
-    (line,) = logged(Log(), lambda _: logging.getLogger("asyncio").warning("slow %s", "callback"))
+    (line,) = logged(LogSettings(), lambda _: logging.getLogger("asyncio").warning("slow %s", "callback"))
     event = json.loads(line)
     assert (event["event"], event["logger"], event["level"]) == ("slow callback", "asyncio", "warning")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tickcast.batch.train.analysis import ADVICE
-from tickcast.batch.train.order import FitOrder, Start
+from tickcast.batch.train.order import FitOrder, WarmStart
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 ORDER = PAGE.split("## The order\n", 1)[1].split("\n## ", 1)[0]
@@ -36,7 +36,7 @@ def default(field: Any) -> str:
 
 
 def test_every_choice_of_an_order_and_every_code_of_advice_is_told() -> None:
-    kinds = {name: kind for struct in (FitOrder, Start) for name, kind in struct.__annotations__.items()}
+    kinds = {name: kind for struct in (FitOrder, WarmStart) for name, kind in struct.__annotations__.items()}
     choices = {str(choice) for kind in kinds.values() if get_origin(kind) for choice in literals(kind)}
     assert {"sgd", "mape", "plateau", "bf16", "transfer"} <= choices
     left = {"paper", "difference", "level", "start"}  # docs/commands.md and docs/models.md tell of these

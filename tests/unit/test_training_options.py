@@ -11,7 +11,7 @@ from tickcast.batch.train import fit, precision, train
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.draws import draw
 from tickcast.batch.train.losses import make_objective
-from tickcast.batch.train.order import FINETUNE_RATE, RATE, FitOrder, Start, read_order
+from tickcast.batch.train.order import FINETUNE_RATE, RATE, FitOrder, WarmStart, read_order
 from tickcast.batch.train.schedules import LAST_RATE, plateaus
 from tickcast.batch.train.train import tensors
 from tickcast.columns import F64
@@ -119,10 +119,10 @@ def test_a_plateau_is_counted_anew_after_each_drop() -> None:
 
 
 def test_finetuning_is_ten_times_slower_unless_a_rate_is_given() -> None:
-    tune = Start(mode="finetune")
+    tune = WarmStart(mode="finetune")
     assert (FitOrder().rate, FitOrder(start=tune).rate) == (RATE, FINETUNE_RATE) == (1e-3, 1e-4)
     assert FitOrder(start=tune, learning_rate=0.2).rate == 0.2
-    assert FitOrder(start=Start(mode="warm")).rate == RATE
+    assert FitOrder(start=WarmStart(mode="warm")).rate == RATE
 
 
 def test_in_bfloat16_it_learns_nearly_the_same_and_is_judged_in_float32(

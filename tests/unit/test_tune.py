@@ -15,7 +15,7 @@ import pytest
 
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder, Start
+from tickcast.batch.train.order import FitOrder, WarmStart
 from tickcast.batch.tune.order import TuneOrder, with_params, write_tune_order
 from tickcast.batch.tune.spaces import space_of
 from tickcast.batch.tune.study import Study
@@ -168,7 +168,7 @@ def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
 
 def test_a_search_with_a_start_is_refused(tmp_path: Path) -> None:
     order = write_job(tmp_path)
-    begun = msgspec.structs.replace(order.fit, start=Start(mode="warm"))
+    begun = msgspec.structs.replace(order.fit, start=WarmStart(mode="warm"))
     write_tune_order(tmp_path, msgspec.structs.replace(order, fit=begun))
     with pytest.raises(BadSettings, match="weights by seed"):
         run(tmp_path, Told())

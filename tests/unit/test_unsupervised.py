@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from tickcast import plugin
-from tickcast.batch.learn.hidden_markov import Chain, fit_chain, run_chain
+from tickcast.batch.learn.hidden_markov import MarkovChain, fit_chain, run_chain
 from tickcast.batch.learn.symbol_groups import common_moves, correlations, group_symbols
-from tickcast.batch.learn.unsupervised import Ask, learn, scaled, thinned, training_end, windows_until
+from tickcast.batch.learn.unsupervised import LearnOrder, learn, scaled, thinned, training_end, windows_until
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.history import History, read_history
+from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.columns import F64
 from tickcast.errors import BadData, BadSettings
 from trainkit import EVERY_NS, job, series, walk
@@ -23,7 +23,7 @@ KINDS = ("pca", "ica", "kmeans", "dbscan", "regime")
 LENGTH = 900
 
 
-def history(folder: Path, frames: list[pl.DataFrame]) -> History:
+def history(folder: Path, frames: list[pl.DataFrame]) -> BarHistory:
     job(folder, frames)
     return read_history(folder, on_gap="carry")
 
@@ -39,8 +39,8 @@ def two(seed: int = 1) -> list[pl.DataFrame]:
     return [series("A", changing(seed)), series("B", changing(seed + 1, 700), start=200)]
 
 
-def asked(kind: str, until_ns: int, **ask: object) -> Ask:
-    return Ask(**{"kind": kind, "until_ns": until_ns, "number": 2, "window": 16, "most_windows": 300, **ask})  # type: ignore[arg-type]
+def asked(kind: str, until_ns: int, **ask: object) -> LearnOrder:
+    return LearnOrder(**{"kind": kind, "until_ns": until_ns, "number": 2, "window": 16, "most_windows": 300, **ask})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,7 +141,7 @@ def test_components_of_planted_sources_are_found(tmp_path: Path) -> None:
         assert abs(np.array(row) @ waves) == pytest.approx(np.linalg.norm(row) * np.sqrt(8), rel=1e-3)
 
 
-def paths_likelihood(chain: Chain, values: F64) -> tuple[float, F64, F64]:
+def paths_likelihood(chain: MarkovChain, values: F64) -> tuple[float, F64, F64]:
     """By summing over every path of states: likelihood, filtered at the end, smoothed at the start."""
     total, last, first = 0.0, np.zeros(len(chain.start)), np.zeros(len(chain.start))
     density = [[NormalDist(m, s).pdf(v) for m, s in zip(chain.mean, chain.spread)] for v in values]
@@ -155,7 +155,7 @@ def paths_likelihood(chain: Chain, values: F64) -> tuple[float, F64, F64]:
 
 
 def test_one_pass_is_the_sum_over_all_paths() -> None:
-    chain = Chain(
+    chain = MarkovChain(
         np.array([0.6, 0.3, 0.1]), np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]),
         np.array([0.0, 0.5, -1.0]), np.array([0.4, 1.0, 2.5]),
     )  # fmt: skip
@@ -176,7 +176,9 @@ def test_climbing_finds_the_chain_that_made_the_sequences() -> None:
     for t in range(1, 100):
         state[:, t] = (rng.random(80) < change[state[:, t - 1], 1]).astype(int)
     values = rng.normal(0, 1, state.shape) * spread[state]
-    begin = Chain(np.array([0.5, 0.5]), np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([-0.1, 0.1]), np.array([0.8, 1.2]))
+    begin = MarkovChain(
+        np.array([0.5, 0.5]), np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([-0.1, 0.1]), np.array([0.8, 1.2])
+    )
     found = fit_chain(values, begin)
     assert found.spread == pytest.approx(spread, rel=0.1)
     assert found.transition == pytest.approx(change, abs=0.03)

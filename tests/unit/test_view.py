@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tickcast.records import Accuracy, Health
-from tickcast.ui.view import LastForecast, LiveView, Progress, Snapshot, sparkline
+from tickcast.ui.view import LastForecast, LiveView, ProgressBar, ViewSnapshot, sparkline
 
 
 def health(uptime_s: float, consumed: int) -> Health:
@@ -37,8 +37,8 @@ FORECAST = LastForecast("[SYM]", [1.0, 2.0, 3.0], anchor=3.0, point=3.5, low=2.5
 def test_a_terminal_gets_a_page_with_all_of_a_snapshot() -> None:
     out = StringIO()
     with LiveView(Console(file=out, force_terminal=True, width=120, height=50), title="demo") as view:
-        view.show(Snapshot(health(1.0, 1_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
-        view.show(Snapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
+        view.show(ViewSnapshot(health(1.0, 1_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
+        view.show(ViewSnapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7, note="drift at 2 min"))
     text = out.getvalue()
     for part in (
         "demo",
@@ -61,7 +61,7 @@ def test_without_a_terminal_or_headless_it_prints_a_line_every_two_seconds(termi
     out = StringIO()
     with LiveView(Console(file=out, force_terminal=terminal, width=60), headless=headless) as view:
         for at in (1.0, 1.5, 2.9, 3.0, 4.0, 5.0):
-            view.show(Snapshot(health(at, int(at * 500)), [accuracy()], [FORECAST], lag=4))
+            view.show(ViewSnapshot(health(at, int(at * 500)), [accuracy()], [FORECAST], lag=4))
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert all("500 ticks/s" in line and "lag 4" in line and "skill +50.0%" in line for line in lines)
@@ -70,7 +70,7 @@ def test_without_a_terminal_or_headless_it_prints_a_line_every_two_seconds(termi
 def test_figures_of_nothing_are_not_shown_as_numbers() -> None:
     out = StringIO()
     with LiveView(Console(file=out, width=200), headless=True) as view:
-        view.show(Snapshot(health(0.0, 0), [accuracy(n=0)]))
+        view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=0)]))
     assert "nan" not in out.getvalue()
     assert "skill" not in out.getvalue()
 
@@ -83,7 +83,7 @@ def test_a_sparkline_shows_the_newest_values_between_its_extremes() -> None:
 
 def test_progress_without_a_terminal_prints_each_tenth_once() -> None:
     out = StringIO()
-    with Progress(1_000, "replay", Console(file=out, width=80)) as progress:
+    with ProgressBar(1_000, "replay", Console(file=out, width=80)) as progress:
         for _ in range(40):
             progress.advance(25)
     lines = out.getvalue().splitlines()
@@ -94,21 +94,21 @@ def test_progress_without_a_terminal_prints_each_tenth_once() -> None:
 
 def test_progress_of_unknown_length_stays_quiet_without_a_terminal() -> None:
     out = StringIO()
-    with Progress(None, "replay", Console(file=out)) as progress:
+    with ProgressBar(None, "replay", Console(file=out)) as progress:
         progress.advance(10)
     assert out.getvalue() == ""
 
 
 def test_progress_on_a_terminal_is_a_bar() -> None:
     out = StringIO()
-    with Progress(10, "replay", Console(file=out, force_terminal=True, width=80)) as progress:
+    with ProgressBar(10, "replay", Console(file=out, force_terminal=True, width=80)) as progress:
         progress.advance(10)
     assert "10/10" in out.getvalue()
 
 
 def test_a_picture_of_the_view_stands_alone() -> None:
     view = LiveView(Console(file=StringIO()), title="demo", headless=True)
-    drawn = view.picture(Snapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7))
+    drawn = view.picture(ViewSnapshot(health(3.0, 41_000), [accuracy()], [FORECAST], lag=7))
     assert drawn.startswith("<svg")
     assert "41,000" in drawn
     assert "[SYM]" in drawn
@@ -118,17 +118,17 @@ def test_a_picture_of_the_view_stands_alone() -> None:
 
 @pytest.mark.parametrize(("anchor", "colour"), [(2.0, "32"), (3.0, ""), (5.0, "31")])
 def test_a_forecast_has_a_colour_where_its_interval_leaves_the_anchor_out(anchor: float, colour: str) -> None:
-    page = drawn(Snapshot(health(1.0, 500), [accuracy()], [dataclasses.replace(FORECAST, anchor=anchor)]))
+    page = drawn(ViewSnapshot(health(1.0, 500), [accuracy()], [dataclasses.replace(FORECAST, anchor=anchor)]))
     assert re.findall(r"(?:\x1b\[(\d+)m)? +3\.5\b", page)[-1] == colour
 
 
 def test_skill_has_no_colour_for_it_has_no_interval_and_no_direction_reads_as_a_dash() -> None:
-    page = drawn(Snapshot(health(1.0, 500), [accuracy()]))
+    page = drawn(ViewSnapshot(health(1.0, 500), [accuracy()]))
     row = [line for line in page.splitlines() if "nhits" in line][-1]
     assert re.search(r"100 +\+50\.0% +- +87\.0% +90% +-", row)
 
 
-def drawn(now: Snapshot) -> str:
+def drawn(now: ViewSnapshot) -> str:
     out = StringIO()
     with LiveView(Console(file=out, force_terminal=True, color_system="standard", width=160)) as view:
         view.show(now)

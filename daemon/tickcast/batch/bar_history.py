@@ -10,7 +10,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tickcast.batch.frames import bar_table
-from tickcast.batch.train.history import History, read_history
+from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.columns import I64
 from tickcast.errors import BadData
 from tickcast.io.jobs.folder import BARS
@@ -20,7 +20,7 @@ from tickcast.settings import Settings
 Span = tuple[int | None, int | None]  # from, and to which; an end that is None is open
 
 
-class Closed(NamedTuple):
+class ClosedHistory(NamedTuple):
     """Bars by symbol, in the order of closing, and what became of the ticks, by Reason."""
 
     table: pa.Table
@@ -34,14 +34,14 @@ def read_closed(
     symbols: list[str] | None = None,
     any_spacing: bool = False,
     warn: Callable[[str], object] = lambda why: None,
-) -> Closed:
+) -> ClosedHistory:
     """Every bar that a file or folder closes; see history.closed_bars."""
     tables: list[pa.Table] = []
     for serving, outcome in closed_bars(settings, data, symbols=symbols, any_spacing=any_spacing, warn=warn):
         tables += [bar_table(bars, serving) for bars in outcome.bars]
-        counts = serving.engine.folder.counts()
+        counts = serving.engine.builder.counts()
     table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("symbol", "as_of_ns", "tie")])
-    return Closed(table, counts)
+    return ClosedHistory(table, counts)
 
 
 def within(table: pa.Table, span_ns: Span, data: Path) -> pa.Table:
@@ -57,7 +57,7 @@ def within(table: pa.Table, span_ns: Span, data: Path) -> pa.Table:
     return table
 
 
-def history_of(table: pa.Table, *, on_gap: str) -> History:
+def history_of(table: pa.Table, *, on_gap: str) -> BarHistory:
     """The bars in the shape that features read, by the way that training takes."""
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(table, Path(folder) / BARS)

@@ -46,7 +46,7 @@ def forecast_table(forecasts: Forecasts, serving: Serving) -> pa.Table:
     cards = serving.cards
     flags = [[q.name.lower() for q in Quality(int(bits)) if q.name] for bits in f.flags]
     classes = has_classes(f.probs)
-    topics, partitions = zip(*serving.engine.folder.sources(), strict=True)
+    topics, partitions = zip(*serving.engine.builder.sources(), strict=True)
     return pa.table(
         {
             "id": _hex(f.id_high, f.id_low), "symbol": _names(f.symbol, serving.symbols.names()), "as_of_ns": f.as_of,

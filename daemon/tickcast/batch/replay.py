@@ -23,7 +23,7 @@ from tickcast.io.tape.columns import Cut
 from tickcast.io.tape.tape import Tape
 from tickcast.loop.build import Serving, build
 from tickcast.loop.closed_bars import refusal, refuse_spacing
-from tickcast.loop.commits import CommitUnits
+from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.pump import Pump
 from tickcast.progress import Progress, Shown, unshown
@@ -41,7 +41,7 @@ NS_PER_S = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReplayOrder:
     """What to replay and where to leave the results."""
 
     data: Path | str  # a file or folder, or the name of a topic
@@ -53,7 +53,7 @@ class Order:
     symbols: list[str] | None = None
 
 
-class History(Protocol):
+class ReplayHistory(Protocol):
     """What is replayed."""
 
     settings: Settings  # those given, with the codec that its batches are decoded by
@@ -82,7 +82,7 @@ class Walk(Protocol):
 
 
 class TapeHistory:
-    def __init__(self, settings: Settings, order: Order) -> None:
+    def __init__(self, settings: Settings, order: ReplayOrder) -> None:
         assert isinstance(order.data, Path)
         self._tape = Tape(
             order.data, settings, chunk=order.chunk, from_ns=order.from_ns, to_ns=order.to_ns, symbols=order.symbols
@@ -100,7 +100,7 @@ class TapeHistory:
 
 
 @asynccontextmanager
-async def open_history(settings: Settings, order: Order) -> AsyncIterator[History]:
+async def open_history(settings: Settings, order: ReplayOrder) -> AsyncIterator[ReplayHistory]:
     if isinstance(order.data, Path):
         yield TapeHistory(settings, order)
     else:
@@ -115,7 +115,7 @@ class HistorySource:
     """History as events, paced by event time where a speed is asked for."""
 
     def __init__(
-        self, history: History, serving: Serving, clock: SetClock, *, speed: float, progress: Progress,
+        self, history: ReplayHistory, serving: Serving, clock: SetClock, *, speed: float, progress: Progress,
         walk: Walk | None,
     ) -> None:  # fmt: skip
         self._history = history
@@ -202,7 +202,7 @@ def _row_bits(*columns: F64 | U64) -> bytes:
 
 
 async def replay(
-    settings: Settings, order: Order, *, walk: Walk | None = None, shown: Shown = unshown
+    settings: Settings, order: ReplayOrder, *, walk: Walk | None = None, shown: Shown = unshown
 ) -> dict[str, Any]:
     """Run the history to its end; returns the summary, with files left in `order.out`."""
     order.out.mkdir(parents=True, exist_ok=True)
@@ -221,26 +221,26 @@ async def replay(
         stack.push_async_callback(store.close)
         progress = stack.enter_context(shown(history.rows, "replay"))
         sink = FileSink(order.out, serving, stack, walk)
-        units = CommitUnits(store, serving.engine, settings, clock)
+        commits = CommitQueue(store, serving.engine, settings, clock)
         source = HistorySource(history, serving, clock, speed=order.speed, progress=progress, walk=walk)
-        pump = Pump(serving, source, sink, thread=thread, units=units, clock=clock)
-        async with beside(units.write_all()):
+        pump = Pump(serving, source, sink, thread=thread, commits=commits, clock=clock)
+        async with beside(commits.write_all()):
             await pump.run()
             await pump.close_unit(last=True)
-            await units.idle()
+            await commits.idle()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S
     found = summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order)
     found["mixed"] = history.mixed
-    refused = refusal(settings, serving.engine.folder.counts(), history.first_time)
+    refused = refusal(settings, serving.engine.builder.counts(), history.first_time)
     if refused is None:
         return {**found, "refused": "", "nearly_all_refused": False}
     return {**found, "refused": refused.why, "nearly_all_refused": refused.nearly_all}
 
 
-def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: Order) -> dict[str, Any]:
+def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: ReplayOrder) -> dict[str, Any]:
     """What report.json holds beside the figures that are computed from the scores."""
-    folder = serving.engine.folder
-    counts = folder.counts()
+    builder = serving.engine.builder
+    counts = builder.counts()
     accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
     consumed = int(counts.sum())
     name = order.data.name if isinstance(order.data, Path) else order.data
@@ -248,7 +248,7 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
         "title": f"Replay of {name}", "data": str(order.data), "model": serving.settings.model.default,
         "models": [{"name": c.name, "version": c.version, "kind": c.kind, "digest": c.digest} for c in serving.cards],
         "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
-        "held": held, "crossed": folder.crossed,
+        "held": held, "crossed": builder.crossed,
         "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},
         "symbols": len(serving.symbols) - serving.symbols.spare, "bars": pump.meter.bars, "unasked": pump.meter.unasked,
         "pending": serving.engine.scorekeeper.pending(), "to_ns": serving.engine.newest_ns(),

@@ -43,7 +43,7 @@ POPULARITY_POWER = 0.8
 DAY_SWING = 0.4  # how far activity and volatility swing over the day
 
 
-class Block(NamedTuple):
+class TickBlock(NamedTuple):
     """Ticks of some seconds, by time."""
 
     symbol: I64
@@ -51,8 +51,8 @@ class Block(NamedTuple):
     price: F64
     size: F64
 
-    def part(self, first: int, last: int) -> "Block":
-        return Block(self.symbol[first:last], self.ts[first:last], self.price[first:last], self.size[first:last])
+    def part(self, first: int, last: int) -> "TickBlock":
+        return TickBlock(self.symbol[first:last], self.ts[first:last], self.price[first:last], self.size[first:last])
 
 
 class Market:
@@ -82,11 +82,11 @@ class Market:
         self._direction = draw.choice([-1.0, 1.0], symbols)
         self._walk, self._deviation = np.zeros(symbols), np.zeros(symbols)
         self._blocks = self._draw_blocks()
-        self._rest: Block | None = None
+        self._rest: TickBlock | None = None
 
     def ticks(self, until_ns: int) -> pl.DataFrame:
         """All ticks before `until_ns` that were not given yet: symbol, ts, price, size."""
-        parts: list[Block] = []
+        parts: list[TickBlock] = []
         while True:
             block = self._rest or next(self._blocks)
             count = int(np.searchsorted(block.ts, until_ns))
@@ -104,7 +104,7 @@ class Market:
     def _next_block_ns(self) -> int:
         return self.start_ns + self._drawn * BLOCK_S * SECOND_NS
 
-    def _draw_blocks(self) -> Iterator[Block]:
+    def _draw_blocks(self) -> Iterator[TickBlock]:
         self._drawn = 0
         while True:
             draw = np.random.default_rng([self._seed, 1, self._drawn])
@@ -112,7 +112,7 @@ class Market:
             self._drawn += 1
             yield self._draw_block(draw, first_s)
 
-    def _draw_block(self, draw: np.random.Generator, first_s: int) -> Block:
+    def _draw_block(self, draw: np.random.Generator, first_s: int) -> TickBlock:
         prices, activity = [], []
         for second in range(first_s, first_s + BLOCK_S):
             self._change_regimes(draw)
@@ -164,7 +164,7 @@ class Market:
             self._deviation = deviations[k] = keep * self._deviation + shocks[k]
         return deviations
 
-    def _observe(self, draw: np.random.Generator, first_s: int, log_prices: F64, activity: F64) -> Block:
+    def _observe(self, draw: np.random.Generator, first_s: int, log_prices: F64, activity: F64) -> TickBlock:
         """Ticks at random moments, each seeing the hidden price through a little noise and the tick size."""
         counts = draw.poisson(self.rates_hz * activity)  # [second, symbol]
         second, symbol = (index.repeat(counts.ravel()) for index in np.indices(counts.shape).reshape(2, -1))
@@ -176,7 +176,7 @@ class Market:
         size = np.ceil(draw.lognormal(0.0, 1.0, len(second)) * 100) / 100
         ts = self.start_ns + (first_s + second) * SECOND_NS + within
         order = np.argsort(ts, kind="stable")
-        return Block(symbol[order], ts[order], np.round(price[order], 9), size[order])
+        return TickBlock(symbol[order], ts[order], np.round(price[order], 9), size[order])
 
 
 def json_texts(ticks: pl.DataFrame) -> pl.Series:

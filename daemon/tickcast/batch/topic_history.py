@@ -29,7 +29,7 @@ class TopicHistory:
         self.rows: int | None = reader.offsets
         self.first_time = self.mixed = ""
         self._reader, self._topic, self._chunk = reader, topic, chunk
-        self._wanted = Wanted(settings, cut)
+        self._wanted = MessageFilter(settings, cut)
 
     @classmethod
     @asynccontextmanager
@@ -57,7 +57,7 @@ class TopicHistory:
         return [event for event in events if not isinstance(event, RawBatch) or len(event)]
 
 
-class Wanted:
+class MessageFilter:
     """Leaves out messages whose ticks are all of another time or symbol; what is no tick goes by its stamp."""
 
     def __init__(self, settings: Settings, cut: Cut) -> None:

@@ -25,12 +25,12 @@ Columns = list[str]
 Rows = list[tuple[Any, ...]]
 
 
-class Answers(Protocol):
+class AnswersQueries(Protocol):
     def reply(self, sql: str) -> AsyncGenerator[bytes]: ...
 
 
 class QueryServer:
-    def __init__(self, answers: Answers, path: Path) -> None:
+    def __init__(self, answers: AnswersQueries, path: Path) -> None:
         self._answers = answers
         self._path = path
 

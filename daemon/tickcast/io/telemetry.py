@@ -18,7 +18,7 @@ import structlog
 
 from tickcast.clock import Clock
 from tickcast.columns import I64
-from tickcast.settings.work import Log
+from tickcast.settings.work import LogSettings
 
 Event = MutableMapping[str, Any]
 
@@ -30,7 +30,7 @@ MOST_SAID = 1000
 MINUTE_NS, MARK_NS = 60 * 10**9, 5 * 10**9
 
 
-def set_up_logging(log: Log, *, clock: Clock, stream: TextIO | None = None) -> None:
+def set_up_logging(log: LogSettings, *, clock: Clock, stream: TextIO | None = None) -> None:
     """Send structlog's events and the standard library's records to one stream, in one format."""
     out = sys.stderr if stream is None else stream
     console = log.format == "console" or (log.format == "auto" and out.isatty())

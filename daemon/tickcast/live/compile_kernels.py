@@ -39,7 +39,7 @@ def warm_up(settings: Settings) -> None:
         engine.turn([_arrow()], T0)
     bars = small.window.lookback + small.forecast.horizon + 4
     outcome = engine.turn([_packed(bars, small)], T0)
-    sources = engine.folder.sources()
+    sources = engine.builder.sources()
     for forecasts in outcome.forecasts:
         encoded = writer.encode(forecasts, serving.symbols, produced_ns=T0, sources=sources)
         if settings.bus.kind == "kafka":

@@ -19,12 +19,12 @@ from tickcast.io.store.store import Store
 from tickcast.io.systemd import Notifier
 from tickcast.io.telemetry import LastMinute, Latency, LoopLag
 from tickcast.live.buses.bus import Bus, OpenAgain
-from tickcast.live.commands.service import ControlDesk, Session
+from tickcast.live.commands.service import CommandService, Session
 from tickcast.live.compile_kernels import warm_up
-from tickcast.live.liveness import Pulse
+from tickcast.live.liveness import Liveness
 from tickcast.live.process import resident_bytes, share_the_interpreter
 from tickcast.loop.build import Serving, build, unreachable_rungs
-from tickcast.loop.commits import CommitUnits
+from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
@@ -55,7 +55,7 @@ class Daemon:
         self._draining = self._pumping = False
         self._starting: asyncio.Task[bool] | None = None  # the session that has no pump yet
         self.gave_up = False  # before there was anything to drain; threads of the start may still be at work
-        self._pulse: Pulse | None = None
+        self._liveness: Liveness | None = None
         self.lookout: Lookout | None = None
         self._log = structlog.get_logger()
 
@@ -103,21 +103,21 @@ class Daemon:
             await thread.call(lambda: warm_up(self.settings))
             self.state = "recovering"
             self.bus = bus = await stack.enter_async_context(self._bus.open(self.serving, self.store, self._clock))
-            self.units = CommitUnits(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
+            self.commits = CommitQueue(self.store, self.serving.engine, self.settings, self._clock, bus=bus.committing)
             self.pump = Pump(
-                self.serving, bus.source, bus.sink, thread=thread, units=self.units, clock=self._clock,
+                self.serving, bus.source, bus.sink, thread=thread, commits=self.commits, clock=self._clock,
                 last_turn=bus.last_turn,
             )  # fmt: skip
             self._recent_latency = LastMinute(self.pump.meter.latency, self._clock)
             self.pump.meter.live_since_ns, self.lookout = NEVER_NS, None
-            self.control = await stack.enter_async_context(ControlDesk.open(self._control_session(thread)))
+            self.control = await stack.enter_async_context(CommandService.open(self._control_session(thread)))
             queries = Queries(self.store, self.settings)
             await stack.enter_async_context(beside(
-                self.units.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._serve(),
+                self.commits.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._serve(),
                 QueryServer(queries, self.settings.runtime.folder / "query.sock").serve(), *bus.jobs,
                 *self.control.running(),
             ))  # fmt: skip
-            self._pulse = Pulse(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
+            self._liveness = Liveness(self._passes, self._waits, lambda: thread.call(lambda: None), self.store.answer)
             stack.callback(self._end_pulse)
             share_the_interpreter()
             stack.callback(gc.unfreeze)
@@ -125,8 +125,8 @@ class Daemon:
 
     def _control_session(self, thread: EngineThread) -> Session:
         return Session(
-            self.settings, self._clock, self.serving, self.store, thread, self.units, self.pump, self.bus, self.health,
-            self.accuracy, self.drain,
+            self.settings, self._clock, self.serving, self.store, thread, self.commits, self.pump, self.bus,
+            self.health, self.accuracy, self.drain,
         )  # fmt: skip
 
     def renew_keys(self) -> None:
@@ -163,7 +163,7 @@ class Daemon:
         await self._go_live()
         self.pump.meter.live_since_ns = self._clock.now_ns()
         engine, samples = self.serving.engine, self.pump.meter.samples
-        self.lookout = Lookout(self.settings, engine.folder, samples, self.health, self._clock)
+        self.lookout = Lookout(self.settings, engine.builder, samples, self.health, self._clock)
         while True:
             await asyncio.sleep(self.settings.runtime.heartbeat_s)
             self.lookout.look(self._accuracy)
@@ -191,7 +191,7 @@ class Daemon:
                 awaited = "the engine's last turn and snapshot"
                 await self.pump.close_unit(last=True)
                 awaited = f"{self.units.behind} commit units to be published, stored and committed"
-                await self.units.idle()
+                await self.commits.idle()
         except TimeoutError:
             raise StoreStalled(
                 f"the drain waited longer than runtime.drain_s for {awaited}",
@@ -200,10 +200,10 @@ class Daemon:
 
     async def _alive(self) -> bool:
         """Between two sessions there is nothing that could be stuck but the loop."""
-        return await self._pulse.alive() if self._pulse else True
+        return await self._liveness.alive() if self._liveness else True
 
     def _end_pulse(self) -> None:
-        self._pulse = None
+        self._liveness = None
 
     def _passes(self) -> int:
         return self.pump.passes
@@ -246,13 +246,13 @@ class Daemon:
 
     def health(self) -> Health:
         """A snapshot; counters are read while the engine works, each is right by itself."""
-        folder, meter = self.serving.engine.folder, self.pump.meter
-        counts = folder.counts()
+        builder, meter = self.serving.engine.builder, self.pump.meter
+        counts = builder.counts()
         accepted, late, held = (int(counts[r]) for r in (Reason.ACCEPTED, Reason.LATE, Reason.HELD))
         consumed = int(counts.sum())
         ladder = self.serving.ladder
         spare = self.serving.symbols.spare  # they hold no bars
-        cold = int((ladder.choose(folder.bars_held()) == NOBODY).sum()) - spare if ladder else 0
+        cold = int((ladder.choose(builder.bars_held()) == NOBODY).sum()) - spare if ladder else 0
         in_trouble = self._in_trouble()
         return Health(
             instance=f"{self.settings.topics.prefix}{os.getpid()}",
@@ -266,7 +266,7 @@ class Daemon:
             cold=max(cold, 0), turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self._recent_lag.summary_ms(), latency_ms=self._recent_latency.summary_ms(),
             loop_lag_life_ms=self.lag.summary_ms(), latency_life_ms=meter.latency.summary_ms(),
-            feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.units.behind,
+            feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.commits.behind,
             lag_records=self.unread, lag_s=self.bus.lag_s(), dropped=self.bus.dropped(), partitions=in_trouble,
             commands=dict(self.control.inbox.counts), models=self.control.cache.counts(),
             fatal=self.bus.last_turn.set_aside() if self.bus.last_turn else {}, store_lacks=self.bus.store_lacks,
@@ -281,7 +281,7 @@ class Daemon:
 
     def _state(self, in_trouble: dict[str, str]) -> str:
         """What a person should know first."""
-        if self.units.stalled:
+        if self.commits.stalled:
             return "store_stalled"
         if self.state != "live":
             return self.state
@@ -298,7 +298,7 @@ class Daemon:
         self._accuracy = accuracy = await self.accuracy()
         self._recent_lag.mark()
         self._recent_latency.mark()
-        self.units.add_accuracy(accuracy)
+        self.commits.add_accuracy(accuracy)
         await self._publish("accuracy", accuracy)
         await self._publish("health", [self.health()])
         self.notifier.status(self._summary())
@@ -318,6 +318,6 @@ class Daemon:
             else:
                 self._log.info("days_rolled_off", rows=rolled.rows, files=len(rolled.files))
             try:
-                await self.control.roster.retain()
+                await self.control.serving_models.retain()
             except (StoreStalled, OSError) as problem:
                 self._log.warning("roll_off_failed", reason=str(problem))

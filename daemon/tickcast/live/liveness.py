@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-class Pulse:
+class Liveness:
     """The loop is asked by being asked at all; `passes` counts the turns of the pump; each of `tokens` goes through one
     thread and comes back. A daemon that `waits` by a name of its own, such as for a full disk, is not stuck."""
 

@@ -1,6 +1,6 @@
 """The topic `models`: a store that never promoted anything learns from it what serves; slot 0 keeps it as its own.
 
-It judges no model: what a record means is io/models/topic_records.py's, what may serve the roster's.
+It judges no model: what a record means is io/models/topic_records.py's, what may serve serving_models.py's.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ import structlog
 from tickcast.errors import BadModel, BadRequest, Refusal, StoreStalled, Waiting
 from tickcast.io.models.topic_records import Assembler, Routed, changes, hold
 from tickcast.live.buses.bus import ModelTopic
-from tickcast.live.serving_models import Roster
+from tickcast.live.serving_models import ServingModels
 
 BY = "fleet"  # who gave a route, in the history of a store that learnt it
 RETRY_S = 30.0
 
 
-class Fleet:
-    def __init__(self, topic: ModelTopic, roster: Roster, folder: Path) -> None:
+class ModelsTopic:
+    def __init__(self, topic: ModelTopic, serving_models: ServingModels, folder: Path) -> None:
         """`folder` is its own, for what it learns."""
-        self._topic, self._roster, self._folder = topic, roster, folder
+        self._topic, self._serving_models, self._folder = topic, serving_models, folder
         self._changed = asyncio.Event()
         self._held: dict[str, str] | None = None  # what the topic holds; None = to be read
         self._log = structlog.get_logger()
@@ -31,7 +31,7 @@ class Fleet:
 
     async def learn(self) -> None:
         """At a start, before the first tick. A store with a history of its own keeps to that, and publishes it."""
-        if await self._roster.models.history():
+        if await self._serving_models.models.history():
             self._changed.set()
             return
         try:
@@ -58,16 +58,16 @@ class Fleet:
 
         await self._topic.read(take)
         for key, problem in problems.items():
-            self._roster.note_refused(problem, key=key[:160])
+            self._serving_models.note_refused(problem, key=key[:160])
 
     async def _adopt(self, assembler: Assembler, route: str, digest: str) -> None:
-        models = self._roster.models
+        models = self._serving_models.models
         try:
             folder = await asyncio.to_thread(assembler.assemble, digest)
             card = await models.register(folder, origin="fleet")
-            await self._roster.adopt(card, route, evidence={BY: digest}, by=BY)
+            await self._serving_models.adopt(card, route, evidence={BY: digest}, by=BY)
         except (BadModel, BadRequest) as problem:
-            self._roster.note_refused(problem, route=route, digest=digest[:12])
+            self._serving_models.note_refused(problem, route=route, digest=digest[:12])
         else:
             self._log.info("model_learnt", route=route, name=card.name, version=card.version, digest=digest[:12])
 
@@ -86,7 +86,7 @@ class Fleet:
 
     async def _publish(self) -> None:
         held = self._held = await self._read() if self._held is None else self._held
-        models = self._roster.models
+        models = self._serving_models.models
         last = {row.route: row for row in await models.history()}
         routes = [
             Routed(route=row.route, digest=row.digest, at_ns=row.at_ns)

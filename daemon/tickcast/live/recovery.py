@@ -12,7 +12,7 @@ from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.reader import Bounds
 from tickcast.io.store.history import Kept, Mark
 from tickcast.settings import BarSettings, Settings
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 NOTE_VERSION = 1
 NS_PER_MS = 10**6
@@ -21,7 +21,7 @@ BEGINNING_NS, END_NS = -(1 << 62), (1 << 63) - 1
 Lack = Literal["", "open bars", "windows"]
 
 
-def note(settings: Kafka, partitions: int, heartbeat_ns: int, since: int = 0) -> dict[str, Any]:
+def note(settings: KafkaSettings, partitions: int, heartbeat_ns: int, since: int = 0) -> dict[str, Any]:
     """What stands beside a committed offset: enough to see later that the deployment has changed.
 
     Below the offset `since` the topic had fewer partitions, and symbols lay elsewhere.
@@ -46,7 +46,7 @@ def all_partitions(counts: Mapping[str, int]) -> list[Source]:
     return [(topic, p) for topic, count in counts.items() for p in range(count)]
 
 
-def own_partitions(settings: Kafka, counts: Mapping[str, int]) -> list[Source]:
+def own_partitions(settings: KafkaSettings, counts: Mapping[str, int]) -> list[Source]:
     own = [at for at in all_partitions(counts) if at[1] % settings.slots == settings.slot]
     if not own:
         raise BadPositions(
@@ -56,7 +56,9 @@ def own_partitions(settings: Kafka, counts: Mapping[str, int]) -> list[Source]:
     return own
 
 
-def refuse_changed_layout(settings: Kafka, counts: Mapping[str, int], committed: Mapping[Source, Committed]) -> None:
+def refuse_changed_layout(
+    settings: KafkaSettings, counts: Mapping[str, int], committed: Mapping[Source, Committed]
+) -> None:
     """Other slots or partitions than at the last commit: keys and state would lie elsewhere."""
     for (topic, partition), found in committed.items():
         was_slots, was_partitions = found.note.get("slots"), found.note.get("partitions")
@@ -72,7 +74,7 @@ def refuse_changed_layout(settings: Kafka, counts: Mapping[str, int], committed:
             )
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where each of our partitions stands, by what was committed and what the broker holds."""
 
     partitions: Mapping[str, int]  # of each topic
@@ -85,11 +87,14 @@ class Place(NamedTuple):
 
 
 def place(
-    settings: Kafka, counts: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
-) -> Place:
+    settings: KafkaSettings,
+    counts: Mapping[str, int],
+    found: Mapping[Source, Committed],
+    bounds: Mapping[Source, Bounds],
+) -> Placement:
     """Of the partitions in `bounds`."""
     committed = {at: _position(settings, at, found.get(at), bound) for at, bound in bounds.items()}
-    return Place(
+    return Placement(
         counts,
         {at: bound.low for at, bound in bounds.items()},
         committed,
@@ -100,7 +105,7 @@ def place(
     )
 
 
-def _position(settings: Kafka, source: Source, found: Committed | None, bounds: Bounds) -> int:
+def _position(settings: KafkaSettings, source: Source, found: Committed | None, bounds: Bounds) -> int:
     if found is None:
         return bounds.low if settings.start == "earliest" else bounds.high
     if bounds.low <= found.offset <= bounds.high:
@@ -113,7 +118,7 @@ def _position(settings: Kafka, source: Source, found: Committed | None, bounds: 
     return bounds.low if settings.lost_offsets == "earliest" else bounds.high
 
 
-def usable(state: Mapping[Source, int], place: Place) -> str:
+def usable(state: Mapping[Source, int], place: Placement) -> str:
     """Why a snapshot of these positions cannot be gone on from; empty = it can."""
     for source, position in state.items():
         if source not in place.low:
@@ -123,7 +128,7 @@ def usable(state: Mapping[Source, int], place: Place) -> str:
     return ""
 
 
-class Start(NamedTuple):
+class PartitionStart(NamedTuple):
     """Where a partition is read from when there is no snapshot, and what of it is in the windows by then.
 
     The windows hold its bars that were closed by records below `below` and end at `upto_ns` or before. Time bars that
@@ -137,7 +142,7 @@ class Start(NamedTuple):
     lacks: Lack = ""  # what the undisturbed daemon would have had besides
 
 
-def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, low: int) -> Start:
+def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, low: int) -> PartitionStart:
     """Never beyond the committed offset, nor what is stored below it, and never below what the broker holds."""
     marks = [mark for mark in kept.marks if low <= mark.next_offset <= committed]
     stored = committed if kept.next_offset is None else min(max(kept.next_offset, low), committed)
@@ -147,30 +152,34 @@ def start(settings: Settings, kept: Kept, *, bars_needed: int, committed: int, l
         for mark in reversed(marks):
             boundary_ns = _next_boundary(settings.bars, mark)
             if boundary_ns <= kept.closed_ns:  # all bars before it are stored, all after it begin above the mark
-                return Start(mark.next_offset, committed, boundary_ns, mark.watermark_ns)
+                return PartitionStart(mark.next_offset, committed, boundary_ns, mark.watermark_ns)
     upto_ns = kept.closed_ns if settings.bars.kind == "time" else END_NS
-    return Start(stored, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars")
+    return PartitionStart(
+        stored, committed, upto_ns, kept.closed_ns, "" if _is_every_tick(settings.bars) else "open bars"
+    )
 
 
-def reread(settings: Settings, start: Start, *, committed: int, low: int, most: int) -> Start:
+def reread(settings: Settings, start: PartitionStart, *, committed: int, low: int, most: int) -> PartitionStart:
     """For a partition that was another's: its last ticks fill the windows where the store cannot, or is far behind."""
     if start.lacks != "windows" and committed - start.offset <= most:
         return start
     offset = max(committed - most, low)
-    return Start(offset, 0, END_NS, None, "" if _is_every_tick(settings.bars) or offset == 0 else "open bars")
+    return PartitionStart(offset, 0, END_NS, None, "" if _is_every_tick(settings.bars) or offset == 0 else "open bars")
 
 
-def _rewound(settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int, stored: int) -> Start:
+def _rewound(
+    settings: Settings, marks: Sequence[Mark], bars_needed: int, committed: int, stored: int
+) -> PartitionStart:
     """No bars are stored: read so much again that the windows fill, as far as there are marks."""
     bars = settings.bars
     if not marks:
-        return Start(stored, committed, END_NS, None, "windows" if stored else "")
+        return PartitionStart(stored, committed, END_NS, None, "windows" if stored else "")
     enough = [mark for mark in marks if _fills(settings, mark, marks[-1], bars_needed, committed)]
     mark = enough[-1] if enough else marks[0]
     upto_ns = _next_boundary(bars, mark) if bars.kind == "time" else END_NS
     whole = bars.kind == "time" or _is_every_tick(bars) or mark.watermark_ns is None
     lacks: Lack = "windows" if not enough else "" if whole else "open bars"
-    return Start(mark.next_offset, committed, upto_ns, mark.watermark_ns, lacks)
+    return PartitionStart(mark.next_offset, committed, upto_ns, mark.watermark_ns, lacks)
 
 
 def _fills(settings: Settings, mark: Mark, newest: Mark, bars_needed: int, committed: int) -> bool:

@@ -11,7 +11,7 @@ from tickcast.clock import Clock
 from tickcast.columns import BarBatch, Source
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import BadSettings
-from tickcast.io.store.history import Part
+from tickcast.io.store.history import BarsOfPartition
 from tickcast.io.store.store import Store, Unit
 from tickcast.live import recovery
 from tickcast.loop.build import Serving
@@ -48,7 +48,9 @@ async def _turns(closing: Iterator[tuple[Serving, Outcome]]) -> AsyncIterator[tu
         yield closed
 
 
-async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[Source, Part] | None = None) -> BarBatch:
+async def restore(
+    serving: Serving, store: Store, clock: Clock, parts: Mapping[Source, BarsOfPartition] | None = None
+) -> BarBatch:
     """Windows from stored bars, of `parts` only; `bars.history` is loaded first where the store has none."""
     history, needed = serving.settings.bars.history, serving.engine.bars_needed()
     tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
@@ -66,7 +68,7 @@ async def restore(serving: Serving, store: Store, clock: Clock, parts: Mapping[S
 
 
 async def recover(
-    serving: Serving, store: Store, clock: Clock, place: recovery.Place, *, reread: int = 0
+    serving: Serving, store: Store, clock: Clock, place: recovery.Placement, *, reread: int = 0
 ) -> dict[Source, int]:
     """Without a snapshot: fill the windows from the store, and say where each partition is read from.
 
@@ -80,7 +82,7 @@ async def recover(
         known = kept[at]._replace(next_offset=None) if at in place.decided else kept[at]
         start = recovery.start(settings, known, bars_needed=engine.bars_needed(), committed=offset, low=low)
         starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
-    bars = await restore(serving, store, clock, {at: Part(s.below, s.upto_ns) for at, s in starts.items()})
+    bars = await restore(serving, store, clock, {at: BarsOfPartition(s.below, s.upto_ns) for at, s in starts.items()})
     _take_up(serving, starts, bars, place.since)
     engine.positions = {at: start.offset for at, start in starts.items()}
     unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
@@ -91,20 +93,20 @@ async def recover(
 
 
 def _take_up(
-    serving: Serving, starts: Mapping[Source, recovery.Start], bars: BarBatch, since: Mapping[Source, int]
+    serving: Serving, starts: Mapping[Source, recovery.PartitionStart], bars: BarBatch, since: Mapping[Source, int]
 ) -> None:
     """Event time and the home of each symbol are what they were when the restored bars had closed."""
-    folder = serving.engine.folder
-    number = np.array([folder.partition(*source) for source in starts], np.int32)
+    builder = serving.engine.builder
+    number = np.array([builder.partition(*source) for source in starts], np.int32)
     earliest = np.array([since[source] for source in starts] or [0], np.int64)
     known = (bars.partition >= 0) & (bars.offset >= earliest[bars.partition])
-    folder.settle_in(bars.symbol[known], number[bars.partition[known]])
+    builder.settle_in(bars.symbol[known], number[bars.partition[known]])
     for source, start in starts.items():
         if start.newest_ns is not None:
-            folder.begin(source, newest_ns=start.newest_ns, closed_to_ns=start.upto_ns)
+            builder.begin(source, newest_ns=start.newest_ns, closed_to_ns=start.upto_ns)
 
 
-def _tell(starts: Mapping[Source, recovery.Start], committed: Mapping[Source, int]) -> None:
+def _tell(starts: Mapping[Source, recovery.PartitionStart], committed: Mapping[Source, int]) -> None:
     log = structlog.get_logger()
     if again := sum(committed[source] - start.offset for source, start in starts.items()):
         log.info("reading_again", records=again)

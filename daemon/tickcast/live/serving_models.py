@@ -18,7 +18,7 @@ from tickcast.io.models.cache import ModelCache
 from tickcast.io.models.models import Models, served
 from tickcast.io.store.ledger_rows import PromotionRow
 from tickcast.loop.build import RUNGS, Serving, refuse_unfit
-from tickcast.loop.commits import CommitUnits
+from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.plugin import Runner
 from tickcast.records import Command, ModelCard
@@ -26,16 +26,16 @@ from tickcast.records import Command, ModelCard
 Position = tuple[str, int, int]  # topic, partition, next offset
 
 
-class Roster:
+class ServingModels:
     def __init__(
-        self, serving: Serving, models: Models, cache: ModelCache, *, thread: EngineThread, units: CommitUnits,
+        self, serving: Serving, models: Models, cache: ModelCache, *, thread: EngineThread, commits: CommitQueue,
         clock: Clock, questions_per_s: Callable[[], float], on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         """`on_change` is told after each promotion and each rollback."""
         self.models = models
         self.refused: Counter[str] = Counter()  # what was to serve and does not, by the code of why
         self._serving, self._cache = serving, cache
-        self._thread, self._units, self._clock = thread, units, clock
+        self._thread, self._commits, self._clock = thread, commits, clock
         self._questions_per_s, self._on_change = questions_per_s, on_change
         self._base = serving.ladder.first.digest if serving.ladder else ""  # that the settings name
         self._log = structlog.get_logger()
@@ -111,7 +111,7 @@ class Roster:
         if self.serving_now().get(route) == card.digest:
             raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
         positions = await self._switch(loaded.runner, route)
-        await self._units.saved()
+        await self._commits.saved()
         row = await self.models.promote(
             card.digest, route, by=by, evidence=evidence | {"load_ms": round(loaded.load_ms, 3)}, command_id=command_id,
             positions=positions,
@@ -125,7 +125,7 @@ class Roster:
             positions = await self._use(self._base if route == DEFAULT else "", route)
         else:
             positions = await self._switch(await self._cache.get(before), route)
-        await self._units.saved()
+        await self._commits.saved()
         row = await self.models.rollback(
             route, by=by, evidence={"note": note}, command_id=command_id, positions=positions
         )

@@ -12,7 +12,7 @@ from tickcast.columns import I64, RawBatch, Rejects
 from tickcast.engine.core.events import Event, Letters, Reached
 from tickcast.errors import Reason
 from tickcast.loop import pump
-from tickcast.loop.last_turn import LastTurn, Span
+from tickcast.loop.last_turn import LastTurn, OffsetSpan
 
 
 class Opening(Protocol):
@@ -28,7 +28,7 @@ class Opening(Protocol):
 
 
 class SuspectSource:
-    def __init__(self, source: pump.Source, last_turn: LastTurn, opening: Opening | None = None) -> None:
+    def __init__(self, source: pump.EventSource, last_turn: LastTurn, opening: Opening | None = None) -> None:
         self._source = source
         self._last = last_turn
         self._opening = opening
@@ -104,7 +104,7 @@ class SuspectSource:
         if first < len(raw):
             yield [raw.part(first, len(raw))]
 
-    def _is_aside(self, span: Span | None, *, opening: bool) -> bool:
+    def _is_aside(self, span: OffsetSpan | None, *, opening: bool) -> bool:
         return span is not None and any(
             aside.meets(span) and bool(aside.opening) == opening for aside in self._last.aside
         )

@@ -16,7 +16,7 @@ MS = 10**6
 MOST, NEARLY_ALL = 0.5, 0.9  # of the ticks: where nearly all are refused a setting is wrong, not the data
 
 
-class Refusal(NamedTuple):
+class MostRefused(NamedTuple):
     """Of a history of which most was refused."""
 
     why: str  # with the remedy
@@ -60,7 +60,7 @@ def closed_bars(
                 break
             serving.engine.pass_places()  # nobody needs the outcome any more
             outcome = serving.engine.turn(outcome.left, 0)
-    counts = serving.engine.folder.counts()
+    counts = serving.engine.builder.counts()
     refused = refusal(tape.settings, counts, tape.first_time)
     if refused is not None and refused.nearly_all:
         raise BadData(f"{path}: {refused.why}")
@@ -87,14 +87,14 @@ def refuse_spacing(tape: Tape, path: Path) -> None:
     )
 
 
-def refusal(settings: Settings, counts: I64, first_time: str) -> Refusal | None:
+def refusal(settings: Settings, counts: I64, first_time: str) -> MostRefused | None:
     """Where most ticks of a history were refused; those outside the hours of a calendar were meant to be left out."""
     reasons = {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.MARKET_CLOSED}
     bad, of = remedies.refused(reasons)
     if bad <= MOST * of:
         return None
     seen = dict.fromkeys(("wrong_unit", "bad_time"), first_time)
-    return Refusal(remedies.sentence(reasons, settings, seen), bad > NEARLY_ALL * of)
+    return MostRefused(remedies.sentence(reasons, settings, seen), bad > NEARLY_ALL * of)
 
 
 def _spell(step_ns: int) -> str:

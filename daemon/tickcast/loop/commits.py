@@ -41,14 +41,14 @@ class Committing(Protocol):
         """Keep the engine's state as it was after a unit that is committed."""
 
 
-class Closed(NamedTuple):
+class ClosedCommit(NamedTuple):
     unit: Unit
     sealed: Any
     state: Any  # of the engine after it; None = not to be saved
     saving: asyncio.Future[None] | None  # somebody waits for that
 
 
-class CommitUnits:
+class CommitQueue:
     def __init__(
         self, store: Store, engine: Engine, settings: Settings, clock: Clock, *, bus: Committing | None = None
     ) -> None:
@@ -61,7 +61,7 @@ class CommitUnits:
         self._unit = Unit()
         self._unit_bytes = 0
         self._opened_ns = clock.monotonic_ns()
-        self._queue: asyncio.Queue[Closed] = asyncio.Queue()
+        self._queue: asyncio.Queue[ClosedCommit] = asyncio.Queue()
         self._open = 0
         self._saving: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
@@ -127,7 +127,7 @@ class CommitUnits:
         saving = None
         if state is not None:
             saving, self._saving = self._saving, None
-        self._queue.put_nowait(Closed(unit, self._bus.seal() if self._bus else None, state, saving))
+        self._queue.put_nowait(ClosedCommit(unit, self._bus.seal() if self._bus else None, state, saving))
 
     async def write_all(self) -> None:
         """The background chain: one unit after the other, for ever. What is committed is published and stored."""

@@ -37,7 +37,7 @@ ASIDE_AT = SUSPECTS_AT + ROOM * SPAN.size
 FILE_BYTES = ASIDE_AT + KEPT * SPAN.size
 
 
-class Span(NamedTuple):
+class OffsetSpan(NamedTuple):
     """Offsets of a partition; `opening` = of a batch of records that was not yet known to be readable."""
 
     topic: int  # number of its name
@@ -46,10 +46,10 @@ class Span(NamedTuple):
     end: int
     opening: int = 0
 
-    def meets(self, other: "Span") -> bool:
+    def meets(self, other: "OffsetSpan") -> bool:
         return self[:2] == other[:2] and self.first < other.end and other.first < self.end
 
-    def without(self, done: "Span") -> "Span | None":
+    def without(self, done: "OffsetSpan") -> "OffsetSpan | None":
         """What is left when everything up to the end of `done` has passed."""
         if not self.meets(done) or done.first > self.first:
             return self
@@ -60,8 +60,8 @@ class LastTurn:
     """Made by `open`, by one daemon at a time. `begin` and `end` are called around each turn, by its thread."""
 
     def __init__(self, cells: mmap.mmap, topics: Sequence[str], *, by_content: bool = False) -> None:
-        self.suspects: list[Span] = []
-        self.aside: list[Span] = []
+        self.suspects: list[OffsetSpan] = []
+        self.aside: list[OffsetSpan] = []
         self._map = cells
         self._by_content = by_content
         self._cells = memoryview(cells).cast("q")
@@ -117,7 +117,7 @@ class LastTurn:
         if self.suspects or self._cells[DEATHS]:
             self._acquit(self._turn())
 
-    def span_of(self, item: Any) -> Span | None:
+    def span_of(self, item: Any) -> OffsetSpan | None:
         """Of one message, or of messages by their offsets; None of what is no message."""
         return next(self._spans_of(item), None)
 
@@ -126,8 +126,8 @@ class LastTurn:
         watched = (*self.suspects, *self.aside)
         return any(any(map(span.meets, watched)) for span in self._spans_of(item))
 
-    def _spans_of(self, item: Any) -> Iterator[Span]:
-        return (Span(self._number[item.topic], item.partition, *bounds) for bounds in self._bounds_of(item))
+    def _spans_of(self, item: Any) -> Iterator[OffsetSpan]:
+        return (OffsetSpan(self._number[item.topic], item.partition, *bounds) for bounds in self._bounds_of(item))
 
     def _bounds_of(self, item: Any) -> list[tuple[int, int]]:
         """First offset and the one after the last, of what holds messages; by content a number for each message."""
@@ -165,14 +165,14 @@ class LastTurn:
         counts = ((COUNT, ROOM), (SUSPECTS, ROOM), (ASIDE, KEPT))
         return all(0 <= self._cells[count] <= most for count, most in counts)
 
-    def _note_death(self, spans: list[Span], *, is_alone: bool) -> None:
+    def _note_death(self, spans: list[OffsetSpan], *, is_alone: bool) -> None:
         log = structlog.get_logger()
         if not spans:
             return
         deaths = 0
         if is_alone:
             (loner,) = spans
-            again = Span(*SPAN.unpack_from(self._map, 8 * LONER)) == loner
+            again = OffsetSpan(*SPAN.unpack_from(self._map, 8 * LONER)) == loner
             deaths = self._cells[DEATHS] + 1 if again else 1
             SPAN.pack_into(self._map, 8 * LONER, *loner)
             self._cells[DEATHS] = deaths
@@ -183,7 +183,7 @@ class LastTurn:
         else:
             self._suspect([*self.suspects, *(span for span in spans if not any(map(span.meets, self.suspects)))])
 
-    def _keep_aside(self, span: Span) -> None:
+    def _keep_aside(self, span: OffsetSpan) -> None:
         """The oldest is forgotten for it: it was committed long ago."""
         self.aside = [*self.aside, span][-KEPT:]
         self._write(ASIDE_AT, ASIDE, self.aside)
@@ -192,41 +192,41 @@ class LastTurn:
             remedy="the process ended in it time and again: see the dead letter, and report it",
         )  # fmt: skip
 
-    def _acquit(self, done: list[Span]) -> None:
+    def _acquit(self, done: list[OffsetSpan]) -> None:
         """They have been through a turn and nothing happened."""
-        if any(span == Span(*SPAN.unpack_from(self._map, 8 * LONER)) for span in done):
+        if any(span == OffsetSpan(*SPAN.unpack_from(self._map, 8 * LONER)) for span in done):
             self._cells[DEATHS] = 0
         if any(span.opening for span in done):  # its messages are yet to come
             return
-        left: list[Span] = []
+        left: list[OffsetSpan] = []
         for suspect in self.suspects:
-            rest: Span | None = suspect
+            rest: OffsetSpan | None = suspect
             for span in done:
                 rest = rest and rest.without(span)
             left += [rest] if rest else []
         if left != self.suspects:
             self._suspect(left)
 
-    def _suspect(self, spans: Iterable[Span]) -> None:
+    def _suspect(self, spans: Iterable[OffsetSpan]) -> None:
         self.suspects = [*spans][:ROOM]
         self._write(SUSPECTS_AT, SUSPECTS, self.suspects)
 
-    def _turn(self) -> list[Span]:
+    def _turn(self) -> list[OffsetSpan]:
         return self._spans(TURN_AT, self._cells[COUNT])
 
-    def _spans(self, at: int, count: int) -> list[Span]:
+    def _spans(self, at: int, count: int) -> list[OffsetSpan]:
         """Those of topics that we know."""
-        spans = [Span(*SPAN.unpack_from(self._map, at + number * SPAN.size)) for number in range(count)]
+        spans = [OffsetSpan(*SPAN.unpack_from(self._map, at + number * SPAN.size)) for number in range(count)]
         return [span for span in spans if span.topic in self._name]
 
-    def _write(self, at: int, count: int, spans: Sequence[Span]) -> None:
+    def _write(self, at: int, count: int, spans: Sequence[OffsetSpan]) -> None:
         """Shorter first: a death within it leaves spans that are true."""
         self._cells[count] = min(self._cells[count], len(spans))
         for number, span in enumerate(spans):
             SPAN.pack_into(self._map, at + number * SPAN.size, *span)
         self._cells[count] = len(spans)
 
-    def _told(self, spans: Iterable[Span]) -> dict[str, list[int]]:
+    def _told(self, spans: Iterable[OffsetSpan]) -> dict[str, list[int]]:
         return {f"{self._name[span.topic]}/{span.partition}": [span.first, span.end] for span in spans}
 
 

@@ -14,7 +14,7 @@ from tickcast.clock import Clock
 from tickcast.columns import Source
 from tickcast.engine.codec.seen import LONGEST, seen
 from tickcast.engine.core.events import Letters
-from tickcast.engine.core.fold import Folder
+from tickcast.engine.core.fold import BarBuilder
 from tickcast.errors import Reason
 from tickcast.figures import skill
 from tickcast.records import Accuracy, Health
@@ -50,14 +50,14 @@ class Lookout:
     """`look` is called every `runtime.heartbeat_s`. The first window begins when it is made."""
 
     def __init__(
-        self, settings: Settings, folder: Folder, samples: Samples, health: Callable[[], Health], clock: Clock
+        self, settings: Settings, builder: BarBuilder, samples: Samples, health: Callable[[], Health], clock: Clock
     ) -> None:
         self.late: frozenset[Source] = frozenset()  # partitions whose ticks were mostly late in the last window
-        self._settings, self._folder, self._samples = settings, folder, samples
+        self._settings, self._builder, self._samples = settings, builder, samples
         self._health, self._clock = health, clock
         self._log = structlog.get_logger()
         self._then, self._then_ns = health(), clock.monotonic_ns()
-        self._arrived = folder.arrived()
+        self._arrived = builder.arrived()
 
     def look(self, accuracy: Iterable[Accuracy]) -> None:
         health, now_ns = self._health(), self._clock.monotonic_ns()
@@ -77,7 +77,7 @@ class Lookout:
         self._look_at_partitions()
 
     def _look_at_partitions(self) -> None:
-        arrived = self._folder.arrived()
+        arrived = self._builder.arrived()
         late = set()
         for source, (ticks, too_late) in arrived.items():
             ticks_before, late_before = self._arrived.get(source, (0, 0))

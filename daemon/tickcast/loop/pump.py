@@ -15,7 +15,7 @@ from tickcast.engine.core.events import Event, Outcome
 from tickcast.engine.core.on_demand import Answer, Ask
 from tickcast.io.telemetry import Latency
 from tickcast.loop.build import Serving
-from tickcast.loop.commits import CommitUnits
+from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.last_turn import LastTurn
 from tickcast.loop.lookout import Samples
@@ -26,7 +26,7 @@ BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one th
 BRIEF_SYMBOLS = 64  # with time bars, of which one tick may close those of all symbols
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     async def next_fetched(self, max_wait_s: float) -> list[Any] | None:
         """What has arrived, in order; an empty list after `max_wait_s`; None at the end."""
 
@@ -77,8 +77,8 @@ class Meter:
 
 class Pump:
     def __init__(
-        self, serving: Serving, source: Source, sink: Sink, *, thread: EngineThread, units: CommitUnits, clock: Clock,
-        last_turn: LastTurn | None = None,
+        self, serving: Serving, source: EventSource, sink: Sink, *, thread: EngineThread, commits: CommitQueue,
+        clock: Clock, last_turn: LastTurn | None = None,
     ) -> None:  # fmt: skip
         self.meter = Meter()
         self.turn_time = Latency()
@@ -90,7 +90,7 @@ class Pump:
         self._source = source
         self._sink = sink
         self._thread = thread
-        self._units = units
+        self._commits = commits
         self._clock = clock
         self._last_turn = last_turn
         self._stopping = False
@@ -102,13 +102,13 @@ class Pump:
     def stop(self) -> None:
         """After the turn that is under way."""
         self._stopping = True
-        self._units.stop_waiting()
+        self._commits.stop_waiting()
 
     async def run(self) -> None:
         while self._left or not self._stopping:
             self.passes += 1
             self.waits = True
-            await self._units.room()
+            await self._commits.room()
             await self._sink.room()
             self.waits = False
             if self._stopping and not self._left:
@@ -122,10 +122,10 @@ class Pump:
                 self._sink.publish(encoded)
                 self._hand_out(outcome.answers)
                 self.meter.note(outcome, self._clock.now_ns())
-                self._units.add(outcome)
+                self._commits.add(outcome)
                 if outcome.left:
                     await self._pass_places()
-            if self._units.due:
+            if self._commits.due:
                 await self.close_unit()
             await asyncio.sleep(0)
 
@@ -159,14 +159,14 @@ class Pump:
 
     async def close_unit(self, *, last: bool = False) -> None:
         """Between turns; where a snapshot is due, or at the end, the state as it is now goes with the unit."""
-        wanted = self._units.snapshot_due(last=last)
-        self._units.close(await self._thread.call(self._engine.snapshot) if wanted else None)
+        wanted = self._commits.snapshot_due(last=last)
+        self._commits.close(await self._thread.call(self._engine.snapshot) if wanted else None)
 
     async def _pass_places(self) -> None:
         """Symbols that were silent too long are forgotten once all that names them by a code is through."""
         self.waits = True
         await self.close_unit()
-        await self._units.idle()
+        await self._commits.idle()
         await self._thread.call(self._engine.pass_places)
 
     def _is_brief(self, fetched: list[Any]) -> bool:

@@ -14,8 +14,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tickcast.errors import BadSettings
 from tickcast.settings import names as setting_names
 from tickcast.settings import slots as slot_paths
-from tickcast.settings.buses import YEAR_MS, Bus, Kafka, Mqtt, Positive, Section, Span, Topics
-from tickcast.settings.work import Control, Jobs, Log, Registry
+from tickcast.settings.buses import (
+    YEAR_MS,
+    BusSettings,
+    KafkaSettings,
+    MqttSettings,
+    Positive,
+    Section,
+    Span,
+    TopicSettings,
+)
+from tickcast.settings.work import ControlSettings, JobSettings, LogSettings, RegistrySettings
 
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -62,7 +71,7 @@ class CodecTopic(Section):
     """Field names of this topic."""
 
 
-class Codec(Section):
+class CodecSettings(Section):
     kind: Literal["json", "arrow", "packed"] = "json"
     """How a message holds ticks: one JSON object, an Arrow IPC stream, or packed fixed-width records."""
     preset: Literal["default", "binance-trade", "binance-bookticker", "coinbase-match", "kraken-trade"] = "default"
@@ -80,7 +89,7 @@ class Codec(Section):
     """`[codec.topics."NAME"]` overrides any codec key for one topic, but `layout`, which is of files."""
 
 
-class Quality(Section):
+class QualitySettings(Section):
     future_ms: Span = 60_000
     """A tick further ahead of its record's broker timestamp is refused; 0 = off."""
     ahead_ms: Span = 60_000
@@ -118,7 +127,7 @@ class BarSettings(Section):
     """Ticks or bars that fill windows and store before the first live tick."""
 
 
-class Window(Section):
+class WindowSettings(Section):
     lookback: Positive = 96
     """Bars that a model sees."""
 
@@ -158,7 +167,7 @@ class FeatureEntry(BaseModel):
     """How the model scales the channel."""
 
 
-class Features(Section):
+class FeatureSettings(Section):
     publish: bool = False
     """Publish the feature vector of every forecast.every_bars-th bar."""
     set: list[FeatureEntry] = []
@@ -167,7 +176,7 @@ class Features(Section):
     """Calendar of the target bars, known in advance (time bars)."""
 
 
-class Score(Section):
+class ScoreSettings(Section):
     horizons: list[Positive] = []
     """Scored horizons; empty = 1, 2, 4, 8, ... and the last."""
     window_bars: Positive = 500
@@ -178,7 +187,7 @@ class Score(Section):
     """How often accuracy is published."""
 
 
-class Uncertainty(Section):
+class UncertaintySettings(Section):
     enabled: bool = True
     """Widen the model's quantiles online until their coverage is true."""
     gamma: Annotated[float, Field(ge=0, le=0.5)] = 0.01
@@ -189,7 +198,7 @@ class Uncertainty(Section):
     """Bound on how far a quantile may be moved, in one-bar moves times the root of the step."""
 
 
-class Store(Section):
+class StoreSettings(Section):
     path: Path = Path("tickcast.duckdb")
     """The DuckDB file; its lock file and its archive of Parquet stand beside it. `{slot}` in its folder, in
     `store.archive`, `snapshot.folder` and `runtime.folder` becomes the number of the slot."""
@@ -217,7 +226,7 @@ class Store(Section):
     """Time that one query may take."""
 
 
-class Symbols(Section):
+class SymbolSettings(Section):
     limit: Positive = 20_000
     """Symbols that are known at once; when all places are taken, a new symbol gets that of the longest silent one."""
     silent_ms: Span = 3_600_000
@@ -230,21 +239,21 @@ class Symbols(Section):
     """Group name -> symbol patterns (`BTC*`); scores and widening are kept per group. The rest is `all`."""
 
 
-class Inference(Section):
+class InferenceSettings(Section):
     tile: Positive = 2048
     """Questions per call on CPU."""
     core_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A model that would keep more of a core busy at today's rate of questions is not promoted."""
 
 
-class Snapshot(Section):
+class SnapshotSettings(Section):
     every_s: Positive = 10
     """How often the engine's state is saved, so that a restart goes on from it (Kafka, static slots)."""
     folder: Path | None = None
     """Where; default: `snapshots` beside the store."""
 
 
-class Runtime(Section):
+class RuntimeSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run: `auto` takes the CPU, and so far no model runs elsewhere, so `cuda` is refused."""
     deterministic: bool = False
@@ -270,28 +279,28 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix="TICKCAST_", env_nested_delimiter="__", use_attribute_docstrings=True
     )
 
-    bus: Bus = Bus()
-    topics: Topics = Topics()
-    kafka: Kafka = Kafka()
-    mqtt: Mqtt = Mqtt()
-    codec: Codec = Codec()
-    quality: Quality = Quality()
+    bus: BusSettings = BusSettings()
+    topics: TopicSettings = TopicSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    mqtt: MqttSettings = MqttSettings()
+    codec: CodecSettings = CodecSettings()
+    quality: QualitySettings = QualitySettings()
     bars: BarSettings = BarSettings()
-    window: Window = Window()
+    window: WindowSettings = WindowSettings()
     forecast: ForecastSettings = ForecastSettings()
     model: ModelSettings = ModelSettings()
-    features: Features = Features()
-    score: Score = Score()
-    uncertainty: Uncertainty = Uncertainty()
-    store: Store = Store()
-    symbols: Symbols = Symbols()
-    inference: Inference = Inference()
-    registry: Registry = Registry()
-    control: Control = Control()
-    jobs: Jobs = Jobs()
-    snapshot: Snapshot = Snapshot()
-    runtime: Runtime = Runtime()
-    log: Log = Log()
+    features: FeatureSettings = FeatureSettings()
+    score: ScoreSettings = ScoreSettings()
+    uncertainty: UncertaintySettings = UncertaintySettings()
+    store: StoreSettings = StoreSettings()
+    symbols: SymbolSettings = SymbolSettings()
+    inference: InferenceSettings = InferenceSettings()
+    registry: RegistrySettings = RegistrySettings()
+    control: ControlSettings = ControlSettings()
+    jobs: JobSettings = JobSettings()
+    snapshot: SnapshotSettings = SnapshotSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -15,12 +15,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Bus(Section):
+class BusSettings(Section):
     kind: Literal["memory", "kafka", "mqtt"] = "memory"
     """Where ticks come from and forecasts go: the embedded bus without a broker, Kafka, or MQTT alone."""
 
 
-class Topics(Section):
+class TopicSettings(Section):
     prefix: str = "tickcast."
     """Put before the default name of every topic that tickcast writes."""
     ticks: list[str] = ["tickcast.ticks"]
@@ -50,7 +50,7 @@ class KafkaSecurity(Section):
         return self
 
 
-class Kafka(Section):
+class KafkaSettings(Section):
     bootstrap_servers: str = "127.0.0.1:9092"
     """Brokers to begin with, as host:port, separated by commas."""
     group: str = "tickcast"
@@ -107,7 +107,7 @@ class Kafka(Section):
         return self
 
 
-class Mqtt(Section):
+class MqttSettings(Section):
     url: str = "mqtt://127.0.0.1:1883"
     """Broker to mirror to; `mqtts://` for TLS."""
     mirror: list[Literal["forecasts", "features", "accuracy", "jobs", "health"]] = []

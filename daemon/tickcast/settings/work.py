@@ -8,14 +8,14 @@ from pydantic import Field
 from tickcast.settings.buses import Positive, Section
 
 
-class Log(Section):
+class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe event that is logged."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto` = console on a terminal, JSON elsewhere."""
 
 
-class Control(Section):
+class ControlSettings(Section):
     keys_file: Path | None = None
     """TOML file of the keys that may give commands; without one no command is taken."""
     secrets_folder: Path | None = None
@@ -32,7 +32,7 @@ class Control(Section):
     """How long a command may take that is not a job."""
 
 
-class Jobs(Section):
+class JobSettings(Section):
     workers: Positive = 1
     """Jobs that run at once, and processes that try out parameters."""
     queue: Positive = 16
@@ -51,7 +51,7 @@ class Jobs(Section):
     """Folders of ended jobs that stay, to resume or look into them."""
 
 
-class Registry(Section):
+class RegistrySettings(Section):
     folder: Path | None = None
     """Where models are kept by their SHA-256; default: `artefacts` beside the store."""
     loaded_models: Positive = 8

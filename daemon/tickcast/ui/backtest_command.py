@@ -9,13 +9,13 @@ import polars as pl
 
 from tickcast.batch.backtest.backtest import EQUITY, FILES, FITS, BacktestOrder, backtest, job_settings, write_tape
 from tickcast.batch.out_folder import claim
-from tickcast.batch.replay import FILES_OF_REPLAY, TOLD_BY, Order
+from tickcast.batch.replay import FILES_OF_REPLAY, TOLD_BY, ReplayOrder
 from tickcast.batch.train.order import BARS, read_as
 from tickcast.plugin import Report
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, terminal
 from tickcast.ui.pages import backtest_page
-from tickcast.ui.view import Progress
+from tickcast.ui.view import ProgressBar
 
 FOLDER = "backtest"  # of the results within the job folder
 PAGE = "backtest.html"
@@ -28,15 +28,15 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
     tape = folder / "tape.parquet"
     write_tape(folder / BARS, tape, settings)
     out = folder / FOLDER
-    found = asyncio.run(backtest(settings, Order(tape, out), order, report, shown=Progress))
+    found = asyncio.run(backtest(settings, ReplayOrder(tape, out), order, report, shown=ProgressBar))
     write_page(out, found)
     return {**found, "folder": FOLDER, "status": "stopped" if found["stopped"] else "done"}
 
 
-async def backtest_and_print(settings: Settings, history: Order, order: BacktestOrder, *, warn: Doubts) -> None:
+async def backtest_and_print(settings: Settings, history: ReplayOrder, order: BacktestOrder, *, warn: Doubts) -> None:
     """The command."""
     claim(history.out, writes=(*FILES_OF_REPLAY, *FILES, PAGE, FITS), told_by=TOLD_BY)
-    found = await backtest(settings, history, order, lambda **_: True, shown=Progress, warn=warn)
+    found = await backtest(settings, history, order, lambda **_: True, shown=ProgressBar, warn=warn)
     write_page(history.out, found)
     backtest_page.print_backtest(terminal(), found)
     print(f"the report is in {history.out / PAGE}")

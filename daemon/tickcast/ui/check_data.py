@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tickcast import remedies
 from tickcast.batch.bar_history import history_of, read_closed
-from tickcast.batch.train.history import History
+from tickcast.batch.train.history import BarHistory
 from tickcast.columns import F64, I64
 from tickcast.engine.codec.decode import Decoder
 from tickcast.engine.core.features import FeatureSet
@@ -127,7 +127,7 @@ def _repeated(tape: Tape) -> Finding:
     return Finding("duplicates", "all", said, "look", "equal fills, or codec.fields.sequence tells copies apart")
 
 
-def _gaps(history: History) -> Finding:
+def _gaps(history: BarHistory) -> Finding:
     """Of the symbol with most bars that nobody traded in."""
     carried = np.bincount(history.symbol, history.bars.mask == 0)
     share = carried / np.bincount(history.symbol)
@@ -138,7 +138,7 @@ def _gaps(history: History) -> Finding:
     return Finding("gaps", history.names[worst], said, verdict, advice)
 
 
-def _stale(history: History) -> Finding:
+def _stale(history: BarHistory) -> Finding:
     """Of the symbol whose price stood still longest, while there were ticks."""
     longest, share, begun = max((_still(history, s) for s in range(len(history.names))), key=lambda found: found[0])
     symbol = int(history.symbol[begun])
@@ -149,7 +149,7 @@ def _stale(history: History) -> Finding:
     return Finding("stale prices", history.names[symbol], said, verdict, advice)
 
 
-def _still(history: History, symbol: int) -> tuple[int, float, int]:
+def _still(history: BarHistory, symbol: int) -> tuple[int, float, int]:
     """The longest run of real bars with the close before them, their share, and the row where that run begins."""
     begin, end = int(history.bars.start[symbol]), int(history.ends[symbol])
     rows = begin + np.flatnonzero(history.bars.mask[begin:end] == 1)
@@ -162,7 +162,7 @@ def _still(history: History, symbol: int) -> tuple[int, float, int]:
     return int(lengths[longest]), float(same.mean()), int(rows[starts[longest]])
 
 
-def _channels(history: History, values: F64, names: list[str]) -> Iterator[Finding]:
+def _channels(history: BarHistory, values: F64, names: list[str]) -> Iterator[Finding]:
     """Channels that tell nothing, or nothing that another does not."""
     rows = np.isfinite(values).all(axis=1) & (history.bars.mask == 1)
     if not rows.any():
@@ -185,7 +185,7 @@ def _channels(history: History, values: F64, names: list[str]) -> Iterator[Findi
             yield Finding("feature", name, f"{seen[:, number].min():.4g} .. {seen[:, number].max():.4g}", "ok")
 
 
-def _foresight(history: History, values: F64, names: list[str]) -> Iterator[Finding]:
+def _foresight(history: BarHistory, values: F64, names: list[str]) -> Iterator[Finding]:
     """How well each channel ranks the next move, in the symbol where it does so most surely."""
     following, known = _next_moves(history)
     for number, name in enumerate(names):
@@ -207,7 +207,7 @@ def _foresight(history: History, values: F64, names: list[str]) -> Iterator[Find
         yield Finding("leakage", name, said, verdict, FORESIGHT_ADVICE[verdict])
 
 
-def _next_moves(history: History) -> tuple[F64, Mask]:
+def _next_moves(history: BarHistory) -> tuple[F64, Mask]:
     """The move that follows each bar, and where both are real and nothing lies between."""
     close, real = history.bars.close, history.bars.mask == 1
     following = np.zeros(len(close))

@@ -221,12 +221,14 @@ def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int
 
 
 def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.batch.replay import Order
+    from tickcast.batch.replay import ReplayOrder
     from tickcast.ui.replay_command import replay_and_report
 
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
-    order = Order(args.data or args.from_kafka, args.out, args.chunk, args.speed, args.start, args.end, args.symbols)
+    order = ReplayOrder(
+        args.data or args.from_kafka, args.out, args.chunk, args.speed, args.start, args.end, args.symbols
+    )
     doubts = Doubts()
     _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
     return doubts.exit_code

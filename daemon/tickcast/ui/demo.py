@@ -26,7 +26,7 @@ from tickcast.live.daemon import Daemon
 from tickcast.records import Accuracy
 from tickcast.settings import Settings
 from tickcast.ui.pages.page import form
-from tickcast.ui.view import LastForecast, LiveView, Progress, Snapshot
+from tickcast.ui.view import LastForecast, LiveView, ProgressBar, ViewSnapshot
 
 SEED, SYMBOLS, RATE_HZ = 7, 50, 500.0
 HISTORY_S = 3600  # event seconds that the model learns from
@@ -51,7 +51,7 @@ Run = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class ShownForecast:
     """Of a forecast record, what the view shows; everything else is skipped when it is read."""
 
     symbol: str
@@ -106,7 +106,7 @@ def _learn(settings: Settings, market: Market, out: Path, console: Console) -> S
     console.print(f"a synthetic market: {len(history):,} ticks of {SYMBOLS} symbols over {HISTORY_S // 60} minutes")
     console.print("fitting NHITS on it in a child process")
     order = make_order(settings, kind="nhits", name="demo", split="default", params=FIT)
-    result = fit(settings, out / HISTORY, out / "model", order=order, shown=Progress)
+    result = fit(settings, out / HISTORY, out / "model", order=order, shown=ProgressBar)
     console.print(f"NHITS fitted ({result.status}); on the hold-out: {_held_out(result.metrics)}")
     model = settings.model.model_copy(update={"default": str(out / "model")})
     return settings.model_copy(update={"model": model})
@@ -161,8 +161,8 @@ async def _trade(bus: MemoryBus, topic: str, market: Market, console: Console, *
 
 
 async def _watch(daemon: Daemon, forecasts: Subscription, view: LiveView, *, note: str, picture: Path | None) -> None:
-    decoder = msgspec.json.Decoder(Forecast)
-    newest: dict[str, Forecast] = {}
+    decoder = msgspec.json.Decoder(ShownForecast)
+    newest: dict[str, ShownForecast] = {}
     closes: dict[str, list[float]] = {}
     with view:
         while True:
@@ -172,14 +172,14 @@ async def _watch(daemon: Daemon, forecasts: Subscription, view: LiveView, *, not
                     newest[forecast.symbol] = forecast
                     closes.setdefault(forecast.symbol, []).append(forecast.anchor)
             last = [_shown(f, closes[f.symbol]) for _, f in sorted(newest.items())[:SHOWN]]
-            now = Snapshot(daemon.health(), await daemon.accuracy(), last, daemon.unread, note)
+            now = ViewSnapshot(daemon.health(), await daemon.accuracy(), last, daemon.unread, note)
             view.show(now)
             if picture and last:
                 picture.write_text(view.picture(now), encoding="utf-8")
             await asyncio.sleep(0.25)
 
 
-def _shown(forecast: Forecast, closes: list[float]) -> LastForecast:
+def _shown(forecast: ShownForecast, closes: list[float]) -> LastForecast:
     last = forecast.quantiles[-1]
     return LastForecast(
         forecast.symbol, closes[-64:], forecast.anchor, forecast.point[-1], last[0], last[-1], forecast.rung

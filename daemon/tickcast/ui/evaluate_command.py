@@ -12,7 +12,7 @@ from tickcast.batch.judge.judge import EvaluateOrder
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, terminal
 from tickcast.ui.pages import evaluate_page
-from tickcast.ui.view import Progress
+from tickcast.ui.view import ProgressBar
 
 SHOWN = (("skill", "+.1%"), ("skill_mae", "+.1%"), ("coverage", ".1%"), ("directional", ".1%"))
 CLASSES = {  # heading -> figure and its form
@@ -27,7 +27,7 @@ def evaluate_and_print(
 ) -> None:  # fmt: skip
     """The command."""
     console = terminal()
-    found = evaluate(settings, model, data, out, order=order, symbols=symbols, shown=Progress, warn=warn)
+    found = evaluate(settings, model, data, out, order=order, symbols=symbols, shown=ProgressBar, warn=warn)
     (out / PAGE).write_text(evaluate_page.page(found), encoding="utf-8")
     print_evaluation(console, found)
     print(f"the page is {out / PAGE}, all figures are in {out / FILE}")

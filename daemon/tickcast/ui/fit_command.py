@@ -11,7 +11,7 @@ from tickcast.io.jobs.folder import Result
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, pairs
 from tickcast.ui.pages.verdict import beside_last_value
-from tickcast.ui.view import Progress
+from tickcast.ui.view import ProgressBar
 
 FEW_WINDOWS = 1000  # of a hold-out
 
@@ -27,7 +27,7 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
     doubts = Doubts()
     result = fit(
         settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start, members=members,
-        say=lambda phase: print(phase, file=sys.stderr), shown=Progress, warn=doubts,
+        say=lambda phase: print(phase, file=sys.stderr), shown=ProgressBar, warn=doubts,
     )  # fmt: skip
     print(*told(result), sep="\n")
     print(f"the model is in {args.out}; serve it with --set model.default={args.out}")

@@ -17,7 +17,7 @@ from tickcast.settings import Origins, Settings
 from tickcast.ui.command_line import Add, comma_list
 
 if TYPE_CHECKING:
-    from tickcast.batch.train.history import History
+    from tickcast.batch.train.history import BarHistory
 
 FEATURES = ("pca", "ica", "kmeans", "dbscan", "regime")
 METHODS = {"regime": ("hmm", "mixture"), "groups": ("hierarchical", "dbscan")}  # the first is the default
@@ -89,10 +89,10 @@ def _method(args: argparse.Namespace) -> str:
     return args.method or known[0]
 
 
-def _feature(args: argparse.Namespace, history: "History", until_ns: int, method: str) -> list[str]:
-    from tickcast.batch.learn.unsupervised import Ask, learn
+def _feature(args: argparse.Namespace, history: "BarHistory", until_ns: int, method: str) -> list[str]:
+    from tickcast.batch.learn.unsupervised import LearnOrder, learn
 
-    learnt = learn(history, Ask(
+    learnt = learn(history, LearnOrder(
         args.kind, until_ns, args.k, args.window, args.sample, args.eps, args.least or LEAST["dbscan"], method,
         args.seed,
     ))  # fmt: skip
@@ -100,7 +100,7 @@ def _feature(args: argparse.Namespace, history: "History", until_ns: int, method
     return [*_figures(learnt.figures), "[[features.set]]", *entry]
 
 
-def _groups(args: argparse.Namespace, history: "History", until_ns: int, method: str) -> list[str]:
+def _groups(args: argparse.Namespace, history: "BarHistory", until_ns: int, method: str) -> list[str]:
     from tickcast.batch.learn.symbol_groups import group_symbols
 
     found = group_symbols(
@@ -116,7 +116,7 @@ def _pattern(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _provenance(args: argparse.Namespace, history: "History", until_ns: int) -> list[str]:
+def _provenance(args: argparse.Namespace, history: "BarHistory", until_ns: int) -> list[str]:
     of = f"{args.data.name}: {len(history):,} bars of {len(history.names):,} symbols until {moment(until_ns)}"
     return [
         f"# tickcast {tickcast.__version__}: learn {args.kind}, --seed {args.seed}, from {of}",

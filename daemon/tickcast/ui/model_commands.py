@@ -125,7 +125,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) ->
 
 def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.batch.backtest.backtest import make_order
-    from tickcast.batch.replay import Order
+    from tickcast.batch.replay import ReplayOrder
     from tickcast.ui.backtest_command import backtest_and_print
 
     retrain = None
@@ -142,7 +142,7 @@ def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: O
     )  # fmt: skip
     if args.model:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"default": args.model})})
-    history = Order(args.data, args.out, symbols=args.symbols)
+    history = ReplayOrder(args.data, args.out, symbols=args.symbols)
     doubts = Doubts()
     run(lambda: backtest_and_print(settings, history, order, warn=doubts))
     return doubts.exit_code
@@ -167,9 +167,9 @@ def _import(run: Run, args: argparse.Namespace, settings: Settings, origins: Ori
 def _send(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
     from tickcast.clock import SystemClock
     from tickcast.live.commands.keys import read_signer
-    from tickcast.ui.send import Request, make_args, print_replies, refuse_unknown_key, send
+    from tickcast.ui.send import SendRequest, make_args, print_replies, refuse_unknown_key, send
 
-    request = Request(
+    request = SendRequest(
         args.command, make_args(args.command, args.arguments), args.audience, args.key_id or args.key_file.stem,
         read_signer(args.key_file, named_by="--key-file"), args.timeout,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from tickcast.records import TrialRow
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, pairs, terminal
 from tickcast.ui.pages.optimize_page import MOST_SHOWN, counts, page, ranked, short, verdict
-from tickcast.ui.view import Progress
+from tickcast.ui.view import ProgressBar
 
 
 def command(args: argparse.Namespace, settings: Settings) -> int:
@@ -30,10 +30,10 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
         )  # fmt: skip
     try:
         if order is None:
-            result = resume(folder, shown=Progress, **limits)
+            result = resume(folder, shown=ProgressBar, **limits)
         else:
             result = optimize(
-                settings, args.data, folder, order=order, symbols=args.symbols, shown=Progress, warn=doubts
+                settings, args.data, folder, order=order, symbols=args.symbols, shown=ProgressBar, warn=doubts
             )
     except KeyboardInterrupt:
         if (folder / ORDER).exists():

@@ -7,20 +7,20 @@ from typing import Any
 import polars as pl
 
 from tickcast.batch.out_folder import claim
-from tickcast.batch.replay import FILES, FILES_OF_REPLAY, TOLD_BY, Order, in_folder, replay
+from tickcast.batch.replay import FILES, FILES_OF_REPLAY, TOLD_BY, ReplayOrder, in_folder, replay
 from tickcast.errors import BadData
 from tickcast.settings import Settings
 from tickcast.ui.command_line import terminal
 from tickcast.ui.pages.report import print_summary, write_report
-from tickcast.ui.view import Progress
+from tickcast.ui.view import ProgressBar
 
 
 async def replay_and_report(
-    settings: Settings, order: Order, *, warn: Callable[[str], object] = lambda why: None
+    settings: Settings, order: ReplayOrder, *, warn: Callable[[str], object] = lambda why: None
 ) -> dict[str, Any]:
     """The command: replay into `order.out`, then write and print the report. `warn` is told where most was refused."""
     claim(order.out, writes=FILES_OF_REPLAY, told_by=TOLD_BY)
-    found = await replay(in_folder(settings, order.out), order, shown=Progress)
+    found = await replay(in_folder(settings, order.out), order, shown=ProgressBar)
     frames = {name: _frame(order.out / f"{name}.parquet") for name in FILES}
     report = write_report(order.out, summary=found, **frames)
     print_summary(terminal(), report)

@@ -16,14 +16,14 @@ from tickcast.errors import BadPositions, BadSettings, BadStore, BrokerAway
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.delivery import Delivery
-from tickcast.io.kafka.reader import Reader
+from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.kafka.topics import Topic, partitions_of
 from tickcast.io.store import snapshot
 from tickcast.io.store.handover import Handover
 from tickcast.live import recovery
 from tickcast.live.buses.kafka import snapshot_folder
 from tickcast.settings import Settings
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 LOOK_S = 0.1
 
@@ -89,11 +89,11 @@ def _refuse_missing(each: Mapping[int, Settings], old: int) -> None:
             raise BadStore(f"slot {slot} had a store, and {path} is not there", remedy="bring it there, see store.path")
 
 
-def _note(settings: Kafka, partitions: int, old: Committed) -> dict[str, Any]:
+def _note(settings: KafkaSettings, partitions: int, old: Committed) -> dict[str, Any]:
     return recovery.note(settings, partitions, int(old.note.get("beat", 0)), recovery.since(old, partitions))
 
 
-def _alone(settings: Settings) -> Kafka:
+def _alone(settings: Settings) -> KafkaSettings:
     """To take the fence and commit; nothing is published."""
     return settings.kafka.model_copy(update={"delivery": "at_least_once"})
 
@@ -114,7 +114,7 @@ async def _positions(settings: Settings, ticks: Mapping[str, int]) -> dict[Sourc
     added = [at for at in recovery.all_partitions(ticks) if recovery.was_added(at, found)]
     if not added:
         return found
-    async with Reader.open(settings.kafka, added) as reader:
+    async with KafkaReader.open(settings.kafka, added) as reader:
         return found | {at: Committed(bounds.low, {}) for at, bounds in (await reader.bounds()).items()}
 
 

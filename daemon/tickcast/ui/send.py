@@ -17,20 +17,20 @@ from tickcast.clock import Clock, fresh_id
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadRequest, BadSettings
 from tickcast.io.control_messages import CONTROL, REPLIES
 from tickcast.io.kafka.by_hand import count_partitions, silent_client
-from tickcast.io.kafka.exchange import Place, Question, exchange, was_read
+from tickcast.io.kafka.exchange import MessagePlace, Question, exchange, was_read
 from tickcast.live.commands import arguments
 from tickcast.live.commands.envelope import FLEET, own_audience, seal
 from tickcast.live.commands.keys import Signer, read_keys
 from tickcast.records import Reply
 from tickcast.settings import Settings, parse
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 NAMED_BY = "topics.prefix"
 CHECKS = "see --audience, kafka.group and topics.prefix, and that it runs with control.keys_file"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SendRequest:
     command: str
     args: dict[str, Any]
     audience: str
@@ -115,7 +115,7 @@ def _value(text: str, field: dict[str, Any]) -> Any:
     return parse(text)
 
 
-async def send(settings: Settings, request: Request, *, clock: Clock) -> Replies:
+async def send(settings: Settings, request: SendRequest, *, clock: Clock) -> Replies:
     """Returns when all that were asked have given their last reply, or the time is over."""
     if settings.bus.kind != "kafka":
         raise BadSettings("commands are sent through Kafka", remedy="set bus.kind = kafka; docs/control.md has more")
@@ -138,7 +138,7 @@ async def send(settings: Settings, request: Request, *, clock: Clock) -> Replies
     return replies
 
 
-async def _why_silent(kafka: Kafka, audience: str, place: Place, key: str) -> str:
+async def _why_silent(kafka: KafkaSettings, audience: str, place: MessagePlace, key: str) -> str:
     """A daemon tells strangers nothing; how far it has read its commands, the broker knows."""
     group, _, slot = audience.rpartition("/")
     if kafka.assignment == "group" or not (group and slot.isdecimal()):
@@ -155,7 +155,7 @@ async def _why_silent(kafka: Kafka, audience: str, place: Place, key: str) -> st
     )
 
 
-def refuse_unknown_key(settings: Settings, request: Request) -> None:
+def refuse_unknown_key(settings: Settings, request: SendRequest) -> None:
     """Where the daemon's keys file is at hand it says so before anything is sent."""
     path = settings.control.keys_file
     if path is None or not os.access(path, os.R_OK):

@@ -39,7 +39,7 @@ class LastForecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ViewSnapshot:
     """All that the view shows of one moment; `lag` counts messages that wait, None where that is not known."""
 
     health: Health
@@ -68,7 +68,7 @@ class LiveView:
         if self._live:
             self._live.stop()
 
-    def show(self, now: Snapshot) -> None:
+    def show(self, now: ViewSnapshot) -> None:
         if self._live:
             self._live.update(self._page(now), refresh=True)
             self._before = now.health
@@ -77,7 +77,7 @@ class LiveView:
             self._console.print(self._line(now), highlight=False, markup=False, soft_wrap=True)
             self._before = now.health
 
-    def picture(self, now: Snapshot) -> str:
+    def picture(self, now: ViewSnapshot) -> str:
         """The page as an SVG that stands alone: rich would fetch a font from elsewhere."""
         console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
         console.print(self._page(now))
@@ -90,7 +90,7 @@ class LiveView:
             return health.consumed / health.uptime_s if health.uptime_s > 0 else 0.0
         return (health.consumed - past.consumed) / (health.uptime_s - past.uptime_s)
 
-    def _line(self, now: Snapshot) -> str:
+    def _line(self, now: ViewSnapshot) -> str:
         health = now.health
         parts = [
             f"{health.uptime_s:6.1f}s {health.state}",
@@ -107,7 +107,7 @@ class LiveView:
             parts.append(f"h{last.horizon} skill {form(last.skill, '+.1%')} coverage {_covered(last)}")
         return " | ".join([*parts, *([now.note] if now.note else [])])
 
-    def _page(self, now: Snapshot) -> RenderableType:
+    def _page(self, now: ViewSnapshot) -> RenderableType:
         parts: list[RenderableType] = [
             Columns([_flow(now, self._rate(now.health)), _speed(now.health)], equal=True, expand=True)
         ]
@@ -129,7 +129,7 @@ def _pairs(rows: list[tuple[str, str]]) -> Table:
     return table
 
 
-def _flow(now: Snapshot, rate: float) -> Table:
+def _flow(now: ViewSnapshot, rate: float) -> Table:
     health = now.health
     refused = f"{health.late:,} late · {health.rejected:,} rejected · {health.held:,} held"
     lag = "-" if now.lag is None else f"{now.lag:,}"
@@ -207,7 +207,7 @@ def sparkline(values: list[float], width: int = SPARK_WIDTH) -> str:
     return "".join(BLOCKS[int((value - low) / span * (len(BLOCKS) - 1)) if span else 0] for value in shown)
 
 
-class Progress:
+class ProgressBar:
     """`with Progress(total, title) as progress: progress.advance(n)`: a bar; without a terminal, a line each tenth."""
 
     def __init__(self, total: int | None, title: str, console: Console | None = None) -> None:
@@ -219,7 +219,7 @@ class Progress:
             progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), console=self._console,
         ) if self._console.is_terminal else None  # fmt: skip
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if self._bar:
             self._bar.start()
             self._bar.add_task(self._title, total=self._total)

@@ -72,7 +72,7 @@ def locate(bars, symbol, ordinal, length, mean, spread, points, out):  # type: i
         out[i, 0], out[i, 1] = found, distance
 
 
-class Shape:
+class WindowShape:
     """What the window is like: volatility (log), drift, autocorrelation, and whether volume comes or goes."""
 
     version = 1

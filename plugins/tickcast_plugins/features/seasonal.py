@@ -81,7 +81,7 @@ def weights_at_last(length: int, periods: Sequence[int]) -> F64:
     return np.stack([*parts, newest(length) - sum(parts)])
 
 
-class Mstl:
+class MstlParts:
     """Trend, the season of each period, and what remains, at the newest value."""
 
     version = 1

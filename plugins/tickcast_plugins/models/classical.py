@@ -20,7 +20,7 @@ from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
 from tickcast_plugins.models.onnx_graph import Graph
-from tickcast_plugins.models.window_rows import SCALE_FLOOR, Row
+from tickcast_plugins.models.window_rows import SCALE_FLOOR, RowLayout
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
 TILE = 2048
@@ -28,7 +28,7 @@ CALIBRATION_ROWS = 16_384
 Arrays = dict[str, Any]
 
 
-class Sample(NamedTuple):
+class RowSample(NamedTuple):
     """Windows as rows, with what came after them, both in one-bar moves of the window."""
 
     x: F32  # [N, D]
@@ -56,7 +56,7 @@ class RowModel(ABC):
         self.arrays: Arrays = {}
 
     @abstractmethod
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         """The arrays that answer; what is worth telling a reader of the card goes to `note`."""
 
     @abstractmethod
@@ -121,13 +121,13 @@ class RowModel(ABC):
             raise BadModel(f"{folder / WEIGHTS} does not fit its card", remedy="fit the model again")
         self.arrays = arrays
 
-    def _row(self) -> Row:
+    def _row(self) -> RowLayout:
         if not self.arrays:
             raise BadModel(f"a model of kind '{self.kind}' answers only after its fit", remedy="fit or load it first")
         calendar = 2 * len(self.card.future) if self.reads_calendar else 0
-        return Row(self.card, self.arrays["center"], self.arrays["spread"], calendar, self.basis())
+        return RowLayout(self.card, self.arrays["center"], self.arrays["spread"], calendar, self.basis())
 
-    def _sample(self, dataset: Any, rows: I64, part: str) -> Sample:
+    def _sample(self, dataset: Any, rows: I64, part: str) -> RowSample:
         """Without the windows that never moved: they have no unit."""
         row, xs, ys = self._row(), [], []
         for first in range(0, len(rows), TILE):
@@ -138,7 +138,7 @@ class RowModel(ABC):
             ys.append(target[moved].astype(np.float64) / scale[moved])
         if not sum(map(len, xs)):
             raise BadData(f"no window of the {part} part ever moved", remedy="give a history of prices that change")
-        return Sample(np.concatenate(xs), np.concatenate(ys))
+        return RowSample(np.concatenate(xs), np.concatenate(ys))
 
 
 class Classical(RowModel):

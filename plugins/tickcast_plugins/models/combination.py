@@ -21,7 +21,7 @@ from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
-from tickcast_plugins.models.merged_graph import Merged, Part
+from tickcast_plugins.models.merged_graph import MemberGraph, Merged
 from tickcast_plugins.models.torch_net import SCALE_FLOOR, read_params
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
@@ -32,7 +32,7 @@ Digests = Annotated[list[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]], Meta(
 Rows = Annotated[int, Meta(ge=100, le=100_000)]
 
 
-class Sample(NamedTuple):
+class MemberSample(NamedTuple):
     """Windows of the validation part, which no member was fitted on; all in one-bar moves of the window."""
 
     answers: F32  # [N, M, H, Q]
@@ -71,7 +71,7 @@ class Combination(ABC):
         """[n, D]: what the weights depend on; `said` [n, origins, M, H, Q] is what the members answered."""
 
     @abstractmethod
-    def learn(self, sample: Sample, report: Report) -> Arrays:
+    def learn(self, sample: MemberSample, report: Report) -> Arrays:
         """Arrays that make weights of what was seen; what is worth telling a reader of the card goes to `note`."""
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Combination(ABC):
         g = Merged()
         said = []
         for i, member in enumerate(self.members):
-            part = Part(member.graph, member.card, member.channels, member.calendar)
+            part = MemberGraph(member.graph, member.card, member.channels, member.calendar)
             said.append(g.ask(part, f"m{i}.", self.card, self.origins))
         answers = [g.pick(name, 0, axis=0) for name in said]
         try:
@@ -158,7 +158,7 @@ class Combination(ABC):
         members: Sequence[Any] = dataset.members
         return members
 
-    def _sample(self, dataset: Any) -> Sample:
+    def _sample(self, dataset: Any) -> MemberSample:
         """At most `rows` windows, evenly spaced; without those that never moved, for they have no unit."""
         rows = dataset.parts.validation
         rows = rows[np.linspace(0, len(rows) - 1, min(self.params.rows, len(rows))).astype(np.int64)]
@@ -169,12 +169,12 @@ class Combination(ABC):
             moved = scale > SCALE_FLOOR
             said, unit = self.ask(inputs), scale.astype(np.float32)
             as_of = dataset.history.bars.as_of
-            tile = Sample(
+            tile = MemberSample(
                 said[:, 0] / unit[:, None, None, None], self.seen(inputs, said), target / unit[:, None], as_of[own],
                 as_of[own + self.card.horizon],
             )  # fmt: skip
             parts.append([column[moved] for column in tile])
-        sample = Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        sample = MemberSample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         if not len(sample.target):
             raise BadData("no window of the validation part ever moved", remedy="give a history of prices that change")
         return sample

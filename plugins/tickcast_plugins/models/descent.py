@@ -10,14 +10,16 @@ from torch import Tensor
 
 from tickcast.errors import BadData
 from tickcast.plugin import Report
-from tickcast_plugins.models.combination import Sample
+from tickcast_plugins.models.combination import MemberSample
 
 STEPS, EVERY, RATE = 200, 10, 0.05
 LEARN_SHARE = 0.7  # of the validation part's time; the rest says which step was best
 Logits = Callable[[Tensor], Tensor]  # rows of the sample -> [rows or 1, M]
 
 
-def descend(sample: Sample, levels: Sequence[float], learnt: Sequence[Tensor], logits: Logits, report: Report) -> float:
+def descend(
+    sample: MemberSample, levels: Sequence[float], learnt: Sequence[Tensor], logits: Logits, report: Report
+) -> float:
     """Adjust `learnt` in place, so that the members' quantiles, weighed by softmax of `logits(rows)`, lose least.
 
     The earlier windows teach, the later ones, of which no target is known then, say when it was best; that may be

@@ -18,8 +18,8 @@ from tickcast_plugins.models.combination import (
     Arrays,
     Combination,
     Digests,
+    MemberSample,
     Rows,
-    Sample,
     mean_pinball,
     name_of,
     softmax,
@@ -65,7 +65,7 @@ class Ensemble(Combination):
     def seen(self, inputs: Inputs, said: F32) -> F64:
         return self._skill.seen(inputs, said) if self._skill else np.empty((len(inputs), 0))
 
-    def learn(self, sample: Sample, report: Report) -> Arrays:
+    def learn(self, sample: MemberSample, report: Report) -> Arrays:
         found: Arrays = getattr(self, f"_by_{self.params.method}")(sample, report)
         if "weights" in found:
             shares = zip(map(name_of, self.members), found["weights"][0], strict=True)
@@ -119,13 +119,13 @@ class Ensemble(Combination):
             )
         return members
 
-    def _by_mean(self, sample: Sample, report: Report) -> Arrays:
+    def _by_mean(self, sample: MemberSample, report: Report) -> Arrays:
         return {"weights": np.full((1, sample.answers.shape[1]), 1 / sample.answers.shape[1])}
 
-    def _by_median(self, sample: Sample, report: Report) -> Arrays:
+    def _by_median(self, sample: MemberSample, report: Report) -> Arrays:
         return {}
 
-    def _by_weighted(self, sample: Sample, report: Report) -> Arrays:
+    def _by_weighted(self, sample: MemberSample, report: Report) -> Arrays:
         given = np.array(self.params.weights)
         if not len(given):
             given = 1 / np.maximum(self._errors(sample), 1e-12)
@@ -133,13 +133,13 @@ class Ensemble(Combination):
             raise BadSettings("weights are not one for each member, or all zero", remedy="give one for each member")
         return {"weights": (given / given.sum())[None]}
 
-    def _by_stacked(self, sample: Sample, report: Report) -> Arrays:
+    def _by_stacked(self, sample: MemberSample, report: Report) -> Arrays:
         """Not negative and with the sum of 1, so that widths keep their meaning: what minimises the pinball loss."""
         logits = torch.zeros(1, sample.answers.shape[1], requires_grad=True)
         descend(sample, self.card.levels, [logits], lambda _: logits, report)
         return {"weights": torch.softmax(logits, dim=1).detach().numpy().astype(np.float64)}
 
-    def _by_skill(self, sample: Sample, report: Report) -> Arrays:
+    def _by_skill(self, sample: MemberSample, report: Report) -> Arrays:
         losses = []
         for sharpness in SHARPNESS:
             self.arrays = {"sharpness": np.array(sharpness)}
@@ -150,6 +150,6 @@ class Ensemble(Combination):
         self.note(f"skill: sharpness {SHARPNESS[best]:g}, {gain:.2%} off the mean's error; {asked}")
         return {"sharpness": np.array(SHARPNESS[best])}
 
-    def _errors(self, sample: Sample) -> F64:
+    def _errors(self, sample: MemberSample) -> F64:
         answers = np.moveaxis(sample.answers, 1, 0)
         return np.array([mean_pinball(answer, sample.target, self.card.levels) for answer in answers])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tickcast.columns import F32, F64, Inputs
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.combination import Arrays, Combination, Digests, Rows, Sample, name_of, softmax
+from tickcast_plugins.models.combination import Arrays, Combination, Digests, MemberSample, Rows, name_of, softmax
 from tickcast_plugins.models.descent import descend
 from tickcast_plugins.models.merged_graph import Merged
 
@@ -38,7 +38,7 @@ class Gated(Combination):
     def seen(self, inputs: Inputs, said: F32) -> F64:
         return describe(inputs, is_level=self.card.transform == "level")
 
-    def learn(self, sample: Sample, report: Report) -> Arrays:
+    def learn(self, sample: MemberSample, report: Report) -> Arrays:
         center, spread = sample.seen.mean(axis=0), np.maximum(sample.seen.std(axis=0), 1e-6)
         x = torch.from_numpy(((sample.seen - center) / spread).clip(-EXTREME, EXTREME).astype(np.float32))
         generator = torch.Generator().manual_seed(self.card.seed)

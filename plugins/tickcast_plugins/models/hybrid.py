@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPRegressor
 
 from tickcast.columns import F32, F64
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, Classical, LinearMap, Sample, error_of
+from tickcast_plugins.models.classical import Arrays, Classical, LinearMap, RowSample, error_of
 from tickcast_plugins.models.linear import Ridge
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.prophet_like import ProphetLike
@@ -42,7 +42,7 @@ class Hybrid(Classical):
         "decay": Parameter("float", 1e-5, 0.1, log=True),
     }
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         part = self._statistical()
         arrays = part.learn(train, validation, lambda **_: True)
         self.note(f"{self.params.statistical} part: {part.card.description}")

@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso as SklearnLasso
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, LinearMap, Sample, error_of
+from tickcast_plugins.models.classical import Arrays, LinearMap, RowSample, error_of
 
 SPARSE = {"max_iter": 1_000, "tol": 1e-3, "selection": "cyclic"}
 
@@ -37,7 +37,7 @@ class Penalised(LinearMap):
     def regression(self, penalty: float, windows: int) -> Any:
         """sklearn's estimator, unfitted."""
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         unit = np.sqrt(np.arange(1, train.y.shape[1] + 1))  # so that one penalty means the same at every step
         x, y = train.x.astype(np.float64), train.y / unit
         best, chosen, least = {}, 0.0, np.inf

@@ -15,7 +15,7 @@ from tickcast.records import ModelCard
 from tickcast_plugins.models.onnx_graph import Graph
 
 
-class Part(NamedTuple):
+class MemberGraph(NamedTuple):
     """A member's graph, and which of the question's inputs are its."""
 
     graph: Path
@@ -43,7 +43,7 @@ class Merged(Graph):
         answer: str = model.graph.output[0].name  # quantiles; probabilities of classes, if any, come after them
         return answer
 
-    def ask(self, part: Part, prefix: str, whole: ModelCard, origins: Sequence[int]) -> str:
+    def ask(self, part: MemberGraph, prefix: str, whole: ModelCard, origins: Sequence[int]) -> str:
         """[origins, B, H, Q]: what a member says so many bars before the window's end, 0 at it, as `earlier` does."""
         feeds = {
             "past": self._origins("past", part, whole, origins),
@@ -62,7 +62,7 @@ class Merged(Graph):
     def pick(self, name: str, places: Sequence[int] | int, *, axis: int) -> str:
         return self.add("Gather", name, self.constant(places, np.int64), axis=axis)
 
-    def _origins(self, past: str, part: Part, whole: ModelCard, origins: Sequence[int]) -> str:
+    def _origins(self, past: str, part: MemberGraph, whole: ModelCard, origins: Sequence[int]) -> str:
         own = self.pick(past, part.channels, axis=2)
         windows = [self.slice(own, *_span(part, whole, back)) for back in origins]
         if whole.transform == "level":  # channel 0 is the distance from the origin's own level
@@ -99,7 +99,7 @@ class Merged(Graph):
         return total
 
 
-def _span(part: Part, whole: ModelCard, back: int) -> tuple[int, int]:
+def _span(part: MemberGraph, whole: ModelCard, back: int) -> tuple[int, int]:
     """First bar and the one after the last of a member's window that ends so many bars before the whole one."""
     stop = whole.lookback - back
     return stop - part.card.lookback, stop

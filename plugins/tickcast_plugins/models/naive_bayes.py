@@ -18,7 +18,7 @@ from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.direction import LABELS, classes_of, counts_of
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
-from tickcast_plugins.models.classical import TILE, Arrays, RowModel, Sample
+from tickcast_plugins.models.classical import TILE, Arrays, RowModel, RowSample
 from tickcast_plugins.models.direction import (
     BAND,
     LEAST_WINDOWS,
@@ -70,7 +70,7 @@ class Classifier(RowModel):
     def basis(self) -> F64:
         return recent_moves(self.card.lookback)
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         known, later = (classes_of(part.y, self.params.band) for part in (train, validation))
         horizon, x, beside = known.shape[1], train.x.astype(np.float64), self._seen(validation.x)
         classes, counts = of_moves(train.y, self.params.band), counts_of(known)

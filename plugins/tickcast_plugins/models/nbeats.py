@@ -14,7 +14,7 @@ from tickcast.columns import F64
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
 
 Kind = Literal["generic", "trend", "seasonality"]
 
@@ -51,13 +51,13 @@ class NBEATS(TorchNet):
         kinds = [kind for kind in self.params.stacks for _ in range(self.params.blocks)]
         return Stacks(
             [
-                Block(self.card, self.params, kind=kind, explains=number + 1 < len(kinds))
+                NBeatsBlock(self.card, self.params, kind=kind, explains=number + 1 < len(kinds))
                 for number, kind in enumerate(kinds)
             ]
         )
 
 
-class Block(nn.Module):
+class NBeatsBlock(nn.Module):
     """Perceptron -> coefficients of backcast and forecast -> basis."""
 
     def __init__(self, card: ModelCard, params: NBEATSParams, *, kind: Kind, explains: bool) -> None:
@@ -67,7 +67,7 @@ class Block(nn.Module):
         self.perceptron = perceptron([inputs, *[params.hidden] * params.layers])
         past, horizon = bases(kind, params, card.lookback, card.horizon)
         self.over_horizon = Basis(horizon)
-        self.forecast = Answer(params.hidden, self.heads * len(horizon))
+        self.forecast = AnswerLayer(params.hidden, self.heads * len(horizon))
         if explains:
             self.over_past = Basis(past)
             self.backcast = nn.Linear(params.hidden, len(past))

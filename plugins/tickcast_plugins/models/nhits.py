@@ -13,7 +13,7 @@ from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
 
 Ratio = Annotated[int, Meta(ge=1, le=4096)]
 
@@ -45,7 +45,7 @@ class NHITS(TorchNet):
         card, params = self.card, self.params
         ratios = list(zip(params.pooling, params.downsample or params.pooling, strict=True))
         blocks = [
-            Block(card, params, pool=pool, downsample=downsample, explains=number + 1 < len(ratios))
+            NHitsBlock(card, params, pool=pool, downsample=downsample, explains=number + 1 < len(ratios))
             for number, (pool, downsample) in enumerate(ratios)
         ]
         return Stacks(blocks)
@@ -60,7 +60,7 @@ def _params(card: ModelCard) -> NHITSParams:
     return params
 
 
-class Block(nn.Module):
+class NHitsBlock(nn.Module):
     """Max-pool -> perceptron -> knots of backcast and forecast -> linear interpolation."""
 
     def __init__(self, card: ModelCard, params: NHITSParams, *, pool: int, downsample: int, explains: bool) -> None:
@@ -72,7 +72,7 @@ class Block(nn.Module):
         sizes = [inputs, *[params.hidden] * params.layers]
         self.perceptron = perceptron(sizes)
         knots = -(-card.horizon // downsample)
-        self.forecast = Answer(params.hidden, self.heads * knots)
+        self.forecast = AnswerLayer(params.hidden, self.heads * knots)
         self.register_buffer("over_horizon", interpolation(knots, card.horizon))
         self.over_horizon: Tensor
         if explains:  # nobody sees what the last block leaves over

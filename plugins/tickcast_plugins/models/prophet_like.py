@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from tickcast.columns import F64
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, LinearMap, Sample, error_of
+from tickcast_plugins.models.classical import Arrays, LinearMap, RowSample, error_of
 
 SMOOTHNESS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # penalties of a bend, among which the validation part chooses
 KNOT_SHARE = 0.8  # of the window: later bends would be noise
@@ -32,7 +32,7 @@ class ProphetLike(LinearMap):
     space: ClassVar = {"knots": Parameter("int", 0, 16), "harmonics": Parameter("int", 1, 6)}
     reads_channels = False
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         length, horizon = self.card.lookback, self.card.horizon
         steps = np.sqrt(np.arange(1, horizon + 1))
         best, least, told = np.zeros((train.x.shape[1], horizon)), np.inf, ""

@@ -45,7 +45,7 @@ class Recurrent(TorchNet):
         super().__init__(card)
 
     def body(self) -> nn.Module:
-        return Reader(self.card, self.cell, self.params)
+        return StateReader(self.card, self.cell, self.params)
 
     def scaled_net(self) -> ScaledNet:
         return SteppedNet(self.card, self.body()) if self.params.mode == "step" else super().scaled_net()
@@ -74,7 +74,7 @@ class LSTMAttention(TorchNet):
         return AttentiveReader(self.card, self.params)
 
 
-class Reader(nn.Module):
+class StateReader(nn.Module):
     """The state after the last bar answers. As a step, its state is a row of what the cell carries, layer by layer."""
 
     def __init__(self, card: ModelCard, cell: type[nn.GRU] | type[nn.LSTM], params: RecurrentParams) -> None:

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from tickcast.columns import F64, I64
 from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, LinearMap, Sample
+from tickcast_plugins.models.classical import Arrays, LinearMap, RowSample
 
 EVALUATIONS = 120  # of a likelihood, per parameter
 Forecast = Callable[[F64], F64]  # moves [B, L] -> sums of the next moves [B, H]
@@ -59,7 +59,7 @@ class Recursion(LinearMap):
     def estimate(self, moves: F64, y: F64, report: Report) -> Forecast:
         """The recursion with its parameters; it has no constant."""
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         forecast = self.estimate(train.x.astype(np.float64), train.y, report)
         return {"weights": forecast(np.eye(self.card.lookback)), "bias": np.zeros(self.card.horizon)}
 

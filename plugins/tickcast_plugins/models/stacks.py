@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Block(Protocol):
+class StackBlock(Protocol):
     """Explains a part of the window and forecasts from it; called with (window [B, F, L], extra [B, E])."""
 
     explains: bool  # the last block does not: nobody sees what it leaves over
@@ -33,7 +33,7 @@ class Stacks(nn.Module):
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         own, others = window[:, :1], window[:, 1:]
         total: Tensor | None = None
-        for block in cast("Iterable[Block]", self.blocks):
+        for block in cast("Iterable[StackBlock]", self.blocks):
             seen = torch.cat([own, others], dim=1) if others.shape[1] else own
             hidden = block(seen, extra)
             forecast = block.foresee(hidden)

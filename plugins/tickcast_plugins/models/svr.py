@@ -11,7 +11,7 @@ from sklearn.svm import SVR
 
 from tickcast.columns import F32, F64
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, Classical, Sample
+from tickcast_plugins.models.classical import Arrays, Classical, RowSample
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.window_rows import recent_moves
 
@@ -32,7 +32,7 @@ class SupportVectors(Classical):
     def basis(self) -> F64:
         return recent_moves(self.card.lookback)
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         horizon = train.y.shape[1]
         gamma = 1 / max(float(train.x.var()) * train.x.shape[1], 1e-12)
         dual, bias = np.zeros((len(train.x), horizon)), np.zeros(horizon)

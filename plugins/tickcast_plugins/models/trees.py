@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from tickcast.columns import F32, F64
 from tickcast.plugin import Parameter, Report
-from tickcast_plugins.models.classical import Arrays, Classical, Sample, error_of
+from tickcast_plugins.models.classical import Arrays, Classical, RowSample, error_of
 from tickcast_plugins.models.onnx_graph import ML, Graph
 from tickcast_plugins.models.window_rows import recent_moves
 
@@ -44,10 +44,10 @@ class Trees(Classical):
         return recent_moves(self.card.lookback)
 
     @abstractmethod
-    def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
+    def grow(self, train: RowSample, validation: RowSample, report: Report) -> tuple[F64, float, list[Any]]:
         """What all answers start from [H], the weight of each tree, and sklearn's trees."""
 
-    def learn(self, train: Sample, validation: Sample, report: Report) -> Arrays:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
         start, weight, trees = self.grow(train, validation, report)
         arrays = packed([tree.tree_ for tree in trees], weight)
         self.note(f"{len(trees)} trees, {len(arrays['answers'])} leaves")
@@ -78,7 +78,7 @@ class DecisionTree(Trees):
     kind = "decision_tree"
     space = TREE
 
-    def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
+    def grow(self, train: RowSample, validation: RowSample, report: Report) -> tuple[F64, float, list[Any]]:
         report(step=1, steps=1)
         return np.zeros(train.y.shape[1]), 1.0, [self.tree(self.seed()).fit(train.x, train.y)]
 
@@ -87,7 +87,7 @@ class Bagging(Trees):
     kind = "bagging"
     space = FOREST
 
-    def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
+    def grow(self, train: RowSample, validation: RowSample, report: Report) -> tuple[F64, float, list[Any]]:
         grown = BaggingRegressor(self.tree(0), n_estimators=self.params.trees, random_state=self.seed())
         grown.fit(train.x, train.y)
         report(step=1, steps=1)
@@ -98,7 +98,7 @@ class RandomForest(Trees):
     kind = "random_forest"
     space = FOREST
 
-    def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
+    def grow(self, train: RowSample, validation: RowSample, report: Report) -> tuple[F64, float, list[Any]]:
         params = self.params
         grown = RandomForestRegressor(
             params.trees, max_depth=params.depth, min_samples_leaf=params.leaf_windows, max_features=1 / 3,
@@ -118,7 +118,7 @@ class GradientBoosting(Trees):
     kind = "gradient_boosting"
     space: ClassVar = {**FOREST, "rate": Parameter("float", 0.02, 0.3, log=True)}
 
-    def grow(self, train: Sample, validation: Sample, report: Report) -> tuple[F64, float, list[Any]]:
+    def grow(self, train: RowSample, validation: RowSample, report: Report) -> tuple[F64, float, list[Any]]:
         rng = np.random.Generator(np.random.Philox(key=np.array([self.card.seed, 1], np.uint64)))
         start, rate = train.y.mean(axis=0), self.params.rate
         left, known = train.y - start, np.broadcast_to(start, validation.y.shape)

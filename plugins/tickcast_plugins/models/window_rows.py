@@ -18,7 +18,7 @@ EXTREME = 10.0  # spreads at which another channel is cut off
 NEWEST, SPANS = 12, (2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)  # of `recent_moves`
 
 
-class Row(NamedTuple):
+class RowLayout(NamedTuple):
     """What a row holds. `basis` [L, P] turns the moves into the columns that are wanted instead; None keeps them."""
 
     card: ModelCard

@@ -16,14 +16,14 @@ from msgspec import Meta
 from pydantic import ValidationError
 
 from tickcast.batch.backtest import trading
-from tickcast.batch.backtest.figures import YEAR_NS, Backtest, Luck, judge, moments_per_year
+from tickcast.batch.backtest.figures import YEAR_NS, BacktestResult, Luck, judge, moments_per_year
 from tickcast.batch.backtest.retraining import Retrain, Walking
 from tickcast.batch.backtest.series import read_series
 from tickcast.batch.backtest.trading import Series, Terms
 from tickcast.batch.judge import report_figures
 from tickcast.batch.judge.judge import MODEL, converted
 from tickcast.batch.judge.report_certainty import skills
-from tickcast.batch.replay import Order, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.train.history import PRICES
 from tickcast.engine.core.schedule import trading_time
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
@@ -32,7 +32,7 @@ from tickcast.loop.build import RUNGS, Serving
 from tickcast.plugin import Report
 from tickcast.progress import Shown, unshown
 from tickcast.remedies import say_refused
-from tickcast.settings import Codec, Settings
+from tickcast.settings import CodecSettings, Settings
 
 FITS = "fits"  # folder of the fits within the results
 EQUITY = "equity.parquet"
@@ -76,7 +76,7 @@ def job_settings(order: BacktestOrder, folder: Path) -> Settings:
     return settings.model_copy(update={
         "model": settings.model.model_copy(update={"default": default}),
         "bars": settings.bars.model_copy(update={"adjustments": None, "history": None}),
-        "codec": Codec(), "runtime": settings.runtime.model_copy(update={"folder": folder}),
+        "codec": CodecSettings(), "runtime": settings.runtime.model_copy(update={"folder": folder}),
     })  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def write_tape(bars: Path, tape: Path, settings: Settings) -> None:
 
 
 async def backtest(
-    settings: Settings, history: Order, order: BacktestOrder, report: Report, *, shown: Shown = unshown,
+    settings: Settings, history: ReplayOrder, order: BacktestOrder, report: Report, *, shown: Shown = unshown,
     warn: Callable[[str], object] = say_refused,
 ) -> dict[str, Any]:  # fmt: skip
     """Replay, trade, and leave backtest.json and the tables in the folder of `history`."""
@@ -119,7 +119,7 @@ async def backtest(
     served = summary.pop("model")  # by this name a job's result means a folder of its own
     found = {
         **summary, "served": served, "stopped": walking.stopped,
-        "title": summary["title"].replace("Replay", "Backtest"), **terms._asdict(),
+        "title": summary["title"].replace("Replay", "BacktestResult"), **terms._asdict(),
         "confidence": order.confidence, "seed": order.seed, "traded_models": models, "traded_symbols": len(series),
         "in_sample_bars": int(sum(np.count_nonzero(each.in_sample) for each in series.values())),
         "fits": [asdict(fit) for fit in walking.fits], "skill": _skill(history.out, models), **done.figures,
@@ -168,7 +168,7 @@ def _bars_per_year(serving: Serving, series: list[Series]) -> float:
     bars = serving.settings.bars
     if bars.kind != "time":
         return moments_per_year(moments)
-    closed, first = serving.engine.folder.closed_time, int(moments[0])
+    closed, first = serving.engine.builder.closed_time, int(moments[0])
     return float(trading_time(closed, first + YEAR_NS) - trading_time(closed, first)) / (bars.every_ms * MS)
 
 
@@ -181,7 +181,7 @@ def _skill(out: Path, models: list[str]) -> dict[str, Any]:
     return {**skills(labels.settled), "in_sample": report_figures.spans(labels.in_sample)}
 
 
-def _write(out: Path, found: dict[str, Any], done: Backtest, symbols: list[str]) -> None:
+def _write(out: Path, found: dict[str, Any], done: BacktestResult, symbols: list[str]) -> None:
     own, held = done.strategy, done.held
     equity = pl.DataFrame({
         "as_of_ns": own.as_of, "return": own.returns, "equity": np.cumprod(1 + own.returns),

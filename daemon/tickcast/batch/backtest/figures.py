@@ -25,14 +25,14 @@ class Luck(NamedTuple):
     seed: int
 
 
-class Backtest(NamedTuple):
+class BacktestResult(NamedTuple):
     figures: Figures
     strategy: Portfolio
     held: Portfolio  # bought and held
     trades: list[trading.Trades]  # by series
 
 
-def judge(series: list[Series], terms: Terms, luck: Luck, *, bars_per_year: float) -> Backtest:
+def judge(series: list[Series], terms: Terms, luck: Luck, *, bars_per_year: float) -> BacktestResult:
     """Trade every series, and the same series without costs, bought and held, and on tossed coins."""
     sign = [trading.signs(each, terms) for each in series]
     paths = _walk(series, sign, terms)
@@ -62,7 +62,7 @@ def judge(series: list[Series], terms: Terms, luck: Luck, *, bars_per_year: floa
         "from_ns": int(whole.as_of[0]) if len(whole.as_of) else None,
         "to_ns": int(whole.as_of[-1]) if len(whole.as_of) else None,
     }  # fmt: skip
-    return Backtest(figures, whole, held, made)
+    return BacktestResult(figures, whole, held, made)
 
 
 def _walk(series: list[Series], sign: list[F64], terms: Terms) -> list[Path]:

@@ -14,12 +14,22 @@ import pyarrow.parquet as pq
 
 from tickcast.batch.bar_history import Span, read_closed, within
 from tickcast.batch.out_folder import claim_model, install_model
-from tickcast.batch.train.order import FitOrder, Start, order_of, write_order
+from tickcast.batch.train.order import FitOrder, WarmStart, order_of, write_order
 from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.engine.core.questions import bar_identity
 from tickcast.engine.inference.model_folder import copy_plain_files, read_card
 from tickcast.errors import BadModel, BadSettings
-from tickcast.io.jobs.folder import BARS, MEMBERS, SCRATCH, SOURCE, START, ProgressLines, Result, Source, read_result
+from tickcast.io.jobs.folder import (
+    BARS,
+    MEMBERS,
+    SCRATCH,
+    SOURCE,
+    START,
+    FileSource,
+    ProgressLines,
+    Result,
+    read_result,
+)
 from tickcast.io.jobs.host import WORKER
 from tickcast.plugin import names
 from tickcast.progress import Shown, steps, unshown
@@ -53,7 +63,7 @@ def fit(
     folder.mkdir(parents=True)
     try:
         if start is not None:
-            order = msgspec.structs.replace(order, start=order.start or Start(mode="warm"))
+            order = msgspec.structs.replace(order, start=order.start or WarmStart(mode="warm"))
             (folder / START).mkdir()
             copy_plain_files(start, folder / START)
         order = _with_members(order, members, folder)
@@ -106,7 +116,7 @@ def make_order(
 
 def gather(folder: Path) -> None:
     """In the child process: the bars of the file that a job was given."""
-    source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Source)
+    source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=FileSource)
     settings, span = Settings(**source.settings), (source.from_ns, source.to_ns)
     write_bars(settings, Path(source.path), folder / BARS, symbols=source.symbols or None, span_ns=span)
 

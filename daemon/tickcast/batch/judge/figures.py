@@ -24,7 +24,7 @@ class Certainty(NamedTuple):
     seed: int
 
 
-class Tally(NamedTuple):
+class LossTally(NamedTuple):
     """Sums of what happened, from which every figure follows."""
 
     sums: F64  # [moments, groups, horizons, SUMS], then classes.SUMS where there are classes; group 0 is all symbols
@@ -55,7 +55,7 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
     return found
 
 
-def figures(tally: Tally, certainty: Certainty, horizons: list[int]) -> dict[str, Any]:
+def figures(tally: LossTally, certainty: Certainty, horizons: list[int]) -> dict[str, Any]:
     pooled = tally.sums.sum(axis=2, keepdims=True)
     sums = np.concatenate([tally.sums, pooled], axis=2)  # the last horizon is all of them
     moments, n_groups, n_horizons, n_sums = sums.shape

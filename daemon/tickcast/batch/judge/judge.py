@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from tickcast.batch.judge.figures import SUMS, Certainty, Tally, figures, outcomes
+from tickcast.batch.judge.figures import SUMS, Certainty, LossTally, figures, outcomes
 from tickcast.batch.judge.hold_out import last_value_said, last_value_widths
 from tickcast.batch.train.classes import SUMS as CLASS_SUMS
 from tickcast.batch.train.classes import ClassJudge, class_judge
 from tickcast.batch.train.dataset import Channels, Dataset
-from tickcast.batch.train.history import History, read_history
+from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.order import FitOrder, Positive, read_as
-from tickcast.batch.train.splits import PARTS, Parts, usable_windows
+from tickcast.batch.train.splits import PARTS, SplitRows, usable_windows
 from tickcast.columns import F64, I64
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.fold import match_group
@@ -60,7 +60,7 @@ def run(folder: Path, report: Report) -> dict[str, Any]:
     runner = open_model(folder / MODEL)
     dataset = test_data(folder, runner.card)
     horizons = _horizons(order, runner.card)
-    asked = Asked(runner, class_judge(folder / MODEL, runner.card))
+    asked = JudgedModel(runner, class_judge(folder / MODEL, runner.card))
     calibrated = _calibrated(runner.card)
     tally = _tally(asked, dataset, order, horizons, report, last_value=calibrated)
     if tally is None:
@@ -94,7 +94,7 @@ def test_data(folder: Path, card: ModelCard) -> Dataset:
         )
     none = np.empty(0, np.int64)
     first = np.repeat(history.bars.start[:, None], len(PARTS), axis=1)
-    parts = Parts(none, none, none, rows, np.hstack([first, history.ends[:, None]]))
+    parts = SplitRows(none, none, none, rows, np.hstack([first, history.ends[:, None]]))
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
     order = FitOrder(
         kind=card.kind, bars=card.bars, transform=card.transform, lookback=card.lookback,  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def _horizons(order: EvaluateOrder, card: ModelCard) -> list[int]:
     return sorted(set(order.horizons) or {*(1 << k for k in range(20) if 1 << k < card.horizon), card.horizon})
 
 
-class Asked(NamedTuple):
+class JudgedModel(NamedTuple):
     """The model, and what its classes are held against where it answers in any."""
 
     runner: Runner
@@ -141,8 +141,14 @@ def _calibrated(card: ModelCard) -> F64 | None:
 
 
 def _tally(
-    asked: Asked, dataset: Dataset, order: EvaluateOrder, horizons: list[int], report: Report, *, last_value: F64 | None
-) -> Tally | None:
+    asked: JudgedModel,
+    dataset: Dataset,
+    order: EvaluateOrder,
+    horizons: list[int],
+    report: Report,
+    *,
+    last_value: F64 | None,
+) -> LossTally | None:
     """None where the report asks for an early end: figures of the first symbols alone would mislead."""
     card, history, rows = asked.runner.card, dataset.history, dataset.parts.holdout
     trained = _trained_on(history, rows, card)
@@ -171,10 +177,10 @@ def _tally(
     shaped[:, 0] = shaped.sum(axis=1)
     at = history.bars.as_of[rows[~trained]]
     span = (int(at.min()), int(at.max())) if len(at) else (0, 0)
-    return Tally(shaped, groups, inside, len(rows), int(trained.sum()), span)
+    return LossTally(shaped, groups, inside, len(rows), int(trained.sum()), span)
 
 
-def _trained_on(history: History, rows: I64, card: ModelCard) -> Flags:
+def _trained_on(history: BarHistory, rows: I64, card: ModelCard) -> Flags:
     """Windows whose question or targets lie in the span that steered the fit."""
     as_of = history.bars.as_of
     if not card.trained_to_ns:
@@ -183,7 +189,7 @@ def _trained_on(history: History, rows: I64, card: ModelCard) -> Flags:
     return inside
 
 
-def _moments(history: History, rows: I64, trained: Flags, *, kind: str) -> tuple[I64, int]:
+def _moments(history: BarHistory, rows: I64, trained: Flags, *, kind: str) -> tuple[I64, int]:
     """Per window the number of its moment, and how many there are. Time bars of all symbols end together; other bars
     share a moment when they end within one usual bar of each other.
     """

@@ -17,7 +17,7 @@ MOST_IS_BEST = ("directional", "sharpe")
 SIDE_COST = (FEE_BPS + SLIPPAGE_BPS) * 1e-4  # of the capital that is turned over, as a backtest takes unless told
 
 
-class Said(NamedTuple):
+class MedianAndTruth(NamedTuple):
     """What the median said of each window, and what came, as moves from the anchor [n, H]."""
 
     rows: I64
@@ -37,7 +37,7 @@ def validation_value(metric: Metric, predict: Predict, dataset: Dataset, order: 
     return float(said.quantile.result()[metric])
 
 
-def _said(predict: Predict, dataset: Dataset, order: FitOrder) -> Said:
+def _said(predict: Predict, dataset: Dataset, order: FitOrder) -> MedianAndTruth:
     rows = dataset.parts.validation
     rows = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
     figures, median = Figures(order.levels), order.levels.index(0.5)
@@ -48,10 +48,10 @@ def _said(predict: Predict, dataset: Dataset, order: FitOrder) -> Said:
         quantiles = predict(inputs)
         figures.add(quantiles, target, scale)
         point[tile], actual[tile] = quantiles[:, :, median], target
-    return Said(rows, point, actual, figures)
+    return MedianAndTruth(rows, point, actual, figures)
 
 
-def _sharpe(said: Said, dataset: Dataset, order: FitOrder) -> float:
+def _sharpe(said: MedianAndTruth, dataset: Dataset, order: FitOrder) -> float:
     """Of one trade a window, held to the last step in the median's direction, after costs; trades of one moment share
     the capital. Who never trades earns nothing and risks nothing: 0.
     """

@@ -14,7 +14,7 @@ LEAST_PROBABILITY = 1e-5
 ROUNDS, ENOUGH = 200, 1e-7  # at most so many, and as many as still gain so much log-likelihood a value
 
 
-class Chain(NamedTuple):
+class MarkovChain(NamedTuple):
     """States 0 .. K - 1."""
 
     start: F64  # [K]
@@ -32,7 +32,7 @@ class Passed(NamedTuple):
     likelihood: float  # log, per value
 
 
-def fit_chain(sequences: F64, begin: Chain) -> Chain:
+def fit_chain(sequences: F64, begin: MarkovChain) -> MarkovChain:
     """The likeliest chain for sequences [N, T] that climbing from `begin` leads to."""
     chain, before = begin, -np.inf
     for _ in range(ROUNDS):
@@ -43,7 +43,7 @@ def fit_chain(sequences: F64, begin: Chain) -> Chain:
     return chain
 
 
-def run_chain(chain: Chain, sequences: F64) -> Passed:
+def run_chain(chain: MarkovChain, sequences: F64) -> Passed:
     """Forward and backward once, each step scaled to sum to 1."""
     values = sequences.T[:, :, None]
     density = -0.5 * ((values - chain.mean) / chain.spread) ** 2 - np.log(chain.spread)
@@ -65,13 +65,13 @@ def run_chain(chain: Chain, sequences: F64) -> Passed:
     return Passed(filtered, smoothed, steps, likelihood)
 
 
-def _better(sequences: F64, passed: Passed) -> Chain:
+def _better(sequences: F64, passed: Passed) -> MarkovChain:
     """The chain that makes what was expected likeliest."""
     weight, values = passed.smoothed, sequences.T[:, :, None]
     total = weight.sum(axis=(0, 1))
     mean = (weight * values).sum(axis=(0, 1)) / total
     spread = np.sqrt((weight * (values - mean) ** 2).sum(axis=(0, 1)) / total)
-    return Chain(
+    return MarkovChain(
         probabilities(weight[0].mean(axis=0)), probabilities(passed.steps), mean, np.maximum(spread, LEAST_SPREAD)
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.cluster import DBSCAN, AgglomerativeClustering
 from sklearn.metrics import silhouette_score
 
-from tickcast.batch.train.history import History
+from tickcast.batch.train.history import BarHistory
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
 
@@ -20,7 +20,7 @@ class Groups(NamedTuple):
 
 
 def group_symbols(
-    history: History, *, until_ns: int, method: str, count: int, eps: float, least: int, most_times: int
+    history: BarHistory, *, until_ns: int, method: str, count: int, eps: float, least: int, most_times: int
 ) -> Groups:
     """Clusters by average linkage (`count` of them) or by DBSCAN (within `eps`), over the newest moves until then."""
     moves = common_moves(history, until_ns, most_times)
@@ -41,7 +41,7 @@ def group_symbols(
     return Groups(found, figures)
 
 
-def common_moves(history: History, until_ns: int, most_times: int) -> F64:
+def common_moves(history: BarHistory, until_ns: int, most_times: int) -> F64:
     """Log returns [times, symbols] of bars that ended at the same time, the newest until then; NaN = none there."""
     if not 2 <= len(history.names) <= MOST_SYMBOLS:
         raise BadData(f"groups need 2 to {MOST_SYMBOLS:,} symbols, not {len(history.names)}")
@@ -56,7 +56,7 @@ def common_moves(history: History, until_ns: int, most_times: int) -> F64:
     return moves
 
 
-def _moved(history: History, until_ns: int) -> I64:
+def _moved(history: BarHistory, until_ns: int) -> I64:
     """Real bars until then that follow a real one, with positive prices."""
     bars = history.bars
     rows = np.flatnonzero((bars.as_of <= until_ns) & (bars.mask == 1) & (history.gap == 0) & (bars.close > 0))

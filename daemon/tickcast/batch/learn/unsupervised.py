@@ -15,8 +15,8 @@ from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
-from tickcast.batch.learn.hidden_markov import LEAST_SPREAD, Chain, fit_chain, probabilities, run_chain
-from tickcast.batch.train.history import History
+from tickcast.batch.learn.hidden_markov import LEAST_SPREAD, MarkovChain, fit_chain, probabilities, run_chain
+from tickcast.batch.train.history import BarHistory
 from tickcast.batch.train.splits import CUTS
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData, BadSettings
@@ -31,7 +31,7 @@ FAR = 0.98  # of the windows have a neighbourhood this dense, where nobody says 
 STAY = 0.9  # what the climb to a chain begins with
 
 
-class Ask(NamedTuple):
+class LearnOrder(NamedTuple):
     """What is to be learnt."""
 
     kind: Literal["pca", "ica", "kmeans", "dbscan", "regime"]
@@ -50,13 +50,13 @@ class Learnt(NamedTuple):
     figures: dict[str, Any]  # how well it describes what it was learnt from
 
 
-def training_end(history: History) -> int:
+def training_end(history: BarHistory) -> int:
     """Where `tickcast fit` will end the training part of this history."""
     begin, end = int(history.bars.as_of.min()), int(history.bars.as_of.max())
     return begin + int((end - begin) * CUTS[0])
 
 
-def learn(history: History, ask: Ask) -> Learnt:
+def learn(history: BarHistory, ask: LearnOrder) -> Learnt:
     """Learn what is asked; the same history until then and the same ask give the same numbers."""
     teach = {"pca": _pca, "ica": _ica, "kmeans": _kmeans, "dbscan": _dbscan, "regime": _regime}[ask.kind]
     maker = "shape" if ask.kind in ("kmeans", "dbscan") else "lags"
@@ -69,7 +69,7 @@ def learn(history: History, ask: Ask) -> Learnt:
     return Learnt(entry, {"windows": len(rows), **figures})
 
 
-def windows_until(history: History, lookback: int, ask: Ask) -> I64:
+def windows_until(history: BarHistory, lookback: int, ask: LearnOrder) -> I64:
     """Rows of real bars with their lookback, evenly spaced over all that ended until then."""
     bars = history.bars
     there = history.ordinal - history.first + 1 >= lookback
@@ -101,14 +101,14 @@ def plain(values: Any, digits: int = DIGITS) -> Any:
     return float(f"{float(values):.{digits}g}")
 
 
-def _pca(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def _pca(windows: F64, ask: LearnOrder) -> tuple[dict[str, Any], dict[str, Any]]:
     _refuse_more_than(ask, min(windows.shape))
     found = PCA(ask.number, svd_solver="full").fit(windows)
     params = {"components": plain(found.components_), "mean": plain(found.mean_)}
     return params, {"explained variance": found.explained_variance_ratio_.tolist()}
 
 
-def _ica(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def _ica(windows: F64, ask: LearnOrder) -> tuple[dict[str, Any], dict[str, Any]]:
     """The least Gaussian component first, each with its largest weight above 0: neither is given by the method."""
     _refuse_more_than(ask, min(windows.shape))
     found = FastICA(ask.number, whiten="unit-variance", random_state=ask.seed, max_iter=1_000, tol=1e-4)
@@ -125,7 +125,7 @@ def _ica(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, {"excess kurtosis": kurtosis[order].tolist(), "converged": bool(found.n_iter_ < found.max_iter)}
 
 
-def _kmeans(shapes: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def _kmeans(shapes: F64, ask: LearnOrder) -> tuple[dict[str, Any], dict[str, Any]]:
     """The calmest cluster first."""
     _refuse_more_than(ask, len(shapes) // 2)
     mean, spread, places = _standardised(shapes)
@@ -135,7 +135,7 @@ def _kmeans(shapes: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, {"occupancy": _shares(np.argsort(order)[found.labels_]), **_silhouette(places, found.labels_, ask)}
 
 
-def _dbscan(shapes: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def _dbscan(shapes: F64, ask: LearnOrder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Core windows, thinned: each lies within eps / 2 of one that is kept, and reach makes up for it."""
     mean, spread, places = _standardised(shapes)
     eps = ask.eps or _usual_distance(places, ask.least)
@@ -154,7 +154,7 @@ def _dbscan(shapes: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, {"eps": plain(eps), "clusters": int(found.labels_.max() + 1), "outliers": outliers}
 
 
-def _regime(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def _regime(windows: F64, ask: LearnOrder) -> tuple[dict[str, Any], dict[str, Any]]:
     """The calmest state first. A mixture is a chain without memory."""
     if not 2 <= ask.number <= 4:
         raise BadSettings(f"a regime has 2 to 4 states, not {ask.number}", remedy="give --k")
@@ -164,7 +164,7 @@ def _regime(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     weights = probabilities(mixed.weights_[order])
     stay = 0.0 if ask.method == "mixture" else STAY
     transition = probabilities(stay * np.eye(ask.number) + (1 - stay) * weights)
-    chain = Chain(weights, transition, mixed.means_[order, 0], np.sqrt(mixed.covariances_[order, 0, 0]))
+    chain = MarkovChain(weights, transition, mixed.means_[order, 0], np.sqrt(mixed.covariances_[order, 0, 0]))
     if ask.method != "mixture":
         chain = _calmest_first(fit_chain(windows, chain))
     passed = run_chain(chain, windows)
@@ -177,12 +177,14 @@ def _regime(windows: F64, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-def _calmest_first(chain: Chain) -> Chain:
+def _calmest_first(chain: MarkovChain) -> MarkovChain:
     order = np.argsort(chain.spread, kind="stable")
-    return Chain(chain.start[order], chain.transition[np.ix_(order, order)], chain.mean[order], chain.spread[order])
+    return MarkovChain(
+        chain.start[order], chain.transition[np.ix_(order, order)], chain.mean[order], chain.spread[order]
+    )
 
 
-def _refuse_more_than(ask: Ask, most: int) -> None:
+def _refuse_more_than(ask: LearnOrder, most: int) -> None:
     if not 1 <= ask.number <= most:
         raise BadSettings(f"{ask.kind} can be asked for 1 to {most} here, not {ask.number}", remedy="give another --k")
 
@@ -212,7 +214,7 @@ def thinned(places: F64, within: float) -> F64:
     return np.array(kept).reshape(-1, places.shape[1])
 
 
-def _silhouette(places: F64, labels: Any, ask: Ask) -> dict[str, Any]:
+def _silhouette(places: F64, labels: Any, ask: LearnOrder) -> dict[str, Any]:
     if not 1 < ask.number < len(places):
         return {}
     return {"silhouette": float(silhouette_score(places, labels, sample_size=min(JUDGED, len(places)),

@@ -26,7 +26,7 @@ ADVICE = {
 }
 
 
-class Epoch(NamedTuple):
+class EpochLosses(NamedTuple):
     """Mean losses: of the drawn training windows while it ran, of the validation windows after it."""
 
     training_loss: float
@@ -34,7 +34,7 @@ class Epoch(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class FitOutcome:
     """How a fit went. `done`, `stopped_early`, `out_of_time` and `stopped` (from outside) are all normal ends."""
 
     status: str = "done"
@@ -44,10 +44,10 @@ class Outcome:
     start_loss: float = math.inf  # validation's, of the weights that the fit began with
     windows: int = 0
     seconds: float = 0.0  # of all attempts, up to their last checkpoint where they were killed
-    curve: list[Epoch] = field(default_factory=list)
+    curve: list[EpochLosses] = field(default_factory=list)
 
 
-def analyse(curve: Sequence[Epoch], *, start_loss: float, status: str) -> dict[str, Any]:
+def analyse(curve: Sequence[EpochLosses], *, start_loss: float, status: str) -> dict[str, Any]:
     """{"overfit": share of the gain that the last epochs lost again, "converged", "advice": [{"code", "text"}]}"""
     losses = [epoch.validation_loss for epoch in curve]
     best = min(range(len(losses)), key=losses.__getitem__)
@@ -65,7 +65,7 @@ def analyse(curve: Sequence[Epoch], *, start_loss: float, status: str) -> dict[s
     return {"overfit": overfit, "converged": converged, "advice": advice}
 
 
-def _overfit(curve: Sequence[Epoch], best: int, gain: float) -> float:
+def _overfit(curve: Sequence[EpochLosses], best: int, gain: float) -> float:
     """0 unless the training loss went on falling after the best epoch: then it is unlearnt, not overlearnt."""
     last = curve[-1]
     if best == len(curve) - 1 or not last.training_loss < curve[best].training_loss:

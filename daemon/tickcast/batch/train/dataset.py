@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 from pydantic import ValidationError
 
-from tickcast.batch.train.history import History, read_history
+from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
 from tickcast.batch.train.order import FitOrder
-from tickcast.batch.train.splits import CUTS, Parts, split
+from tickcast.batch.train.splits import CUTS, SplitRows, split
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
@@ -42,7 +42,12 @@ class Dataset:
     """The history of one order, with its feature values, its parts, and the members of a combination."""
 
     def __init__(
-        self, history: History, channels: "Channels", parts: Parts, order: FitOrder, members: Sequence[Member] = ()
+        self,
+        history: BarHistory,
+        channels: "Channels",
+        parts: SplitRows,
+        order: FitOrder,
+        members: Sequence[Member] = (),
     ) -> None:
         self.history, self.parts, self.members = history, parts, members
         self.values, self.specs = channels.values, channels.specs
@@ -179,7 +184,7 @@ def _check_prices(close: F64, transform: str) -> None:
         raise BadData("log_return needs positive prices", remedy="set forecast.transform = difference or level")
 
 
-def standardised(history: History, parts: Parts) -> History:
+def standardised(history: BarHistory, parts: SplitRows) -> BarHistory:
     """Each series by mean and standard deviation of its training part, as the literature's figures are given."""
     close, begins, ends = history.bars.close, parts.edges[:, 0], parts.edges[:, 1]
     mean = np.array([close[a:b].mean() for a, b in zip(begins, ends, strict=True)])

@@ -11,10 +11,10 @@ import numpy as np
 
 import tickcast
 from tickcast.batch.judge.hold_out import evaluate, last_value_widths
-from tickcast.batch.train.analysis import Outcome
+from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.classes import class_figures
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit_job import Job, completed, read_parent
+from tickcast.batch.train.fit_job import FitJob, completed, read_parent
 from tickcast.batch.train.order import TRAINING, FitOrder, read_order
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
 from tickcast.clock import Clock, SystemClock
@@ -36,7 +36,7 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     """
     order = read_order(job_folder)
     parent = read_parent(job_folder, order)
-    job = Job(job_folder, completed(order, parent), parent, report, clock or SystemClock())
+    job = FitJob(job_folder, completed(order, parent), parent, report, clock or SystemClock())
     dataset = load_dataset(job_folder, job.order)
     model = build(job.order, dataset)
     figures = _fit(model, dataset, job)
@@ -83,7 +83,7 @@ def _is_net(model: Net | Model) -> bool:
     return hasattr(model, "module")
 
 
-def _fit(model: Net | Model, dataset: Dataset, job: Job) -> dict[str, Any]:
+def _fit(model: Net | Model, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     """Fit in place; returns `fit` and, where there was one, `start` of the card's metrics."""
     if _is_net(model):
         from tickcast.batch.train.fit_net import fit_net
@@ -92,7 +92,7 @@ def _fit(model: Net | Model, dataset: Dataset, job: Job) -> dict[str, Any]:
     if job.parent is not None:
         raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy="fit it without start")
     model.fit(dataset, job.report)  # type: ignore[union-attr]
-    return {"fit": msgspec.to_builtins(Outcome())}
+    return {"fit": msgspec.to_builtins(FitOutcome())}
 
 
 def _write_model(model: Net | Model, folder: Path) -> float:
@@ -108,7 +108,7 @@ def _write_model(model: Net | Model, folder: Path) -> float:
 
 
 def _finished_card(
-    model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, job: Job
+    model: Net | Model, dataset: Dataset, figures: dict[str, Any], *, folder: Path, job: FitJob
 ) -> ModelCard:
     runner = OnnxRunner(folder, model.card)
     last_value = last_value_widths(dataset, dataset.parts.calibration, model.card.levels)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tickcast.batch.train.order import FitOrder, Start
+from tickcast.batch.train.order import FitOrder, WarmStart
 from tickcast.clock import Clock
 from tickcast.engine.inference.model_folder import verify_strictly
 from tickcast.errors import BadSettings
@@ -16,12 +16,12 @@ from tickcast.records import ModelCard
 class Parent(NamedTuple):
     """The model that a fit begins with."""
 
-    start: Start
+    start: WarmStart
     folder: Path
     card: ModelCard
 
 
-class Job(NamedTuple):
+class FitJob(NamedTuple):
     """What a fit is told, and with what it tells."""
 
     folder: Path

@@ -12,14 +12,14 @@ from tickcast.batch.train.checkpoint import Checkpoints
 from tickcast.batch.train.dataset import Dataset
 from tickcast.batch.train.export import export
 from tickcast.batch.train.export_step import export_step
-from tickcast.batch.train.fit_job import Job
+from tickcast.batch.train.fit_job import FitJob
 from tickcast.batch.train.losses import POINT_LOSSES
 from tickcast.batch.train.start import begin
 from tickcast.batch.train.train import train
 from tickcast.plugin import Net
 
 
-def fit_net(net: Net, dataset: Dataset, job: Job) -> dict[str, Any]:
+def fit_net(net: Net, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     torch.set_num_threads(job.order.threads)
     figures: dict[str, Any] = {}
     if job.parent is not None:

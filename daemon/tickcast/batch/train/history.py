@@ -25,7 +25,7 @@ COLUMNS = ("symbol", *DTYPES)
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class BarHistory:
     """Bars by symbol, one after the other. A row is a bar's place in the flat columns."""
 
     names: list[str]  # of the symbols, by code
@@ -44,13 +44,13 @@ class History:
         """Per row: its place among its symbol's bars."""
         return np.arange(len(self), dtype=np.int64) - self.bars.start[self.symbol]
 
-    def with_prices(self, shift: F64, factor: F64) -> "History":
+    def with_prices(self, shift: F64, factor: F64) -> "BarHistory":
         """Every price p of symbol s as (p - shift[s]) / factor[s]."""
         moved = {name: (getattr(self.bars, name) - shift[self.symbol]) / factor[self.symbol] for name in PRICES}
         return replace(self, bars=self.bars._replace(**moved))
 
 
-def read_history(folder: Path, *, on_gap: str) -> History:
+def read_history(folder: Path, *, on_gap: str) -> BarHistory:
     """`bars.parquet`: sorted by symbol, then in the order in which the bars closed."""
     path = folder / BARS
     try:
@@ -66,7 +66,7 @@ def read_history(folder: Path, *, on_gap: str) -> History:
     bars = Bars(opened, high, low, close, volume, columns["mask"], columns["as_of_ns"], start, UNWRAPPED)
     first = _first(symbol, start, columns["gap"], on_gap)
     ends = np.append(start[1:], len(symbol))
-    return History(names, bars, columns["gap"], symbol, first, ends, _digest(names, symbol, columns))
+    return BarHistory(names, bars, columns["gap"], symbol, first, ends, _digest(names, symbol, columns))
 
 
 def _digest(names: list[str], symbol: I32, columns: dict[str, npt.NDArray[Any]]) -> str:

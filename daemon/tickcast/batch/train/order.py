@@ -21,7 +21,7 @@ NotBelow = Annotated[float, Meta(ge=0)]
 RATE, FINETUNE_RATE = 1e-3, 1e-4  # a tenth, so that a fit does not forget within a few steps what it begins with
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fitted model that the weights begin with."""
 
     mode: Literal["warm", "finetune", "transfer"]
@@ -45,7 +45,7 @@ class FitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     features: list[dict[str, Any]] = []  # the `[[features.set]]` entries
     future: list[str] = []
     split: Literal["default", "paper"] = "default"
-    start: Start | None = None  # None = weights by seed
+    start: WarmStart | None = None  # None = weights by seed
     loss: Literal["quantile", "mae", "mse", "huber", "mape", "directional", "nll", "cross_entropy"] = "quantile"
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: Above | None = None  # the highest; None = RATE, finetuning FINETUNE_RATE

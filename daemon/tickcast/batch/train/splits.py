@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tickcast.batch.train.history import History
+from tickcast.batch.train.history import BarHistory
 from tickcast.columns import I64
 from tickcast.errors import BadData
 
@@ -23,7 +23,7 @@ PAPER_ROWS = {  # bars of a series in the file -> train, validation, test: 12, 4
 PARTS = ("train", "validation", "calibration", "holdout")
 
 
-class Parts(NamedTuple):
+class SplitRows(NamedTuple):
     """Rows of the anchor bars of each part's windows, and the first row of each part by symbol [S, 5]."""
 
     train: I64
@@ -32,13 +32,13 @@ class Parts(NamedTuple):
     holdout: I64
     edges: I64
 
-    def is_train(self, history: History) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def is_train(self, history: BarHistory) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Rows whose bars lie in the training part: what scalers may be fitted on."""
         before: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.arange(len(history)) < self.edges[history.symbol, 1]
         return before
 
 
-def split(history: History, *, kind: str, need_bars: int, horizon: int) -> Parts:
+def split(history: BarHistory, *, kind: str, need_bars: int, horizon: int) -> SplitRows:
     """All usable windows, by part."""
     edges, embargo = (_paper_edges(history, horizon), -1) if kind == "paper" else (_edges(history), horizon)
     rows = usable_windows(history, need_bars=need_bars, horizon=horizon)
@@ -54,10 +54,10 @@ def split(history: History, *, kind: str, need_bars: int, horizon: int) -> Parts
                 f"{len(history)} bars of {len(history.names)} symbols leave the {name} part without a window",
                 remedy="give more history, or a shorter lookback, horizon or feature lookback",
             )
-    return Parts(**found, edges=edges)
+    return SplitRows(**found, edges=edges)
 
 
-def usable_windows(history: History, *, need_bars: int, horizon: int) -> I64:
+def usable_windows(history: BarHistory, *, need_bars: int, horizon: int) -> I64:
     """Rows of real bars with their lookback, none of whose targets is carried or lies across a gap."""
     bad = np.concatenate([[0], np.cumsum((history.bars.mask == 0) | (history.gap == 1), dtype=np.int64)])
     out = np.empty(len(history), np.int64)
@@ -79,7 +79,7 @@ def _usable(bars, symbol, first, ends, bad, need_bars, horizon, out):  # type: i
     return count
 
 
-def _edges(history: History) -> I64:
+def _edges(history: BarHistory) -> I64:
     """The same event times for all symbols; a bar that ends at a cut lies before it."""
     as_of = history.bars.as_of
     begin, end = int(as_of.min()), int(as_of.max())
@@ -91,7 +91,7 @@ def _edges(history: History) -> I64:
     return edges
 
 
-def _paper_edges(history: History, horizon: int) -> I64:
+def _paper_edges(history: BarHistory, horizon: int) -> I64:
     """The cuts of the literature, in bars of each series; calibration is the last quarter of its validation part, or
     all of it where a quarter holds no window.
     """

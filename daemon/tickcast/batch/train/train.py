@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tickcast.batch.train.analysis import Epoch, Outcome
+from tickcast.batch.train.analysis import EpochLosses, FitOutcome
 from tickcast.batch.train.checkpoint import Checkpoints, Saved
 from tickcast.batch.train.classes import training_moves
 from tickcast.batch.train.dataset import Batch, Dataset
@@ -33,7 +33,7 @@ VALIDATION_BATCH = 1024
 
 
 @dataclass(slots=True)
-class Place:
+class FitPlace:
     """Where a fit stands: the next step begins with window `row` of the draw of `epoch`."""
 
     epoch: int = 1
@@ -51,7 +51,7 @@ def train(
     clock: Clock,
     *,
     checkpoints: Checkpoints | None = None,
-) -> Outcome:
+) -> FitOutcome:
     """Fit `module` in place; it ends with the weights of the best validation loss.
 
     What its classes are like it learns from the training part first, unless it is finetuned and keeps the old ones.
@@ -90,10 +90,10 @@ class _Fit:
         self.validation = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
         self.step_windows = order.batch_size * order.accumulate
         self.steps = -(-min(order.windows_per_epoch, len(dataset.parts.train)) // self.step_windows) * order.epochs
-        self.place, self.outcome, self.best = Place(), Outcome(), dict[str, Tensor]()
+        self.place, self.outcome, self.best = FitPlace(), FitOutcome(), dict[str, Tensor]()
         self.began_ns, self.saved_s = clock.monotonic_ns(), 0.0
 
-    def run(self) -> Outcome:
+    def run(self) -> FitOutcome:
         saved = self.checkpoints.last() if self.checkpoints else None
         if saved:
             self._restore(saved)
@@ -179,12 +179,12 @@ class _Fit:
         outcome, epoch = self.outcome, self.place.epoch
         outcome.epochs = epoch
         outcome.windows += self.place.windows
-        outcome.curve.append(Epoch(training_loss, validation_loss))
+        outcome.curve.append(EpochLosses(training_loss, validation_loss))
         if validation_loss < outcome.validation_loss:
             outcome.validation_loss, outcome.best_epoch, self.best = validation_loss, epoch, self._weights()
             if self.checkpoints:
                 self.checkpoints.save_best(self.best)
-        self.place = Place(epoch=epoch + 1, step=self.place.step)
+        self.place = FitPlace(epoch=epoch + 1, step=self.place.step)
 
     def _validate(self) -> float:
         self.module.eval()
@@ -209,9 +209,9 @@ class _Fit:
         self.checkpoints.save(Saved(flat, record))
 
     def _restore(self, saved: Saved) -> None:
-        self.place = Place(**saved.record["place"])
+        self.place = FitPlace(**saved.record["place"])
         outcome = saved.record["outcome"]
-        self.outcome = Outcome(**{**outcome, "curve": [Epoch(*epoch) for epoch in outcome["curve"]]})
+        self.outcome = FitOutcome(**{**outcome, "curve": [EpochLosses(*epoch) for epoch in outcome["curve"]]})
         self.saved_s = self.outcome.seconds
         self.began_ns -= int(self.outcome.seconds * 1e9)  # the budget counts what was spent before
         self.module.load_state_dict(_under("module", saved.tensors))

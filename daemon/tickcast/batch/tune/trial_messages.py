@@ -18,7 +18,7 @@ class Verdict(msgspec.Struct, frozen=True):
     go_on: bool
 
 
-class Epoch(msgspec.Struct, frozen=True, tag=True):
+class EpochReport(msgspec.Struct, frozen=True, tag=True):
     """From the worker, which then waits for the verdict."""
 
     number: int
@@ -42,4 +42,4 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
-Told = Epoch | Ended | Failed
+Told = EpochReport | Ended | Failed

@@ -22,7 +22,7 @@ from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.losses import POINT_LOSSES
 from tickcast.batch.train.train import train
 from tickcast.batch.tune.order import read_tune_order
-from tickcast.batch.tune.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
+from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadOutput, TickcastError
 from tickcast.io.jobs.limits import die_with
@@ -49,7 +49,7 @@ def work(dataset: Dataset, metric: Metric, tasks: BinaryIO, answers: Any, clock:
     def tell(message: Told) -> None:
         answers.write(msgspec.json.encode(message) + b"\n")
 
-    def is_worth_going_on(epoch: Epoch) -> bool:
+    def is_worth_going_on(epoch: EpochReport) -> bool:
         tell(epoch)
         return msgspec.json.decode(tasks.readline(), type=Verdict).go_on
 
@@ -70,7 +70,7 @@ def work(dataset: Dataset, metric: Metric, tasks: BinaryIO, answers: Any, clock:
 class Trial:
     """One fit; it is the plugin.Report of its own fit."""
 
-    def __init__(self, task: Task, metric: Metric, ask: Callable[[Epoch], bool]) -> None:
+    def __init__(self, task: Task, metric: Metric, ask: Callable[[EpochReport], bool]) -> None:
         self.task, self.metric, self.ask = task, metric, ask
         self.epochs, self.given_up = 0, False
 
@@ -102,7 +102,7 @@ class Trial:
         if "epoch" in figures and "validation_loss" in figures:
             self.epochs = int(figures["epoch"])
             if not self.given_up:
-                self.given_up = not self.ask(Epoch(self.task.number, self.epochs, figures["validation_loss"]))
+                self.given_up = not self.ask(EpochReport(self.task.number, self.epochs, figures["validation_loss"]))
         return not self.given_up
 
 

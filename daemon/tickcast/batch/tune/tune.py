@@ -1,7 +1,7 @@
 """The body of a job `optimize`: which parameters make a kind of model forecast best, and the model fitted with them.
 
 The search sees the training part, and is judged by the validation part; what the result is worth is told by the
-hold-out, which it never looked at. Processes of a crew fit the trials; this one owns the study.
+hold-out, which it never looked at. Worker processes fit the trials; this one owns the study.
 """
 
 import os
@@ -15,11 +15,11 @@ import torch
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.order import BARS, write_order
-from tickcast.batch.tune.crew import Crew
 from tickcast.batch.tune.order import INTERRUPTED, TuneOrder, read_tune_order, with_params
 from tickcast.batch.tune.spaces import space_of
 from tickcast.batch.tune.study import Study
-from tickcast.batch.tune.trial_messages import Ended, Epoch, Told
+from tickcast.batch.tune.trial_messages import Ended, EpochReport, Told
+from tickcast.batch.tune.workers import TrialWorkers
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import TRIALS, write_whole
@@ -52,7 +52,7 @@ def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str
 
 
 class Search:
-    """Hands trials to the crew and hears how they end, until there have been enough, or no more time."""
+    """Hands trials to the workers and hears how they end, until there have been enough, or no more time."""
 
     def __init__(self, folder: Path, order: TuneOrder, study: Study, report: Report, clock: Clock) -> None:
         self.folder, self.order, self.study, self.report, self.clock = folder, order, study, report, clock
@@ -65,26 +65,26 @@ class Search:
         write_whole(self.folder / TRIALS, b"".join(map(_line, rows)))
         self.ended = sum(row.why != INTERRUPTED for row in rows)
         limits = {"budget_s": self.order.fit.time_budget_s, "clock": self.clock}
-        with Crew(self.folder, self.order.workers, **limits) as crew:  # type: ignore[arg-type]
-            while self._give_out(crew):
-                for told in crew.told(POLL_S):
-                    self._hear(told, crew)
+        with TrialWorkers(self.folder, self.order.workers, **limits) as workers:  # type: ignore[arg-type]
+            while self._give_out(workers):
+                for told in workers.told(POLL_S):
+                    self._hear(told, workers)
                 if self.status == "done" and self._seconds() > self.order.seconds:
                     self.status = "out_of_time"
         for row in self.study.give_up():
             self._write(row)
         return self.status
 
-    def _give_out(self, crew: Crew) -> bool:
+    def _give_out(self, workers: TrialWorkers) -> bool:
         """Whether there is anything to hear."""
-        while self.status == "done" and crew.has_room and (asked := self.study.ask()) is not None:
+        while self.status == "done" and workers.has_room and (asked := self.study.ask()) is not None:
             number, params = asked
-            crew.give(number, with_params(self.order.fit, params))
-        return self.status == "done" and crew.is_busy
+            workers.give(number, with_params(self.order.fit, params))
+        return self.status == "done" and workers.is_busy
 
-    def _hear(self, told: Told, crew: Crew) -> None:
-        if isinstance(told, Epoch):
-            crew.answer(told.number, go_on=self.study.epoch(told.number, told.epoch, told.loss))
+    def _hear(self, told: Told, workers: TrialWorkers) -> None:
+        if isinstance(told, EpochReport):
+            workers.answer(told.number, go_on=self.study.epoch(told.number, told.epoch, told.loss))
             self._report(trial=told.number, epoch=told.epoch, validation_loss=told.loss)
             return
         if isinstance(told, Ended):

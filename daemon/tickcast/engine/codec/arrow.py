@@ -17,9 +17,9 @@ from tickcast.compiled import lean_njit
 from tickcast.engine.codec.arrow_size import unpacked_bytes
 from tickcast.engine.codec.json import double, time_ns, whole
 from tickcast.engine.codec.parse import UNIT_EXPONENT
-from tickcast.engine.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
+from tickcast.engine.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, TickRows, collect, name_code, naming, rows
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import FULL, NAME_BYTES, SymbolTable
 
 ROW_BYTES = 4  # no tick takes less, unpacked: a message that claims more rows was made to exhaust memory
@@ -34,7 +34,7 @@ UNREADABLE = (pa.ArrowException, ValueError, OverflowError, NotImplementedError,
 Mask = npt.NDArray[np.bool_]
 
 
-class Refused(Exception):
+class UnreadableMessage(Exception):
     """A whole message cannot be read."""
 
     def __init__(self, reason: Reason) -> None:
@@ -51,7 +51,7 @@ class Cells(NamedTuple):
 
 
 class ArrowDecoder:
-    def __init__(self, codec: Codec, symbols: SymbolTable) -> None:
+    def __init__(self, codec: CodecSettings, symbols: SymbolTable) -> None:
         self._fields, self._max_bytes = codec.fields, codec.max_message_bytes
         self._names = [name for name in codec.fields.model_dump().values() if name]
         self._unit = UNIT_EXPONENT[codec.time_unit]
@@ -60,14 +60,14 @@ class ArrowDecoder:
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]:
         parts = [self._message(raw, i) for i in range(len(raw))] or [rows(0)]
         counts = [len(part.reason) for part in parts]
-        filled = Rows(*map(np.concatenate, zip(*parts))) if len(parts) > 1 else parts[0]
+        filled = TickRows(*map(np.concatenate, zip(*parts))) if len(parts) > 1 else parts[0]
         return collect(filled, np.repeat(np.arange(len(parts), dtype=np.int32), counts))
 
-    def _message(self, raw: RawBatch, i: int) -> Rows:
+    def _message(self, raw: RawBatch, i: int) -> TickRows:
         """The rows of a message, or one with the reason why it has none."""
         try:
             return self._rows(self._read(raw, i), int(raw.stamps_ns[i]))
-        except Refused as refused:
+        except UnreadableMessage as refused:
             refusal = rows(1)
             refusal.reason[0] = refused.reason
             return refusal
@@ -75,29 +75,29 @@ class ArrowDecoder:
     def _read(self, raw: RawBatch, i: int) -> pa.Table:
         first, last = int(raw.starts[i]), int(raw.ends[i])
         if last <= first:
-            raise Refused(Reason.EMPTY)
+            raise UnreadableMessage(Reason.EMPTY)
         if last - first > self._max_bytes:
-            raise Refused(Reason.TOO_LARGE)
+            raise UnreadableMessage(Reason.TOO_LARGE)
         packed = pa.py_buffer(raw.data[first:last])
         try:
             unpacked = unpacked_bytes(packed)
             if unpacked > self._max_bytes:
-                raise Refused(Reason.TOO_LARGE)
+                raise UnreadableMessage(Reason.TOO_LARGE)
             with pa.ipc.open_stream(packed) as stream:
                 batches = list(stream)
                 for batch in batches:
                     batch.validate(full=True)
                 table = pa.Table.from_batches(batches, stream.schema)
         except UNREADABLE:
-            raise Refused(Reason.MALFORMED) from None
+            raise UnreadableMessage(Reason.MALFORMED) from None
         if table.num_rows * ROW_BYTES > unpacked + last - first:
-            raise Refused(Reason.TOO_LARGE)
+            raise UnreadableMessage(Reason.TOO_LARGE)
         if not table.num_rows:
-            raise Refused(Reason.OTHER_EVENT)
+            raise UnreadableMessage(Reason.OTHER_EVENT)
         read = table.select(sorted(at for name in self._names if (at := table.schema.get_field_index(name)) >= 0))
         return read if len(batches) == 1 else read.unify_dictionaries().combine_chunks()
 
-    def _rows(self, table: pa.Table, stamp: int) -> Rows:
+    def _rows(self, table: pa.Table, stamp: int) -> TickRows:
         """All cells are read before the first symbol is added."""
         fields, count = self._fields, table.num_rows
         price, size, bid, ask = (
@@ -113,7 +113,7 @@ class ArrowDecoder:
         reason[price.bad | size.bad | bid.bad | ask.bad | sequence.bad] = Reason.BAD_NUMBER
         reason[ts.bad] = Reason.BAD_TIME
         reason[unpriced | nameless | ts.missing] = Reason.MISSING_FIELD
-        filled = Rows(
+        filled = TickRows(
             np.empty(count, np.int32), ts.values, price.values, size.values, bid.values, ask.values,
             sequence.values, reason,
         )  # fmt: skip
@@ -145,7 +145,7 @@ def _cells(table: pa.Table, name: str, read: Callable[[pa.Array], Cells], absent
     try:
         return read(column)
     except UNREADABLE:  # a type that holds no such thing
-        raise Refused(reason) from None
+        raise UnreadableMessage(reason) from None
 
 
 def _masked(column: pa.Array, filler: Any) -> tuple[Any, Mask]:
@@ -178,7 +178,7 @@ def _double(column: pa.Array) -> Cells:
     if _is_text(column):
         return _texts(column, double, np.nan)
     if not _is_number(column):
-        raise Refused(Reason.BAD_NUMBER)
+        raise UnreadableMessage(Reason.BAD_NUMBER)
     values, missing = _masked(pc.cast(column, pa.float64(), safe=False), np.nan)
     return Cells(values, missing, np.zeros(len(values), np.bool_))
 
@@ -187,7 +187,7 @@ def _whole(column: pa.Array) -> Cells:
     if _is_text(column):
         return _texts(column, lambda text: whole(text, 0, cut=False), -1)
     if not pa.types.is_integer(column.type):
-        raise Refused(Reason.BAD_NUMBER)
+        raise UnreadableMessage(Reason.BAD_NUMBER)
     values, missing = _masked(pc.cast(column, pa.int64()), -1)
     return Cells(values, missing, np.zeros(len(values), np.bool_))
 
@@ -200,7 +200,7 @@ def _time(column: pa.Array, unit: int) -> Cells:
         unit = UNIT_EXPONENT[column.type.unit]
         column = column.view(pa.int64())
     elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise Refused(Reason.BAD_TIME)
+        raise UnreadableMessage(Reason.BAD_TIME)
     values, missing = _masked(column, 0)
     factor = 10**unit
     with np.errstate(invalid="ignore"):
@@ -220,7 +220,7 @@ def _symbols(table: pa.Table, name: str) -> tuple[I64, I64, Any, Mask]:
     """(index, span, text, nameless): the name of row i is text[span[k]:span[k + 1]] with k = index[i]."""
     column = _column(table, name)
     if column is None:
-        raise Refused(Reason.MISSING_FIELD)
+        raise UnreadableMessage(Reason.MISSING_FIELD)
     try:
         if pa.types.is_dictionary(column.type):
             index, nameless = _masked(column.indices.cast(pa.int64()), 0)
@@ -231,7 +231,7 @@ def _symbols(table: pa.Table, name: str) -> tuple[I64, I64, Any, Mask]:
             names = _binary(column)
             index, nameless = np.arange(len(column)), names.is_null().to_numpy(zero_copy_only=False)
     except UNREADABLE:
-        raise Refused(Reason.BAD_SYMBOL) from None
+        raise UnreadableMessage(Reason.BAD_SYMBOL) from None
     _, offsets, text = names.buffers()
     span = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1].astype(np.int64)
     return index, span, np.frombuffer(bytearray(text or b"\0"), np.uint8), nameless
@@ -240,10 +240,10 @@ def _symbols(table: pa.Table, name: str) -> tuple[I64, I64, Any, Mask]:
 def _binary(names: pa.Array) -> pa.Array:
     if _is_view(names):
         if _viewed_bytes(names) > max(NAME_BYTES * len(names), VIEWED_BYTES):
-            raise Refused(Reason.TOO_LARGE)
+            raise UnreadableMessage(Reason.TOO_LARGE)
         names = _without_stray_views(names)
     elif not (_is_text(names) or any(is_kind(names.type) for is_kind in BYTES)):
-        raise Refused(Reason.BAD_SYMBOL)
+        raise UnreadableMessage(Reason.BAD_SYMBOL)
     return pc.cast(names, pa.binary())
 
 

@@ -15,7 +15,7 @@ from tickcast.engine.codec.packed import PackedDecoder
 from tickcast.engine.codec.presets import for_topic, shape_of
 from tickcast.engine.codec.ticks import collect, rows
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 from tickcast.symbols import SymbolTable
 
 Decoded = TypeVar("Decoded", TickBatch, Rejects)
@@ -26,7 +26,7 @@ class TopicDecoder(Protocol):
 
 
 class Decoder:
-    def __init__(self, settings: Codec, symbols: SymbolTable) -> None:
+    def __init__(self, settings: CodecSettings, symbols: SymbolTable) -> None:
         self._settings = settings
         self._symbols = symbols
         self._by_topic: dict[str, TopicDecoder] = {}
@@ -48,7 +48,7 @@ class Decoder:
         return ticks, rejects
 
 
-def topic_decoder(codec: Codec, symbols: SymbolTable) -> TopicDecoder:
+def topic_decoder(codec: CodecSettings, symbols: SymbolTable) -> TopicDecoder:
     prefix, most = codec.symbol_prefix, codec.max_message_bytes
     if codec.kind == "packed":
         return PackedDecoder(symbols, symbol_prefix=prefix, max_message_bytes=most)

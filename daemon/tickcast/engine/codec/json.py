@@ -13,7 +13,7 @@ import numpy as np
 
 from tickcast.columns import NO_TIME, RawBatch, Rejects, TickBatch
 from tickcast.engine.codec.parse import UNIT_EXPONENT, read_time
-from tickcast.engine.codec.presets import Shape
+from tickcast.engine.codec.presets import FeedShape
 from tickcast.engine.codec.scan import plan, scan_messages
 from tickcast.engine.codec.ticks import (
     ASK,
@@ -28,7 +28,7 @@ from tickcast.engine.codec.ticks import (
     TS,
     WRAPPED,
     Judged,
-    Rows,
+    TickRows,
     collect,
     found,
     naming,
@@ -105,7 +105,7 @@ def time_ns(value: Any, unit: int) -> int | None:
 class JsonDecoder:
     """Messages of one feed. The careful path and the scanner share `_found` and the way it is judged."""
 
-    def __init__(self, shape: Shape, symbols: SymbolTable, *, symbol_prefix: str, max_message_bytes: int) -> None:
+    def __init__(self, shape: FeedShape, symbols: SymbolTable, *, symbol_prefix: str, max_message_bytes: int) -> None:
         self._shape = shape
         self._unit = UNIT_EXPONENT[shape.time_unit]
         self._max_bytes = max_message_bytes
@@ -150,7 +150,7 @@ class JsonDecoder:
         else:
             yield from record["data"]
 
-    def _read(self, raw: RawBatch, i: int, filled: Rows) -> None:
+    def _read(self, raw: RawBatch, i: int, filled: TickRows) -> None:
         record, reason = self._load(raw, i)
         wrapper = self._shape.names[WRAPPED]
         if wrapper and isinstance(record, dict) and isinstance(record.get(wrapper), dict):
@@ -163,7 +163,7 @@ class JsonDecoder:
             return None, Reason.EMPTY
         return (None, Reason.TOO_LARGE) if length > self._max_bytes else load(raw.message(i))
 
-    def _settle(self, record: Any, stamp: int, filled: Rows, at: int) -> None:
+    def _settle(self, record: Any, stamp: int, filled: TickRows, at: int) -> None:
         """A record's fields as a row; or a reason, or what is no object at all, as a reject."""
         if not isinstance(record, dict):
             filled.reason[at] = record if isinstance(record, Reason) else Reason.MALFORMED

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tickcast.columns import NO_TIME, PACKED, RawBatch, Rejects, TickBatch
 from tickcast.compiled import inlined_njit, lean_njit
-from tickcast.engine.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, Rows, collect, name_code, naming, rows
+from tickcast.engine.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, TickRows, collect, name_code, naming, rows
 from tickcast.errors import Reason
 from tickcast.symbols import FULL, SymbolTable
 from tickcast.words import word_at
@@ -34,7 +34,7 @@ class PackedDecoder:
         return collect(filled, message)
 
 
-def _bits(filled: Rows) -> tuple[npt.NDArray[np.uint64], ...]:
+def _bits(filled: TickRows) -> tuple[npt.NDArray[np.uint64], ...]:
     """The 64-bit columns in the order of a record, as bare bits."""
     columns = filled.ts, filled.price, filled.size, filled.bid, filled.ask, filled.sequence
     return tuple(column.view(np.uint64) for column in columns)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from tickcast.engine.codec.ticks import EVENT, EVENT_NEEDED, EVENT_OPTIONAL, NO_EVENT, SEQUENCE
 from tickcast.errors import BadSettings
-from tickcast.settings import Codec, CodecTopic
+from tickcast.settings import CodecSettings, CodecTopic
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class FeedShape:
     """How the JSON of a feed holds ticks. `names` are by field of `ticks.py`; empty = the feed has none."""
 
     names: tuple[str, ...]
@@ -24,12 +24,12 @@ class Shape:
     listed: tuple[str, ...] = ()  # (channel, type): ticks stand in the list `data` of such messages
 
 
-BINANCE_TRADE = Shape(("s", "T", "p", "q", "", "", "", "e", "data"), "ms", "trade", EVENT_NEEDED)
-BINANCE_BOOKTICKER = Shape(
+BINANCE_TRADE = FeedShape(("s", "T", "p", "q", "", "", "", "e", "data"), "ms", "trade", EVENT_NEEDED)
+BINANCE_BOOKTICKER = FeedShape(
     ("s", "T", "", "", "b", "a", "", "e", "data"), "ms", "bookTicker", EVENT_OPTIONAL, stamped=True
 )
-COINBASE_MATCH = Shape(("product_id", "time", "price", "size", "", "", "", "type", ""), "s", "match", EVENT_NEEDED)
-KRAKEN_TRADE = Shape(("symbol", "timestamp", "price", "qty", "", "", "", "", ""), "s", listed=("trade", "update"))
+COINBASE_MATCH = FeedShape(("product_id", "time", "price", "size", "", "", "", "type", ""), "s", "match", EVENT_NEEDED)
+KRAKEN_TRADE = FeedShape(("symbol", "timestamp", "price", "qty", "", "", "", "", ""), "s", listed=("trade", "update"))
 PRESETS = {
     "binance-trade": BINANCE_TRADE,
     "binance-bookticker": BINANCE_BOOKTICKER,
@@ -38,12 +38,12 @@ PRESETS = {
 }
 
 
-def shape_of(codec: Codec) -> Shape:
+def shape_of(codec: CodecSettings) -> FeedShape:
     """The shape that the settings ask for; two fields under one name are refused."""
     fields = codec.fields
     if codec.preset == "default":
         names = (fields.symbol, fields.ts, fields.price, fields.size, fields.bid, fields.ask, fields.sequence, "", "")
-        shape = Shape(names, codec.time_unit, stamped=not fields.ts)
+        shape = FeedShape(names, codec.time_unit, stamped=not fields.ts)
     else:
         preset = PRESETS[codec.preset]
         shape = replace(preset, names=(*preset.names[:SEQUENCE], fields.sequence, *preset.names[EVENT:]))
@@ -53,7 +53,7 @@ def shape_of(codec: Codec) -> Shape:
     return shape
 
 
-def for_topic(codec: Codec, topic: str) -> Codec:
+def for_topic(codec: CodecSettings, topic: str) -> CodecSettings:
     """The codec settings of one topic: its own keys, then the general ones."""
     own = codec.topics.get(topic, CodecTopic())
     given = {name: value for name in CodecTopic.model_fields if (value := getattr(own, name)) is not None}

@@ -37,7 +37,7 @@ QUOTE, COMMA, COLON, BACKSLASH, MINUS = 34, 44, 58, 92, 45
 OPEN_ARRAY, OPEN_OBJECT, CLOSE_ARRAY, CLOSE_OBJECT = 91, 123, 93, 125
 
 
-class Plan(NamedTuple):
+class ScanPlan(NamedTuple):
     """What the scanner looks for."""
 
     names: U8  # [FIELDS + 1, longest]: keys by field, then the value of the event field that makes a tick
@@ -46,14 +46,14 @@ class Plan(NamedTuple):
     unit: int  # power of ten that makes a numeric time ns
 
 
-def plan(names: tuple[str, ...], event: str, unit: int) -> Plan:
+def plan(names: tuple[str, ...], event: str, unit: int) -> ScanPlan:
     coded = [name.encode() for name in (*names, event)]
     table = np.zeros((len(coded), max(map(len, coded)) + 1), np.uint8)
     for f, name in enumerate(coded):
         table[f, : len(name)] = np.frombuffer(name, np.uint8)
     lengths = np.array([len(name) for name in coded], np.int64)
     heads = np.array([int.from_bytes(name[:8], "little") for name in coded], np.uint64)
-    return Plan(table, heads, lengths, unit)
+    return ScanPlan(table, heads, lengths, unit)
 
 
 @lean_njit

@@ -10,13 +10,13 @@ from tickcast.columns import PACKED
 from tickcast.engine.codec.presets import for_topic, shape_of
 from tickcast.engine.codec.ticks import SYMBOL, TS
 from tickcast.errors import Reason
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 
 LONGEST = 4096  # bytes of a message that are looked at
 TIMES = (Reason.WRONG_UNIT, Reason.BAD_TIME)
 
 
-def seen(message: bytes, reason: Reason, codec: Codec, topic: str = "") -> str:
+def seen(message: bytes, reason: Reason, codec: CodecSettings, topic: str = "") -> str:
     """The event time as the feed writes it, the names of the fields or the symbol; empty where it cannot be told."""
     codec = for_topic(codec, topic)
     if codec.kind == "packed" and reason in TIMES and len(message) >= PACKED.itemsize:

@@ -24,7 +24,7 @@ MISSING_FIELD, BAD_NUMBER, BAD_TIME = int(Reason.MISSING_FIELD), int(Reason.BAD_
 BAD_SYMBOL, SYMBOL_LIMIT, OTHER_EVENT = int(Reason.BAD_SYMBOL), int(Reason.SYMBOL_LIMIT), int(Reason.OTHER_EVENT)
 
 
-class Found(NamedTuple):
+class TickFields(NamedTuple):
     """What one message holds, by field; reused for the next."""
 
     state: U8
@@ -47,7 +47,7 @@ class Judged(NamedTuple):
     stamped: bool  # a missing event time is the record's broker stamp
 
 
-class Rows(NamedTuple):
+class TickRows(NamedTuple):
     """Columns as kernels fill them; a row with a reason is a reject."""
 
     symbol: I32
@@ -60,8 +60,8 @@ class Rows(NamedTuple):
     reason: U8
 
 
-def found() -> Found:
-    return Found(np.zeros(FIELDS, np.uint8), np.zeros(FIELDS), np.zeros(FIELDS, np.int64))
+def found() -> TickFields:
+    return TickFields(np.zeros(FIELDS, np.uint8), np.zeros(FIELDS), np.zeros(FIELDS, np.int64))
 
 
 def naming(prefix: str) -> Naming:
@@ -69,15 +69,15 @@ def naming(prefix: str) -> Naming:
     return Naming(text, np.zeros(NAME_BYTES, np.uint8), np.zeros((KNOWN, 8), np.uint64))
 
 
-def rows(count: int) -> Rows:
+def rows(count: int) -> TickRows:
     """Columns in one block: the allocator keeps a large one for reuse, where it would return eight smaller ones."""
     wide = np.empty((7, count), np.int64)  # six wide columns; the last row is room for the two narrow ones
     ts, sequence, price, size, bid, ask = wide[0], wide[1], *wide[2:6].view(np.float64)
     narrow = wide[6].view(np.int32)
-    return Rows(narrow[:count], ts, price, size, bid, ask, sequence, narrow[count:].view(np.uint8)[:count])
+    return TickRows(narrow[:count], ts, price, size, bid, ask, sequence, narrow[count:].view(np.uint8)[:count])
 
 
-def collect(filled: Rows, message: I32) -> tuple[TickBatch, Rejects]:
+def collect(filled: TickRows, message: I32) -> tuple[TickBatch, Rejects]:
     """The accepted rows and the rejects, each in order. `message` says where each row came from."""
     columns: list[Any] = [*filled[:-1], message, _numbers(message)]
     reason = filled.reason

@@ -11,9 +11,9 @@ import numpy as np
 
 from tickcast.columns import I32, I64, U8
 from tickcast.engine.core import windows
-from tickcast.engine.core.fold import Folder
+from tickcast.engine.core.fold import BarBuilder
 from tickcast.engine.core.ladder import Ladder, Raw
-from tickcast.engine.core.on_demand import Answer, Ask, Window
+from tickcast.engine.core.on_demand import Answer, Ask, GivenWindow
 from tickcast.engine.core.questions import NOBODY
 from tickcast.engine.core.routes import Routes
 from tickcast.engine.core.scorekeeper import Scorekeeper
@@ -21,13 +21,13 @@ from tickcast.errors import BadOutput, BadRequest
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
-Copy = Callable[[I32, I64, I64, I64], Window]  # of the bars (symbol, as_of, ordinal, first)
+Copy = Callable[[I32, I64, I64, I64], GivenWindow]  # of the bars (symbol, as_of, ordinal, first)
 
 
-class Parts(Protocol):
+class EngineParts(Protocol):
     """The engine's, as they are needed here."""
 
-    folder: Folder
+    folder: BarBuilder
     ladder: Ladder | None
     routes: Routes
     scorekeeper: Scorekeeper
@@ -42,7 +42,7 @@ class Wanted:
     ask: Ask
     symbol: I32  # -1 = none that is known
     as_of: I64
-    window: Window
+    window: GivenWindow
     model: I32
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Wanted:
 
 
 class Asking:
-    def __init__(self, parts: Parts, settings: Settings, symbols: SymbolTable) -> None:
+    def __init__(self, parts: EngineParts, settings: Settings, symbols: SymbolTable) -> None:
         self._parts, self._symbols = parts, symbols
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
         self._waiting: list[Wanted] = []

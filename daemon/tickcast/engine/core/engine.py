@@ -16,9 +16,9 @@ from tickcast.engine.core.asking import Asking, rows_in
 from tickcast.engine.core.bars import LATEST_NS
 from tickcast.engine.core.events import Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.engine.core.features import FeatureSet
-from tickcast.engine.core.fold import LOUD, Adjustments, ClosedBars, Folder, ring_length
+from tickcast.engine.core.fold import LOUD, Adjustments, BarBuilder, ClosedBars, ring_length
 from tickcast.engine.core.ladder import Ladder, Raw
-from tickcast.engine.core.on_demand import Ask, Window
+from tickcast.engine.core.on_demand import Ask, GivenWindow
 from tickcast.engine.core.places import Places
 from tickcast.engine.core.questions import NOBODY, due, make_ids
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
@@ -28,11 +28,11 @@ from tickcast.errors import BadOutput, BadRequest, Quality
 from tickcast.plugin import Runner
 from tickcast.records import Command
 from tickcast.settings import Settings
-from tickcast.state import Array, Part, State, put_rows
+from tickcast.state import Array, HasState, State, put_rows
 from tickcast.symbols import SymbolTable
 
 
-class Decoder(Protocol):
+class DecodesTicks(Protocol):
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
 
     def forget_names(self) -> None: ...
@@ -43,15 +43,16 @@ U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAM
 
 class Engine:
     def __init__(
-        self, settings: Settings, symbols: SymbolTable, decoder: Decoder, features: FeatureSet, ladder: Ladder | None,
-        *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None, by_clock: bool = False,
+        self, settings: Settings, symbols: SymbolTable, decoder: DecodesTicks, features: FeatureSet,
+        ladder: Ladder | None, *, closed_time: ClosedTime = ALWAYS_OPEN, adjustments: Adjustments | None = None,
+        by_clock: bool = False,
     ) -> None:  # fmt: skip
         """`by_clock`: the ticks are of now, so none is believed that is too far ahead of the clock of its turn."""
         self.ladder = ladder
         self.feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
         self.last_failure = ""
         self.positions: dict[tuple[str, int], int] = {}  # next offset of every partition read
-        self.folder = Folder(
+        self.builder = BarBuilder(
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
         )
         cards, last_value = (ladder.cards, ladder.last_value) if ladder else ([], 0)
@@ -82,7 +83,7 @@ class Engine:
             elif isinstance(event, RawBatch):
                 self._take(event, now_ns)
             elif isinstance(event, Heartbeat):
-                for closed in self.folder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
+                for closed in self.builder.beat(event.topic, event.partition, ts=event.ts, offset=event.offset):
                     self._open_questions(closed)
                 self._reach(Reached(event.topic, event.partition, event.offset + 1))
             elif isinstance(event, Letters):
@@ -104,7 +105,7 @@ class Engine:
         """Symbols that were silent too long are as if they had never been, and others may have their codes. Only when
         nothing is under way any more that names a symbol by its code."""
         codes = self.places.leaving
-        self.folder.forget(codes)
+        self.builder.forget(codes)
         self.scorekeeper.forget(codes)
         self._values.reshape(self._settings.symbols.limit, -1)[codes] = 0
         if self.ladder is not None:
@@ -112,10 +113,10 @@ class Engine:
         self.routes.forget()
         self._decoder.forget_names()
         self._symbols.free(codes)
-        self.places.pass_on(self.folder)
+        self.places.pass_on(self.builder)
 
     def newest_ns(self) -> int:
-        return self.folder.newest_ns()
+        return self.builder.newest_ns()
 
     def bars_needed(self) -> int:
         """Bars of history with which every model of the ladder can answer at once."""
@@ -123,7 +124,7 @@ class Engine:
 
     def restore(self, bars: BarBatch) -> None:
         """Fill the windows with stored bars, sorted by symbol and ordinal, before the first turn."""
-        self.folder.restore(bars)
+        self.builder.restore(bars)
         _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
         self._remember(bars, bars.ordinal[start][inverse])
 
@@ -147,17 +148,17 @@ class Engine:
         self.positions = state.positions
         self.feature_failures, self.last_failure = state.facts["failures"]
 
-    def _parts(self) -> dict[str, Part]:
+    def _parts(self) -> dict[str, HasState]:
         """What remembers something, in the order in which it is resumed."""
-        ladder: dict[str, Part] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
-        parts: dict[str, Part] = {"symbols": self._symbols, "folder": self.folder, "places": self.places}
+        ladder: dict[str, HasState] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
+        parts: dict[str, HasState] = {"symbols": self._symbols, "folder": self.builder, "places": self.places}
         return parts | {"score": self.scorekeeper} | ladder
 
     def _ring(self) -> Iterator[tuple[str, Array, I64]]:
         """The columns of the rings, each with the rows that bars yet to come look back on."""
         lookback = self._settings.window.lookback
-        rows = self.folder.newest_rows(max(lookback, self._features.lookback))
-        yield from ((name, column, rows) for name, column in windows.ring_columns(self.folder.bars).items())
+        rows = self.builder.newest_rows(max(lookback, self._features.lookback))
+        yield from ((name, column, rows) for name, column in windows.ring_columns(self.builder.bars).items())
         yield "values", self._values, rows[:, -lookback:]
 
     def install(self, runner: Runner) -> None:
@@ -186,7 +187,7 @@ class Engine:
             end = int(np.searchsorted(ticks.row, row))
             refused += self._fold(raw, ticks.take(slice(begin, end)), now_ns)
             begin = end
-            if self.places.look(raw, row, self.folder):
+            if self.places.look(raw, row, self.builder):
                 done, ticks, rejects = raw.part(0, row), ticks.take(slice(end)), rejects.take(rejects.row < row)
                 self._outcome.left.append(raw.part(row, len(raw)))
                 break
@@ -201,7 +202,7 @@ class Engine:
     def _fold(self, raw: RawBatch, ticks: TickBatch, now_ns: int) -> list[Rejects]:
         """What of these was refused."""
         refused = []
-        for item in self.folder.fold(raw, ticks, now_ns + self._ahead_ns if self._ahead_ns else LATEST_NS):
+        for item in self.builder.fold(raw, ticks, now_ns + self._ahead_ns if self._ahead_ns else LATEST_NS):
             if isinstance(item, ClosedBars):
                 self._open_questions(item)
             elif item[0] is raw:
@@ -213,16 +214,16 @@ class Engine:
     def _void_leaving(self) -> None:
         """Whoever is to be forgotten leaves no question behind."""
         codes = self.places.leaving
-        home = self.folder.home_of(codes.astype(np.int32))
+        home = self.builder.home_of(codes.astype(np.int32))
         now = np.full(len(codes), self.newest_ns())
-        closed = self.folder.state.symbol["next"][codes]
+        closed = self.builder.state.symbol["next"][codes]
         scores = self.scorekeeper.void(codes, closed_bars=closed, partition=home, now_ns=now)
         if len(scores):
             self._outcome.scores.append(scores)
 
     def _counted(self, rejects: Rejects) -> Rejects:
         """Count them; gives those that are to become dead letters."""
-        self.folder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.folder.decode_rejects))
+        self.builder.decode_rejects += np.bincount(rejects.reason, minlength=len(self.builder.decode_rejects))
         return rejects.take(LOUD[rejects.reason])
 
     def _write_letters(self, raw: RawBatch, refused: list[Rejects], *, came: int) -> None:
@@ -236,7 +237,7 @@ class Engine:
 
     def _reach(self, reached: Reached) -> None:
         source = (reached.topic, reached.partition)
-        self.folder.partition(*source)
+        self.builder.partition(*source)
         self._outcome.positions[source] = self.positions[source] = reached.next_offset
 
     def _open_questions(self, closed: ClosedBars) -> None:
@@ -260,7 +261,7 @@ class Engine:
         window = self._window(bars.symbol[rows], bars.as_of[rows], bars.ordinal[rows], first[rows])
         self._pending.append(Asked(closed, rows, *window, model[rows].astype(np.int32)))
 
-    def _window(self, symbol: I32, as_of: I64, ordinal: I64, first: I64) -> Window:
+    def _window(self, symbol: I32, as_of: I64, ordinal: I64, first: I64) -> GivenWindow:
         """What a model is asked at these bars, copied."""
         names = self._settings.features.future
         future = (
@@ -268,8 +269,8 @@ class Engine:
             if names
             else np.empty((len(symbol), self._settings.forecast.horizon, 0), np.float32)
         )
-        return Window(*windows.gather_inputs(
-            self.folder.bars, self._values, symbol, ordinal, first,
+        return GivenWindow(*windows.gather_inputs(
+            self.builder.bars, self._values, symbol, ordinal, first,
             lookback=self._settings.window.lookback, transform=self._transform, future=future,
         ))  # fmt: skip
 
@@ -280,12 +281,14 @@ class Engine:
 
     def _remember(self, bars: BarBatch, first: I64) -> F64:
         """Compute the features of bars that are in the rings, and keep them beside the bars."""
-        ring, values = self.folder.bars, self._compute(bars, first)
+        ring, values = self.builder.bars, self._compute(bars, first)
         self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
         return values
 
     def _compute(self, bars: BarBatch, first: I64) -> F64:
-        return self._features.compute(self.folder.bars, bars.symbol, bars.ordinal, first, on_failure=self._note_failure)
+        return self._features.compute(
+            self.builder.bars, bars.symbol, bars.ordinal, first, on_failure=self._note_failure
+        )
 
     def _note_failure(self, kind: str, failure: BadOutput) -> None:
         """A feature without a value makes its windows unusable: those questions are answered by last value, flagged."""
@@ -303,7 +306,7 @@ class Engine:
         steps = self._settings.forecast.horizon
         if self._settings.bars.kind != "time":
             return np.full((len(as_of), steps), -1, np.int64)
-        return target_times(self.folder.closed_time, as_of, steps=steps, every_ns=self.folder.rules.every_ns)
+        return target_times(self.builder.closed_time, as_of, steps=steps, every_ns=self.builder.rules.every_ns)
 
     def _answer(self, now_ns: int) -> None:
         """Ask the models once for all pending questions, then work through the closed bars in order."""
@@ -323,7 +326,7 @@ class Engine:
             at += len(want)
 
     def _open_closed(self) -> None:
-        for closed in self.folder.closed():
+        for closed in self.builder.closed():
             self._open_questions(closed)
 
     def _settle(self, asked: Asked, raw: Raw) -> None:
@@ -333,7 +336,7 @@ class Engine:
         question = np.full(len(bars), -1, np.int64)
         question[asked.rows] = np.arange(len(asked.rows))
         rows = rows_of(bars, asked.closed.void_before, question)
-        scores = self.scorekeeper.settle(rows, answers, self.folder.marks())
+        scores = self.scorekeeper.settle(rows, answers, self.builder.marks())
         if len(scores):
             self._outcome.scores.append(scores)
         if len(asked.rows):
@@ -379,7 +382,7 @@ class Engine:
         bars, rows = asked.closed.bars.take(asked.rows), asked.rows
         anchor, scale = asked.anchor, asked.scale
         quantiles = windows.prices(self._transform, anchor, answers.wide * scale[:, None, None])
-        factor = self.folder.unit_factor(bars.symbol, bars.as_of)
+        factor = self.builder.unit_factor(bars.symbol, bars.as_of)
         if factor is not None:
             quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
             scale = scale if self._transform == windows.LOG_RETURN else scale * factor

@@ -71,7 +71,7 @@ def ring_length(settings: Settings, feature_lookback: int) -> int:
     return 1 << (window + feature_lookback + fill + 1).bit_length()
 
 
-class Folder:
+class BarBuilder:
     def __init__(
         self, settings: Settings, symbols: SymbolTable, *, feature_lookback: int, closed_time: ClosedTime = ALWAYS_OPEN,
         adjustments: Adjustments | None = None,
@@ -152,7 +152,7 @@ class Folder:
         return home
 
     @property
-    def state(self) -> fold_state.State:
+    def state(self) -> fold_state.FoldState:
         """To be read only."""
         return self._state
 

@@ -78,7 +78,7 @@ class Rules(NamedTuple):
     adjust_factor: F64
 
 
-class State(NamedTuple):
+class FoldState(NamedTuple):
     """All that folding remembers; a snapshot holds every field."""
 
     symbol: npt.NDArray[np.void]  # SYMBOL [symbols]
@@ -148,13 +148,13 @@ def room(rows: int) -> Room:
     return Room(np.zeros(rows, CLOSED), np.zeros(1, np.int64))
 
 
-def fresh_state(symbols: int, partitions: int, slots: int) -> State:
+def fresh_state(symbols: int, partitions: int, slots: int) -> FoldState:
     symbol = np.zeros(symbols, SYMBOL)
     symbol["partition"] = symbol["sequence"] = -1
     partition = np.zeros(partitions, PARTITION)
     partition["newest"] = partition["closed_to"] = NEVER
     head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
-    return State(
+    return FoldState(
         symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros((partitions, HELD_MOST), HELD),
         np.zeros((partitions, REASON_COUNT), np.int64), np.zeros(1, np.int64),
     )  # fmt: skip

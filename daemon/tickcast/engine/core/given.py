@@ -8,7 +8,7 @@ import numpy as np
 from tickcast.columns import F32, F64, I64, Bars
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
-from tickcast.engine.core.on_demand import Window
+from tickcast.engine.core.on_demand import GivenWindow
 from tickcast.errors import BadRequest
 from tickcast.settings import Settings
 
@@ -28,7 +28,7 @@ class GivenBars(NamedTuple):
         return cls(close, close, close, close, np.zeros(len(close)))
 
 
-def window_of(given: GivenBars, targets_ns: I64 | None, features: FeatureSet, settings: Settings) -> Window:
+def window_of(given: GivenBars, targets_ns: I64 | None, features: FeatureSet, settings: Settings) -> GivenWindow:
     """BadRequest where the bars are too few or no numbers that this deployment can work with.
 
     `targets_ns` [1, H] are the ends of the bars to come, None where nobody knows them.
@@ -49,7 +49,7 @@ def window_of(given: GivenBars, targets_ns: I64 | None, features: FeatureSet, se
     values[:count] = np.nan_to_num(features.compute(bars, symbol, ordinal, first))
     warm = features.lookback - 1  # older bars have no values: for the model they are not there
     future = _future(targets_ns, settings)
-    return Window(*windows.gather_inputs(
+    return GivenWindow(*windows.gather_inputs(
         bars, values, symbol[-1:], ordinal[-1:], first[-1:] + warm, lookback=lookback, transform=transform,
         future=future,
     ))  # fmt: skip

@@ -13,7 +13,7 @@ from tickcast.errors import BadOutput, BadRequest
 from tickcast.plugin import Runner
 
 
-class Window(NamedTuple):
+class GivenWindow(NamedTuple):
     """What a model is asked, and the unit of its answer."""
 
     inputs: Inputs
@@ -24,7 +24,7 @@ class Window(NamedTuple):
 class Given(NamedTuple):
     """A window that was brought along."""
 
-    window: Window
+    window: GivenWindow
     as_of: int  # -1 = not said
     bars: int  # that it was made of
 

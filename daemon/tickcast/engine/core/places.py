@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tickcast.columns import I64, RawBatch, Rejects, Source
 from tickcast.engine.core.bars import KINDS
-from tickcast.engine.core.fold import MS, Folder
+from tickcast.engine.core.fold import MS, BarBuilder
 from tickcast.engine.core.fold_state import NEVER
 from tickcast.engine.core.schedule import trading_times
 from tickcast.errors import Reason
@@ -51,11 +51,11 @@ class Places:
             yield int(rows[first])
             rejects.reason[homeless[first:end]] = self._refused[source][1]  # else nobody would have gone on
 
-    def look(self, raw: RawBatch, row: int, folder: Folder) -> bool:
+    def look(self, raw: RawBatch, row: int, builder: BarBuilder) -> bool:
         """Whether some places are given back, as soon as `leaving` is cleared; all before this message is folded."""
         if len(self.leaving):
             return True
-        silent, passed = self._silent(folder), self._passed_by(folder.newest_ns() // MINUTE_NS)
+        silent, passed = self._silent(builder), self._passed_by(builder.newest_ns() // MINUTE_NS)
         most = min(max(AT_ONCE, self._symbols.limit // ONE_OF), self._a_minute - passed)
         self.leaving = np.sort(silent[: max(most, 0)])
         if len(self.leaving):
@@ -64,9 +64,9 @@ class Places:
         self._refused[raw.topic, raw.partition] = int(raw.offsets[row]) // BLOCK, int(why)
         return False
 
-    def pass_on(self, folder: Folder) -> None:
+    def pass_on(self, builder: BarBuilder) -> None:
         """`leaving` is cleared."""
-        minute = folder.newest_ns() // MINUTE_NS
+        minute = builder.newest_ns() // MINUTE_NS
         self._minute, self._passed = minute, self._passed_by(minute) + len(self.leaving)
         self.leaving = NOBODY
 
@@ -74,32 +74,32 @@ class Places:
         """How many places passed in that minute of event time."""
         return self._passed if minute == self._minute else 0
 
-    def _silent(self, folder: Folder) -> I64:
+    def _silent(self, builder: BarBuilder) -> I64:
         """Those who may go, the longest silent first."""
-        made, silence = folder.state.symbol["next"][: len(self._symbols)], self._silence(folder)
+        made, silence = builder.state.symbol["next"][: len(self._symbols)], self._silence(builder)
         may_go = (made < MADE_A_MOVE) & (silence >= min(NEWCOMER_NS, self._silent_ns or NEWCOMER_NS))
         if self._silent_ns:
             may_go |= silence >= self._silent_ns
-        codes = np.flatnonzero(self._nothing_open(folder) & may_go)
+        codes = np.flatnonzero(self._nothing_open(builder) & may_go)
         return codes[np.lexsort((codes, -silence[codes]))]
 
-    def _silence(self, folder: Folder) -> I64:
+    def _silence(self, builder: BarBuilder) -> I64:
         """Trading time since each symbol's last tick, by the newest event time anywhere: else a partition that nobody
         writes to any more would hold its places for good. Of one that never had a tick more than of any other."""
-        state = folder.state.symbol[: len(self._symbols)]
-        now = np.full(len(state), folder.newest_ns())
+        state = builder.state.symbol[: len(self._symbols)]
+        now = np.full(len(state), builder.newest_ns())
         last = np.where(state["ticks"] > 0, state["newest"], NEVER)
         last = np.maximum(last, np.where(state["next"] > 0, state["as_of"], NEVER))
-        silence: I64 = trading_times(folder.closed_time, now) - trading_times(folder.closed_time, last)
+        silence: I64 = trading_times(builder.closed_time, now) - trading_times(builder.closed_time, last)
         return silence
 
-    def _nothing_open(self, folder: Folder) -> npt.NDArray[np.bool_]:
+    def _nothing_open(self, builder: BarBuilder) -> npt.NDArray[np.bool_]:
         """Who is known, and has no open time bar and no tick that waits to be confirmed."""
         known = len(self._symbols)
         free: npt.NDArray[np.bool_] = self._symbols.arrays.lengths[:known] > 0
-        if folder.rules.kind == KINDS["time"]:
-            free &= ~folder.state.open["ticks"][:known].any(axis=1)
-        for held, part in zip(folder.state.held, folder.state.partition[: len(folder.partitions)], strict=False):
+        if builder.rules.kind == KINDS["time"]:
+            free &= ~builder.state.open["ticks"][:known].any(axis=1)
+        for held, part in zip(builder.state.held, builder.state.partition[: len(builder.partitions)], strict=False):
             free[held[: part["holds"]]["symbol"]] = False
         return free
 

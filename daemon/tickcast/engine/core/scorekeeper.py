@@ -50,7 +50,7 @@ class Scorekeeper:
         )  # fmt: skip
         self._tally, self._conformal = self._state_of(0)
 
-    def settle(self, rows: scoring.Rows, answers: scoring.Answers, newest_mark: I64) -> Scores:
+    def settle(self, rows: scoring.SettledRows, answers: scoring.Answers, newest_mark: I64) -> Scores:
         """Work through closed bars in order, filling in the answers that are published; marks are by partition."""
         self._adopt_new_symbols()
         self._make_room(len(newest_mark))
@@ -204,13 +204,13 @@ class Scorekeeper:
         known = len(self._mark)
         if partitions > known:
             tally, conformal = self._state_of(partitions - known)
-            self._tally = scoring.Tally._make(map(np.concatenate, zip(self._tally, tally)))
+            self._tally = scoring.ScoreTally._make(map(np.concatenate, zip(self._tally, tally)))
             self._conformal = uncertainty.Conformal._make(
                 np.concatenate([*both]) for both in zip(self._conformal, conformal)
             )
             self._mark = np.concatenate([self._mark, np.zeros(partitions - known, np.int64)])
 
-    def _state_of(self, partitions: int) -> tuple[scoring.Tally, uncertainty.Conformal]:
+    def _state_of(self, partitions: int) -> tuple[scoring.ScoreTally, uncertainty.Conformal]:
         cells, horizons = partitions * self._cells, len(self.horizons)
         conformal = uncertainty.fresh(cells, horizons, self.levels)
         conformal.beside[:] = self._frame.last_value_raw
@@ -232,7 +232,7 @@ def _scores_in(out: scoring.Settled) -> Scores:
     )  # fmt: skip
 
 
-def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.Rows:
-    return scoring.Rows(
+def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.SettledRows:
+    return scoring.SettledRows(
         bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, bars.partition, question
     )

@@ -41,7 +41,7 @@ class Book(NamedTuple):
     reference: F64  # [symbols] first price seen: levels are summed relative to it
 
 
-class Tally(NamedTuple):
+class ScoreTally(NamedTuple):
     """Figures; the first axis is the cell (partition, model, group)."""
 
     current: F64  # [cells, J, columns + Q] since the last mark
@@ -50,7 +50,7 @@ class Tally(NamedTuple):
     marks: I64  # [cells] marks so far
 
 
-class Rows(NamedTuple):
+class SettledRows(NamedTuple):
     """Closed bars and their questions, as the settlement kernel takes them."""
 
     symbol: I32
@@ -109,9 +109,9 @@ def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols))
 
 
-def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> Tally:
+def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> ScoreTally:
     width = COVERED + levels
-    return Tally(
+    return ScoreTally(
         np.zeros((cells, horizons, width)), np.zeros((cells, marks, horizons, width)),
         np.zeros((cells, horizons, width)), np.zeros(cells, np.int64),
     )  # fmt: skip

@@ -90,7 +90,7 @@ def _is_safetensors(data: Data) -> bool:
     return at == len(data) - 8 - length
 
 
-class Span(NamedTuple):
+class ByteSpan(NamedTuple):
     """Bytes of a file that are one message."""
 
     begin: int
@@ -101,7 +101,7 @@ class Field(NamedTuple):
     number: int
     wire: int
     value: int  # of a number
-    span: Span  # of a message, text or bytes
+    span: ByteSpan  # of a message, text or bytes
 
 
 # Which fields of an ONNX message hold which messages: the way to every tensor. onnx.proto names the numbers.
@@ -131,7 +131,7 @@ class _Broken(Exception):
 
 def _is_onnx(data: Data) -> bool:
     try:
-        numbers = [field.number for field in _fields(data, Span(0, len(data)))]
+        numbers = [field.number for field in _fields(data, ByteSpan(0, len(data)))]
     except _Broken:
         return False
     return MODEL_FIELDS.issuperset(numbers) and IR_VERSION in numbers and numbers.count(GRAPH) == 1
@@ -149,7 +149,7 @@ class _Walked:
 
 def _walk(data: Data) -> _Walked:
     """Tensors that lie elsewhere, as the runtime would read whatever path they name, and what every node does."""
-    found, waiting, left = _Walked(), [("model", Span(0, len(data)), False)], MOST_FIELDS
+    found, waiting, left = _Walked(), [("model", ByteSpan(0, len(data)), False)], MOST_FIELDS
     try:
         for kind, span, in_function in waiting:
             for field in _fields(data, span):
@@ -180,7 +180,7 @@ def _is_elsewhere(field: Field) -> bool:
     return field.number == EXTERNAL_DATA or (field.number == DATA_LOCATION and field.value != 0)
 
 
-def _fields(data: Data, span: Span) -> Iterator[Field]:
+def _fields(data: Data, span: ByteSpan) -> Iterator[Field]:
     """The fields of one message; the bytes of a field are stepped over, not read."""
     at = span.begin
     while at < span.end:
@@ -188,12 +188,12 @@ def _fields(data: Data, span: Span) -> Iterator[Field]:
         tag, at = _varint(data, at, span.end)
         if tag >> 32 or at - begin > TAG_BYTES:
             raise _Broken
-        number, wire, value, inside = tag >> 3, tag & 7, 0, Span(at, at)
+        number, wire, value, inside = tag >> 3, tag & 7, 0, ByteSpan(at, at)
         if wire == VARINT:
             value, at = _varint(data, at, span.end)
         elif wire == BYTES:
             length, at = _varint(data, at, span.end)
-            inside = Span(at, at + length)
+            inside = ByteSpan(at, at + length)
             at += length
         elif wire in (FIXED32, FIXED64):
             at += 4 if wire == FIXED32 else 8

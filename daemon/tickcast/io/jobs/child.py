@@ -30,7 +30,7 @@ from tickcast.io.jobs.folder import (
     write_whole,
 )
 from tickcast.records import JobState
-from tickcast.settings.work import Jobs
+from tickcast.settings.work import JobSettings
 
 OUTPUT_BYTES, KEPT_BYTES = 1 << 20, 1 << 16  # of what a child prints; beyond the first, the last of it stays
 PUNCH_HOLE = 0x03  # of fallocate(2), and keep the size
@@ -117,7 +117,7 @@ class Child:
 class Watch:
     """How long a job has run and been silent, and when it was last told of."""
 
-    def __init__(self, budget: Jobs, clock: Clock) -> None:
+    def __init__(self, budget: JobSettings, clock: Clock) -> None:
         self._budget, self._clock = budget, clock
         self._began = self._heard = clock.monotonic_ns()
         self._next_event = self._began

@@ -20,7 +20,7 @@ MOST_READ_BYTES = 1 << 18  # of progress in one look
 FEE_BPS, SLIPPAGE_BPS = 5.0, 1.0  # what trading costs where nobody says: of one side, in hundredths of a percent
 
 
-class Source(msgspec.Struct, frozen=True):
+class FileSource(msgspec.Struct, frozen=True):
     """`source.json`: a file or folder of ticks or bars, read under these settings. Of its bars those are meant that end
     within [from_ns, to_ns)."""
 

@@ -21,7 +21,7 @@ from tickcast.errors import CommandFault, CommandRefused, Fatal, JobFault, JobRe
 from tickcast.io.jobs.child import OVER_DISK, Child, Ending, Look, Watch, left_behind, make_folder
 from tickcast.io.jobs.folder import ORDER, RESULT, Limits, Result, read_result
 from tickcast.records import JobEvent, JobRow
-from tickcast.settings.work import Jobs
+from tickcast.settings.work import JobSettings
 
 WORKER = (sys.executable, "-P", "-m", f"{__package__}.worker")  # -P: nothing in its folder passes for a module
 POLL_S, GRACE_S, RETRY_S = 0.2, 10.0, 1.0
@@ -33,7 +33,7 @@ Keep = Callable[[JobRow, Result], Awaitable[Result]]
 """Keeps what a job made, and says so in the result; the same may come again after a death, and is kept once."""
 
 
-class Ledger(Protocol):
+class JobLedger(Protocol):
     async def put_job(self, row: JobRow) -> None:
         """Store the row, over an older one of the same id; StoreStalled: nothing was stored."""
 
@@ -55,11 +55,11 @@ class JobHost:
 
     def __init__(
         self,
-        budget: Jobs,
+        budget: JobSettings,
         folder: Path,
         *,
         clock: Clock,
-        ledger: Ledger,
+        ledger: JobLedger,
         on_event: Callable[[JobEvent], None],
         keep: Keep = keep_nothing,
         command: Sequence[str] = WORKER,

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from tickcast.columns import I64, U8, RawBatch
 from tickcast.io.kafka import wire
 from tickcast.io.kafka.crc32c import TABLES
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
-MOST_EXPANDED_BYTES = Kafka().expanded_bytes
+MOST_EXPANDED_BYTES = KafkaSettings().expanded_bytes
 MOST_TIMES = 100  # larger than compressed: ticks, of which each says something new, reach some 20
 ALWAYS_BYTES = 16 << 10  # may become of any batch
 FIRST_GUESS = 4  # how many times larger records are than compressed; grows with what is seen

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from tickcast.io.kafka import client, topics
 from tickcast.io.kafka.topics import Topic
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 MAX_WAIT_S = 10  # for a broker that was started a moment ago
 
 
-async def count_partitions(settings: Kafka, topic: str, *, named_by: str) -> int:
+async def count_partitions(settings: KafkaSettings, topic: str, *, named_by: str) -> int:
     """`named_by` is the setting or the argument that names the topic."""
     await client.reach(settings, max_wait_s=MAX_WAIT_S, waiting=say_waiting)
     counts = await topics.partitions_of(settings, [Topic(topic, named_by)])

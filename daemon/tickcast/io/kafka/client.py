@@ -15,7 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.columns import Source
 from tickcast.errors import BadBroker, BadSettings, BrokerAway, Fenced, TickcastError, TransactionLost
-from tickcast.settings.buses import Kafka, KafkaSecurity
+from tickcast.settings.buses import KafkaSecurity, KafkaSettings
 
 CLIENT = "tickcast"
 REQUEST_MS = 20_000
@@ -83,7 +83,9 @@ def _password(settings: KafkaSecurity) -> str:
         raise BadSettings(f"kafka.security.password_file cannot be read: {error}") from None
 
 
-def consumer(settings: Kafka, *, isolation: str = "read_committed", deserializer: Any = None) -> AIOKafkaConsumer:
+def consumer(
+    settings: KafkaSettings, *, isolation: str = "read_committed", deserializer: Any = None
+) -> AIOKafkaConsumer:
     """A reader of raw bytes that commits nothing by itself and never jumps to another offset silently."""
     return AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, group_id=None, enable_auto_commit=False,
@@ -94,7 +96,7 @@ def consumer(settings: Kafka, *, isolation: str = "read_committed", deserializer
     )  # fmt: skip
 
 
-def producer(settings: Kafka, *, transactional_id: str | None = None) -> AIOKafkaProducer:
+def producer(settings: KafkaSettings, *, transactional_id: str | None = None) -> AIOKafkaProducer:
     """An idempotent writer; with an id, the one that fences whoever had it before."""
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, acks="all", enable_idempotence=True,
@@ -105,11 +107,11 @@ def producer(settings: Kafka, *, transactional_id: str | None = None) -> AIOKafk
     )  # fmt: skip
 
 
-def transactional_id(settings: Kafka, slot: int) -> str:
+def transactional_id(settings: KafkaSettings, slot: int) -> str:
     return f"{CLIENT}.{settings.group}.{slot}"
 
 
-async def reach(settings: Kafka, *, max_wait_s: float, waiting: Callable[[str, float], None]) -> None:
+async def reach(settings: KafkaSettings, *, max_wait_s: float, waiting: Callable[[str, float], None]) -> None:
     """Return once a broker has let us in; a refusal is raised at once, silence only after `max_wait_s`."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + max_wait_s, FIRST_PAUSE_S
@@ -124,7 +126,7 @@ async def reach(settings: Kafka, *, max_wait_s: float, waiting: Callable[[str, f
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-async def _knock(settings: Kafka) -> None:
+async def _knock(settings: KafkaSettings) -> None:
     """One connection to the first broker that answers. The client itself would hide why it was refused."""
     given, problem = security(settings.security), "kafka.bootstrap_servers is empty"
     for address in filter(None, (part.strip() for part in settings.bootstrap_servers.split(","))):
@@ -145,7 +147,7 @@ async def _knock(settings: Kafka) -> None:
     raise BrokerAway(f"no broker answers: {problem}", remedy="see kafka.bootstrap_servers and whether the broker runs")
 
 
-def _refusal(error: BaseException, settings: Kafka) -> TickcastError | None:
+def _refusal(error: BaseException, settings: KafkaSettings) -> TickcastError | None:
     """What no waiting will cure, with the setting to look at."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
@@ -187,7 +189,7 @@ def in_our_words(error: BaseException, doing: str) -> TickcastError:
 
 
 @asynccontextmanager
-async def admin(settings: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     client = AIOKafkaAdminClient(
         bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, request_timeout_ms=REQUEST_MS,
         **security(settings.security),
@@ -202,7 +204,7 @@ async def admin(settings: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         await stop(client.close())
 
 
-async def committed(settings: Kafka, sources: Iterable[Source]) -> dict[Source, Committed]:
+async def committed(settings: KafkaSettings, sources: Iterable[Source]) -> dict[Source, Committed]:
     """What the group has committed. Right only after the fence: before it, a commit may still be on its way."""
     wanted = [TopicPartition(*source) for source in sources]
     async with admin(settings) as client:

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tickcast.errors import BrokerAway, TickcastError
 from tickcast.io.kafka import client
 from tickcast.io.kafka.topics import Topic, partitions_of
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 SETTING = "topics.prefix"
 LOOK_MS = 500
@@ -21,7 +21,7 @@ Send = Callable[[str, bytes | None], Awaitable[None]]
 
 
 class CompactedTopic:
-    def __init__(self, settings: Kafka, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings, self._topic = settings, topic
 
     async def read(self, take: Callable[[str, bytes | None], None]) -> None:

@@ -17,7 +17,7 @@ from tickcast.errors import BrokerAway, TickcastError
 from tickcast.io.control_messages import Message
 from tickcast.io.kafka import client
 from tickcast.io.kafka.topics import Topic, partitions_of
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 SETTING = "topics.prefix"
 LOOK_S = 0.5
@@ -25,7 +25,7 @@ RECORDS = 100  # taken from the client at once, and between two commits
 FETCHED_BYTES = 4 << 20
 
 
-def control_group(settings: Kafka) -> str | None:
+def control_group(settings: KafkaSettings) -> str | None:
     """Names the committed position. Members of an elastic group have no slot: each begins at the end."""
     return None if settings.assignment == "group" else f"{settings.group}-control-{settings.slot}"
 
@@ -33,7 +33,7 @@ def control_group(settings: Kafka) -> str | None:
 class ControlReader:
     """Made by `open`. One coroutine reads `messages`."""
 
-    def __init__(self, settings: Kafka, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings, self._topic, self._group = settings, topic, control_group(settings)
         self._position: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -43,7 +43,7 @@ class ControlReader:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Kafka, topic: str) -> AsyncIterator["ControlReader"]:
+    async def open(cls, settings: KafkaSettings, topic: str) -> AsyncIterator["ControlReader"]:
         """A missing topic or right is refused; the position is the committed one, else the topic's end as of now."""
         reader = cls(settings, topic)
         try:
@@ -156,7 +156,7 @@ class ControlReader:
             await client.stop_consumer(consumer)
 
 
-def _consumer(settings: Kafka, group: str | None) -> AIOKafkaConsumer:
+def _consumer(settings: KafkaSettings, group: str | None) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers, client_id=client.CLIENT, group_id=group,
         enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed",

@@ -21,7 +21,7 @@ from tickcast.columns import Source
 from tickcast.errors import BrokerAway, Fenced, TickcastError, TransactionLost
 from tickcast.io.kafka import client
 from tickcast.io.kafka.publish import Outbox, PlainBatch, ReadyBatch
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 JSON = msgspec.json.Encoder()
 SLICE_S = 0.1
@@ -50,7 +50,7 @@ class Delivery:
     `room` returns, and the unit that is settled next raises it in our words.
     """
 
-    def __init__(self, settings: Kafka, *, max_away_s: float, commit_by: Commit | None = None) -> None:
+    def __init__(self, settings: KafkaSettings, *, max_away_s: float, commit_by: Commit | None = None) -> None:
         self._settings = settings
         self._commit_by = commit_by or self._transaction
         self._max_away_s = max_away_s
@@ -69,7 +69,7 @@ class Delivery:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Kafka, *, max_away_s: float, commit_by: Commit | None = None
+        cls, settings: KafkaSettings, *, max_away_s: float, commit_by: Commit | None = None
     ) -> AsyncIterator["Delivery"]:
         """Fences the slot; from here on the committed positions are final."""
         delivery = cls(settings, max_away_s=max_away_s, commit_by=commit_by)

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tickcast.errors import BrokerAway
 from tickcast.io.kafka import client
 from tickcast.io.kafka.control import control_group
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 LOOK_MS = 200
 
@@ -21,7 +21,7 @@ class Question(NamedTuple):
     message: bytes
 
 
-class Place(NamedTuple):
+class MessagePlace(NamedTuple):
     """Where a message lies."""
 
     topic: str
@@ -30,14 +30,14 @@ class Place(NamedTuple):
 
 
 async def exchange(
-    settings: Kafka,
+    settings: KafkaSettings,
     question: Question,
     answers: str,
     partitions: int,
     *,
     timeout_s: float,
     more: Callable[[bytes], bool],
-) -> Place:
+) -> MessagePlace:
     """`more` takes each answer and says whether to wait for another; none is waited for beyond `timeout_s`. Returns
     where the question lies.
     """
@@ -56,7 +56,7 @@ async def exchange(
     return place
 
 
-async def was_read(settings: Kafka, place: Place) -> bool | None:
+async def was_read(settings: KafkaSettings, place: MessagePlace) -> bool | None:
     """Whether the slot of these settings has read that message of its commands; None where none of that name ever read
     any, or notes how far it is.
     """
@@ -77,7 +77,7 @@ async def _read(reader: AIOKafkaConsumer, more: Callable[[bytes], bool]) -> None
 
 
 @asynccontextmanager
-async def _from_now_on(settings: Kafka, topic: str, partitions: int) -> AsyncIterator[AIOKafkaConsumer]:
+async def _from_now_on(settings: KafkaSettings, topic: str, partitions: int) -> AsyncIterator[AIOKafkaConsumer]:
     reader = client.consumer(settings)
     wanted = [TopicPartition(topic, number) for number in range(partitions)]
     try:
@@ -91,12 +91,12 @@ async def _from_now_on(settings: Kafka, topic: str, partitions: int) -> AsyncIte
         await client.stop_consumer(reader)
 
 
-async def _produce(settings: Kafka, question: Question) -> Place:
+async def _produce(settings: KafkaSettings, question: Question) -> MessagePlace:
     producer = client.producer(settings)
     try:
         async with asyncio.timeout(settings.call_timeout_s):
             await producer.start()
             record = await producer.send_and_wait(question.topic, question.message, key=question.key)
-            return Place(question.topic, record.partition, record.offset)
+            return MessagePlace(question.topic, record.partition, record.offset)
     finally:
         await client.stop(producer.stop())

@@ -15,7 +15,7 @@ from tickcast.compiled import lean_njit
 from tickcast.errors import BadOutput
 from tickcast.io.kafka import publish
 from tickcast.io.kafka.publish import HEADER_BYTES, TRACE_BYTES, TRACE_NAME, ReadyBatch, Trace, too_large
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 from tickcast.symbols import SymbolTable
 
 PLAIN, LZ4 = 0, 3  # codecs of a batch
@@ -43,7 +43,7 @@ class Messages(NamedTuple):
     trace_starts: I64
 
 
-class Plan(NamedTuple):
+class FramePlan(NamedTuple):
     """Which rows make which batch: batch b has the rows order[first[b]:first[b] + records[b]], `size[b]` bytes."""
 
     batch: I32  # of each row; NO_BATCH = too large for any
@@ -90,7 +90,7 @@ class Framer:
         skipped, self._skipped = self._skipped, []
         return skipped
 
-    def _batch(self, messages: Messages, plan: Plan, batch: int, stamp_ms: int) -> ReadyBatch:
+    def _batch(self, messages: Messages, plan: FramePlan, batch: int, stamp_ms: int) -> ReadyBatch:
         first, count = int(plan.first[batch]), int(plan.records[batch])
         size = write_records(messages, plan.order, first, first + count, self._records)
         body, codec = self._records[:size], PLAIN
@@ -103,7 +103,7 @@ class Framer:
         return ReadyBatch(int(plan.partition[batch]), buffer, count=count, stamp_ms=stamp_ms, codec=codec)
 
 
-def framer(kafka: Kafka, partitions: int) -> Framer | publish.PlainFramer:
+def framer(kafka: KafkaSettings, partitions: int) -> Framer | publish.PlainFramer:
     """For a topic of so many partitions; it is the plain one where the client takes no finished batches."""
     if publish.supported():
         return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
@@ -133,8 +133,8 @@ def _read_only(column: Any) -> Any:
     return view
 
 
-def _empty_plan(rows: int) -> Plan:
-    return Plan(
+def _empty_plan(rows: int) -> FramePlan:
+    return FramePlan(
         np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int64),
         np.empty(rows, np.int64), np.empty(rows, np.int64),
     )  # fmt: skip

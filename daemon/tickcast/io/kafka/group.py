@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tickcast.columns import Source
 from tickcast.errors import BrokerAway
 from tickcast.io.kafka import client
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 HEARTBEAT_MS = 1000  # how soon a member hears that the group wants to share out anew
 SPARE_S = 15  # the group waits so much longer for us than we take to give back
@@ -48,7 +48,7 @@ class Share:
 class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
     """Made by `join`. One share at a time is ours."""
 
-    def __init__(self, settings: Kafka, *, give_back_s: float, max_away_s: float) -> None:
+    def __init__(self, settings: KafkaSettings, *, give_back_s: float, max_away_s: float) -> None:
         self._settings = settings
         self._give_back_s, self._max_away_s = give_back_s, max_away_s
         self._share: Share | None = None
@@ -58,7 +58,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @classmethod
     async def join(
-        cls, settings: Kafka, topics: Sequence[str], *, give_back_s: float, max_away_s: float
+        cls, settings: KafkaSettings, topics: Sequence[str], *, give_back_s: float, max_away_s: float
     ) -> "Membership":
         """`give_back_s` = how long it may take from `wanted_back` to `give_back`."""
         member = cls(settings, give_back_s=give_back_s, max_away_s=max_away_s)
@@ -135,7 +135,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._share = Share(sorted((at.topic, at.partition) for at in assigned))
 
 
-def _consumer(settings: Kafka, *, rebalance_s: float) -> AIOKafkaConsumer:
+def _consumer(settings: KafkaSettings, *, rebalance_s: float) -> AIOKafkaConsumer:
     """What it would reset offsets to never matters: it reads nothing."""
     assignor = type("Assignor", (StickyPartitionAssignor,), {})  # it remembers in its class what it was given
     return AIOKafkaConsumer(

@@ -17,8 +17,8 @@ from tickcast.columns import I64, RawBatch, Source
 from tickcast.errors import BrokerAway
 from tickcast.io.kafka import client
 from tickcast.io.kafka.blob import Blob, Damaged, open_blob
-from tickcast.io.kafka.reader import Reader
-from tickcast.settings.buses import Kafka
+from tickcast.io.kafka.reader import KafkaReader
+from tickcast.settings.buses import KafkaSettings
 
 SPARE_MS = 3_600_000  # read before and after: stamps are not event times, and a broker takes them an hour ahead of it
 SLICE_NS = 10**9  # how far a partition may get ahead of the others, by stamps
@@ -30,7 +30,7 @@ FOREVER_NS = 1 << 62
 Item = RawBatch | Damaged
 
 
-class Span(NamedTuple):
+class TimeSpan(NamedTuple):
     first: int
     end: int  # the offset to stop before
 
@@ -45,7 +45,7 @@ class RangeReader:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Kafka, topic: str, *, partitions: int, from_ns: int | None, to_ns: int | None
+        cls, settings: KafkaSettings, topic: str, *, partitions: int, from_ns: int | None, to_ns: int | None
     ) -> AsyncIterator["RangeReader"]:
         """All that may hold a tick of these times, and an hour more on both sides; None = all there is, as of now."""
         spans = await _spans(settings, [(topic, number) for number in range(partitions)], from_ns, to_ns)
@@ -55,7 +55,7 @@ class RangeReader:
             opened = []
             for source, span in spans.items():
                 if span.first < span.end:
-                    reader = await stack.enter_async_context(Reader.open(bounded, [source]))
+                    reader = await stack.enter_async_context(KafkaReader.open(bounded, [source]))
                     reader.begin({source: span.first})
                     opened.append(_Partition(reader, source, span, settings.expanded_bytes))
             yield cls(opened)
@@ -91,7 +91,7 @@ class RangeReader:
 class _Partition:
     """One partition on its way through its span. Its time is the largest stamp so far: it never runs backwards."""
 
-    def __init__(self, reader: Reader, source: Source, span: Span, expanded_bytes: int) -> None:
+    def __init__(self, reader: KafkaReader, source: Source, span: TimeSpan, expanded_bytes: int) -> None:
         self.span = span
         self.ready: deque[tuple[RawBatch, I64]] = deque()  # what comes next, with the time at each message
         self.damaged: list[Damaged] = []
@@ -136,8 +136,8 @@ class _Partition:
 
 
 async def _spans(
-    settings: Kafka, sources: Sequence[Source], from_ns: int | None, to_ns: int | None
-) -> dict[Source, Span]:
+    settings: KafkaSettings, sources: Sequence[Source], from_ns: int | None, to_ns: int | None
+) -> dict[Source, TimeSpan]:
     """Where to begin and end. A partition in which nothing came between the times may have been filled later: all."""
     consumer = client.consumer(settings)
     wanted = [TopicPartition(*source) for source in sources]
@@ -151,7 +151,9 @@ async def _spans(
         raise BrokerAway(f"the broker does not say which offsets it holds: {error!r}") from None
     finally:
         await client.stop_consumer(consumer)
-    return {(at.topic, at.partition): Span(first[at], end[at] if end[at] > first[at] else high[at]) for at in wanted}
+    return {
+        (at.topic, at.partition): TimeSpan(first[at], end[at] if end[at] > first[at] else high[at]) for at in wanted
+    }
 
 
 async def _first_since(consumer: AIOKafkaConsumer, high: dict[Any, int], stamp_ms: int) -> dict[Any, int]:

@@ -16,7 +16,7 @@ from tickcast.columns import RawBatch, Source
 from tickcast.errors import BrokerAway, Fatal, NoProgress
 from tickcast.io.kafka import client, fetch
 from tickcast.io.kafka.blob import Blob
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 MOST_REBUILDS = 3
 PLAIN_RECORDS = 2_000  # of one plain fetch: decoding more at once would hold the interpreter too long
@@ -27,10 +27,10 @@ class Bounds(NamedTuple):
     high: int  # offset of the next record
 
 
-class Reader:
+class KafkaReader:
     """Made by `open`. One coroutine calls `fetch`."""
 
-    def __init__(self, settings: Kafka, sources: Sequence[Source]) -> None:
+    def __init__(self, settings: KafkaSettings, sources: Sequence[Source]) -> None:
         self.columnar = fetch.install()
         self.rebuilds = 0  # without progress in between
         self._settings = settings
@@ -43,7 +43,7 @@ class Reader:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Kafka, sources: Sequence[Source]) -> AsyncIterator["Reader"]:
+    async def open(cls, settings: KafkaSettings, sources: Sequence[Source]) -> AsyncIterator["KafkaReader"]:
         reader = cls(settings, sources)
         if not reader.columnar:
             structlog.get_logger().warning("reading_plainly", reason="aiokafka's fetcher is not the one we know")

@@ -12,7 +12,7 @@ from tickcast.errors import BrokerAway, TickcastError
 from tickcast.io.kafka import client
 from tickcast.io.kafka.framing import framer
 from tickcast.io.kafka.publish import Outbox
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 from tickcast.symbols import SymbolTable
 
 MOST_AWAY_S = 60  # the client itself would try for ever
@@ -21,13 +21,13 @@ MOST_AWAY_S = 60  # the client itself would try for ever
 class TopicWriter:
     """Made by `open`."""
 
-    def __init__(self, settings: Kafka, topic: str, outbox: Outbox, *, partitions: int) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, outbox: Outbox, *, partitions: int) -> None:
         self._settings, self._topic, self._outbox = settings, topic, outbox
         self._framer = framer(settings, partitions)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Kafka, topic: str, *, partitions: int) -> AsyncIterator["TopicWriter"]:
+    async def open(cls, settings: KafkaSettings, topic: str, *, partitions: int) -> AsyncIterator["TopicWriter"]:
         producer = client.producer(settings)
         outbox = Outbox(producer, max_in_flight_bytes=settings.in_flight_bytes)
         try:

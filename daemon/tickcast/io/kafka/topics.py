@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tickcast.errors import BadBroker, BrokerAway
 from tickcast.io.kafka import client
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 BROKERS_CHOICE = -1  # of replicas
 LIMIT, UNKNOWN_BYTES = "max.message.bytes", (1 << 31) - 1
@@ -25,7 +25,7 @@ class Topic(NamedTuple):
     compacted: bool = False
 
 
-async def found(settings: Kafka, topics: Iterable[Topic]) -> dict[str, int | None]:
+async def found(settings: KafkaSettings, topics: Iterable[Topic]) -> dict[str, int | None]:
     """Partitions of each; None where there is no such topic."""
     named = {topic.name: topic for topic in topics}
     async with client.admin(settings) as admin:
@@ -43,7 +43,7 @@ async def found(settings: Kafka, topics: Iterable[Topic]) -> dict[str, int | Non
     return counts
 
 
-async def partitions_of(settings: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
+async def partitions_of(settings: KafkaSettings, topics: Iterable[Topic]) -> dict[str, int]:
     """Partitions of each topic; those that are missing are refused together, each with its setting."""
     wanted = list(topics)
     counts = await found(settings, wanted)
@@ -58,7 +58,7 @@ async def partitions_of(settings: Kafka, topics: Iterable[Topic]) -> dict[str, i
     return {name: count for name, count in counts.items() if count is not None}
 
 
-async def most_bytes(settings: Kafka, topics: Iterable[str]) -> int:
+async def most_bytes(settings: KafkaSettings, topics: Iterable[str]) -> int:
     """The largest batch that each of them takes; UNKNOWN_BYTES where we have no right to ask, or it is too old."""
     wanted = [ConfigResource(ConfigResourceType.TOPIC, name, {LIMIT: None}) for name in topics]
     async with client.admin(settings) as admin:
@@ -72,7 +72,7 @@ async def most_bytes(settings: Kafka, topics: Iterable[str]) -> int:
     return min([int(value) for name, value, *_ in found if name == LIMIT], default=UNKNOWN_BYTES)
 
 
-async def create(settings: Kafka, topics: Iterable[Topic]) -> None:
+async def create(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
     """One that has come into being meanwhile is as good."""
     wanted = [
         NewTopic(

@@ -20,7 +20,7 @@ from tickcast.clock import Clock
 from tickcast.columns import I32, U8, Encoded
 from tickcast.errors import BadSettings
 from tickcast.io.mqtt.link import Link
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 from tickcast.symbols import SymbolTable
 
 Single = tuple[str, bytes]  # topic, payload
@@ -105,7 +105,7 @@ class MqttMirror:
     """Copies the topics of `mqtt.mirror` to `<mqtt.prefix>/<topic>/<symbol>` and says at `<mqtt.prefix>/status`
     whether it is there."""
 
-    def __init__(self, settings: Mqtt, clock: Clock) -> None:
+    def __init__(self, settings: MqttSettings, clock: Clock) -> None:
         self._settings = settings
         self._status = f"{_checked_prefix(settings)}/status"
         self._chosen = frozenset(settings.mirror)
@@ -174,7 +174,7 @@ def _status(state: str) -> bytes:
     return msgspec.json.encode({"state": state, "version": __version__})
 
 
-def _checked_prefix(settings: Mqtt) -> str:
+def _checked_prefix(settings: MqttSettings) -> str:
     try:
         Topic(settings.prefix)
     except ValueError:

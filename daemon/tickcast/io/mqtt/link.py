@@ -18,7 +18,7 @@ from aiomqtt.exceptions import MqttConnectError
 
 from tickcast.clock import Clock, fresh_id
 from tickcast.errors import BadBroker, BadSettings, BrokerAway, Refusal
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.25, 15.0
 ANSWER_S = 5.0  # for the broker to answer anything
@@ -63,7 +63,7 @@ class _ClosedWhenRefused(ssl.SSLSocket):
 class Link:
     """`keep` holds the connection; `tried` is set once the first attempt has gone well or come to nothing."""
 
-    def __init__(self, settings: Mqtt, role: str, clock: Clock, **options: Any) -> None:
+    def __init__(self, settings: MqttSettings, role: str, clock: Clock, **options: Any) -> None:
         self.is_up = False
         self.connects = 0
         self.tried = asyncio.Event()
@@ -152,7 +152,7 @@ async def _until_broken(client: Client) -> None:
         pass
 
 
-def address(settings: Mqtt) -> Address:
+def address(settings: MqttSettings) -> Address:
     try:
         url = urlsplit(settings.url)
         port = url.port
@@ -170,7 +170,7 @@ def address(settings: Mqtt) -> Address:
     return Address(url.hostname, port or DEFAULT_PORTS[url.scheme], secure)
 
 
-def tls_context(settings: Mqtt) -> ssl.SSLContext:
+def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -186,7 +186,7 @@ def tls_context(settings: Mqtt) -> ssl.SSLContext:
     return context
 
 
-def password(settings: Mqtt) -> str | None:
+def password(settings: MqttSettings) -> str | None:
     """Read at each connection, so that a new password needs no restart."""
     file = settings.password_file
     return None if file is None else _text(file)
@@ -199,7 +199,7 @@ def _text(file: Path) -> str:
         raise BadSettings(f"mqtt.password_file {file} cannot be read: {error}") from None
 
 
-def refusal_of(error: Exception, settings: Mqtt) -> Refusal | None:
+def refusal_of(error: Exception, settings: MqttSettings) -> Refusal | None:
     """What the error says about our settings, if it does."""
     if isinstance(error, Refusal):
         return error

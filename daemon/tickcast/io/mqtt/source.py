@@ -18,7 +18,7 @@ from tickcast.clock import Clock
 from tickcast.columns import RawBatch
 from tickcast.errors import BadBroker, BadSettings
 from tickcast.io.mqtt.link import Link
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 
 AT_ONCE = 512  # messages of a turn: so many can be suspected when the process dies in it
 NO_POSITIONS: Mapping[tuple[str, int], int] = {}
@@ -37,7 +37,7 @@ class MqttSource:
 
     def __init__(
         self,
-        settings: Mqtt,
+        settings: MqttSettings,
         clock: Clock,
         *,
         max_away_s: float,
@@ -124,7 +124,7 @@ def _raw_batch(source: str, arrivals: list[_Arrival]) -> RawBatch:
     return RawBatch(source, 0, data, ends - lengths, ends, np.array(offsets, np.int64), np.array(stamps, np.int64))
 
 
-def _checked_filters(settings: Mqtt) -> list[Wildcard]:
+def _checked_filters(settings: MqttSettings) -> list[Wildcard]:
     try:
         return [Wildcard(name) for name in settings.ticks]
     except ValueError as error:

@@ -83,7 +83,7 @@ class Everywhere(NamedTuple):
     once: str  # behind WHERE, so that no row comes twice
 
 
-class Part(NamedTuple):
+class BarsOfPartition(NamedTuple):
     """Those bars of a partition that were closed by records below an offset, and end at a time or before."""
 
     below: int
@@ -94,7 +94,7 @@ def kept(
     cursor: duckdb.DuckDBPyConnection, below: Mapping[Source, int], positions: Mapping[Source, int]
 ) -> dict[Source, Kept]:
     """What is stored of these partitions, where `positions` are the next offsets of the store."""
-    parts = {source: Part(offset, 0) for source, offset in below.items()}
+    parts = {source: BarsOfPartition(offset, 0) for source, offset in below.items()}
     closed = {(topic, number): ns for topic, number, ns in cursor.execute(CLOSED, _own(parts)).fetchall()}
     marks: dict[Source, list[Mark]] = {source: [] for source in below}
     for topic, number, ns, offset in cursor.execute(MARKS).fetchall():
@@ -103,7 +103,10 @@ def kept(
 
 
 def bars_tail(
-    cursor: duckdb.DuckDBPyConnection, symbols: SymbolTable, count: int, parts: Mapping[Source, Part] | None = None
+    cursor: duckdb.DuckDBPyConnection,
+    symbols: SymbolTable,
+    count: int,
+    parts: Mapping[Source, BarsOfPartition] | None = None,
 ) -> BarBatch:
     """The last `count` bars of every stored symbol, back to its last hole; sorted by symbol and ordinal.
 
@@ -165,7 +168,7 @@ def _day(ns: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=max(ns, 0) // 10**9)).strftime("%Y-%m-%d")
 
 
-def _own(parts: Mapping[Source, Part]) -> dict[str, object]:
+def _own(parts: Mapping[Source, BarsOfPartition]) -> dict[str, object]:
     """The parameters of OWN."""
     return {
         "topics": [topic for topic, _ in parts], "numbers": [number for _, number in parts],

@@ -30,7 +30,7 @@ class Run(Protocol):
     def __call__(self, work: Callable[[Connection], T]) -> Awaitable[T]: ...
 
 
-class Chain(NamedTuple):
+class ChainCheck(NamedTuple):
     """How the chain of commands was found."""
 
     rows: int  # that are sound
@@ -64,7 +64,7 @@ class Ledger:
         since = "SELECT id FROM commands WHERE received_ns >= ?"
         return [id for (id,) in await self._look(lambda connection: _run(connection, since, received_ns))]
 
-    async def verify_chain(self) -> Chain:
+    async def verify_chain(self) -> ChainCheck:
         """Compute every hash again. A missing end cannot be seen here: compare the head with one noted elsewhere."""
         return await self._study(_verify_chain)
 
@@ -145,13 +145,13 @@ def _chained(previous: str, values: dict[str, Any]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _verify_chain(connection: Connection) -> Chain:
+def _verify_chain(connection: Connection) -> ChainCheck:
     rows, head = 0, GENESIS
     for sequence, previous, found, *content in _chain(connection):
         if (sequence, previous) != (rows + 1, head) or found != _chained(head, dict(zip(CHAINED, content))):
-            return Chain(rows, head, rows + 1)
+            return ChainCheck(rows, head, rows + 1)
         rows, head = sequence, found
-    return Chain(rows, head, None)
+    return ChainCheck(rows, head, None)
 
 
 def _chain(connection: Connection) -> Iterator[tuple[Any, ...]]:

@@ -17,12 +17,12 @@ CHUNK_ROWS = 256  # converted under the GIL at once
 ANSWER_BYTES = 64 << 20  # as JSON
 
 
-class Answer(NamedTuple):
+class QueryResult(NamedTuple):
     columns: list[str]
     rows: list[tuple[Any, ...]]
 
 
-def select(cursor: duckdb.DuckDBPyConnection, sql: str, *, max_rows: int, timeout_s: float) -> Answer:
+def select(cursor: duckdb.DuckDBPyConnection, sql: str, *, max_rows: int, timeout_s: float) -> QueryResult:
     """Run one SELECT in a read-only transaction; whatever is wrong with it is a BadRequest."""
     deadline = threading.Timer(timeout_s, cursor.interrupt)
     try:
@@ -44,7 +44,7 @@ def select(cursor: duckdb.DuckDBPyConnection, sql: str, *, max_rows: int, timeou
         raise BadRequest(str(error)) from None
 
 
-def query_direct(settings: Settings, sql: str) -> Answer:
+def query_direct(settings: Settings, sql: str) -> QueryResult:
     """Answer from the file itself, where no daemon holds it."""
     store = settings.store
     if not store.path.exists():
@@ -81,8 +81,8 @@ def _refuse_all_but_one_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> N
         raise BadRequest("a query is one SELECT", remedy="the store is read-only from outside")
 
 
-def _fetch(result: duckdb.DuckDBPyConnection, max_rows: int) -> Answer:
-    answer = Answer([str(column[0]) for column in result.description or []], [])
+def _fetch(result: duckdb.DuckDBPyConnection, max_rows: int) -> QueryResult:
+    answer = QueryResult([str(column[0]) for column in result.description or []], [])
     size = 0
     while chunk := result.fetchmany(CHUNK_ROWS):
         rows = [tuple(plain(value) for value in row) for row in chunk]

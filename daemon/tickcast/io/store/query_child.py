@@ -27,14 +27,14 @@ NICE = 10
 COPY_BYTES = 1 << 30
 
 
-class Request(msgspec.Struct, frozen=True):
+class QueryRequest(msgspec.Struct, frozen=True):
     sql: str
     settings: dict[str, Any]
     folder: str  # for the copy and what spills
 
 
 def main() -> None:
-    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
+    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=QueryRequest)
     settings = Settings(**request.settings)
     bind(settings)
     out = sys.stdout.buffer

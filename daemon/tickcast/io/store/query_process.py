@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tickcast.errors import BadRequest, StoreStalled
-from tickcast.io.store.query_child import COPIED, LOG, READY, Request
+from tickcast.io.store.query_child import COPIED, LOG, READY, QueryRequest
 from tickcast.io.store.query_reply import refusal
 from tickcast.io.store.store import Store
 from tickcast.settings import Settings
@@ -73,7 +73,7 @@ class Queries:
         """Lets the child make its copy; what it said instead, where it refused."""
         settings = self._settings.model_dump(mode="json", exclude_defaults=True)
         settings = {name: settings[name] for name in ("store", "runtime") if name in settings}
-        await _tell(child, msgspec.json.encode(Request(sql, settings, str(folder))) + b"\n")
+        await _tell(child, msgspec.json.encode(QueryRequest(sql, settings, str(folder))) + b"\n")
         if said := await _hear(child, READY):
             return said
         with self._store.without_checkpoint():

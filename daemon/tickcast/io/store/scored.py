@@ -76,7 +76,7 @@ FROM fallen GROUP BY ALL ORDER BY ALL
 """
 
 
-class Wanted(NamedTuple):
+class ScoreFilter(NamedTuple):
     """Of which scores: event times in [from_ns, to_ns), symbols (none = all), a model (empty = all)."""
 
     from_ns: int
@@ -93,7 +93,7 @@ class Trading(NamedTuple):
 
 
 def scored(
-    cursor: duckdb.DuckDBPyConnection, wanted: Wanted, trading: Trading, *, archive: Path, timeout_s: float
+    cursor: duckdb.DuckDBPyConnection, wanted: ScoreFilter, trading: Trading, *, archive: Path, timeout_s: float
 ) -> dict[str, Any]:
     """A position is the sign of the median move of step 1, held for one bar, all symbols with the same share; what was
     learnt from is left out. A Sharpe ratio is per year.

@@ -44,7 +44,7 @@ class StoreMark(NamedTuple):
     positions: Mapping[tuple[str, int], int]
 
 
-class Found(NamedTuple):
+class FoundSnapshot(NamedTuple):
     """`refused` says of every newer file, and of all where there is no state, why it was not taken."""
 
     state: State | None
@@ -79,7 +79,7 @@ def write(folder: Path, state: State, settings: Settings, *, store: str = "") ->
 
 def newest_valid(
     folder: Path, settings: Settings, *, not_beyond: Mapping[tuple[str, int], int], beside: StoreMark | None = None
-) -> Found:
+) -> FoundSnapshot:
     """The newest state that was made with these settings and reaches no further than the committed positions, nor than
     the store that it was made beside, if it is this one: that has lost rows since."""
     refused = []
@@ -93,8 +93,8 @@ def newest_valid(
         except (BadStore, OSError) as problem:
             refused.append(f"{path.name} {problem}")
         else:
-            return Found(state, refused)
-    return Found(None, refused)
+            return FoundSnapshot(state, refused)
+    return FoundSnapshot(None, refused)
 
 
 def drop(folder: Path) -> None:

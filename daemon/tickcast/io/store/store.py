@@ -21,20 +21,20 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.io.store import history, rolloff, schema
 from tickcast.io.store.database import archive_folder, open_database, refusal
 from tickcast.io.store.export import Format, export
-from tickcast.io.store.history import Kept, Part
+from tickcast.io.store.history import BarsOfPartition, Kept
 from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.lock import StoreLock
-from tickcast.io.store.query import Answer, select
+from tickcast.io.store.query import QueryResult, select
 from tickcast.io.store.rolloff import RollOff
 from tickcast.io.store.rows import Names
-from tickcast.io.store.scored import Trading, Wanted, scored
+from tickcast.io.store.scored import ScoreFilter, Trading, scored
 from tickcast.io.store.snapshot import StoreMark
-from tickcast.io.store.writer import Unit, Writer
+from tickcast.io.store.writer import Commit, Writer
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
-__all__ = ["RollOff", "Store", "Unit"]
+__all__ = ["Commit", "RollOff", "Store"]
 
 T = TypeVar("T")
 HOLD_S = 2.0  # what is written waits for a copy of its log at most
@@ -70,7 +70,7 @@ class Store:
             undo.pop_all()
         return cls(settings, writer, lock, symbols)
 
-    async def write(self, unit: Unit, *, symbols: SymbolTable | None = None) -> None:
+    async def write(self, unit: Commit, *, symbols: SymbolTable | None = None) -> None:
         """One unit, one transaction. StoreStalled: nothing was stored, give the same unit again.
 
         `symbols` names the codes of a unit that does not come from the daemon's own engine.
@@ -82,7 +82,7 @@ class Store:
         """Returns once the writer has done all that it was asked before."""
         await self._on_writer(lambda: None)
 
-    async def query(self, sql: str) -> Answer:
+    async def query(self, sql: str) -> QueryResult:
         """One SELECT by this process itself: what others ask is answered by a process of its own (query_process)."""
         store = self._settings.store
         return await self._on_reader(
@@ -134,7 +134,7 @@ class Store:
             )
         )  # fmt: skip
 
-    async def scored(self, wanted: Wanted, trading: Trading) -> dict[str, Any]:
+    async def scored(self, wanted: ScoreFilter, trading: Trading) -> dict[str, Any]:
         """How stored scores turned out; see scored.scored."""
         archive, timeout_s = archive_folder(self._settings), self._settings.store.query_timeout_s
         return await self._on_reader(
@@ -168,7 +168,9 @@ class Store:
         """What a restart at these offsets can build on; see history.kept. Blocks."""
         return self._with_cursor(lambda cursor: history.kept(cursor, below, self.positions()))
 
-    def bars_tail(self, symbols: SymbolTable, count: int, parts: Mapping[Source, Part] | None = None) -> BarBatch:
+    def bars_tail(
+        self, symbols: SymbolTable, count: int, parts: Mapping[Source, BarsOfPartition] | None = None
+    ) -> BarBatch:
         """The newest stored bars of each symbol, to fill windows with; see history.bars_tail. Blocks."""
         return self._with_cursor(lambda cursor: history.bars_tail(cursor, symbols, count, parts))
 

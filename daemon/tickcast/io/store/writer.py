@@ -45,7 +45,7 @@ Joined = TypeVar("Joined", BarBatch, Forecasts, Scores)
 
 
 @dataclass(slots=True)
-class Unit:
+class Commit:
     """What one transaction holds."""
 
     forecasts: list[Forecasts] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Writer:
         self._positions = self._stored_positions()
         self._commits = self._last_commit()
         self._failed = False  # since the number of commits was last known
-        self._doubtful: Unit | None = None  # it failed, and perhaps is stored
+        self._doubtful: Commit | None = None  # it failed, and perhaps is stored
         self._checkpoint_at = CHECKPOINT_BYTES
         self.at_open = {source: position.next_offset for source, position in self._positions.items()}
         ((settled,),) = connection.execute("SELECT max(settled_ns) FROM scores").fetchall()
@@ -84,7 +84,7 @@ class Writer:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         return self._connection.cursor()
 
-    def write(self, unit: Unit, names: Names) -> None:
+    def write(self, unit: Commit, names: Names) -> None:
         """Store the unit, or raise StoreStalled with the store unchanged; then it may be given again."""
         self._open_again_if_invalid()
         positions = rows.advanced(self._positions, unit.offsets, unit.watermarks)
@@ -136,7 +136,7 @@ class Writer:
         with suppress(*STALLED):  # all that was committed is in the log; the next start folds it in
             self._connection.close()
 
-    def _tables(self, unit: Unit, names: Names) -> Iterator[tuple[str, pa.Table, Mask]]:
+    def _tables(self, unit: Commit, names: Names) -> Iterator[tuple[str, pa.Table, Mask]]:
         """(table, rows, which of them may be stored already)."""
         origin, store = Origin(unit.sources), self._settings.store
         at = np.array([self._next_offset(source) for source in unit.sources], np.int64)
@@ -162,7 +162,7 @@ class Writer:
         if due := self._due_marks(unit):
             yield "watermarks", _mark_rows(due, unit.offsets), np.zeros(len(due), np.bool_)
 
-    def _due_marks(self, unit: Unit) -> dict[Source, int | None]:
+    def _due_marks(self, unit: Commit) -> dict[Source, int | None]:
         """Watermarks to keep: each source's first ever, and the first of every minute after that."""
         return {
             source: unit.watermarks.get(source)
@@ -173,7 +173,7 @@ class Writer:
     def _next_offset(self, source: Source) -> int:
         return self._positions[source].next_offset if source in self._positions else 0
 
-    def _was_stored_after_all(self, unit: Unit) -> bool:
+    def _was_stored_after_all(self, unit: Commit) -> bool:
         """Whether the commit of this unit reached the disk although it failed."""
         if not self._failed:
             return False

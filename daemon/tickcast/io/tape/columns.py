@@ -14,7 +14,7 @@ import polars as pl
 from tickcast.columns import F64, I64, NO_TIME, PACKED
 from tickcast.errors import BadData
 from tickcast.io.tape.time import event_time
-from tickcast.settings import Codec, Fields, Settings
+from tickcast.settings import CodecSettings, Fields, Settings
 
 BAR_PRICES, VOLUME = ("open", "high", "low", "close"), "volume"
 TICKS_PER_BAR = 4
@@ -186,7 +186,7 @@ def _need(columns: set[str], file: Path, **wanted: str) -> None:
             raise BadData(f"{file} has no column '{name}'", remedy=f"set codec.fields.{key}; it has: {there}")
 
 
-def _symbol(frame: pl.DataFrame, file: Path, codec: Codec) -> pl.Series:
+def _symbol(frame: pl.DataFrame, file: Path, codec: CodecSettings) -> pl.Series:
     """The symbol column; a file without one holds one symbol, named as the file."""
     name = codec.fields.symbol
     if name in frame.columns:
@@ -196,7 +196,7 @@ def _symbol(frame: pl.DataFrame, file: Path, codec: Codec) -> pl.Series:
     return pl.Series("symbol", [file.name.split(".")[0]]).new_from_index(0, frame.height)
 
 
-def _tick_columns(frame: pl.DataFrame, file: Path, codec: Codec) -> list[pl.Series]:
+def _tick_columns(frame: pl.DataFrame, file: Path, codec: CodecSettings) -> list[pl.Series]:
     fields, columns = codec.fields, set(frame.columns)
     quoted = {fields.bid, fields.ask} <= columns
     if not quoted:

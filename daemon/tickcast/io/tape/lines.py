@@ -15,12 +15,12 @@ from tickcast.columns import I64, U8
 from tickcast.errors import BadData
 from tickcast.io.tape.columns import Cut
 from tickcast.io.tape.time import event_time
-from tickcast.settings import Codec
+from tickcast.settings import CodecSettings
 
 BLOCK_BYTES = 8 << 20
 
 
-class Block(NamedTuple):
+class LineBlock(NamedTuple):
     """Whole lines: line i is `data[starts[i]:ends[i]]`, received at stamps[i] (-1 where it does not say)."""
 
     data: U8
@@ -28,8 +28,8 @@ class Block(NamedTuple):
     ends: I64
     stamps: I64
 
-    def take(self, rows: Any) -> "Block":
-        return Block(self.data, self.starts[rows], self.ends[rows], self.stamps[rows])
+    def take(self, rows: Any) -> "LineBlock":
+        return LineBlock(self.data, self.starts[rows], self.ends[rows], self.stamps[rows])
 
     def line(self, row: int) -> bytes:
         return self.data[self.starts[row] : self.ends[row]].tobytes()
@@ -38,7 +38,7 @@ class Block(NamedTuple):
 class Lines:
     """The lines of one file as it stands, or of several, merged."""
 
-    def __init__(self, files: list[Path], codec: Codec, cut: Cut) -> None:
+    def __init__(self, files: list[Path], codec: CodecSettings, cut: Cut) -> None:
         self._files, self._codec, self._cut = files, codec, cut
         for file in files:
             if not file.stat().st_size:
@@ -49,7 +49,7 @@ class Lines:
                 remedy="leave out --from, --to and --symbols",
             )
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[LineBlock]:
         if len(self._files) == 1:
             blocks = _blocks(self._files[0])
         else:
@@ -57,7 +57,7 @@ class Lines:
         for block in blocks:
             yield self._wanted(block) if self._cut else block
 
-    def _merged(self) -> Block:
+    def _merged(self) -> LineBlock:
         """All lines by their received stamps, else by event time; within a file the order stays, late lines too."""
         parts = [_whole(file) for file in self._files]
         stamped = all((part.stamps >= 0).all() for part in parts)
@@ -67,13 +67,13 @@ class Lines:
         order = np.argsort(np.concatenate([np.maximum.accumulate(key) for key in keys]), kind="stable")
         return _joined(parts).take(order)
 
-    def _wanted(self, block: Block) -> Block:
+    def _wanted(self, block: LineBlock) -> LineBlock:
         times, symbols = self._times_and_symbols(block)
         known = {name: self._cut.wants(name) for name in set(symbols) if name is not None}
         wanted = np.array([name is None or known[name] for name in symbols], np.bool_)
         return block.take(wanted & self._cut.within(times))
 
-    def _times_and_symbols(self, block: Block) -> tuple[I64, list[str | None]]:
+    def _times_and_symbols(self, block: LineBlock) -> tuple[I64, list[str | None]]:
         """Read by `codec.fields`; NO_TIME and None where a line cannot be read: those stay, for the codec to reject."""
         fields = self._codec.fields
         shape = msgspec.defstruct(
@@ -93,13 +93,13 @@ class Lines:
         return read.to_numpy(), symbols
 
 
-def _whole(file: Path) -> Block:
+def _whole(file: Path) -> LineBlock:
     return _joined(list(_blocks(file)))
 
 
-def _joined(parts: list[Block]) -> Block:
+def _joined(parts: list[LineBlock]) -> LineBlock:
     shifts = np.cumsum([0] + [len(part.data) for part in parts])
-    return Block(
+    return LineBlock(
         np.concatenate([part.data for part in parts]),
         np.concatenate([part.starts + shift for part, shift in zip(parts, shifts)]),
         np.concatenate([part.ends + shift for part, shift in zip(parts, shifts)]),
@@ -107,7 +107,7 @@ def _joined(parts: list[Block]) -> Block:
     )
 
 
-def _blocks(file: Path) -> Iterator[Block]:
+def _blocks(file: Path) -> Iterator[LineBlock]:
     """Some megabytes of whole lines at a time; the last line needs no newline."""
     carry = b""
     with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
@@ -127,13 +127,13 @@ def _blocks(file: Path) -> Iterator[Block]:
         yield _split(carry + b"\n")
 
 
-def _split(text: bytes) -> Block:
+def _split(text: bytes) -> LineBlock:
     data = np.frombuffer(bytearray(text), np.uint8)  # writable, as kernels are compiled for
     ends = np.flatnonzero(data == ord("\n")).astype(np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
     stamps = np.full(len(ends), -1, np.int64)
     trim_lines(data, starts, ends, stamps)
-    return Block(data, starts, ends, stamps)
+    return LineBlock(data, starts, ends, stamps)
 
 
 @njit(cache=True, nogil=True)

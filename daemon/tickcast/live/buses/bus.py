@@ -49,7 +49,7 @@ def _zero() -> int:
 class Opened:
     """A bus that is connected, with the engine's windows filled and the source placed where they end."""
 
-    source: pump.Source
+    source: pump.EventSource
     sink: pump.Sink
     records: Records
     committing: Committing | None = None

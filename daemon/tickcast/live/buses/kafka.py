@@ -22,7 +22,7 @@ from tickcast.io.kafka.compacted import CompactedTopic
 from tickcast.io.kafka.control import ControlReader
 from tickcast.io.kafka.delivery import Commit, Delivery, Sealed
 from tickcast.io.kafka.events import BlobOpening
-from tickcast.io.kafka.reader import Bounds, Reader
+from tickcast.io.kafka.reader import Bounds, KafkaReader
 from tickcast.io.kafka.topics import most_bytes, partitions_of
 from tickcast.io.store import snapshot
 from tickcast.io.store.store import Store, Unit
@@ -30,7 +30,7 @@ from tickcast.live import recovery
 from tickcast.live.buses.bus import OpenAgain, Opened
 from tickcast.live.buses.kafka_edges import KafkaSink, KafkaSource, within
 from tickcast.live.buses.kafka_topics import MODELS, wanted
-from tickcast.live.recovery import Place
+from tickcast.live.recovery import Placement
 from tickcast.live.restore import recover
 from tickcast.live.suspects import SuspectSource
 from tickcast.loop.build import Serving, build, install_models
@@ -78,7 +78,7 @@ class KafkaBus:
             Delivery.open(
                 within(kafka, most), max_away_s=max_away_s, commit_by=taken.commit_by
             ) as delivery,  # fence, then read
-            Reader.open(kafka, taken.sources) as reader,
+            KafkaReader.open(kafka, taken.sources) as reader,
         ):
             found = await client.committed(kafka, recovery.all_partitions(ticks))
             place = self._place(ticks, found, await reader.bounds())
@@ -113,7 +113,7 @@ class KafkaBus:
         return most
 
     async def _lacks(
-        self, store: Store, place: Place, begin: Mapping[Source, int], found: Mapping[Source, Committed]
+        self, store: Store, place: Placement, begin: Mapping[Source, int], found: Mapping[Source, Committed]
     ) -> dict[str, int]:
         """Committed records whose rows the store has lost, of those that will not be read again; by partition."""
         stored = store.positions()
@@ -132,17 +132,17 @@ class KafkaBus:
 
     def _place(
         self, ticks: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
-    ) -> Place:
+    ) -> Placement:
         own = {at: found[at] for at in bounds if at in found}
         recovery.refuse_changed_layout(self._settings.kafka, ticks, own)
         return recovery.place(self._settings.kafka, ticks, found, bounds)
 
-    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
+    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Placement) -> dict[Source, int]:
         """The windows as they were, by a snapshot or without; returns where each partition is read from."""
         resumed = await self._resume(serving, store, place)
         return await recover(serving, store, clock, place) if resumed is None else place.committed | resumed
 
-    async def _resume(self, serving: Serving, store: Store, place: Place) -> dict[Source, int] | None:
+    async def _resume(self, serving: Serving, store: Store, place: Placement) -> dict[Source, int] | None:
         """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
         folder = snapshot_folder(self._settings)
         state, refused = await asyncio.to_thread(
@@ -173,14 +173,14 @@ class KafkaBus:
         kafka = self._settings.kafka
         return None if kafka.models == "none" else CompactedTopic(kafka, self._settings.topics.prefix + MODELS)
 
-    def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+    def _jobs(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return [self._watch_partitions(reader, ticks)]
 
     def _note_taken(self, begin: Mapping[Source, int]) -> None:
         kafka = self._settings.kafka
         self._log.info("slot_taken", slot=kafka.slot, slots=kafka.slots, partitions=len(begin), begin=dict(begin))
 
-    async def _watch_partitions(self, reader: Reader, counts: Mapping[str, int]) -> None:
+    async def _watch_partitions(self, reader: KafkaReader, counts: Mapping[str, int]) -> None:
         """New partitions hold ticks that nobody reads, and move keys: only a reshard puts that right."""
         while (now := reader.partition_counts()) == counts:
             await asyncio.sleep(client.METADATA_MS / 1000)
@@ -234,7 +234,7 @@ class Commits:
     """Publish, store, commit, save: what a unit goes through after its turn. It is `Committing` over a Delivery."""
 
     def __init__(
-        self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, place: Place, *,
+        self, delivery: Delivery, source: KafkaSource, settings: Settings, clock: Clock, place: Placement, *,
         store_id: str, on_progress: Callable[[], None],
     ) -> None:  # fmt: skip
         self._delivery, self._source, self._settings, self._clock = delivery, source, settings, clock

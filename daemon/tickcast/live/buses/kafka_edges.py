@@ -20,14 +20,14 @@ from tickcast.io.kafka.delivery import Delivery, Parcel
 from tickcast.io.kafka.events import opened
 from tickcast.io.kafka.framing import framer, partitions_of
 from tickcast.io.kafka.publish import TRACE_BYTES, Message, PlainBatch, Trace, cut_to
-from tickcast.io.kafka.reader import Reader
+from tickcast.io.kafka.reader import KafkaReader
 from tickcast.live.buses.memory import Silence
-from tickcast.live.recovery import Place
+from tickcast.live.recovery import Placement
 from tickcast.loop.build import Serving
 from tickcast.loop.dead_letters import dead_letters
 from tickcast.records import DeadLetter
 from tickcast.settings import Settings
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 if TYPE_CHECKING:
     from tickcast.engine.codec.arrow_forecasts import ArrowWriter
@@ -45,7 +45,7 @@ class KafkaSource:
     """
 
     def __init__(
-        self, reader: Reader, settings: Settings, clock: Clock, place: Place,
+        self, reader: KafkaReader, settings: Settings, clock: Clock, place: Placement,
         is_over: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:  # fmt: skip
         self.traced: list[RawBatch] = []  # batches of this turn that hold trace headers
@@ -115,7 +115,7 @@ class KafkaSource:
         return Heartbeat(*source, ts=self._repeated.pop(source), offset=self._committed[source] - 1)
 
 
-class Publication(NamedTuple):
+class KafkaPublication(NamedTuple):
     """What a turn publishes, what of it does not fit, and how many bad messages in a row each partition brought."""
 
     parcels: list[Parcel]
@@ -127,7 +127,7 @@ class KafkaSink:
     """Forecasts, feature vectors and dead letters as finished records; what was published before is left out."""
 
     def __init__(
-        self, delivery: Delivery, source: KafkaSource, reader: Reader, serving: Serving, *,
+        self, delivery: Delivery, source: KafkaSource, reader: KafkaReader, serving: Serving, *,
         partitions: Mapping[str, int], published: Mapping[Source, int], most_bytes: int,
     ) -> None:  # fmt: skip
         """No topic of `partitions` takes a batch of more than `most_bytes`."""
@@ -144,8 +144,8 @@ class KafkaSink:
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
         self._poison: dict[Source, int] = {}
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> Publication:
-        symbols, sources = self._serving.symbols, self._serving.engine.folder.sources()
+    def encode(self, outcome: Outcome, produced_ns: int) -> KafkaPublication:
+        symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()
         parcels = []
         for forecasts in outcome.forecasts:
             if len(fresh := self._fresh(forecasts, sources)):
@@ -162,9 +162,9 @@ class KafkaSink:
         self._end_repeats(outcome)
         skipped, self._skipped = self._skipped, []
         skipped += [str(bad) for framer in self._framers.values() for bad in framer.take_skipped()]
-        return Publication(parcels, skipped, self._poison_of(outcome))
+        return KafkaPublication(parcels, skipped, self._poison_of(outcome))
 
-    def publish(self, encoded: Publication) -> None:
+    def publish(self, encoded: KafkaPublication) -> None:
         self._delivery.post(encoded.parcels)
         for message in encoded.skipped:
             structlog.get_logger().warning("message_left_out", reason=message)
@@ -229,7 +229,7 @@ class KafkaSink:
             )
 
 
-def within(kafka: Kafka, most_bytes: int) -> Kafka:
+def within(kafka: KafkaSettings, most_bytes: int) -> KafkaSettings:
     """As long as a topic takes less than `kafka.batch_bytes`, so much is a batch."""
     return kafka if most_bytes >= kafka.batch_bytes else kafka.model_copy(update={"batch_bytes": most_bytes})
 

@@ -15,16 +15,16 @@ from tickcast.columns import Source
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.group import Membership, Share
-from tickcast.io.kafka.reader import Bounds, Reader
+from tickcast.io.kafka.reader import Bounds, KafkaReader
 from tickcast.io.store.store import Store
 from tickcast.live import recovery
 from tickcast.live.buses.bus import Opened
 from tickcast.live.buses.kafka import Commits, KafkaBus, Taken
-from tickcast.live.recovery import Place
+from tickcast.live.recovery import Placement
 from tickcast.live.restore import recover
 from tickcast.loop.build import Serving
 from tickcast.settings import Settings
-from tickcast.settings.buses import Kafka
+from tickcast.settings.buses import KafkaSettings
 
 READ_AGAIN = 50_000  # records of each partition before the committed offset, which fill its windows
 
@@ -57,19 +57,19 @@ class GroupBus(KafkaBus):
 
     def _place(
         self, ticks: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
-    ) -> Place:
+    ) -> Placement:
         place = recovery.place(self._settings.kafka, ticks, found, bounds)
         added = {at: low for at, low in place.low.items() if recovery.was_added(at, found)}
         return place._replace(committed=place.committed | added)
 
-    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Place) -> dict[Source, int]:
+    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Placement) -> dict[Source, int]:
         return await recover(serving, store, clock, place, reread=READ_AGAIN)
 
     async def _lacks(self, *_: Any) -> dict[str, int]:
         """Rows of what was another's are in the other's store."""
         return {}
 
-    def _jobs(self, reader: Reader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+    def _jobs(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return []
 
     def _note_taken(self, begin: Mapping[Source, int]) -> None:
@@ -93,7 +93,7 @@ class GroupBus(KafkaBus):
 class Turn:
     """The share that is worked on in a session, and whether another session follows it."""
 
-    def __init__(self, settings: Kafka, member: Membership, share: Share) -> None:
+    def __init__(self, settings: KafkaSettings, member: Membership, share: Share) -> None:
         self.share = share
         self.followed = False
         self._settings = settings

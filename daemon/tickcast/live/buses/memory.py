@@ -85,7 +85,7 @@ def _kind_of(event: Event) -> tuple[object, ...]:
     return (type(event), event.topic, event.partition) if isinstance(event, RawBatch) else (type(event),)
 
 
-class Publication(NamedTuple):
+class MemoryPublication(NamedTuple):
     topic: str
     encoded: Encoded
 
@@ -100,25 +100,27 @@ class BusSink:
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
         self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> list[Publication]:
-        symbols, source = self._serving.symbols, self._serving.engine.folder.sources()
+    def encode(self, outcome: Outcome, produced_ns: int) -> list[MemoryPublication]:
+        symbols, source = self._serving.symbols, self._serving.engine.builder.sources()
         ready = [
-            Publication(self._forecasts, self._writer.encode(part, symbols, produced_ns=produced_ns, sources=source))
+            MemoryPublication(
+                self._forecasts, self._writer.encode(part, symbols, produced_ns=produced_ns, sources=source)
+            )
             for part in outcome.forecasts
         ]
         names = self._serving.features.names
         ready += [
-            Publication(self._features, self._writer.encode_features(rows, symbols, names=names, sources=source))
+            MemoryPublication(self._features, self._writer.encode_features(rows, symbols, names=names, sources=source))
             for rows in outcome.vectors
         ]
         for raw, rejects, _ in outcome.letters:
             rows = np.unique(rejects.row)
             starts = raw.starts[rows]
             ends = np.minimum(raw.ends[rows], starts + self._serving.settings.kafka.batch_bytes)
-            ready.append(Publication(self._letters, Encoded(raw.data, starts, ends, rows)))
+            ready.append(MemoryPublication(self._letters, Encoded(raw.data, starts, ends, rows)))
         return ready
 
-    def publish(self, encoded: list[Publication]) -> None:
+    def publish(self, encoded: list[MemoryPublication]) -> None:
         for publication in encoded:
             self._bus.publish(publication.topic, publication.encoded)
 

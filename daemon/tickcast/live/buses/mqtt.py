@@ -104,7 +104,7 @@ class _MirroredSink:
         self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
 
     def encode(self, outcome: Outcome, produced_ns: int) -> _Both:
-        symbols, sources = self._serving.symbols, self._serving.engine.folder.sources()
+        symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()
         copies: list[tuple[str, Encoded]] = []
         if "forecasts" in self._chosen:
             copies += [

@@ -83,7 +83,7 @@ class Bar(Arguments, frozen=True):
             raise ValueError("a bar's high is below its open, close or low")
 
 
-class Span(Arguments, frozen=True):
+class EventSpan(Arguments, frozen=True):
     """A span of event time; an end that is left out is open."""
 
     start: Time | None = field(name="from", default=None)
@@ -98,7 +98,7 @@ class Span(Arguments, frozen=True):
         return start, end
 
 
-class Work(Span, frozen=True):
+class JobData(EventSpan, frozen=True):
     """What a job is done on: stored bars, those of a file, or rows; of these the ones that end within the span, of
     `symbols`. `resume` takes up a job that was ended, as it was ordered.
     """
@@ -111,7 +111,7 @@ class Work(Span, frozen=True):
     resume: Job = ""
 
     def __post_init__(self) -> None:
-        Span.__post_init__(self)
+        EventSpan.__post_init__(self)
         if self.data and self.rows:
             raise ValueError("`data` or `rows`, not both")
         if self.rows and any(not row.symbol or row.ts is None for row in self.rows):
@@ -146,7 +146,7 @@ class Predict(Arguments, frozen=True):
             raise ValueError("either `closes` or `bars`")
 
 
-class Start(Arguments, frozen=True):
+class StartModel(Arguments, frozen=True):
     """A model that training begins with."""
 
     model: OneModel
@@ -154,7 +154,7 @@ class Start(Arguments, frozen=True):
     freeze: Annotated[tuple[Pattern, ...], Meta(max_length=64)] = ()
 
 
-class Train(Work, frozen=True):
+class Train(JobData, frozen=True):
     """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind; `members` among
     them are names of models.
     """
@@ -162,20 +162,20 @@ class Train(Work, frozen=True):
     kind: Name = "nhits"
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
     tags: Tags = ()
-    start_with: Start | None = None
+    start_with: StartModel | None = None
 
     def __post_init__(self) -> None:
-        Work.__post_init__(self)
+        JobData.__post_init__(self)
         members_of(self.params)
 
 
-class Evaluate(Work, frozen=True):
+class Evaluate(JobData, frozen=True):
     """Judge a model on data."""
 
     model: Model = ""
 
 
-class Backtest(Work, frozen=True):
+class Backtest(JobData, frozen=True):
     """Walk forward through history and trade on the forecasts."""
 
     model: Model = ""
@@ -186,7 +186,7 @@ class Backtest(Work, frozen=True):
     trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = 1
 
     def __post_init__(self) -> None:
-        Work.__post_init__(self)
+        JobData.__post_init__(self)
         if self.retrain_every_bars and not self.retrain_kind:
             raise ValueError("`retrain_every_bars` needs `retrain_kind`")
         if self.retrain_kind and not self.retrain_every_bars:
@@ -212,7 +212,7 @@ class Range(Arguments, frozen=True):
             raise ValueError("with `log` a range begins above 0")
 
 
-class Optimize(Work, frozen=True):
+class Optimize(JobData, frozen=True):
     """Look for the parameters of a kind that fit best."""
 
     kind: Name = "nhits"
@@ -274,7 +274,7 @@ class Listing(Arguments, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
 
 
-class Report(Arguments, frozen=True):
+class ReportArguments(Arguments, frozen=True):
     """How forecasts did in the last hours."""
 
     hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
@@ -288,7 +288,7 @@ class Diagnose(Arguments, frozen=True):
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 
 
-class Export(Span, frozen=True, kw_only=True):
+class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
     table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
@@ -313,7 +313,7 @@ ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {
     "predict": (Predict, "read"),
     "status": (Status, "read"),
     "jobs": (Jobs, "read"),
-    "report": (Report, "read"),
+    "report": (ReportArguments, "read"),
     "diagnose": (Diagnose, "read"),
     "train": (Train, "train"),
     "evaluate": (Evaluate, "train"),

@@ -19,12 +19,12 @@ from tickcast.engine.core.on_demand import Answer, Ask, Given
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
 from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.jobs.host import JobHost
-from tickcast.io.store.ledger import Chain
-from tickcast.io.store.scored import Trading, Wanted
+from tickcast.io.store.ledger import ChainCheck
+from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments
 from tickcast.live.commands.inbox import Context, Handler
-from tickcast.live.serving_models import Roster
+from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
 from tickcast.loop.pump import Pump
 from tickcast.records import Accuracy, Health, ModelCard
@@ -36,12 +36,12 @@ HOUR_NS = 3600 * 10**9
 DRAIN_AFTER_S = 0.2  # so that the reply goes out first
 
 
-class Parts(NamedTuple):
+class CommandParts(NamedTuple):
     """What the commands work with."""
 
     serving: Serving
     pump: Pump
-    roster: Roster
+    serving_models: ServingModels
     store: Store
     jobs: JobHost
     health: Callable[[], Health]
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
 
 class Commands:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandParts) -> None:
         self._parts = parts
         self._settings = parts.serving.settings
 
@@ -91,7 +91,7 @@ class Commands:
     async def _ask(
         self, symbols: tuple[str, ...], model: str, given: Given | None = None, confidence_level: float | None = None
     ) -> Answer:
-        digest, runner = await self._parts.roster.runner_of(model) if model else ("", None)
+        digest, runner = await self._parts.serving_models.runner_of(model) if model else ("", None)
         ask = Ask(symbols, "" if runner else digest, given, runner, confidence_level)
         answer = await self._parts.pump.ask(ask)
         if answer.refused is not None:
@@ -139,7 +139,7 @@ class Commands:
 
     async def _models(self, model: str, tag: str) -> list[Result]:
         """All versions, or those that are meant, with all that is known of them."""
-        models, serving = self._parts.roster.models, self._parts.roster.serving_now().values()
+        models, serving = self._parts.serving_models.models, self._parts.serving_models.serving_now().values()
         stages, told = await models.stages(), list[Result]()
         for row in await models.versions_of(model):
             card = row.card
@@ -154,12 +154,12 @@ class Commands:
         return told
 
     async def _all_of(self, card: ModelCard) -> Result:
-        roster = self._parts.roster
-        routes = [route for route, digest in roster.serving_now().items() if digest == card.digest]
+        serving_models = self._parts.serving_models
+        routes = [route for route, digest in serving_models.serving_now().items() if digest == card.digest]
         return {
-            "card": msgspec.to_builtins(card), "bytes": roster.models.artefacts.bytes_of(card),
-            "loaded": roster.is_loaded(card.digest), "routes": routes,
-            "evaluated": await roster.models.evaluated(card.digest),
+            "card": msgspec.to_builtins(card), "bytes": serving_models.models.artefacts.bytes_of(card),
+            "loaded": serving_models.is_loaded(card.digest), "routes": routes,
+            "evaluated": await serving_models.models.evaluated(card.digest),
             "accuracy": await self._accuracy(f"{card.name}@{card.version}"),
         }  # fmt: skip
 
@@ -176,7 +176,7 @@ class Commands:
         return counts
 
     async def _routes(self) -> dict[str, str]:
-        return self._parts.roster.serving_now()
+        return self._parts.serving_models.serving_now()
 
     async def _store(self) -> Result:
         path = self._settings.store.path
@@ -201,11 +201,11 @@ class Commands:
     async def cancel(self, given: arguments.Cancel, context: Context) -> Result:
         return {"job": msgspec.to_builtins(await self._parts.jobs.cancel(given.job))}
 
-    async def report(self, given: arguments.Report, context: Context) -> Result:
+    async def report(self, given: arguments.ReportArguments, context: Context) -> Result:
         newest_ns = self._parts.serving.engine.newest_ns()
         from_ns = max(newest_ns - given.hours * HOUR_NS, 0)
         trading = Trading(FEE_BPS + SLIPPAGE_BPS, self._settings.forecast.every_bars == 1)
-        wanted = Wanted(from_ns, newest_ns + 1, [*given.symbols], given.model)
+        wanted = ScoreFilter(from_ns, newest_ns + 1, [*given.symbols], given.model)
         return {
             "accuracy": await self._accuracy(given.model), "from_ns": from_ns, "to_ns": newest_ns,
             "side_bps": trading.side_bps, **await self._parts.store.scored(wanted, trading),
@@ -217,7 +217,7 @@ class Commands:
         return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
 
     def _refused_models(self) -> list[Result]:
-        counts = self._parts.roster.refused.items()
+        counts = self._parts.serving_models.refused.items()
         return [{"code": "model_refused", "subject": code, "detail": f"{n} since the start"} for code, n in counts]
 
     def _failed_jobs(self) -> list[Result]:
@@ -234,23 +234,25 @@ class Commands:
         code = serving.symbols.find(symbol)
         if code < 0:
             raise BadRequest(f"no symbol '{symbol}' has been seen", remedy="`symbols` lists those that have")
-        bars = int(serving.engine.folder.bars_held()[code])
+        bars = int(serving.engine.builder.bars_held()[code])
         needs = serving.ladder.first.need_bars if serving.ladder else 0
         return [{"code": "cold" if bars < needs else "warm", "subject": symbol, "detail": f"{bars} bars of {needs}"}]
 
     async def promote(self, given: arguments.Promote, context: Context) -> Result:
-        row = await self._parts.roster.promote(
+        row = await self._parts.serving_models.promote(
             given.model, given.route, force=given.force, by=context.key, note=given.note, command_id=context.id
         )
         return {"promotion": msgspec.to_builtins(row)}
 
     async def rollback(self, given: arguments.Rollback, context: Context) -> Result:
-        row = await self._parts.roster.rollback(given.route, by=context.key, note=given.note, command_id=context.id)
+        row = await self._parts.serving_models.rollback(
+            given.route, by=context.key, note=given.note, command_id=context.id
+        )
         return {"promotion": msgspec.to_builtins(row)}
 
     async def symbols(self, given: arguments.Listing, context: Context) -> Result:
         serving = self._parts.serving
-        held = serving.engine.folder.bars_held()
+        held = serving.engine.builder.bars_held()
         fitting = sorted(
             name for name in serving.symbols.names() if name > given.after and fnmatch.fnmatchcase(name, given.like)
         )
@@ -292,7 +294,7 @@ def _bars_of(given: arguments.Predict) -> GivenBars:
     return GivenBars(*np.array(rows, np.float64).T)
 
 
-def _findings(health: Health, chain: Chain) -> list[Result]:
+def _findings(health: Health, chain: ChainCheck) -> list[Result]:
     """What a person should look at, each with a stable code."""
     looked_at = (
         (health.state != "live", "not_live", health.instance, health.state),

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from tickcast.errors import BadSettings, CommandFault, CommandRefused
 from tickcast.live.commands.keys import Key, KeyId, Keys, Role, Signer
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 
 FLEET = "fleet"
 MOST_DEPTH = 16  # of lists and objects in a body
@@ -48,7 +48,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SignedCommand:
     """A command of which it is certain who gave it, to us, and not long ago."""
 
     id: str
@@ -90,7 +90,7 @@ def seal(
     return sealed
 
 
-def verify(raw: bytes, keys: Keys, *, audiences: Collection[str], settings: Control) -> Genuine:
+def verify(raw: bytes, keys: Keys, *, audiences: Collection[str], settings: ControlSettings) -> Genuine:
     """What fails here may come from a stranger, or is meant for others: it deserves no answer."""
     if len(raw) > settings.max_bytes:
         _refuse(CommandFault.OVERSIZED, f"{len(raw)} bytes; control.max_bytes is {settings.max_bytes}")
@@ -105,7 +105,7 @@ def verify(raw: bytes, keys: Keys, *, audiences: Collection[str], settings: Cont
     return Genuine(envelope, key)
 
 
-def read(genuine: Genuine, *, now_ms: int, settings: Control) -> Order:
+def read(genuine: Genuine, *, now_ms: int, settings: ControlSettings) -> SignedCommand:
     """What fails here was sent to us by somebody whom we know: he is told."""
     envelope, key = genuine
     late_ms = now_ms - envelope.timestamp
@@ -116,7 +116,9 @@ def read(genuine: Genuine, *, now_ms: int, settings: Control) -> Order:
         )  # fmt: skip
     body = _body(envelope.body)
     digest = hashlib.sha256(envelope.signed_text()).hexdigest()
-    return Order(envelope.id, envelope.audience, key.id, key.role, body.command, body.args, envelope.timestamp, digest)
+    return SignedCommand(
+        envelope.id, envelope.audience, key.id, key.role, body.command, body.args, envelope.timestamp, digest
+    )
 
 
 def _flat(raw: bytes) -> tuple[Envelope, bytes, bytes]:

@@ -20,10 +20,10 @@ import msgspec
 from tickcast.clock import Clock
 from tickcast.errors import CommandFault, CommandRefused, Fatal, TickcastError
 from tickcast.live.commands import arguments, envelope
-from tickcast.live.commands.envelope import FLEET, Order
+from tickcast.live.commands.envelope import FLEET, SignedCommand
 from tickcast.live.commands.keys import ROLES, Keys, Role
 from tickcast.records import Command, CommandRow, Reply
-from tickcast.settings.work import Control
+from tickcast.settings.work import ControlSettings
 
 MINUTE_NS, NS_PER_MS = 60 * 10**9, 10**6
 REPLY_BYTES = 900_000  # brokers take messages of 1 MB by default
@@ -36,7 +36,7 @@ At = tuple[str, int, int]  # topic, partition, offset
 Tell = Callable[[Reply], Awaitable[None]]
 
 
-class Ledger(Protocol):
+class CommandLedger(Protocol):
     async def add_command(self, row: CommandRow) -> CommandRow | None:
         """Keep the row for good; where its id was used before, keep nothing and return the row of then."""
 
@@ -78,7 +78,7 @@ class Gate:
 
     keys: Keys
     audience: str  # envelope.own_audience
-    settings: Control
+    settings: ControlSettings
 
 
 class Rate:
@@ -102,7 +102,7 @@ class Rate:
 class _Work:
     """A command on its way through the ledger to its reply."""
 
-    order: Order
+    order: SignedCommand
     arguments: arguments.Arguments
     received_ns: int
     tell: list[Tell]
@@ -114,8 +114,8 @@ class Inbox:
     """`start`, then `run` beside what receives; what comes before the start waits for it."""
 
     def __init__(
-        self, ledger: Ledger, handlers: Mapping[str, Handler], reply: Tell, *, clock: Clock, gate: Gate, note: Note,
-        left: Callable[[str], str] = lambda id: "",
+        self, ledger: CommandLedger, handlers: Mapping[str, Handler], reply: Tell, *, clock: Clock, gate: Gate,
+        note: Note, left: Callable[[str], str] = lambda id: "",
     ) -> None:  # fmt: skip
         """`left` says what goes on of a command of a run before this one, by its id."""
         self.counts: Counter[str] = Counter()  # by fault, and `done`, `failed` and `repeated`: Health.commands
@@ -184,7 +184,7 @@ class Inbox:
                 answer.set_result(reply)
 
         await self._take(
-            Order(
+            SignedCommand(
                 command.id, self._gate.audience, by, role, command.command, command.args,
                 self._clock.now_ns() // NS_PER_MS, hashlib.sha256(text).hexdigest(),
             ),
@@ -192,7 +192,7 @@ class Inbox:
         )  # fmt: skip
         return await answer
 
-    async def _take(self, order: Order, tell: Tell) -> None:
+    async def _take(self, order: SignedCommand, tell: Tell) -> None:
         """Into the ledger and the queue, or declined, or answered as it was before."""
         await self._started.wait()  # a row of ours must not be taken for one that was left behind
         try:
@@ -227,7 +227,7 @@ class Inbox:
         self._underway[work.order.id] = work
         await self._queue.put(work)
 
-    def _admit(self, order: Order) -> arguments.Arguments:
+    def _admit(self, order: SignedCommand) -> arguments.Arguments:
         needed = arguments.role_of(order.command)
         if ROLES.index(order.role) < ROLES.index(needed):
             raise CommandRefused(
@@ -238,7 +238,7 @@ class Inbox:
             raise CommandRefused(CommandFault.UNKNOWN_COMMAND, f"this daemon does not offer {order.command}")
         return given
 
-    async def _repeat(self, order: Order, earlier: CommandRow, tell: Tell) -> None:
+    async def _repeat(self, order: SignedCommand, earlier: CommandRow, tell: Tell) -> None:
         """A message that came twice is answered as the first time; an id that meant something else is refused."""
         self._remember(order.id)
         if (earlier.digest, earlier.key) != (order.digest, order.key):
@@ -351,7 +351,7 @@ async def _beside(raw: bytes, work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work) if len(raw) > LARGE_BYTES else work()
 
 
-def _only_reads(order: Order) -> bool:
+def _only_reads(order: SignedCommand) -> bool:
     return arguments.role_of(order.command) == "read"
 
 

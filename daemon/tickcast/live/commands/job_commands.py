@@ -18,13 +18,13 @@ from tickcast.clock import Clock
 from tickcast.engine.core.questions import bar_identity
 from tickcast.engine.inference.model_folder import RESERVED, copy_plain_files
 from tickcast.errors import BadData, BadRequest, JobFailed
-from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, Result, Source, write_whole
+from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, FileSource, Result, write_whole
 from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
 from tickcast.live.commands.inbox import Context, Handler
-from tickcast.live.serving_models import Roster
+from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
 from tickcast.records import JobRow, ModelCard, TrialRow
 from tickcast.settings import Settings
@@ -34,18 +34,18 @@ EVER_NS = (1 << 63) - 1
 LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
 
 
-class Parts(NamedTuple):
+class JobCommandParts(NamedTuple):
     """What the work needs of the daemon."""
 
     settings: Settings
     store: Store
-    roster: Roster
+    serving_models: ServingModels
     jobs: JobHost
     clock: Clock
 
 
-class Work:
-    def __init__(self, parts: Parts) -> None:
+class JobCommands:
+    def __init__(self, parts: JobCommandParts) -> None:
         self._parts, self._settings = parts, parts.settings
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -58,9 +58,9 @@ class Work:
         if given.start_with is not None:
             start = given.start_with
             order["start"] = {"mode": start.mode, "freeze": [*start.freeze]}
-            fills.append(self._model(await self._parts.roster.models.resolve(start.model), START))
+            fills.append(self._model(await self._parts.serving_models.models.resolve(start.model), START))
         if names := arguments.members_of(given.params):
-            cards = [await self._parts.roster.models.resolve(name) for name in names]
+            cards = [await self._parts.serving_models.models.resolve(name) for name in names]
             order["params"] = {**given.params, "members": [card.digest for card in cards]}
             fills += [self._model(card, f"{MEMBERS}/{number}") for number, card in enumerate(cards)]
         return await self._done("train", order, fills, given.resume, context)
@@ -109,15 +109,15 @@ class Work:
 
     async def _card(self, model: str) -> ModelCard | None:
         """Of a registered model, or of the one that serves; None where a rung is meant."""
-        name = model or self._parts.roster.serving_now()["default"]
+        name = model or self._parts.serving_models.serving_now()["default"]
         if not model and not await self._is_registered(name):
             return None
-        return None if model in RUNGS else await self._parts.roster.models.resolve(name)
+        return None if model in RUNGS else await self._parts.serving_models.models.resolve(name)
 
     async def _is_registered(self, digest: str) -> bool:
-        return any(row.digest == digest for row in await self._parts.roster.models.versions())
+        return any(row.digest == digest for row in await self._parts.serving_models.models.versions())
 
-    def _fit_order(self, given: arguments.Work, kind: str, name: str) -> dict[str, Any]:
+    def _fit_order(self, given: arguments.JobData, kind: str, name: str) -> dict[str, Any]:
         """What this deployment asks of every model, and what was asked for this one."""
         settings, forecast = self._settings, self._settings.forecast
         if (name or kind) in RESERVED:
@@ -163,7 +163,7 @@ class Work:
         if not result.model:
             return result
         await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content["dataset"]))
-        card = await parts.roster.models.register(folder / result.model, origin="fit")
+        card = await parts.serving_models.models.register(folder / result.model, origin="fit")
         structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
         registered = {"model": f"{card.name}@{card.version}", "digest": card.digest}
         return msgspec.structs.replace(result, content={**result.content, REGISTERED: registered})
@@ -172,11 +172,11 @@ class Work:
         """Bars that came from no file are those of a span or of rows, which are in the command's row."""
         file, source = folder / SOURCE, f"command {job.command_id}"
         if file.exists():
-            source = msgspec.json.decode(file.read_bytes(), type=Source).path
+            source = msgspec.json.decode(file.read_bytes(), type=FileSource).path
         return msgspec.convert({"source": source, "added_ns": self._parts.clock.now_ns(), **found}, DatasetRow)
 
     def _model(self, card: ModelCard, name: str) -> Fill:
-        artefacts = self._parts.roster.models.artefacts
+        artefacts = self._parts.serving_models.models.artefacts
 
         def fill(folder: Path) -> None:
             (folder / name).mkdir(parents=True)
@@ -184,13 +184,13 @@ class Work:
 
         return fill
 
-    def _bars(self, given: arguments.Work) -> Fill:
+    def _bars(self, given: arguments.JobData) -> Fill:
         """Stored bars and rows are written here; a file is read by the child, which takes its time."""
         start, end = given.span_ns()
         if given.data:
             path = arguments.below(self._settings.control.data_folder, given.data)
             settings = self._settings.model_dump(mode="json", exclude_defaults=True)
-            source = Source(str(path), settings, [*given.symbols], start, end)
+            source = FileSource(str(path), settings, [*given.symbols], start, end)
             return lambda folder: write_whole(folder / SOURCE, msgspec.json.encode(source))
         if given.rows:
             rows = _wanted(given)
@@ -202,7 +202,7 @@ class Work:
             raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
 
 
-def _wanted(given: arguments.Work) -> list[arguments.Bar]:
+def _wanted(given: arguments.JobData) -> list[arguments.Bar]:
     """Of the rows that were given those of the span and of the symbols that were named."""
     rows = [
         row for row in given.rows

@@ -22,10 +22,10 @@ from tickcast.live.commands import job_commands as work
 from tickcast.live.commands.envelope import own_audience
 from tickcast.live.commands.inbox import Gate, Inbox
 from tickcast.live.commands.keys import read_keys
-from tickcast.live.models_topic import Fleet
-from tickcast.live.serving_models import Roster
+from tickcast.live.models_topic import ModelsTopic
+from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
-from tickcast.loop.commits import CommitUnits
+from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.pump import Pump
 from tickcast.records import Accuracy, Health, JobEvent, JobRow, Reply
@@ -44,7 +44,7 @@ class Session(NamedTuple):
     serving: Serving
     store: Store
     thread: EngineThread
-    units: CommitUnits
+    commits: CommitQueue
     pump: Pump
     bus: Opened
     health: Callable[[], Health]
@@ -52,7 +52,7 @@ class Session(NamedTuple):
     drain: Callable[[], None]
 
 
-class ControlDesk:
+class CommandService:
     """Made by `open`."""
 
     def __init__(self, session: Session, models: Models, cache: ModelCache) -> None:
@@ -61,21 +61,25 @@ class ControlDesk:
         self.cache = cache
         self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
         self._began_ns = clock.monotonic_ns()
-        self.roster = Roster(
-            session.serving, models, cache, thread=session.thread, units=session.units, clock=clock,
+        self.serving_models = ServingModels(
+            session.serving, models, cache, thread=session.thread, commits=session.commits, clock=clock,
             questions_per_s=self._questions_per_s, on_change=self._on_change,
         )  # fmt: skip
         topic = session.bus.models
-        self.fleet = None if topic is None else Fleet(topic, self.roster, artefact_folder(settings) / COMING)
+        self.fleet = (
+            None if topic is None else ModelsTopic(topic, self.serving_models, artefact_folder(settings) / COMING)
+        )
         self.jobs = JobHost(
             settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
             on_event=self._events.put_nowait, keep=self._keep,
         )  # fmt: skip
-        at_once = commands.Commands(commands.Parts(
-            session.serving, session.pump, self.roster, session.store, self.jobs, session.health, session.accuracy,
-            session.drain,
+        at_once = commands.Commands(commands.CommandParts(
+            session.serving, session.pump, self.serving_models, session.store, self.jobs, session.health,
+            session.accuracy, session.drain,
         ))  # fmt: skip
-        self._at_length = work.Work(work.Parts(settings, session.store, self.roster, self.jobs, clock))
+        self._at_length = work.JobCommands(
+            work.JobCommandParts(settings, session.store, self.serving_models, self.jobs, clock)
+        )
         keys_file, kafka = settings.control.keys_file, settings.kafka
         keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
@@ -86,7 +90,7 @@ class ControlDesk:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, session: Session) -> AsyncIterator["ControlDesk"]:
+    async def open(cls, session: Session) -> AsyncIterator["CommandService"]:
         """What was promoted serves, and jobs of the run before are taken over, when this is entered."""
         settings, clock = session.settings, session.clock
         artefacts = await asyncio.to_thread(Artefacts, artefact_folder(settings))
@@ -97,10 +101,10 @@ class ControlDesk:
         )  # fmt: skip
         desk = cls(session, models, cache)
         try:
-            await desk.roster.register_base()
+            await desk.serving_models.register_base()
             if desk.fleet is not None:
                 await desk.fleet.learn()
-            await desk.roster.take_up()
+            await desk.serving_models.take_up()
             await desk.jobs.recover(await session.store.ledger.jobs())
             yield desk
         finally:

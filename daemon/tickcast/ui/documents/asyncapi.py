@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 
 from tickcast import __version__
 from tickcast.settings import Settings
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 from tickcast.ui.documents.schemas import IN_ARROW, PUBLISHED, Schema, schema_of, text_of
 
 BY_SYMBOL = ("forecasts", "features")  # on Kafka their key, on MQTT the last level of their topic
-MIRRORED = [name for name in get_args(get_args(Mqtt.model_fields["mirror"].annotation)[0]) if name in TOPIC_MEANING]
+MIRRORED = [
+    name for name in get_args(get_args(MqttSettings.model_fields["mirror"].annotation)[0]) if name in TOPIC_MEANING
+]
 KAFKA_BINDING = "0.5.0"
 TRACE = {"type": "string", "description": "W3C trace context of the record that closed the bar, where it had one"}
 ARROW_TYPE = "application/vnd.apache.arrow.stream"

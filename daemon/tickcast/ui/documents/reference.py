@@ -13,7 +13,7 @@ import msgspec
 
 from tickcast import errors, records
 from tickcast.settings import Settings
-from tickcast.ui.documents.schema_rows import NOTHING, Row, rows
+from tickcast.ui.documents.schema_rows import NOTHING, SchemaRow, rows
 
 EXIT_MEANING = {
     "EXIT_OK": "drained: every question answered, everything published and stored",
@@ -109,7 +109,7 @@ def render() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def setting_rows() -> list[Row]:
+def setting_rows() -> list[SchemaRow]:
     return list(rows(Settings.model_json_schema()))
 
 
@@ -221,12 +221,12 @@ def render_defaults() -> str:
     return "\n".join(out) + "\n"
 
 
-def _own_keys() -> Iterator[Row]:
+def _own_keys() -> Iterator[SchemaRow]:
     """Settings that have one place in a file; keys below a name of the user's own have none."""
     return (row for row in setting_rows() if ".NAME" not in row.name and "[]" not in row.name)
 
 
-def _place(row: Row) -> tuple[list[str], bool]:
+def _place(row: SchemaRow) -> tuple[list[str], bool]:
     """Sections in the order of the code, and in each its own keys before its tables, as TOML wants it."""
     order = list(Settings.model_fields)
     head, *rest = row.name.split(".")

@@ -15,7 +15,7 @@ BOUNDS = {
 NOTHING = object()  # the default of what has none
 
 
-class Row(NamedTuple):
+class SchemaRow(NamedTuple):
     """One field; `name` is dotted, with NAME for keys of the user's own and [] for items of a list of tables."""
 
     name: str
@@ -24,19 +24,19 @@ class Row(NamedTuple):
     meaning: str
 
 
-def rows(schema: Schema) -> Iterator[Row]:
+def rows(schema: Schema) -> Iterator[SchemaRow]:
     """All fields of an object schema, those of its tables in place of the table itself."""
     definitions = schema.get("$defs", {})
     yield from _object(_resolve(schema, definitions), definitions, "")
 
 
-def _object(schema: Schema, definitions: Schema, prefix: str) -> Iterator[Row]:
+def _object(schema: Schema, definitions: Schema, prefix: str) -> Iterator[SchemaRow]:
     for key, field in schema.get("properties", {}).items():
         name = prefix + key
         inner, suffix = _table(field, definitions)
         if inner is None or suffix:
             meaning = " ".join(field.get("description", "").split())
-            yield Row(name, kind(field, definitions), field.get("default", NOTHING), meaning)
+            yield SchemaRow(name, kind(field, definitions), field.get("default", NOTHING), meaning)
         if inner is not None:
             yield from _object(inner, definitions, f"{name}{suffix}.")
 

@@ -48,7 +48,7 @@ class Source(Struct):
 ClosedBy = Annotated[Source, Meta(description="the record that closed the bar")]
 
 
-class Forecast(Struct):
+class ForecastRecord(Struct):
     """The quantiles of one symbol's next bars. What a list holds by step or by level is as long as that list."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="the same question of the same model, always")]
@@ -116,7 +116,7 @@ class DeadLetterHeaders(Struct):
     reasons: Annotated[str, Meta(description="how many for each reason, as JSON")]
 
 
-class Status(Struct):
+class MqttStatus(Struct):
     """Whether the daemon is there; retained, and said by the broker where the daemon cannot."""
 
     state: Literal["online", "offline"]
@@ -139,14 +139,14 @@ def _numbered(record: type[Struct]) -> int:
 
 
 PUBLISHED = {
-    "forecasts": Published(Forecast, TOPIC_MEANING["forecasts"], _numbered(Forecast)),
+    "forecasts": Published(ForecastRecord, TOPIC_MEANING["forecasts"], _numbered(ForecastRecord)),
     "features": Published(FeatureVector, TOPIC_MEANING["features"], _numbered(FeatureVector)),
     "accuracy": Published(
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
-    "status": Published(Status, "on MQTT only, beside what is mirrored", 1),
+    "status": Published(MqttStatus, "on MQTT only, beside what is mirrored", 1),
     "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
     "replies": Published(records.Reply, "the answers to commands", _numbered(records.Reply)),
     "envelope": Published(Envelope, "what `control` takes", 1),

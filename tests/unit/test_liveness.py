@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tickcast.live.liveness import Pulse
+from tickcast.live.liveness import Liveness
 
 
 async def answers() -> None:
@@ -13,18 +13,18 @@ async def answers() -> None:
 
 async def test_a_pump_that_turns_is_alive_and_one_that_stands_still_is_not() -> None:
     passes = iter([5, 6, 6, 7])
-    pulse = Pulse(lambda: next(passes), lambda: False, answers)
-    assert [await pulse.alive() for _ in range(4)] == [True, True, False, True]
+    liveness = Liveness(lambda: next(passes), lambda: False, answers)
+    assert [await liveness.alive() for _ in range(4)] == [True, True, False, True]
 
 
 async def test_a_daemon_that_waits_by_name_is_alive_although_its_pump_stands_still() -> None:
-    pulse = Pulse(lambda: 5, lambda: True, answers)
-    assert [await pulse.alive() for _ in range(2)] == [True, True]
+    liveness = Liveness(lambda: 5, lambda: True, answers)
+    assert [await liveness.alive() for _ in range(2)] == [True, True]
 
 
 async def test_while_one_thread_does_not_answer_there_is_no_sign_of_life() -> None:
     stuck = asyncio.Event()
-    asked = asyncio.create_task(Pulse(lambda: 5, lambda: True, answers, stuck.wait).alive())
+    asked = asyncio.create_task(Liveness(lambda: 5, lambda: True, answers, stuck.wait).alive())
     for _ in range(10):
         await asyncio.sleep(0)
     assert not asked.done()
@@ -37,4 +37,4 @@ async def test_a_token_that_fails_is_not_swallowed() -> None:
         raise ValueError("gone")
 
     with pytest.raises(ValueError, match="gone"):
-        await Pulse(lambda: 5, lambda: True, answers, fails).alive()
+        await Liveness(lambda: 5, lambda: True, answers, fails).alive()

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.trial_messages import Epoch, Failed, Task, Told, Verdict
+from tickcast.batch.tune.trial_messages import EpochReport, Failed, Task, Told, Verdict
 from tickcast.clock import Clock
 from tickcast.errors import BadModel
 
@@ -21,8 +21,8 @@ EXIT_S = 5.0  # from the end of its answers to that of the process
 LATE_S = 120.0  # beyond twice its budget, a trial is taken to hang: start, validation and a slow machine are in it
 
 
-class Crew:
-    """`with Crew(...) as crew`. A task that is lost with its worker comes back as `Failed`."""
+class TrialWorkers:
+    """`with TrialWorkers(...) as workers`. A task that is lost with its worker comes back as `Failed`."""
 
     def __init__(
         self, folder: Path, size: int, *, budget_s: float, clock: Clock, command: Sequence[str] = WORKER
@@ -34,7 +34,7 @@ class Crew:
         self._deaths = 0
         self._size = size
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "TrialWorkers":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,7 +117,7 @@ class Worker:
         self.is_gone = not read
         *lines, self._unread = (self._unread + read).split(b"\n")
         messages = [msgspec.json.decode(line, type=Told) for line in lines]
-        if any(not isinstance(message, Epoch) for message in messages):
+        if any(not isinstance(message, EpochReport) for message in messages):
             self.number = None
         return messages
 

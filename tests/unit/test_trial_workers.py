@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tickcast.batch.tune.workers import MOST_DEATHS, TrialWorkers
 
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune import crew as crew_module
-from tickcast.batch.tune.crew import MOST_DEATHS, Crew
-from tickcast.batch.tune.trial_messages import Ended, Epoch, Failed, Task, Told, Verdict
+from tickcast.batch.tune import workers as crew_module
+from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
 from tickcast.batch.tune.trial_worker import work
 from tickcast.clock import SystemClock
 from tickcast.errors import BadModel
@@ -40,29 +40,31 @@ def program(text: str) -> tuple[str, ...]:
     return (sys.executable, "-S", "-c", text)
 
 
-def crew_of(text: str, size: int = 1, **more: Any) -> Crew:
-    return Crew(Path("."), size, **{"budget_s": 600.0, "clock": SystemClock(), "command": program(text), **more})
+def workers_of(text: str, size: int = 1, **more: Any) -> TrialWorkers:
+    return TrialWorkers(
+        Path("."), size, **{"budget_s": 600.0, "clock": SystemClock(), "command": program(text), **more}
+    )
 
 
-def until_all_ended(crew: Crew, epochs: int = 3) -> list[Told]:
+def until_all_ended(workers: TrialWorkers, epochs: int = 3) -> list[Told]:
     """All but the epochs; a trial is given up after `epochs`."""
     ends: list[Told] = []
-    while crew.is_busy:
-        for told in crew.told(10):
-            if isinstance(told, Epoch):
-                crew.answer(told.number, go_on=told.epoch < epochs)
+    while workers.is_busy:
+        for told in workers.told(10):
+            if isinstance(told, EpochReport):
+                workers.answer(told.number, go_on=told.epoch < epochs)
             else:
                 ends.append(told)
     return ends
 
 
 def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch() -> None:
-    with crew_of(ANSWERS) as crew:
+    with workers_of(ANSWERS) as workers:
         ends = []
         for number, epochs in ((4, 3), (5, 2)):
-            crew.give(number, FitOrder())
-            assert not crew.has_room
-            ends += until_all_ended(crew, epochs)
+            workers.give(number, FitOrder())
+            assert not workers.has_room
+            ends += until_all_ended(workers, epochs)
     first, second = ends
     assert isinstance(first, Ended)
     assert isinstance(second, Ended)
@@ -71,42 +73,42 @@ def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch()
 
 
 def test_several_workers_answer_side_by_side() -> None:
-    with crew_of(ANSWERS, 3) as crew:
+    with workers_of(ANSWERS, 3) as workers:
         for number in range(3):
-            crew.give(number, FitOrder())
-        ends = until_all_ended(crew)
+            workers.give(number, FitOrder())
+        ends = until_all_ended(workers)
     assert {end.number for end in ends} == {0, 1, 2}
     assert len({end.value for end in ends if isinstance(end, Ended)}) == 3
 
 
 def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever() -> None:
-    with crew_of(DIES) as crew:
+    with workers_of(DIES) as workers:
         for number in range(MOST_DEATHS - 1):
-            crew.give(number, FitOrder())
-            (end,) = until_all_ended(crew)
+            workers.give(number, FitOrder())
+            (end,) = until_all_ended(workers)
             assert isinstance(end, Failed)
             assert (end.number, end.error_code, end.error) == (number, "worker_died", "its process ended with 3")
-        crew.give(99, FitOrder())
+        workers.give(99, FitOrder())
         with pytest.raises(BadModel, match=f"{MOST_DEATHS} processes"):
-            until_all_ended(crew)
+            until_all_ended(workers)
 
 
 def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "LATE_S", 0.1)
-    with crew_of(HANGS, budget_s=0.05) as crew:
-        crew.give(1, FitOrder())
+    with workers_of(HANGS, budget_s=0.05) as workers:
+        workers.give(1, FitOrder())
         told: list[Told] = []
         while not told:
-            told += crew.told(0.05)
-        assert not crew.is_busy
+            told += workers.told(0.05)
+        assert not workers.is_busy
     assert isinstance(told[0], Failed)
     assert told[0].error_code == "hung"
 
 
 def test_no_process_is_left_when_a_search_is_over() -> None:
-    with crew_of(HANGS) as crew:
-        crew.give(1, FitOrder())
-        pid = crew._workers[0]._process.pid
+    with workers_of(HANGS) as workers:
+        workers.give(1, FitOrder())
+        pid = workers._workers[0]._process.pid
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -131,8 +133,8 @@ def test_a_fit_tells_each_epoch_and_its_pinball_and_repeats_itself(tmp_path: Pat
     order = small_job(tmp_path)
     told = told_by_worker(tmp_path, order, [order, order], [True] * 3)
     kinds = [type(message).__name__ for message in told]
-    assert kinds == ["Epoch"] * 3 + ["Ended"] + ["Epoch"] * 3 + ["Ended"]
-    losses = [message.loss for message in told if isinstance(message, Epoch)]
+    assert kinds == ["EpochReport"] * 3 + ["Ended"] + ["EpochReport"] * 3 + ["Ended"]
+    losses = [message.loss for message in told if isinstance(message, EpochReport)]
     first, second = (message for message in told if isinstance(message, Ended))
     assert losses[:3] == losses[3:]
     assert first.value == second.value == pytest.approx(min(losses), rel=1e-5)  # the loss is the pinball here
@@ -142,7 +144,7 @@ def test_a_fit_tells_each_epoch_and_its_pinball_and_repeats_itself(tmp_path: Pat
 def test_a_trial_that_is_given_up_trains_no_further(tmp_path: Path) -> None:
     order = small_job(tmp_path)
     told = told_by_worker(tmp_path, order, [order], [True, False])
-    assert [type(message).__name__ for message in told] == ["Epoch", "Epoch", "Ended"]
+    assert [type(message).__name__ for message in told] == ["EpochReport", "EpochReport", "Ended"]
     assert isinstance(told[-1], Ended)
     assert (told[-1].value, told[-1].epochs) == (None, 2)
 
@@ -154,7 +156,9 @@ def test_losses_of_other_kinds_are_judged_by_the_same_pinball(tmp_path: Path) ->
     values = [message.value for message in told if isinstance(message, Ended)]
     assert len(values) == 2
     assert all(value is not None and 0.1 < value < 2 for value in values)  # one-bar moves of a random walk
-    assert not [message for message in told[4:] if isinstance(message, Epoch)]  # a ridge has no epochs to prune at
+    assert not [
+        message for message in told[4:] if isinstance(message, EpochReport)
+    ]  # a ridge has no epochs to prune at
 
 
 def test_a_fit_that_fails_says_why_and_the_worker_goes_on(tmp_path: Path) -> None:
