@@ -20,6 +20,7 @@ from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
 from needs import need
 
+UNMARKED_S = 5.0  # of a test that is not marked slow
 WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
@@ -31,6 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if needs_kafka(item.path):
+            item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Iterator[None]:
+    """In CI a test that takes long says so by its mark, or fails: `make quick` stays quick."""
+    report = yield
+    times = os.environ.get("TICKCAST_TEST_TIMES")
+    if times:
+        with open(times, "a") as file:
+            file.write(f"{call.duration:.2f} {call.when} {os.environ.get('PYTEST_XDIST_WORKER', '')} {item.nodeid}\n")
+    took_long = call.when == "call" and call.duration > UNMARKED_S and item.get_closest_marker("slow") is None
+    if took_long and report.passed and "CI" in os.environ:
+        report.outcome, report.longrepr = "failed", f"took {call.duration:.1f} s: make it faster, or mark it slow"
+    return report
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
