@@ -21,7 +21,7 @@ from stats import Figure
 from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.io.store import schema
 from tickcast.io.store.rows import Names, Origin, forecast_rows
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.records import ModelCard
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
@@ -120,7 +120,7 @@ async def insert(rows: int, repeats: int) -> Insert:
         for k in range(repeats + 2):
             batch = forecasts(k * rows, rows)
             table = forecast_rows(batch, names, origin, model)
-            unit = Unit(forecasts=[batch], offsets={SOURCE: (k + 1) * rows}, sources=[SOURCE])
+            unit = Commit(forecasts=[batch], offsets={SOURCE: (k + 1) * rows}, sources=[SOURCE])
             began = time.perf_counter()
             await store.write(unit)
             stored = time.perf_counter()
@@ -140,7 +140,7 @@ async def sustained(units: int) -> tuple[float, float]:
         cpu, slowest = 0.0, 0.0
         for k in range(units):
             batch = forecasts(k * UNIT_ROWS, UNIT_ROWS)
-            whole = Unit(
+            whole = Commit(
                 forecasts=[batch], scores=[scores(batch, steps)], bars=[bars(batch)],
                 offsets={SOURCE: (k + 1) * UNIT_ROWS}, sources=[SOURCE],
             )  # fmt: skip
@@ -162,7 +162,7 @@ async def bytes_per_row(which: str, units: int = 20, rows: int = 10_000) -> floa
         for k in range(units):
             batch = forecasts(k * rows, rows)
             part = {"forecasts": batch, "scores": scores(batch, steps), "bars": bars(batch)}[which]
-            await store.write(Unit(**{which: [part]}, offsets={SOURCE: (k + 1) * rows}, sources=[SOURCE]))  # type: ignore[arg-type]
+            await store.write(Commit(**{which: [part]}, offsets={SOURCE: (k + 1) * rows}, sources=[SOURCE]))  # type: ignore[arg-type]
         await store.close()
         return settings.store.path.stat().st_size / (units * rows)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Forecasts, Scores
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.records import Accuracy, DeadLetter, ModelCard
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
@@ -115,11 +115,11 @@ def accuracy(as_of_ns: int = T0) -> Accuracy:
     return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
 
 
-def unit(first: int, count: int, *, salt: int = 0) -> Unit:
+def unit(first: int, count: int, *, salt: int = 0) -> Commit:
     """Everything that the records `first` to `first + count` bring, and the offset after them."""
     asked = forecasts(first, count, salt=salt)
     last = first + count
-    return Unit(
+    return Commit(
         forecasts=[asked], scores=[scores(asked)], bars=[bars(first, count)], accuracy=[accuracy(T0 + first)],
         dead_letters=[letter(first)], offsets={SOURCE: last}, watermarks={SOURCE: T0 + last * SECOND},
         sources=[SOURCE],

@@ -9,7 +9,7 @@ import pytest
 from modelkit import market, model_settings
 from tickcast.batch.bar_history import read_closed
 from tickcast.io.store.export import may_be_data
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.io.tape.tape import write_ticks
 from tickcast.loop.closed_bars import closed_bars
 from tickcast.settings import Settings
@@ -35,7 +35,7 @@ async def exported(settings: Settings, ticks: Path, target: Path, **given: Any) 
     store = Store.open(settings, symbols=SymbolTable(64), cards=[], at_ns=0)
     try:
         for serving, outcome in closed_bars(settings.model_copy(update={"codec": type(settings.codec)()}), ticks):
-            await store.write(Unit(bars=outcome.bars, sources=[("tape", 0)]), symbols=serving.symbols)
+            await store.write(Commit(bars=outcome.bars, sources=[("tape", 0)]), symbols=serving.symbols)
         span = {"from_ns": None, "to_ns": None, "symbols": []} | given
         await store.export("bars", target, format=target.suffix[1:], **span)
     finally:

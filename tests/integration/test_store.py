@@ -25,7 +25,7 @@ from storekit import (
 )  # fmt: skip
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.errors import BadStore
-from tickcast.io.store.store import Unit
+from tickcast.io.store.store import Commit
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def counts(store) -> dict[str, int]:
 
 async def test_a_forecast_comes_back_with_every_field_of_its_record(store):
     asked = forecasts(40, 8)
-    await store.write(Unit(forecasts=[asked], offsets={SOURCE: 48}, sources=[SOURCE]))
+    await store.write(Commit(forecasts=[asked], offsets={SOURCE: 48}, sources=[SOURCE]))
     columns, rows = await store.query("SELECT * FROM forecasts ORDER BY as_of_ns")
     row = dict(zip(columns, rows[3], strict=True))
     assert row["id"] == f"{7:016x}{43:016x}"
@@ -56,7 +56,7 @@ async def test_a_forecast_comes_back_with_every_field_of_its_record(store):
 
 async def test_a_stored_quantile_is_within_1e7_of_its_distance_from_the_anchor(store):
     asked = forecasts(0, 100)
-    await store.write(Unit(forecasts=[asked], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[asked], sources=[SOURCE]))
     _, rows = await store.query("SELECT quantiles, point, target_ns FROM forecast_steps ORDER BY as_of_ns, step")
     got = np.array([row[0] for row in rows]).reshape(asked.quantiles.shape)
     move = np.abs(asked.quantiles - asked.anchor[:, None, None])
@@ -69,7 +69,7 @@ async def test_targets_that_jump_over_closed_time_are_kept_one_by_one_and_those_
     asked = forecasts(0, 3)
     asked.target_ns[1] += np.array([0, 3600 * SECOND, 3600 * SECOND])
     asked.target_ns[2] = -1
-    await store.write(Unit(forecasts=[asked], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[asked], sources=[SOURCE]))
     _, rows = await store.query(
         "SELECT list(target_ns ORDER BY step) FROM forecast_steps GROUP BY as_of_ns ORDER BY as_of_ns"
     )
@@ -78,7 +78,7 @@ async def test_targets_that_jump_over_closed_time_are_kept_one_by_one_and_those_
 
 async def test_a_score_comes_back_with_null_where_the_target_was_void(store):
     asked = forecasts(0, 6)
-    await store.write(Unit(forecasts=[asked], scores=[scores(asked)], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[asked], scores=[scores(asked)], sources=[SOURCE]))
     columns, rows = await store.query(
         "SELECT * FROM score_steps WHERE as_of_ns = (SELECT min(as_of_ns) FROM scores) ORDER BY step"
     )
@@ -91,7 +91,7 @@ async def test_a_score_comes_back_with_null_where_the_target_was_void(store):
 
 async def test_bars_come_back_bit_equal_and_in_order(store):
     closed = bars(0, 400)
-    await store.write(Unit(bars=[closed], sources=[SOURCE]))
+    await store.write(Commit(bars=[closed], sources=[SOURCE]))
     symbols = table(0)
     tail = store.bars_tail(symbols, 50)
     assert symbols.names() == ["SYM0", "SYM1", "SYM2", "SYM3"]
@@ -118,21 +118,21 @@ async def test_bars_come_back_bit_equal_and_in_order(store):
 async def test_the_tail_ends_at_a_hole_and_reaches_back_to_symbols_that_have_been_silent(store):
     silent, holed = bars(0, 40), bars(1_000_000, 40)
     kept = holed.take(~((holed.symbol == 1) & (holed.ordinal == holed.ordinal[1] + 4)))
-    await store.write(Unit(bars=[silent.take(silent.symbol == 0), kept.take(kept.symbol != 0)], sources=[SOURCE]))
+    await store.write(Commit(bars=[silent.take(silent.symbol == 0), kept.take(kept.symbol != 0)], sources=[SOURCE]))
     tail = store.bars_tail(table(4), 8)
     assert np.bincount(tail.symbol).tolist() == [8, 5, 8, 8]
     assert (np.diff(tail.ordinal[tail.symbol == 1]) == 1).all()
 
 
 async def test_symbols_that_find_no_room_in_the_table_are_left_out_of_the_tail(store):
-    await store.write(Unit(bars=[bars(0, 40)], sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(0, 40)], sources=[SOURCE]))
     from tickcast.symbols import SymbolTable
 
     assert set(store.bars_tail(SymbolTable(2), 4).symbol.tolist()) == {0, 1}
 
 
 async def test_bars_of_a_span_are_read_for_training(store):
-    await store.write(Unit(bars=[bars(0, 40)], sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(0, 40)], sources=[SOURCE]))
     span = bars_between(store, T0 + 4 * SECOND, T0 + 12 * SECOND, ["SYM1", "SYM2"])
     assert span["symbol"].to_pylist() == ["SYM1", "SYM1", "SYM2", "SYM2"]
     assert span["as_of_ns"].to_pylist() == [T0 + n * SECOND for n in (5, 9, 6, 10)]
@@ -151,7 +151,7 @@ async def test_a_unit_that_comes_again_after_a_restart_is_stored_once(tmp_path):
     store = open_store(settings)
     assert store.positions() == {SOURCE: 90}
     for first in (0, 30, 60):  # cut otherwise than before
-        await store.write(unit(first, 30) if first else Unit(**_fields(unit(0, 90)) | {"offsets": {SOURCE: 30}}))
+        await store.write(unit(first, 30) if first else Commit(**_fields(unit(0, 90)) | {"offsets": {SOURCE: 30}}))
     assert await counts(store) == before | {"accuracy": 3, "dead_letters": 3}
     await store.write(unit(60, 60))  # half of it is new
     assert (await counts(store))["forecasts"] == (await counts(store))["scores"] == (await counts(store))["bars"] == 120
@@ -159,13 +159,13 @@ async def test_a_unit_that_comes_again_after_a_restart_is_stored_once(tmp_path):
     await store.close()
 
 
-def _fields(one: Unit) -> dict[str, object]:
+def _fields(one: Commit) -> dict[str, object]:
     return {name: getattr(one, name) for name in one.__slots__}
 
 
 async def test_offsets_never_go_back(store):
     await store.write(unit(0, 50))
-    await store.write(Unit(offsets={SOURCE: 20, ("ticks", 1): 5}, watermarks={SOURCE: 1}, sources=[SOURCE]))
+    await store.write(Commit(offsets={SOURCE: 20, ("ticks", 1): 5}, watermarks={SOURCE: 1}, sources=[SOURCE]))
     _, rows = await store.query("SELECT source_partition, next_offset, watermark_ns FROM offsets ORDER BY 1")
     assert rows == [(0, 50, T0 + 50 * SECOND), (1, 5, None)]
 
@@ -184,25 +184,25 @@ async def test_history_without_a_source_is_loaded_once_however_often_it_is_given
     history = bars(0, 30)
     history.offset[:] = -1
     for _ in range(2):
-        await store.write(Unit(bars=[history]), symbols=table(4))
+        await store.write(Commit(bars=[history]), symbols=table(4))
     assert await value(store, "SELECT count(*) FROM bars WHERE source_topic IS NULL") == 30
 
 
 async def test_symbols_of_a_loaded_unit_are_named_by_their_own_table(store):
     other = table(0)
     other.code("OTHER")
-    await store.write(Unit(bars=[bars(0, 3, symbols=1)]), symbols=other)
-    await store.write(Unit(bars=[bars(3, 3, symbols=1)], sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(0, 3, symbols=1)]), symbols=other)
+    await store.write(Commit(bars=[bars(3, 3, symbols=1)], sources=[SOURCE]))
     assert (await store.query("SELECT DISTINCT symbol FROM bars ORDER BY 1")).rows == [("OTHER",), ("SYM0",)]
 
 
 async def test_symbols_that_appear_later_are_named_rightly(tmp_path):
     symbols = table(2)
     store = open_store(store_settings(tmp_path), symbols=symbols)
-    await store.write(Unit(bars=[bars(0, 2, symbols=2)], sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(0, 2, symbols=2)], sources=[SOURCE]))
     symbols.code("ÜBER")
     late = bars(2, 1)
-    await store.write(Unit(bars=[late], sources=[SOURCE]))
+    await store.write(Commit(bars=[late], sources=[SOURCE]))
     assert late.symbol.tolist() == [2]
     assert await value(store, "SELECT symbol FROM bars ORDER BY as_of_ns DESC LIMIT 1") == "ÜBER"
     await store.close()
@@ -215,7 +215,7 @@ async def test_models_keep_their_number_over_restarts_and_new_ones_are_added(tmp
     cards.append(card("holt", digest=""))
     second = forecasts(4, 4)
     second.model[:] = 1
-    await store.write(Unit(forecasts=[second], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[second], sources=[SOURCE]))
     await store.close()
     store = open_store(settings, cards=[cards[1], cards[0]])
     await store.write(unit(8, 4))
@@ -230,14 +230,14 @@ async def test_models_keep_their_number_over_restarts_and_new_ones_are_added(tmp
 async def test_rungs_are_named_as_the_ladder_names_them(store):
     asked = forecasts(0, len(RUNGS))
     asked.rung[:] = np.arange(len(RUNGS))
-    await store.write(Unit(forecasts=[asked], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[asked], sources=[SOURCE]))
     _, rows = await store.query("SELECT DISTINCT ON (as_of_ns) rung FROM forecast_steps ORDER BY as_of_ns")
     assert [row[0] for row in rows] == list(RUNGS)
 
 
 async def test_accuracy_is_stored_once_per_event_time_with_null_for_what_is_no_number(store):
-    await store.write(Unit(accuracy=[accuracy()]))
-    await store.write(Unit(accuracy=[accuracy(), accuracy(T0 + 1)]))
+    await store.write(Commit(accuracy=[accuracy()]))
+    await store.write(Commit(accuracy=[accuracy(), accuracy(T0 + 1)]))
     columns, rows = await store.query("SELECT * FROM accuracy ORDER BY as_of_ns")
     first = dict(zip(columns, rows[0], strict=True))
     assert len(rows) == 2
@@ -269,8 +269,8 @@ async def test_none_stores_none_of_them(tmp_path, setting, left):
 
 
 async def test_an_empty_unit_is_no_trouble(store):
-    await store.write(Unit())
-    await store.write(Unit(forecasts=[forecasts(0, 0)], scores=[scores(forecasts(0, 0))], bars=[bars(0, 0)]))
+    await store.write(Commit())
+    await store.write(Commit(forecasts=[forecasts(0, 0)], scores=[scores(forecasts(0, 0))], bars=[bars(0, 0)]))
     assert set((await counts(store)).values()) == {0}
 
 

@@ -15,7 +15,7 @@ from storekit import SOURCE, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadRequest, BadStore, StoreStalled
 from tickcast.io.store import database
 from tickcast.io.store.lock import StoreLock
-from tickcast.io.store.store import Unit
+from tickcast.io.store.store import Commit
 
 WRITE_FOR_EVER = """
 import asyncio, sys
@@ -231,7 +231,9 @@ async def fill(store, first: int) -> int:
     """Write units until the disk is full; returns the offset of the unit that failed."""
     while True:
         try:
-            await store.write(Unit(forecasts=[forecasts(first, 500)], offsets={SOURCE: first + 500}, sources=[SOURCE]))
+            await store.write(
+                Commit(forecasts=[forecasts(first, 500)], offsets={SOURCE: first + 500}, sources=[SOURCE])
+            )
         except StoreStalled:
             return first
         first += 500
@@ -245,7 +247,7 @@ async def test_on_a_full_disk_nothing_is_lost_and_nothing_stored_twice(small_dis
     ballast.write_bytes(bytes(4 << 20))
     store = open_store(store_settings(small_disk))
     failed = await fill(store, 0)
-    again = Unit(forecasts=[forecasts(failed, 500)], offsets={SOURCE: failed + 500}, sources=[SOURCE])
+    again = Commit(forecasts=[forecasts(failed, 500)], offsets={SOURCE: failed + 500}, sources=[SOURCE])
     for _ in range(2):
         with pytest.raises(StoreStalled, match="No space left|cannot be opened again"):
             await store.write(again)

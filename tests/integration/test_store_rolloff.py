@@ -7,7 +7,7 @@ import pytest
 from storekit import SECOND, SOURCE, T0, bars, bars_between, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadData
 from tickcast.io.store import rolloff
-from tickcast.io.store.store import Unit
+from tickcast.io.store.store import Commit
 
 DAY = 86_400 * SECOND
 DAY0 = T0 // DAY * DAY  # 2023-11-14
@@ -20,7 +20,7 @@ async def store(tmp_path):
     await opened.close()
 
 
-def moved_to(one: Unit, day: int) -> Unit:
+def moved_to(one: Commit, day: int) -> Commit:
     """The unit with all its times on another day."""
     shift = day * DAY
     for batch in (*one.forecasts, *one.scores, *one.bars):
@@ -68,7 +68,7 @@ async def test_archived_rows_equal_those_that_were_stored(store, tmp_path):
 async def test_rows_that_come_late_for_a_day_that_has_left_make_a_second_file(store, tmp_path):
     await five_days(store)
     await store.roll_off(T0 + 4 * DAY)
-    await store.write(Unit(bars=[bars(700, 8)], sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(700, 8)], sources=[SOURCE]))
     done = await store.roll_off(T0 + 4 * DAY)
     assert done.files == (tmp_path / "archive" / "bars" / "2023-11-14.1.parquet",)
     assert (
@@ -95,7 +95,7 @@ async def test_rows_that_came_while_a_file_was_written_are_not_deleted(store, mo
     def with_latecomer(cursor, archive, what):  # type: ignore[no-untyped-def]
         moved = real(cursor, archive, what)
         if what.table == "bars" and what.first_ns == DAY0:
-            late.append(store._writer.write(Unit(bars=[bars(900, 1)]), store._names))
+            late.append(store._writer.write(Commit(bars=[bars(900, 1)]), store._names))
         return moved
 
     late: list[None] = []
@@ -129,7 +129,7 @@ async def test_bars_for_training_come_from_table_and_archive_each_once_without_a
     await store.roll_off(T0 + 4 * DAY)
     assert await value(store, "SELECT count(*) FROM bars") == 300
     assert span_of(store, 0, T0 + 9 * DAY) == before
-    await store.write(Unit(bars=[bars(0, 8), bars(700, 8)], sources=[SOURCE]))  # read again, and late
+    await store.write(Commit(bars=[bars(0, 8), bars(700, 8)], sources=[SOURCE]))  # read again, and late
     late = [("SYM0", T0 + (700 + n) * SECOND) for n in (0, 4)]
     assert [bar[:2] for bar in span_of(store, 0, T0 + 9 * DAY) if bar not in before and bar[0] == "SYM0"] == late
     both = span_of(store, 0, T0 + 9 * DAY)
@@ -150,7 +150,7 @@ async def test_an_export_holds_the_days_that_left_for_the_archive_and_each_row_o
     before = {name: await exported(store, tmp_path, table, *span) for name, span in spans.items()}
     assert (await store.roll_off(T0 + 4 * DAY)).rows
     if table == "bars":
-        await store.write(Unit(bars=[bars(0, 8)], sources=[SOURCE]))  # read again, so they are in both
+        await store.write(Commit(bars=[bars(0, 8)], sources=[SOURCE]))  # read again, so they are in both
     for name, span in spans.items():
         assert await exported(store, tmp_path, table, *span) == before[name]
     assert len(before["all"])
@@ -198,7 +198,7 @@ async def test_a_very_large_day_leaves_hour_by_hour(store, tmp_path, monkeypatch
     monkeypatch.setattr(rolloff, "HOURS_ABOVE_ROWS", 100)
     hours = forecasts(0, 120)
     hours.as_of[:] = DAY0 + SECOND * 60 * hours.offset  # two hours
-    await store.write(Unit(forecasts=[hours], sources=[SOURCE]))
+    await store.write(Commit(forecasts=[hours], sources=[SOURCE]))
     done = await store.roll_off(T0 + 4 * DAY)
     assert [file.name for file in done.files] == ["2023-11-14T00.parquet", "2023-11-14T01.parquet"]
     assert await value(store, "SELECT count(*) FROM forecasts") == 0

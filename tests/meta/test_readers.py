@@ -139,7 +139,7 @@ def test_every_argument_of_every_command_is_read_by_who_carries_it_out():
     for kind, _ in arguments.ACCEPTED.values():
         names = set().union(*(read[parent.__name__] for parent in kind.__mro__))
         unread += [f"{kind.__name__}.{name}" for name in fields_of(kind) if name not in names]
-    inner = {arguments.Bar: {"bar", "row"}, arguments.StartModel: {"start", "start_with"}}
+    inner = {arguments.Bar: {"bar", "row"}, arguments.StartArguments: {"start", "start_with"}}
     for kind, names in inner.items():
         unread += [f"{kind.__name__}.{name}" for name in fields_of(kind) if not read_from()[name] & names]
     assert not unread

@@ -10,7 +10,7 @@ from storekit import SOURCE, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadStore
 from tickcast.io.store import schema
 from tickcast.io.store.schema import Migration, migrate, read_migrations, version_of
-from tickcast.io.store.store import Unit
+from tickcast.io.store.store import Commit
 
 KNOWN = read_migrations(schema.folder())
 
@@ -63,7 +63,7 @@ async def test_rows_survive_an_upgrade_and_the_backup_is_the_store_of_before(tmp
     monkeypatch.setattr(schema, "read_migrations", lambda place: newer)
     store = open_store(settings)
     assert await value(store, "SELECT count(more IS NULL) FROM bars") == 20
-    await store.write(Unit(forecasts=[forecasts(20, 5)], offsets={SOURCE: 25}, sources=[SOURCE]))
+    await store.write(Commit(forecasts=[forecasts(20, 5)], offsets={SOURCE: 25}, sources=[SOURCE]))
     await store.close()
     backup = tmp_path / f"s.duckdb.before-{len(newer):04d}"
     assert objects(backup) == before

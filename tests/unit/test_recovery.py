@@ -5,7 +5,7 @@ import pytest
 from kit import settings as settings_of
 from storekit import SECOND, SOURCE, T0, bars, open_store, store_settings, table, value
 from tickcast.io.store.history import BarsOfPartition, Kept, Mark
-from tickcast.io.store.store import Unit
+from tickcast.io.store.store import Commit
 from tickcast.live.recovery import BEGINNING_NS, END_NS, PartitionStart, start
 
 MINUTE = 60 * SECOND
@@ -124,12 +124,12 @@ async def store(tmp_path):
     await opened.close()
 
 
-def reached(watermark_ns: int, offset: int, source=SOURCE) -> Unit:
-    return Unit(offsets={source: offset}, watermarks={source: watermark_ns})
+def reached(watermark_ns: int, offset: int, source=SOURCE) -> Commit:
+    return Commit(offsets={source: offset}, watermarks={source: watermark_ns})
 
 
 async def test_the_store_keeps_a_watermark_a_minute_of_each_source(store):
-    await store.write(Unit(offsets={SOURCE: 3}))
+    await store.write(Commit(offsets={SOURCE: 3}))
     for n in range(13):
         await store.write(reached(BEGAN + n * 10 * SECOND, 10 + n))
     await store.write(reached(BEGAN - MINUTE, 99))  # read again after a restart
@@ -163,7 +163,7 @@ async def test_old_watermarks_go_with_the_days_that_roll_off(tmp_path):
 
 
 async def test_bars_beyond_an_offset_or_a_time_or_of_others_stay_out_of_the_windows(store):
-    await store.write(Unit(bars=[bars(0, 40)], offsets={SOURCE: 40}, sources=[SOURCE]))
+    await store.write(Commit(bars=[bars(0, 40)], offsets={SOURCE: 40}, sources=[SOURCE]))
     assert store.kept({SOURCE: 30})[SOURCE].closed_ns == T0 + 29 * SECOND
     assert store.kept({SOURCE: 0})[SOURCE].closed_ns is None
 
@@ -177,7 +177,7 @@ async def test_bars_beyond_an_offset_or_a_time_or_of_others_stay_out_of_the_wind
 
 async def test_a_bar_of_the_tail_says_which_partition_it_came_from_or_that_it_came_from_none(store):
     few = bars(0, 8)
-    await store.write(Unit(bars=[few.take(few.symbol < 2)], offsets={OTHER: 8}, sources=[OTHER]))
-    await store.write(Unit(bars=[few.take(few.symbol == 2)]))
+    await store.write(Commit(bars=[few.take(few.symbol < 2)], offsets={OTHER: 8}, sources=[OTHER]))
+    await store.write(Commit(bars=[few.take(few.symbol == 2)]))
     tail = store.bars_tail(table(), 100, {SOURCE: BarsOfPartition(40, END_NS), OTHER: BarsOfPartition(40, END_NS)})
     assert dict(zip(tail.symbol.tolist(), tail.partition.tolist(), strict=True)) == {0: 1, 1: 1, 2: -1}

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tickcast.batch.tune.workers import MOST_DEATHS, TrialWorkers
 
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.order import FitOrder
 from tickcast.batch.tune import workers as crew_module
 from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
 from tickcast.batch.tune.trial_worker import work
+from tickcast.batch.tune.trial_workers import MOST_DEATHS, TrialWorkers
 from tickcast.clock import SystemClock
 from tickcast.errors import BadModel
 from trainkit import job, walk

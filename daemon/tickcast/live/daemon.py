@@ -190,7 +190,7 @@ class Daemon:
                 await self._report()
                 awaited = "the engine's last turn and snapshot"
                 await self.pump.close_unit(last=True)
-                awaited = f"{self.units.behind} commit units to be published, stored and committed"
+                awaited = f"{self.commits.behind} commit units to be published, stored and committed"
                 await self.commits.idle()
         except TimeoutError:
             raise StoreStalled(

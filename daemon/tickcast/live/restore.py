@@ -12,7 +12,7 @@ from tickcast.columns import BarBatch, Source
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import BadSettings
 from tickcast.io.store.history import BarsOfPartition
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.live import recovery
 from tickcast.loop.build import Serving
 from tickcast.loop.dead_letters import dead_letters
@@ -36,7 +36,7 @@ async def load(settings: Settings, path: Path, store: Store, *, symbols: list[st
     async for serving, outcome in _turns(closed_bars(settings, path, symbols=symbols, warn=warn)):
         most = settings.kafka.batch_bytes
         letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
-        unit = Unit(bars=outcome.bars, dead_letters=letters)
+        unit = Commit(bars=outcome.bars, dead_letters=letters)
         await store.write(unit, symbols=serving.symbols)
         loaded += sum(map(len, outcome.bars))
     return loaded
@@ -87,7 +87,7 @@ async def recover(
     engine.positions = {at: start.offset for at, start in starts.items()}
     unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
     if unseen:
-        await store.write(Unit(offsets=unseen))  # a later restart can begin where this one did
+        await store.write(Commit(offsets=unseen))  # a later restart can begin where this one did
     _tell(starts, place.committed)
     return dict(engine.positions)
 

@@ -14,7 +14,7 @@ from tickcast.columns import Source
 from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import StoreStalled
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.loop.dead_letters import dead_letters
 from tickcast.records import Accuracy
 from tickcast.settings import Settings
@@ -42,7 +42,7 @@ class Committing(Protocol):
 
 
 class ClosedCommit(NamedTuple):
-    unit: Unit
+    unit: Commit
     sealed: Any
     state: Any  # of the engine after it; None = not to be saved
     saving: asyncio.Future[None] | None  # somebody waits for that
@@ -58,7 +58,7 @@ class CommitQueue:
         self._engine = engine
         self._settings = settings
         self._clock = clock
-        self._unit = Unit()
+        self._unit = Commit()
         self._unit_bytes = 0
         self._opened_ns = clock.monotonic_ns()
         self._queue: asyncio.Queue[ClosedCommit] = asyncio.Queue()
@@ -114,9 +114,9 @@ class CommitQueue:
 
     def close(self, state: Any = None) -> None:
         """Hand the unit over, with the engine's state after it where that is to be saved."""
-        unit, self._unit, self._unit_bytes = self._unit, Unit(), 0
-        unit.sources = self._engine.folder.sources()
-        unit.watermarks = {source: self._engine.folder.newest_of(source) for source in unit.offsets}
+        unit, self._unit, self._unit_bytes = self._unit, Commit(), 0
+        unit.sources = self._engine.builder.sources()
+        unit.watermarks = {source: self._engine.builder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
         if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
             return
@@ -151,7 +151,7 @@ class CommitQueue:
         """Returns once all closed units are through."""
         await self._idle.wait()
 
-    async def _write(self, unit: Unit) -> None:
+    async def _write(self, unit: Commit) -> None:
         """A full disk is a waiting state: the unit is kept and tried again, up to runtime.max_wait_s."""
         delay, deadline = RETRY_FIRST_S, self._clock.monotonic_ns() + self._settings.runtime.max_wait_s * 10**9
         while True:

@@ -19,7 +19,7 @@ from tickcast.batch.tune.order import INTERRUPTED, TuneOrder, read_tune_order, w
 from tickcast.batch.tune.spaces import space_of
 from tickcast.batch.tune.study import Study
 from tickcast.batch.tune.trial_messages import Ended, EpochReport, Told
-from tickcast.batch.tune.workers import TrialWorkers
+from tickcast.batch.tune.trial_workers import TrialWorkers
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import TRIALS, write_whole

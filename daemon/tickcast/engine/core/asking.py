@@ -27,7 +27,7 @@ Copy = Callable[[I32, I64, I64, I64], GivenWindow]  # of the bars (symbol, as_of
 class EngineParts(Protocol):
     """The engine's, as they are needed here."""
 
-    folder: BarBuilder
+    builder: BarBuilder
     ladder: Ladder | None
     routes: Routes
     scorekeeper: Scorekeeper
@@ -76,14 +76,14 @@ class Asking:
         """Widened as the symbol's own forecasts are, in its unit of today."""
         parts, window = self._parts, want.window
         units = raw.moves / window.scale[:, None, None]
-        whose = raw.model, want.symbol, parts.folder.home_of(want.symbol)
+        whose = raw.model, want.symbol, parts.builder.home_of(want.symbol)
         wide, sure = parts.scorekeeper.widened(units, *whose)
         level, n = want.ask.confidence_level, wide.shape[2]
         if level is not None:  # its two bounds ride behind the quantiles
             wide = np.concatenate([wide, parts.scorekeeper.interval(level, units, wide, *whose)], axis=2)
         moves = wide * window.scale[:, None, None]
         anchor, prices = window.anchor, windows.prices(self._transform, window.anchor, moves)
-        factor = None if want.ask.given else parts.folder.unit_factor(want.symbol, want.as_of)
+        factor = None if want.ask.given else parts.builder.unit_factor(want.symbol, want.as_of)
         if factor is not None:
             prices, anchor = prices * factor[:, None, None], anchor * factor
         return Answer(
@@ -105,7 +105,7 @@ class Asking:
             window, as_of, held = ask.given.window, np.array([ask.given.as_of]), np.array([ask.given.bars])
         else:
             symbol = self._codes(ask.symbols)
-            ordinal, first, as_of = parts.folder.newest_bars(symbol)
+            ordinal, first, as_of = parts.builder.newest_bars(symbol)
             held, window = ordinal - first + 1, copy(symbol, as_of, ordinal, first)
         chosen = parts.routes.choose(parts.ladder.choose(held), np.maximum(symbol, 0), held)
         return Wanted(ask, symbol, as_of, window, _who_answers(ask, parts.ladder, chosen, held))

@@ -26,7 +26,7 @@ from tickcast.settings.buses import KafkaSettings
 JSON = msgspec.json.Encoder()
 SLICE_S = 0.1
 CLIENTS = (*client.FAILURES, AssertionError)  # a transaction asserts where its states are broken
-Commit = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]]
+CommitOffsets = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]]
 
 
 class Parcel(NamedTuple):
@@ -50,7 +50,7 @@ class Delivery:
     `room` returns, and the unit that is settled next raises it in our words.
     """
 
-    def __init__(self, settings: KafkaSettings, *, max_away_s: float, commit_by: Commit | None = None) -> None:
+    def __init__(self, settings: KafkaSettings, *, max_away_s: float, commit_by: CommitOffsets | None = None) -> None:
         self._settings = settings
         self._commit_by = commit_by or self._transaction
         self._max_away_s = max_away_s
@@ -69,7 +69,7 @@ class Delivery:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: KafkaSettings, *, max_away_s: float, commit_by: Commit | None = None
+        cls, settings: KafkaSettings, *, max_away_s: float, commit_by: CommitOffsets | None = None
     ) -> AsyncIterator["Delivery"]:
         """Fences the slot; from here on the committed positions are final."""
         delivery = cls(settings, max_away_s=max_away_s, commit_by=commit_by)

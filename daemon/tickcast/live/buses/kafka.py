@@ -20,12 +20,12 @@ from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.compacted import CompactedTopic
 from tickcast.io.kafka.control import ControlReader
-from tickcast.io.kafka.delivery import Commit, Delivery, Sealed
+from tickcast.io.kafka.delivery import CommitOffsets, Delivery, Sealed
 from tickcast.io.kafka.events import BlobOpening
 from tickcast.io.kafka.reader import Bounds, KafkaReader
 from tickcast.io.kafka.topics import most_bytes, partitions_of
 from tickcast.io.store import snapshot
-from tickcast.io.store.store import Store, Unit
+from tickcast.io.store.store import Commit, Store
 from tickcast.live import recovery
 from tickcast.live.buses.bus import OpenAgain, Opened
 from tickcast.live.buses.kafka_edges import KafkaSink, KafkaSource, within
@@ -43,7 +43,7 @@ class Taken(NamedTuple):
     """The partitions that are ours, a slot's until it is fenced. A group commits, ends and goes on in its own way."""
 
     sources: list[Source]
-    commit_by: Commit | None = None
+    commit_by: CommitOffsets | None = None
     is_over: Callable[[], Awaitable[bool]] | None = None
     goes_on: Callable[["Commits"], Awaitable[bool]] | None = None
 
@@ -124,7 +124,7 @@ class KafkaBus:
         lost = {at: count for at, count in lost.items() if count > 0}
         if lost:
             self._log.error("store_lacks_rows", records=lost, remedy="put a backup in its place, or go on without")
-            await store.write(Unit(offsets={at: begin[at] for at in lost}))  # said once
+            await store.write(Commit(offsets={at: begin[at] for at in lost}))  # said once
         return {f"{topic}/{partition}": count for (topic, partition), count in lost.items()}
 
     def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:

@@ -146,7 +146,7 @@ class Predict(Arguments, frozen=True):
             raise ValueError("either `closes` or `bars`")
 
 
-class StartModel(Arguments, frozen=True):
+class StartArguments(Arguments, frozen=True):
     """A model that training begins with."""
 
     model: OneModel
@@ -162,7 +162,7 @@ class Train(JobData, frozen=True):
     kind: Name = "nhits"
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
     tags: Tags = ()
-    start_with: StartModel | None = None
+    start_with: StartArguments | None = None
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)

@@ -116,7 +116,7 @@ class DeadLetterHeaders(Struct):
     reasons: Annotated[str, Meta(description="how many for each reason, as JSON")]
 
 
-class MqttStatus(Struct):
+class StatusRecord(Struct):
     """Whether the daemon is there; retained, and said by the broker where the daemon cannot."""
 
     state: Literal["online", "offline"]
@@ -146,7 +146,7 @@ PUBLISHED = {
     ),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
-    "status": Published(MqttStatus, "on MQTT only, beside what is mirrored", 1),
+    "status": Published(StatusRecord, "on MQTT only, beside what is mirrored", 1),
     "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
     "replies": Published(records.Reply, "the answers to commands", _numbered(records.Reply)),
     "envelope": Published(Envelope, "what `control` takes", 1),
@@ -172,7 +172,7 @@ def schema_of(name: str) -> Schema:
         body["properties"]["schema"] = {"type": "integer", "const": published.version}
     for column in IN_ARROW.get(name, ()):
         body["properties"][column.name]["x-arrow"] = str(column.type)
-    return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body}
+    return _titled({"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body})
 
 
 def commands() -> list[str]:
@@ -183,7 +183,19 @@ def commands() -> list[str]:
 def _of_command(command: str) -> Schema:
     schema = arguments.schema(command)
     body = _in_place(schema, schema["$defs"])
-    return {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body}
+    return _titled({"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body})
+
+
+def _titled(schema: Any) -> Any:
+    """A title is the name of its class without what sets that apart from other classes."""
+    if isinstance(schema, list | tuple):
+        return [_titled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _titled(value) for key, value in schema.items()}
+    if isinstance(found.get("title"), str):
+        found["title"] = found["title"].removesuffix("Record").removesuffix("Arguments")
+    return found
 
 
 def _in_place(schema: Any, definitions: Schema) -> Any:
