@@ -18,7 +18,7 @@ from packing import pack, raw_of_packed
 from stats import Figure, cpu_ns_per, paired_ratio
 from tickcast.columns import F64, I64, RawBatch, TickBatch
 from tickcast.engine.codec.decode import Decoder
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 TICKS, BATCH, SYMBOLS = 200_000, 10_000, 1000

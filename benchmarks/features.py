@@ -16,7 +16,7 @@ from tickcast import plugin
 from tickcast.columns import I32, I64, Bars
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.windows import ring
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 
 SIXTEEN = [
     "log_return", "lags", "roc", "diff", "rolling_mean", "rolling_std", "rolling_min", "rolling_max", "zscore", "ema",

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Iterator[None]:
     """In CI a test that takes long says so by its mark, or fails: `make quick` stays quick."""
     report = yield
-    times = os.environ.get("TICKCAST_TEST_TIMES")
+    times = os.environ.get("TEST_TIMES")
     if times:
         with open(times, "a") as file:
             file.write(f"{call.duration:.2f} {call.when} {os.environ.get('PYTEST_XDIST_WORKER', '')} {item.nodeid}\n")

@@ -13,7 +13,7 @@ from tickcast.live.commands.envelope import own_audience, read, seal, verify
 from tickcast.live.commands.inbox import Context, Gate, Handler, Inbox
 from tickcast.live.commands.keys import ROLES, Key, Signer
 from tickcast.records import CommandRow, Reply
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 
 NOW_MS = 1_700_000_000_000
 HERE = own_audience("tickcast", 0)

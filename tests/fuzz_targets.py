@@ -20,7 +20,7 @@ from tickcast.columns import RawBatch
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import CommandFault, CommandRefused, Reason
 from tickcast.live.commands.arguments import ACCEPTED, parse
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 Note = Callable[[bytes], None]

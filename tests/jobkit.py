@@ -16,7 +16,7 @@ from tickcast.clock import SystemClock
 from tickcast.errors import StoreStalled
 from tickcast.io.jobs.host import JobHost, Keep, keep_nothing
 from tickcast.records import JobEvent, JobRow
-from tickcast.settings.work import JobSettings
+from tickcast.settings.service import JobSettings
 
 COMMAND = (sys.executable, str(Path(__file__).parent / "jobchild.py"))
 WAIT_S = 90.0

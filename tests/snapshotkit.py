@@ -30,9 +30,9 @@ KINDS: list[dict[str, object]] = [
 NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Engine._outcome": "what the last turn gave away",
     "Engine._values": "compared bar by bar as far as later bars look back",
-    "Folder.bars": "the same",
-    "Folder._room": "where bars lie until they are worked off, within a turn",
-    "Folder._waiting": "who has bars there",
+    "BarBuilder.bars": "the same",
+    "BarBuilder._room": "where bars lie until they are worked off, within a turn",
+    "BarBuilder._waiting": "who has bars there",
     "Decoder._by_topic": "made on demand from the settings",
     "Scorekeeper._group": "made on demand from the names",
     "Scorekeeper._known": "the same",

@@ -28,7 +28,7 @@ from tickcast.live.commands.inbox import Context, Gate, Inbox
 from tickcast.live.commands.keys import read_signer
 from tickcast.records import Reply
 from tickcast.settings import Settings
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 from tickcast.ui.keygen import keygen
 from tickcast.ui.send import Replies, SendRequest, make_args, print_replies, refuse_unknown_key, send
 

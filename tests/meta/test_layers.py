@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 2_655, "engine": 6_450, "io": 9_070, "loop": 1_155, "live": 4_340, "batch": 6_470, "ui": 4_850,
-    "plugins": 5_805,
+    "vocabulary": 2_700, "engine": 6_460, "io": 9_090, "loop": 1_155, "live": 4_365, "batch": 6_495, "ui": 4_875,
+    "plugins": 5_810,
 }  # fmt: skip
 
 

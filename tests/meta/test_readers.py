@@ -14,7 +14,7 @@ from tickcast.live.commands import arguments
 from tickcast.settings import Settings
 from tickcast.ui.documents import reference
 
-ARGUMENTS = DAEMON / "control" / "arguments.py"
+ARGUMENTS = DAEMON / "live" / "commands" / "arguments.py"
 JSON_TO_THE_CHILD = {"Range": "goes to the job as JSON: daemon/tickcast/batch/tune/spaces.py has each of its names"}
 SECTION_UNDER = {  # where a section is handed on, under which name it arrives
     "jobs": {"budget", "_budget"}, "features.set[]": {"entry"}, "codec.topics.NAME": {"codec"},
@@ -23,7 +23,8 @@ ANYWHERE = {"settings", "_settings", "self"}  # `self`: a check of the settings 
 READ_BY_NAME = {"open", "high", "low", "close"}  # of codec.fields: tape_columns.py asks for BAR_PRICES by name
 OF_SECTION = {  # what takes the keys of a section as its own arguments: its class, and fixtures of tests
     "codec.fields": {"Fields"}, "codec.topics": {"CodecTopic"}, "kafka.security": {"KafkaSecurity"},
-    "mqtt": {"Mqtt", "source", "mirror_settings"}, "control": {"Control", "Desk"}, "jobs": {"Jobs", "hosting"},
+    "mqtt": {"MqttSettings", "source", "mirror_settings"}, "control": {"ControlSettings", "Desk"},
+    "jobs": {"JobSettings", "hosting"},
     "features.set": {"FeatureEntry", "entry"},
 }  # fmt: skip
 CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and the text by which it is changed
@@ -186,7 +187,7 @@ def test_for_every_setting_there_is_a_test_that_changes_it():
     for row in reference.setting_rows():
         name = row.name.replace("[]", "").replace("codec.topics.NAME.fields", "codec.fields").replace(".NAME", "")
         section, _, key = name.rpartition(".")
-        takers = OF_SECTION.get(section, {section.capitalize()})
+        takers = OF_SECTION.get(section, {f"{section.capitalize()}Settings"})
         if not given & {name, name.replace(".", "__")} and not any(key in passed[taker] for taker in takers):
             untested.add(name)
     assert untested == set(CHANGED_BY)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings, Fields
+from tickcast.settings.stream import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
 OFF_THE_FAST_PATH = '"\\u0041":0'  # a key with an escape: the scanner leaves such a message to the careful path

@@ -5,7 +5,7 @@ import numpy as np
 from tickcast.columns import RawBatch
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 

@@ -15,7 +15,7 @@ from tickcast.engine.codec import decode as decoding
 from tickcast.engine.codec.decode import Decoder
 from tickcast.engine.codec.json import JsonDecoder
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 BROKEN = {

@@ -12,7 +12,7 @@ from tickcast.engine.codec.arrow import UNMET, settle_columns
 from tickcast.engine.codec.arrow_size import unpacked_bytes
 from tickcast.engine.codec.ticks import TickRows, naming
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings, Fields
+from tickcast.settings.stream import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
 CODEC = CodecSettings(kind="arrow", fields=Fields(sequence="seq"))

@@ -9,7 +9,8 @@ from codec_messages import decode, rows
 
 from tickcast.columns import PACKED
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings, CodecTopic, load
+from tickcast.settings import load
+from tickcast.settings.stream import CodecSettings, CodecTopic
 
 PAGE = (Path(__file__).parents[2] / "docs" / "codec.md").read_text(encoding="utf-8")
 MESSAGES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)

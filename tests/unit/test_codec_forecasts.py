@@ -12,7 +12,9 @@ from tickcast.engine.codec.forecasts import ForecastWriter, write_features, writ
 from tickcast.engine.codec.pieces import HALVED_ROWS
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
-from tickcast.settings import BarSettings, ForecastSettings, Settings
+from tickcast.settings import Settings
+from tickcast.settings.engine import ForecastSettings
+from tickcast.settings.stream import BarSettings
 from tickcast.symbols import SymbolTable
 
 SOURCES = [("ticks", 0), ('od"d', 5)]

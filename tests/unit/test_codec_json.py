@@ -10,7 +10,7 @@ from codec_messages import decode, raw_of, reasons, rows
 import tickcast.engine.codec.json as codec_json
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import BadSettings, Reason
-from tickcast.settings import CodecSettings, CodecTopic, Fields
+from tickcast.settings.stream import CodecSettings, CodecTopic, Fields
 from tickcast.symbols import NAME_BYTES, SymbolTable
 
 TICK = b'{"symbol":"A","ts":1700000000000000000,"price":27123.45,"size":0.125}'

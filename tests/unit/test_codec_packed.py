@@ -8,7 +8,7 @@ from packing import pack, raw_of_packed
 from tickcast.columns import NO_TIME, PACKED
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 CODEC = CodecSettings(kind="packed")

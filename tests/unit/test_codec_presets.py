@@ -9,7 +9,7 @@ from codec_messages import decode, raw_of, reasons, rows
 
 from tickcast.engine.codec.decode import Decoder
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings, CodecTopic, Fields
+from tickcast.settings.stream import CodecSettings, CodecTopic, Fields
 from tickcast.symbols import SymbolTable
 
 SPOT_TRADE = (

@@ -6,7 +6,8 @@ import pytest
 from tickcast.columns import PACKED
 from tickcast.engine.codec.seen import LONGEST, seen
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings, load
+from tickcast.settings import load
+from tickcast.settings.stream import CodecSettings
 
 PLAIN = CodecSettings()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kit import SECOND, T0, Served, Tick, settings
-from tickcast.engine.core.on_demand import Answer, Ask
+from tickcast.engine.core.on_demand import Ask, AskAnswer
 from tickcast.errors import BadRequest
 from tickcast.settings import Settings
 
@@ -30,10 +30,10 @@ def prices() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def asked(given: Settings, prices: np.ndarray) -> dict[float, list[Answer]]:
+def asked(given: Settings, prices: np.ndarray) -> dict[float, list[AskAnswer]]:
     """Level -> what was answered after each of the later bars, by an engine that had seen no more than that."""
     served = Served(given, [], chunk=1)
-    found: dict[float, list[Answer]] = {level: [] for level in LEVELS}
+    found: dict[float, list[AskAnswer]] = {level: [] for level in LEVELS}
     ticks: list[Tick] = [
         (s, T0 + i * SECOND, float(prices[i, n]), 1.0) for i in range(BARS) for n, s in enumerate(SYMBOLS)
     ]
@@ -50,7 +50,7 @@ def asked(given: Settings, prices: np.ndarray) -> dict[float, list[Answer]]:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_truth_lies_within_as_often_as_was_asked(
-    asked: dict[float, list[Answer]], prices: np.ndarray, level: float, step: int
+    asked: dict[float, list[AskAnswer]], prices: np.ndarray, level: float, step: int
 ) -> None:
     inside = []
     for place, answer in enumerate(asked[level]):
@@ -63,7 +63,7 @@ def test_the_truth_lies_within_as_often_as_was_asked(
     assert np.mean(inside) == pytest.approx(level, abs=0.03)
 
 
-def test_a_higher_level_holds_every_lower_one(asked: dict[float, list[Answer]]) -> None:
+def test_a_higher_level_holds_every_lower_one(asked: dict[float, list[AskAnswer]]) -> None:
     for narrow, wide in pairwise(LEVELS):
         for inner, outer in zip(asked[narrow], asked[wide], strict=True):
             assert inner.interval is not None
@@ -75,7 +75,7 @@ def test_a_higher_level_holds_every_lower_one(asked: dict[float, list[Answer]]) 
 
 
 @pytest.mark.parametrize("level", PUBLISHED)
-def test_at_a_published_level_it_is_what_is_published(asked: dict[float, list[Answer]], level: float) -> None:
+def test_at_a_published_level_it_is_what_is_published(asked: dict[float, list[AskAnswer]], level: float) -> None:
     low, high = PUBLISHED[level]
     for answer in asked[level]:
         np.testing.assert_array_equal(answer.interval, answer.quantiles[:, :, [low, high]])

@@ -14,7 +14,7 @@ from tickcast.live.commands.arguments import ACCEPTED
 from tickcast.live.commands.envelope import MOST_DEPTH, Envelope, read, verify
 from tickcast.live.commands.inbox import NOTED_PER_MINUTE
 from tickcast.live.commands.keys import ROLES, read_keys
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 from tickcast.ui.keygen import keygen
 
 ROOT = Path(__file__).parents[2]

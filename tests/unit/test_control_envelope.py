@@ -11,7 +11,7 @@ from controlkit import HERE, KEYS, NOW_MS, SECRET, SIGNERS, changed, opened, sea
 from tickcast.errors import BadRequest, BadSettings, CommandFault, CommandRefused
 from tickcast.live.commands.envelope import MOST_DEPTH, own_audience
 from tickcast.live.commands.keys import Key, Signer
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 
 GOOD = sealed("forecast", {"symbols": ["A", "é"]})
 FORGED = Signer("hmac-sha256", KEYS["admin"].material)  # a public key taken for a secret

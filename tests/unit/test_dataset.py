@@ -262,6 +262,6 @@ def test_a_bad_file_of_bars_is_refused_by_name(tmp_path: Path, what: str) -> Non
 
 
 def _entries(raw: list[dict[str, Any]]) -> Any:
-    from tickcast.settings import FeatureEntry
+    from tickcast.settings.engine import FeatureEntry
 
     return [FeatureEntry.model_validate(entry) for entry in raw]

@@ -7,7 +7,7 @@ from tickcast import plugin
 from tickcast.columns import Bars
 from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadOutput, BadSettings
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 from tickcast.testing import history
 
 

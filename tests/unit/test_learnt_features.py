@@ -9,7 +9,7 @@ from tickcast.columns import Bars
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.errors import BadSettings
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 from tickcast_plugins.features.clusters import describe, locate, nearest, shapes
 from tickcast_plugins.features.outliers import anomaly_scores
 from tickcast_plugins.features.projections import project

@@ -19,7 +19,7 @@ from tickcast.engine.core.events import Outcome
 from tickcast.errors import BadSettings, CommandRefused, ModelRefused
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.commits import CommitQueue
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 
 SMALL = {"window__lookback": 6, "forecast__horizon": 3, "bars__every_ms": 500, "symbols__limit": 8}
 

@@ -18,8 +18,8 @@ from tickcast.io.kafka import client
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.framing import framer
 from tickcast.io.kafka.publish import ReadyBatch
-from tickcast.settings import CodecSettings, Fields
 from tickcast.settings.buses import KafkaSecurity, KafkaSettings
+from tickcast.settings.stream import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tickcast.clock import SetClock, SystemClock
 from tickcast.io.telemetry import MOST_SAID, LastMinute, Latency, LoopLag, set_up_logging
-from tickcast.settings.work import LogSettings
+from tickcast.settings.service import LogSettings
 
 MS = 1_000_000
 

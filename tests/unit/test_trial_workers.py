@@ -12,7 +12,7 @@ import pytest
 
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune import workers as crew_module
+from tickcast.batch.tune import trial_workers
 from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
 from tickcast.batch.tune.trial_worker import work
 from tickcast.batch.tune.trial_workers import MOST_DEATHS, TrialWorkers
@@ -26,7 +26,7 @@ import json, os, sys
 for line in sys.stdin:
     number = json.loads(line)["number"]
     for epoch in (1, 2, 3):
-        print(json.dumps({"type": "Epoch", "number": number, "epoch": epoch, "loss": 1.0}), flush=True)
+        print(json.dumps({"type": "EpochReport", "number": number, "epoch": epoch, "loss": 1.0}), flush=True)
         if not json.loads(sys.stdin.readline())["go_on"]:
             break
     print(json.dumps({"type": "Ended", "number": number, "value": float(os.getpid()), "epochs": epoch, "seconds": 1}),
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever() -
 
 
 def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "LATE_S", 0.1)
+    monkeypatch.setattr(trial_workers, "LATE_S", 0.1)
     with workers_of(HANGS, budget_s=0.05) as workers:
         workers.give(1, FitOrder())
         told: list[Told] = []

@@ -19,7 +19,7 @@ def body(monkeypatch: pytest.MonkeyPatch) -> type:
     class Body:
         run: Any = None
 
-    monkeypatch.setattr(worker.importlib, "import_module", lambda _: Body)
+    monkeypatch.setattr(worker, "body_of", lambda order: Body.run)
     return Body
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from tickcast.clock import Clock
 from tickcast.columns import I64
-from tickcast.settings.work import LogSettings
+from tickcast.settings.service import LogSettings
 
 Event = MutableMapping[str, Any]
 

@@ -6,7 +6,8 @@ from tickcast.columns import PACKED, Encoded, RawBatch
 from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.loop.build import Serving, build
-from tickcast.settings import CodecTopic, Fields, Settings, load
+from tickcast.settings import Settings, load
+from tickcast.settings.stream import CodecTopic, Fields
 
 T0 = 1_700_000_000 * 10**9
 TOPIC, ARROW_TOPIC, SYMBOLS = "warm", "warm-arrow", 4

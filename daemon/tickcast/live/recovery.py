@@ -11,8 +11,9 @@ from tickcast.errors import BadPositions
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.reader import Bounds
 from tickcast.io.store.history import Kept, Mark
-from tickcast.settings import BarSettings, Settings
+from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings
+from tickcast.settings.stream import BarSettings
 
 NOTE_VERSION = 1
 NS_PER_MS = 10**6

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tickcast.clock import Clock
 from tickcast.engine.core.events import Event, Outcome
-from tickcast.engine.core.on_demand import Answer, Ask
+from tickcast.engine.core.on_demand import Ask, AskAnswer
 from tickcast.io.telemetry import Latency
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
@@ -97,7 +97,7 @@ class Pump:
         self._was_brief = False  # the last turn
         self._left: list[Event] = []  # of the last turn, for want of places
         self._asks: list[Ask] = []  # that no turn has taken yet
-        self._asking: dict[int, asyncio.Future[Answer]] = {}  # by the ask's id()
+        self._asking: dict[int, asyncio.Future[AskAnswer]] = {}  # by the ask's id()
 
     def stop(self) -> None:
         """After the turn that is under way."""
@@ -135,9 +135,9 @@ class Pump:
             return []
         return await self._source.next_fetched(MAX_WAIT_S)
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: Ask) -> AskAnswer:
         """Its answer, out of the same call of the model as that of the ticks of its moment."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AskAnswer] = asyncio.get_running_loop().create_future()
         self._asking[id(ask)] = future
         self._asks.append(ask)
         try:
@@ -146,12 +146,12 @@ class Pump:
         finally:
             del self._asking[id(ask)]
 
-    def _answer_asks(self) -> list[Answer]:
+    def _answer_asks(self) -> list[AskAnswer]:
         """Unless a turn has taken them meanwhile."""
         asks, self._asks = self._asks, []
         return self._engine.turn(asks, self._clock.now_ns()).answers if asks else []
 
-    def _hand_out(self, answers: list[Answer]) -> None:
+    def _hand_out(self, answers: list[AskAnswer]) -> None:
         for answer in answers:
             future = self._asking.get(id(answer.ask))
             if future is not None and not future.done():

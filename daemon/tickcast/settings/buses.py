@@ -1,18 +1,11 @@
-"""Settings of the buses: topics, Kafka and MQTT. `settings.py` holds the tree that they are part of."""
+"""Settings of the buses: topics, Kafka and MQTT. `settings/__init__.py` holds the tree that they are part of."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-YEAR_MS = 366 * 86_400_000
-Span = Annotated[int, Field(ge=0, le=100 * YEAR_MS)]  # ms; beside an event time it leaves 64 bits of ns
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from tickcast.settings.section import Natural, Positive, Section
 
 
 class BusSettings(Section):

@@ -18,7 +18,7 @@ from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Steps
-from tickcast_plugins.models.torch_net import AnswerLayer, ScaledNet, TorchNet, read_params
+from tickcast_plugins.models.torch_net import Answer, ScaledNet, TorchNet, read_params
 
 PATHS = 64
 DEALS = 256  # of which each step takes the best
@@ -84,7 +84,7 @@ class Paths(nn.Module):
         self.steps = Steps(card)
         self.reader = nn.LSTM(self.steps.channels, params.hidden, params.layers, batch_first=True)
         self.cell = nn.LSTMCell(1 + int(self.is_level) + 2 * len(card.future), params.hidden)
-        self.answer = AnswerLayer(params.hidden, 2)
+        self.answer = Answer(params.hidden, 2)
         self.register_buffer("noise", torch.from_numpy(draws(card.horizon, card.seed)))
         self.noise: Tensor
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tickcast.columns import F64
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
-from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 
 class NLinearParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +57,7 @@ class Linear(nn.Module):
         super().__init__()
         self.shape = -1, per_step(card), card.horizon
         inputs = (1 + len(card.features)) * card.lookback + future_width(card)
-        self.answer = AnswerLayer(inputs, per_step(card) * card.horizon)
+        self.answer = Answer(inputs, per_step(card) * card.horizon)
 
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         answer: Tensor = self.answer(torch.cat([window.flatten(1), extra], dim=1))
@@ -73,7 +73,7 @@ class Split(nn.Module):
         self.trend: Tensor
         self.rest: Tensor
         self.of_rest = Linear(card)  # with all other channels
-        self.of_trend = AnswerLayer(card.lookback, per_step(card) * card.horizon)
+        self.of_trend = Answer(card.lookback, per_step(card) * card.horizon)
 
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         own = window[:, :1]

@@ -17,7 +17,7 @@ from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import perceptron
-from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 LIMIT = 10_000  # parameters; a micro network has fewer
 SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # bars
@@ -71,7 +71,7 @@ class Viewed(nn.Module):
         self.register_buffer("view", torch.from_numpy(view.astype(np.float32)))
         self.view: Tensor
         self.perceptron = perceptron([view.shape[1] + len(card.features) + future_width(card), *layers])
-        self.answer = AnswerLayer(layers[-1], per_step(card) * card.horizon)
+        self.answer = Answer(layers[-1], per_step(card) * card.horizon)
 
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         own = window[:, 0]

@@ -14,7 +14,7 @@ from tickcast.columns import F64
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 Kind = Literal["generic", "trend", "seasonality"]
 
@@ -67,7 +67,7 @@ class NBeatsBlock(nn.Module):
         self.perceptron = perceptron([inputs, *[params.hidden] * params.layers])
         past, horizon = bases(kind, params, card.lookback, card.horizon)
         self.over_horizon = Basis(horizon)
-        self.forecast = AnswerLayer(params.hidden, self.heads * len(horizon))
+        self.forecast = Answer(params.hidden, self.heads * len(horizon))
         if explains:
             self.over_past = Basis(past)
             self.backcast = nn.Linear(params.hidden, len(past))

@@ -13,7 +13,7 @@ from tickcast.errors import BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.stacks import Stacks, perceptron
-from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, future_width, per_step, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, future_width, per_step, read_params
 
 Ratio = Annotated[int, Meta(ge=1, le=4096)]
 
@@ -72,7 +72,7 @@ class NHitsBlock(nn.Module):
         sizes = [inputs, *[params.hidden] * params.layers]
         self.perceptron = perceptron(sizes)
         knots = -(-card.horizon // downsample)
-        self.forecast = AnswerLayer(params.hidden, self.heads * knots)
+        self.forecast = Answer(params.hidden, self.heads * knots)
         self.register_buffer("over_horizon", interpolation(knots, card.horizon))
         self.over_horizon: Tensor
         if explains:  # nobody sees what the last block leaves over

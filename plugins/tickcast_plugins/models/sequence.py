@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tickcast.errors import BadSettings
 from tickcast.records import ModelCard
-from tickcast_plugins.models.torch_net import AnswerLayer, future_width, per_step
+from tickcast_plugins.models.torch_net import Answer, future_width, per_step
 
 
 class Steps(nn.Module):
@@ -39,7 +39,7 @@ class Outlook(nn.Module):
         super().__init__()
         self.shape = -1, per_step(card), card.horizon
         self.mix = nn.Linear(width + future_width(card), hidden)
-        self.answer = AnswerLayer(hidden, per_step(card) * card.horizon)
+        self.answer = Answer(hidden, per_step(card) * card.horizon)
 
     def forward(self, summary: Tensor, extra: Tensor) -> Tensor:
         if extra.shape[1]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
 from tickcast_plugins.models.sequence import Steps, check_heads
-from tickcast_plugins.models.torch_net import AnswerLayer, TorchNet, per_step, read_params
+from tickcast_plugins.models.torch_net import Answer, TorchNet, per_step, read_params
 
 
 class TFTParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ class Fusion(nn.Module):
         self.after_reading, self.after_attention, self.after_mix = (GatedSkip(hidden) for _ in range(3))
         self.attention = ReadableAttention(hidden, params.heads, card.lookback, card.horizon)
         self.mix = GatedResidual(hidden, hidden)
-        self.answer = AnswerLayer(hidden, per_step(card))
+        self.answer = Answer(hidden, per_step(card))
 
     def forward(self, window: Tensor, extra: Tensor) -> Tensor:
         selected = self.select(self.steps(window).transpose(1, 2))

@@ -69,7 +69,7 @@ def future_width(card: ModelCard) -> int:
     return 2 * len(card.future) * card.horizon
 
 
-class AnswerLayer(nn.Linear):
+class Answer(nn.Linear):
     """The last layer of a body. It starts at zero, and so the forecast as last value."""
 
 
@@ -259,5 +259,5 @@ def _start(module: nn.Module, generator: torch.Generator) -> None:
         for layer in module.modules():
             if isinstance(layer, nn.LayerNorm):
                 layer.weight.fill_(1.0)
-            elif isinstance(layer, AnswerLayer):
+            elif isinstance(layer, Answer):
                 layer.weight.zero_()

@@ -32,7 +32,8 @@ from tickcast.loop.build import RUNGS, Serving
 from tickcast.plugin import Report
 from tickcast.progress import Shown, unshown
 from tickcast.remedies import say_refused
-from tickcast.settings import CodecSettings, Settings
+from tickcast.settings import Settings
+from tickcast.settings.stream import CodecSettings
 
 FITS = "fits"  # folder of the fits within the results
 EQUITY = "equity.parquet"

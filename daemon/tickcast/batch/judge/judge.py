@@ -27,7 +27,7 @@ from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.plugin import Report, Runner
 from tickcast.records import ModelCard
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 
 MODEL = "model"  # within the job folder
 TILE = 2048

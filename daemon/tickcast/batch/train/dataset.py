@@ -19,7 +19,7 @@ from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast.records import FeatureSpec
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 
 
 class Batch(NamedTuple):

@@ -19,7 +19,7 @@ from tickcast.engine.codec.json import double, time_ns, whole
 from tickcast.engine.codec.parse import UNIT_EXPONENT
 from tickcast.engine.codec.ticks import BAD_SYMBOL, BAD_TIME, SYMBOL_LIMIT, TickRows, collect, name_code, naming, rows
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import FULL, NAME_BYTES, SymbolTable
 
 ROW_BYTES = 4  # no tick takes less, unpacked: a message that claims more rows was made to exhaust memory

@@ -15,7 +15,7 @@ from tickcast.engine.codec.packed import PackedDecoder
 from tickcast.engine.codec.presets import for_topic, shape_of
 from tickcast.engine.codec.ticks import collect, rows
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 from tickcast.symbols import SymbolTable
 
 Decoded = TypeVar("Decoded", TickBatch, Rejects)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tickcast.engine.codec.ticks import EVENT, EVENT_NEEDED, EVENT_OPTIONAL, NO_EVENT, SEQUENCE
 from tickcast.errors import BadSettings
-from tickcast.settings import CodecSettings, CodecTopic
+from tickcast.settings.stream import CodecSettings, CodecTopic
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tickcast.columns import PACKED
 from tickcast.engine.codec.presets import for_topic, shape_of
 from tickcast.engine.codec.ticks import SYMBOL, TS
 from tickcast.errors import Reason
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 
 LONGEST = 4096  # bytes of a message that are looked at
 TIMES = (Reason.WRONG_UNIT, Reason.BAD_TIME)

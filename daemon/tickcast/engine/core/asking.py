@@ -13,7 +13,7 @@ from tickcast.columns import I32, I64, U8
 from tickcast.engine.core import windows
 from tickcast.engine.core.fold import BarBuilder
 from tickcast.engine.core.ladder import Ladder, Raw
-from tickcast.engine.core.on_demand import Answer, Ask, GivenWindow
+from tickcast.engine.core.on_demand import Ask, AskAnswer, GivenWindow
 from tickcast.engine.core.questions import NOBODY
 from tickcast.engine.core.routes import Routes
 from tickcast.engine.core.scorekeeper import Scorekeeper
@@ -55,7 +55,7 @@ class Asking:
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
         self._waiting: list[Wanted] = []
 
-    def take(self, ask: Ask, copy: Copy) -> list[Answer]:
+    def take(self, ask: Ask, copy: Copy) -> list[AskAnswer]:
         """Answers that can be given at once: why there is none, or that of a model which is asked apart."""
         try:
             want = self._gathered(ask, copy)
@@ -65,14 +65,14 @@ class Asking:
             assert self._parts.ladder is not None
             return [self.answer(want, self._parts.ladder.ask_other(ask.runner, want.window.inputs))]
         except (BadRequest, BadOutput) as refused:
-            return [Answer(ask, refused)]
+            return [AskAnswer(ask, refused)]
 
     def waiting(self) -> list[Wanted]:
         """Those who wait, who are the caller's now."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def answer(self, want: Wanted, raw: Raw) -> Answer:
+    def answer(self, want: Wanted, raw: Raw) -> AskAnswer:
         """Widened as the symbol's own forecasts are, in its unit of today."""
         parts, window = self._parts, want.window
         units = raw.moves / window.scale[:, None, None]
@@ -86,7 +86,7 @@ class Asking:
         factor = None if want.ask.given else parts.builder.unit_factor(want.symbol, want.as_of)
         if factor is not None:
             prices, anchor = prices * factor[:, None, None], anchor * factor
-        return Answer(
+        return AskAnswer(
             want.ask, None, want.as_of, parts.targets(want.as_of), anchor, window.scale, prices[:, :, :n], sure,
             raw.probs, raw.model, raw.rung, raw.flags, None if level is None else prices[:, :, n:],
         )  # fmt: skip

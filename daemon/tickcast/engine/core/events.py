@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tickcast.columns import BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, Scores
-from tickcast.engine.core.on_demand import Answer, Ask
+from tickcast.engine.core.on_demand import Ask, AskAnswer
 from tickcast.records import Command
 
 
@@ -48,7 +48,7 @@ class Outcome:
     scores: list[Scores] = field(default_factory=list)
     vectors: list[FeatureRows] = field(default_factory=list)
     letters: list[Letters] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)  # to those who asked
+    answers: list[AskAnswer] = field(default_factory=list)  # to those who asked
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
     left: list[Event] = field(default_factory=list)  # not taken: they wait for `Engine.pass_places`
     questions: int = 0

@@ -17,7 +17,7 @@ from tickcast.columns import F64, I32, I64, Bars
 from tickcast.engine.core import windows
 from tickcast.errors import BadOutput, BadSettings, TickcastError
 from tickcast.records import FeatureSpec
-from tickcast.settings import FeatureEntry
+from tickcast.settings.engine import FeatureEntry
 
 TARGET = "target"
 OnFailure = Callable[[str, BadOutput], None]

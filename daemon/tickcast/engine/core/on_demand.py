@@ -41,7 +41,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AskAnswer:
     """What an Ask brought, in the series' own unit, one row a symbol; or why it did not."""
 
     ask: Ask

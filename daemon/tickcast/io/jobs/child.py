@@ -30,7 +30,7 @@ from tickcast.io.jobs.folder import (
     write_whole,
 )
 from tickcast.records import JobState
-from tickcast.settings.work import JobSettings
+from tickcast.settings.service import JobSettings
 
 OUTPUT_BYTES, KEPT_BYTES = 1 << 20, 1 << 16  # of what a child prints; beyond the first, the last of it stays
 PUNCH_HOLE = 0x03  # of fallocate(2), and keep the size

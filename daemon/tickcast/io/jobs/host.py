@@ -21,7 +21,7 @@ from tickcast.errors import CommandFault, CommandRefused, Fatal, JobFault, JobRe
 from tickcast.io.jobs.child import OVER_DISK, Child, Ending, Look, Watch, left_behind, make_folder
 from tickcast.io.jobs.folder import ORDER, RESULT, Limits, Result, read_result
 from tickcast.records import JobEvent, JobRow
-from tickcast.settings.work import JobSettings
+from tickcast.settings.service import JobSettings
 
 WORKER = (sys.executable, "-P", "-m", f"{__package__}.worker")  # -P: nothing in its folder passes for a module
 POLL_S, GRACE_S, RETRY_S = 0.2, 10.0, 1.0

@@ -22,7 +22,7 @@ from tickcast.io.store.query_reply import refusal
 from tickcast.io.store.store import Store
 from tickcast.settings import Settings
 
-CHILD = (sys.executable, "-P", "-m", "tickcast.io.store.query_child")
+CHILD = (sys.executable, "-P", "-m", f"{__package__}.query_child")
 FOLDER = "queries"  # below runtime.folder; whatever is there is a copy
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH")  # and no password
 CHUNK_BYTES = 1 << 16

@@ -14,7 +14,8 @@ import polars as pl
 from tickcast.columns import F64, I64, NO_TIME, PACKED
 from tickcast.errors import BadData
 from tickcast.io.tape.time import event_time
-from tickcast.settings import CodecSettings, Fields, Settings
+from tickcast.settings import Settings
+from tickcast.settings.stream import CodecSettings, Fields
 
 BAR_PRICES, VOLUME = ("open", "high", "low", "close"), "volume"
 TICKS_PER_BAR = 4

@@ -15,7 +15,7 @@ from tickcast.columns import I64, U8
 from tickcast.errors import BadData
 from tickcast.io.tape.columns import Cut
 from tickcast.io.tape.time import event_time
-from tickcast.settings import CodecSettings
+from tickcast.settings.stream import CodecSettings
 
 BLOCK_BYTES = 8 << 20
 

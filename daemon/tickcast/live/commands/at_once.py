@@ -15,7 +15,7 @@ from tickcast.columns import I64
 from tickcast.direction import KINDS, has_classes
 from tickcast.engine.core.given import GivenBars, window_of
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.core.on_demand import Answer, Ask, Given
+from tickcast.engine.core.on_demand import Ask, AskAnswer, Given
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
 from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.jobs.host import JobHost
@@ -90,7 +90,7 @@ class Commands:
 
     async def _ask(
         self, symbols: tuple[str, ...], model: str, given: Given | None = None, confidence_level: float | None = None
-    ) -> Answer:
+    ) -> AskAnswer:
         digest, runner = await self._parts.serving_models.runner_of(model) if model else ("", None)
         ask = Ask(symbols, "" if runner else digest, given, runner, confidence_level)
         answer = await self._parts.pump.ask(ask)
@@ -98,7 +98,7 @@ class Commands:
             raise answer.refused
         return answer
 
-    def _told(self, answer: Answer, steps: int | None) -> list[Result]:
+    def _told(self, answer: AskAnswer, steps: int | None) -> list[Result]:
         """One record for each symbol, with the fields of a published forecast that mean something here."""
         ladder, forecast = self._parts.serving.ladder, self._settings.forecast
         assert ladder is not None

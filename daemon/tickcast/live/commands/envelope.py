@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from tickcast.errors import BadSettings, CommandFault, CommandRefused
 from tickcast.live.commands.keys import Key, KeyId, Keys, Role, Signer
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 
 FLEET = "fleet"
 MOST_DEPTH = 16  # of lists and objects in a body

@@ -23,7 +23,7 @@ from tickcast.live.commands import arguments, envelope
 from tickcast.live.commands.envelope import FLEET, SignedCommand
 from tickcast.live.commands.keys import ROLES, Keys, Role
 from tickcast.records import Command, CommandRow, Reply
-from tickcast.settings.work import ControlSettings
+from tickcast.settings.service import ControlSettings
 
 MINUTE_NS, NS_PER_MS = 60 * 10**9, 10**6
 REPLY_BYTES = 900_000  # brokers take messages of 1 MB by default

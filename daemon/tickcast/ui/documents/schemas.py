@@ -22,7 +22,7 @@ from tickcast.engine.core.ladder import RUNGS
 from tickcast.errors import BadRequest, Quality, Reason
 from tickcast.live.commands import arguments
 from tickcast.live.commands.envelope import Envelope
-from tickcast.settings import ForecastSettings
+from tickcast.settings.engine import ForecastSettings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 
 Schema = dict[str, Any]
@@ -172,7 +172,8 @@ def schema_of(name: str) -> Schema:
         body["properties"]["schema"] = {"type": "integer", "const": published.version}
     for column in IN_ARROW.get(name, ()):
         body["properties"][column.name]["x-arrow"] = str(column.type)
-    return _titled({"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body})
+    document: Schema = _titled({"$schema": DRAFT, "$id": f"urn:tickcast:schema:{name}:{published.version}", **body})
+    return document
 
 
 def commands() -> list[str]:
@@ -183,7 +184,10 @@ def commands() -> list[str]:
 def _of_command(command: str) -> Schema:
     schema = arguments.schema(command)
     body = _in_place(schema, schema["$defs"])
-    return _titled({"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body})
+    document: Schema = _titled(
+        {"$schema": DRAFT, "$id": f"urn:tickcast:schema:{COMMAND}{command}:{arguments.SCHEMA}", **body}
+    )
+    return document
 
 
 def _titled(schema: Any) -> Any:
