@@ -3,16 +3,17 @@
 Defaults that depend on the deployment are left empty here and filled by who carries the command out.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from tickcast.errors import CommandFault, CommandRefused
 from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
-from tickcast.live.commands.keys import Role
+from tickcast.live.commands.keys import ROLES, Role
 from tickcast.records import field_default
 from tickcast.symbols import NAME_BYTES
 
@@ -62,6 +63,20 @@ Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
 
 class Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+Kind = TypeVar("Kind", bound=Arguments)
+_ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {}
+
+
+def command(name: str, role: Role) -> Callable[[type[Kind]], type[Kind]]:
+    """This is what the command of that name takes. The method of that name carries it out: see service.handlers_of."""
+
+    def accept(kind: type[Kind]) -> type[Kind]:
+        _ACCEPTED[name] = kind, role
+        return kind
+
+    return accept
 
 
 class Bar(Arguments, frozen=True):
@@ -120,6 +135,7 @@ class JobData(EventSpan, frozen=True):
             raise ValueError(f"a job is resumed as it was ordered: leave out {', '.join(beside)}")
 
 
+@command("forecast", "read")
 class Forecast(Arguments, frozen=True):
     """The next bars of symbols, from what the daemon knows now; with `confidence_level` the interval that holds the
     truth that often, between equal tails.
@@ -131,6 +147,7 @@ class Forecast(Arguments, frozen=True):
     confidence_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
 
 
+@command("predict", "read")
 class Predict(Arguments, frozen=True):
     """The next bars after a window that is given."""
 
@@ -154,6 +171,7 @@ class StartArguments(Arguments, frozen=True):
     freeze: Annotated[tuple[Pattern, ...], Meta(max_length=64)] = ()
 
 
+@command("train", "train")
 class Train(JobData, frozen=True):
     """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind; `members` among
     them are names of models.
@@ -169,12 +187,14 @@ class Train(JobData, frozen=True):
         members_of(self.params)
 
 
+@command("evaluate", "train")
 class Evaluate(JobData, frozen=True):
     """Judge a model on data."""
 
     model: Model = ""
 
 
+@command("backtest", "train")
 class Backtest(JobData, frozen=True):
     """Walk forward through history and trade on the forecasts."""
 
@@ -212,6 +232,7 @@ class Range(Arguments, frozen=True):
             raise ValueError("with `log` a range begins above 0")
 
 
+@command("optimize", "train")
 class Optimize(JobData, frozen=True):
     """Look for the parameters of a kind that fit best."""
 
@@ -225,6 +246,7 @@ class Optimize(JobData, frozen=True):
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
+@command("status", "read")
 class Status(Arguments, frozen=True):
     """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
 
@@ -239,6 +261,7 @@ class Status(Arguments, frozen=True):
             raise ValueError(f"`tag` chooses among models: there is none in section {self.section}")
 
 
+@command("promote", "promote")
 class Promote(Arguments, frozen=True):
     """Have a model answer for a route."""
 
@@ -248,6 +271,7 @@ class Promote(Arguments, frozen=True):
     note: Note = ""
 
 
+@command("rollback", "promote")
 class Rollback(Arguments, frozen=True):
     """Have the model answer that did before."""
 
@@ -255,6 +279,7 @@ class Rollback(Arguments, frozen=True):
     note: Note = ""
 
 
+@command("jobs", "read")
 class Jobs(Arguments, frozen=True):
     job: Job = ""
     kind: Literal["", "train", "evaluate", "backtest", "optimize"] = ""
@@ -262,18 +287,12 @@ class Jobs(Arguments, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
 
 
+@command("cancel", "train")
 class Cancel(Arguments, frozen=True):
     job: OneJob
 
 
-class Listing(Arguments, frozen=True):
-    """The symbols that have been seen."""
-
-    like: Annotated[Pattern, Meta(description="`*` stands for anything")] = "*"
-    after: Annotated[str, Meta(max_length=NAME_BYTES)] = ""  # the last name of the page before
-    limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
-
-
+@command("report", "read")
 class ReportArguments(Arguments, frozen=True):
     """How forecasts did in the last hours."""
 
@@ -282,12 +301,14 @@ class ReportArguments(Arguments, frozen=True):
     model: Model = ""
 
 
+@command("diagnose", "read")
 class Diagnose(Arguments, frozen=True):
     """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
 
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 
 
+@command("export", "train")
 class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
@@ -296,38 +317,31 @@ class Export(EventSpan, frozen=True, kw_only=True):
     format: Literal["parquet", "csv"] = "parquet"
 
 
+@command("pause", "admin")
 class Pause(Arguments, frozen=True):
     """Fetch no more ticks until `resume`."""
 
 
+@command("resume", "admin")
 class Resume(Arguments, frozen=True):
     """Fetch ticks again."""
 
 
+@command("drain", "admin")
 class Drain(Arguments, frozen=True):
     """End as a first signal does."""
 
 
-ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {
-    "forecast": (Forecast, "read"),
-    "predict": (Predict, "read"),
-    "status": (Status, "read"),
-    "jobs": (Jobs, "read"),
-    "report": (ReportArguments, "read"),
-    "diagnose": (Diagnose, "read"),
-    "train": (Train, "train"),
-    "evaluate": (Evaluate, "train"),
-    "backtest": (Backtest, "train"),
-    "optimize": (Optimize, "train"),
-    "cancel": (Cancel, "train"),
-    "export": (Export, "train"),
-    "promote": (Promote, "promote"),
-    "rollback": (Rollback, "promote"),
-    "pause": (Pause, "admin"),
-    "resume": (Resume, "admin"),
-    "drain": (Drain, "admin"),
-    "symbols": (Listing, "admin"),
-}
+@command("symbols", "admin")
+class Listing(Arguments, frozen=True):
+    """The symbols that have been seen."""
+
+    like: Annotated[Pattern, Meta(description="`*` stands for anything")] = "*"
+    after: Annotated[str, Meta(max_length=NAME_BYTES)] = ""  # the last name of the page before
+    limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
+
+
+ACCEPTED = dict(sorted(_ACCEPTED.items(), key=lambda named: ROLES.index(named[1][1])))  # by who may give them
 
 
 def role_of(command: str) -> Role:

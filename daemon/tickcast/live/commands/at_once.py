@@ -3,7 +3,7 @@
 import asyncio
 import fnmatch
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from tickcast.io.store.ledger import ChainCheck
 from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments
-from tickcast.live.commands.inbox import Context, Handler
+from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
 from tickcast.loop.pump import Pump
@@ -53,15 +53,6 @@ class Commands:
     def __init__(self, parts: CommandParts) -> None:
         self._parts = parts
         self._settings = parts.serving.settings
-
-    def handlers(self) -> Mapping[str, Handler]:
-        return {
-            name: getattr(self, name)
-            for name in (
-                "forecast", "predict", "status", "jobs", "report", "diagnose", "promote", "rollback", "cancel",
-                "symbols", "export", "pause", "resume", "drain",
-            )
-        }  # fmt: skip
 
     async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
         self._refuse_beyond(given.horizon)

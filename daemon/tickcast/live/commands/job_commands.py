@@ -4,7 +4,7 @@ What a job does is the child's; what it reads lies in its folder, put there by a
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
-from tickcast.live.commands.inbox import Context, Handler
+from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
 from tickcast.records import JobRow, ModelCard, TrialRow
@@ -47,9 +47,6 @@ class JobCommandParts(NamedTuple):
 class JobCommands:
     def __init__(self, parts: JobCommandParts) -> None:
         self._parts, self._settings = parts, parts.settings
-
-    def handlers(self) -> Mapping[str, Handler]:
-        return {name: getattr(self, name) for name in ("train", "evaluate", "backtest", "optimize")}
 
     async def train(self, given: arguments.Train, context: Context) -> dict[str, Any]:
         job_params.refuse_fit(given.params)

@@ -19,8 +19,9 @@ from tickcast.io.store.store import Store
 from tickcast.live.buses.bus import Commands, Opened
 from tickcast.live.commands import at_once as commands
 from tickcast.live.commands import job_commands as work
+from tickcast.live.commands.arguments import ACCEPTED
 from tickcast.live.commands.envelope import own_audience
-from tickcast.live.commands.inbox import Gate, Inbox
+from tickcast.live.commands.inbox import Gate, Handler, Inbox
 from tickcast.live.commands.keys import read_keys
 from tickcast.live.models_topic import ModelsTopic
 from tickcast.live.serving_models import ServingModels
@@ -50,6 +51,11 @@ class Session(NamedTuple):
     health: Callable[[], Health]
     accuracy: Callable[[], Coroutine[Any, Any, list[Accuracy]]]
     drain: Callable[[], None]
+
+
+def handlers_of(*owners: object) -> dict[str, Handler]:
+    """The methods that carry commands out, by the commands' names."""
+    return {name: getattr(owner, name) for name in ACCEPTED for owner in owners if hasattr(owner, name)}
 
 
 class CommandService:
@@ -84,7 +90,7 @@ class CommandService:
         keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
         self.inbox = Inbox(
-            session.store.ledger, {**at_once.handlers(), **self._at_length.handlers()}, self._reply, clock=clock,
+            session.store.ledger, handlers_of(at_once, self._at_length), self._reply, clock=clock,
             gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info, left=self._left,
         )  # fmt: skip
 
