@@ -7,7 +7,7 @@ SET_UP := .venv/.set-up
 export PYTHONDONTWRITEBYTECODE :=
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
+.PHONY: kernels brokers help setup demo broker test quick check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,8 +35,11 @@ ifdef ARGS
 else
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report= --durations=20
 	@$(BIN)/coverage report --skip-covered --fail-under=85
-	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/core/*'
+	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/engine/core/*'
 endif
+
+quick: $(SET_UP) kernels ## a verdict in minutes: all tests but those that need a broker or take seconds
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 chaos: $(SET_UP) kernels brokers ## the long form of tests/chaos, with more than 100 kills (CHAOS_SEED=N repeats a run)
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos $(ARGS)

@@ -54,6 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tup
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SKILL)
 def test_fitted_and_served_it_beats_last_value_on_an_autoregression(served: Any, kind: str) -> None:
     _, runner = served(kind, "autoregressive")
@@ -99,6 +100,7 @@ def test_it_keeps_the_contract(kind: str, tmp_path: Path) -> None:
     check_model(partial(fitted, tmp_path, kind, SMALL), lookback=20, folder=tmp_path / "files")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["log_return", "difference", "level"])
 @pytest.mark.parametrize("kind", ["ridge", "random_forest"])
 def test_with_channels_and_calendar_it_keeps_the_contract(kind: str, transform: str, tmp_path: Path) -> None:

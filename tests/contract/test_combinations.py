@@ -24,6 +24,8 @@ from tickcast.plugin import Runner
 from tickcast.testing import check_model, walks
 from trainkit import Progress, autoregressive, job, series, walk
 
+pytestmark = pytest.mark.slow
+
 FRAMES = history()
 METHODS: dict[str, dict[str, Any]] = {
     "mean": {}, "median": {"method": "median"}, "weighted": {"method": "weighted"},

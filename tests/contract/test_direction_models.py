@@ -91,6 +91,7 @@ def test_every_net_with_a_direction_head_keeps_the_contract(name: str, tmp_path:
     check_model(lambda seed: make(seed=seed), lookback=24, folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_fitted_and_served_it_tells_a_direction_that_can_be_told(served: Any, name: str) -> None:
     model = Served(served(name))
@@ -115,6 +116,7 @@ def test_loaded_from_its_weights_it_answers_as_its_graph_does(served: Any, name:
         np.testing.assert_allclose(model.probs(inputs), graph.answer(inputs)[1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_classifier_keeps_the_contract_with_channels_and_calendar(kind: str, tmp_path: Path) -> None:
     given = {"features": [{"kind": "log_return", "period": 3}], "future": ["time_of_day"]}

@@ -37,11 +37,13 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted({*plugin.names("features")} - {*LEARNT}))
 def test_a_feature_with_its_defaults_holds_the_contract(kind):
     check_feature(plugin.find("features", kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "params"), OTHERS, ids=lambda value: str(value)[:60])
 def test_a_feature_with_other_parameters_holds_the_contract(kind, params):
     check_feature(lambda: plugin.find("features", kind)(**params), seed=1)

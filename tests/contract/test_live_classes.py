@@ -166,6 +166,7 @@ def test_where_one_row_is_none_the_others_keep_theirs(folder: Path, tmp_path: Pa
     assert not has_classes(found.probs[found.flags & Quality.FALLBACK != 0]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes_stand_in", [True, False])
 def test_the_kind_follows_who_really_answered(folder: Path, tmp_path: Path, classes_stand_in: bool) -> None:
     settings = deployment(tmp_path, forecast__quantiles="[0.05,0.25,0.5,0.75,0.95]")
@@ -199,6 +200,7 @@ class Failing:
         raise ValueError("broken")
 
 
+@pytest.mark.slow
 def test_live_store_replay_and_commands_tell_the_same_and_a_rung_beside_it_tells_none(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Runner]:
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "skill"), [("sine", 0.7), ("autoregressive", 0.08)])
 def test_fitted_it_beats_last_value_on_what_can_be_known(
     served: Callable[[str], Runner], name: str, skill: float

@@ -68,6 +68,7 @@ def test_a_micro_preset_keeps_the_contract(preset: str, tmp_path: Path) -> None:
     check_model(lambda seed: fuzzed("micro", seed=seed, **given), lookback=24, folder=tmp_path)
 
 
+@pytest.mark.slow
 @EVERY
 def test_fitted_on_a_sine_and_served_as_a_graph_it_beats_last_value(name: str, tmp_path: Path) -> None:
     kind, params = SMALL[name]
@@ -81,6 +82,7 @@ def test_fitted_on_a_sine_and_served_as_a_graph_it_beats_last_value(name: str, t
     beats_last_value(name, figures, skill=0.6)
 
 
+@pytest.mark.slow
 @EVERY
 def test_fitted_on_moves_that_turn_back_it_beats_last_value(name: str, tmp_path: Path) -> None:
     kind, params = SMALL[name]

@@ -94,6 +94,7 @@ def opened(folder: Path) -> StepRunner:
     return runner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_graphs_agree_and_a_state_that_is_new_says_what_the_sequence_says(folders: Folders, kind: str) -> None:
     runner = opened(folders(kind))

@@ -50,6 +50,7 @@ async def waiting(world: World) -> AsyncIterator[World]:
 # ---------------------------------------------------------------- models
 
 
+@pytest.mark.slow
 async def test_a_folder_that_serves_is_a_version_like_any_other(world: World) -> None:
     (told,) = (await world.ok("status", section="models", model="momentum"))["models"]
     assert (told["digest"], told["origin"], told["stage"]) == (world.digest, "folder", "active")

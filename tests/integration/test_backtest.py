@@ -19,7 +19,9 @@ from tickcast.batch.train.order import BARS, ORDER
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
 from tickcast.settings import Settings, load
 from tickcast.ui import backtest_command
-from trainkit import Progress, autoregressive
+from trainkit import Progress, autoregressive, without_children
+
+pytestmark = pytest.mark.slow
 
 MINUTE = 60 * 10**9
 T0 = 1_700_000_040 * 10**9
@@ -56,8 +58,10 @@ def bar_file(path: Path, *, wild_after: int | None = None) -> Path:
 
 
 def walk(folder: Path, data: Path, order: BacktestOrder = EASY, **overrides: object) -> dict[str, Any]:
-    done = backtest(deployment(folder, **overrides), ReplayOrder(data, folder / "out"), order, Progress())
-    return asyncio.run(done)
+    out = folder / "out"
+    found = asyncio.run(backtest(deployment(folder, **overrides), ReplayOrder(data, out), order, Progress()))
+    backtest_command.write_page(out, found)
+    return found
 
 
 RETRAIN = Retrain(every_bars=250, kind="ar", params={"rows": 500})
@@ -71,7 +75,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def retrained(folders: Path) -> dict[str, Any]:
     data = bar_file(folders / "bars.parquet")
-    return walk(folders / "one", data, msgspec.structs.replace(EASY, retrain=RETRAIN))
+    with without_children():
+        return walk(folders / "one", data, msgspec.structs.replace(EASY, retrain=RETRAIN))
 
 
 def test_each_fit_sees_only_bars_before_it_serves_and_no_forecast_is_in_sample(
@@ -141,7 +146,8 @@ def test_changing_all_prices_after_a_moment_changes_nothing_up_to_it(retrained: 
     changed = bar_file(folders / "wild.parquet", wild_after=turn)
     history = ReplayOrder(changed, folders / "other" / "out", to_ns=T0 + end * MINUTE)
     order = msgspec.structs.replace(EASY, retrain=RETRAIN)
-    other = asyncio.run(backtest(deployment(folders / "other"), history, order, Progress()))
+    with without_children():
+        other = asyncio.run(backtest(deployment(folders / "other"), history, order, Progress()))
     moment = T0 + (turn + 1) * MINUTE  # where the last unchanged bar ends
     assert other["fits"] == retrained["fits"][:1]
     for name, at in (("forecasts", "as_of_ns"), ("equity", "as_of_ns"), ("trades", "left_ns")):

@@ -22,6 +22,8 @@ from tickcast.errors import EXIT_OK, EXIT_REFUSED
 from tickcast.io.tape.tape import write_ticks
 from tickcast.ui.cli import main
 
+pytestmark = pytest.mark.slow
+
 SECOND = 10**9
 T0 = 1_700_000_000 * SECOND
 SMALL = {"window__lookback": 12, "forecast__horizon": 4}

@@ -83,6 +83,7 @@ def test_check_prints_each_value_with_its_origin(capsys: pytest.CaptureFixture[s
     assert "command line" in line
 
 
+@pytest.mark.slow
 def test_fit_then_replay_with_the_fitted_model(
     fitted: Fitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

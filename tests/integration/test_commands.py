@@ -115,6 +115,7 @@ async def test_status_symbols_report_and_diagnose_tell_what_the_daemon_counts(li
     assert await refused(live, "diagnose", symbol="NOBODY") == "bad_request"
 
 
+@pytest.mark.slow
 async def test_a_row_of_the_commands_that_was_changed_behind_its_back_is_told(tmp_path: Path) -> None:
     settings = of_model(tmp_path)
     async with running(settings) as live:
@@ -142,12 +143,14 @@ async def test_paused_it_reads_nothing_and_then_goes_on_without_a_loss(live: Liv
     await live.send([])
 
 
+@pytest.mark.slow
 async def test_drain_is_answered_and_ends_the_daemon(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
         assert await ok(live, "drain") == {"draining": True}
     assert live.daemon.state == "stopped"
 
 
+@pytest.mark.slow
 async def test_export_writes_the_rows_of_the_store(world: Any, tmp_path: Path) -> None:
     out = tmp_path / "data"
     out.mkdir()
@@ -166,6 +169,7 @@ async def test_export_writes_the_rows_of_the_store(world: Any, tmp_path: Path) -
     assert (out / comma["file"]).read_text().startswith('"digest"')
 
 
+@pytest.mark.slow
 async def test_a_promoted_model_answers_from_the_command_on_and_after_a_restart_and_rollback_takes_it_back(
     world: Any, tmp_path: Path
 ) -> None:
@@ -246,6 +250,7 @@ async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any
     assert who == {(True, card.name), (False, "naive")}
 
 
+@pytest.mark.slow
 async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live: Live) -> None:
     jobs = live.bus.subscribe("tickcast.jobs")
     await live.stored()
@@ -288,6 +293,7 @@ async def test_what_no_job_may_ask_is_refused_before_a_folder_is_made(live: Live
     assert live.daemon.control.jobs.rows() == []
 
 
+@pytest.mark.slow
 async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> None:
     await live.stored()
     told = await ok(

@@ -29,6 +29,7 @@ def market(seconds: float, *, symbols: int = 5) -> tuple[Market, list[bytes]]:
     return source, [message for _, message in json_messages(ticks)]
 
 
+@pytest.mark.slow
 async def test_every_forecast_is_published_once_stored_once_and_scored(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL)
     async with running(settings) as live:
@@ -45,6 +46,7 @@ async def test_every_forecast_is_published_once_stored_once_and_scored(tmp_path:
     assert next_offset == live.daemon.health().consumed
 
 
+@pytest.mark.slow
 async def test_a_batch_without_messages_is_nothing(tmp_path: Path) -> None:
     async with running(live_settings(tmp_path, **SMALL)) as live:
         await live.bus.produce(live.topic, [])
@@ -64,6 +66,7 @@ async def test_a_forecast_record_names_where_it_came_from_and_who_made_it(tmp_pa
     assert 0.5 <= forecast["confidence"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["time", "tick"])
 async def test_live_on_the_memory_bus_equals_replay_of_the_same_ticks(tmp_path: Path, kind: str) -> None:
     source, messages = market(20)
@@ -86,6 +89,7 @@ async def test_live_on_the_memory_bus_equals_replay_of_the_same_ticks(tmp_path: 
         assert ours["input_hash"] == row["input_hash"]
 
 
+@pytest.mark.slow
 async def test_accuracy_and_health_are_published_and_show_naive_beside_the_model(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL, score__publish_every_s=0.2)
     async with running(settings) as live:
@@ -103,6 +107,7 @@ async def test_accuracy_and_health_are_published_and_show_naive_beside_the_model
     assert last.consumed == last.accepted + last.late + last.rejected + last.held
 
 
+@pytest.mark.slow
 async def test_a_restart_fills_the_windows_from_the_store_and_forecasts_at_once(tmp_path: Path) -> None:
     _, messages = market(60)
     settings = live_settings(tmp_path, **SMALL)
@@ -121,6 +126,7 @@ async def test_a_restart_fills_the_windows_from_the_store_and_forecasts_at_once(
     assert stored == distinct
 
 
+@pytest.mark.slow
 async def test_refused_messages_are_kept_as_dead_letters_with_their_reason(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL)
     good = b'{"symbol":"A","ts":1700000000000000000,"price":1.5,"size":1}'
@@ -143,6 +149,7 @@ async def test_refused_messages_are_kept_as_dead_letters_with_their_reason(tmp_p
     assert sent == bad
 
 
+@pytest.mark.slow
 async def test_a_second_daemon_on_the_same_store_is_refused(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL)
     async with running(settings):
@@ -151,6 +158,7 @@ async def test_a_second_daemon_on_the_same_store_is_refused(tmp_path: Path) -> N
                 pass
 
 
+@pytest.mark.slow
 async def test_a_silent_partition_gets_a_heartbeat_whose_bars_and_forecasts_are_stored(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL, bars__idle_ms=300, bars__every_ms=100)
     async with running(settings) as live:
@@ -176,6 +184,7 @@ async def test_a_drain_that_comes_during_start_up_ends_the_daemon(tmp_path: Path
     assert live.daemon.state == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path: Path, count: int) -> None:
     command = [

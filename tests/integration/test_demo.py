@@ -26,6 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "set_up_logging", lambda *_, **__: None)  # its file is closed before other tests log
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # a fit in a child of the lowest priority
 def test_the_summary_of_a_headless_demo_is_what_its_store_holds(
     quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -21,6 +21,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_commands_of_getting_started_lead_to_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_page_runs_each_step_it_tells_of() -> None:
     assert [name for name, _ in FILES] == ["my.toml", "own.csv"]
 
 
+@pytest.mark.slow
 def test_the_program_of_the_operations_page_prints_forecasts_and_ends(tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", OPERATIONS, re.DOTALL)
     (tmp_path / "program.py").write_text(program)

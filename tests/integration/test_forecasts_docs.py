@@ -71,6 +71,7 @@ def test_the_bars_of_an_id_are_named_as_on_the_page(tmp_path: Path) -> None:
     assert json.dumps(bar_identity(live_settings(tmp_path))) in PAGE
 
 
+@pytest.mark.slow
 async def test_feature_vectors_have_the_keys_that_the_page_names(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, features__publish="true")
     async with running(settings) as live:

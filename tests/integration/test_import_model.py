@@ -131,6 +131,7 @@ def state_dict(settings: Settings, path: Path) -> dict[str, np.ndarray]:
     return load_file(path)
 
 
+@pytest.mark.slow
 async def test_the_weights_of_a_known_net_become_a_model_that_answers_as_the_net(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from livekit import Live, live_settings, running
 from tickcast.errors import Reason
 
@@ -29,6 +31,7 @@ async def answered(live: Live, names: list[str], first: int, end: int) -> set[st
     return {forecast["symbol"] for forecast in await live.forecasts()}
 
 
+@pytest.mark.slow
 async def test_new_symbols_find_a_place_after_a_flood_of_names_and_a_restart_knows_them(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL)
     async with running(settings) as live:

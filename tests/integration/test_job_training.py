@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from jobkit import hosting
 from tickcast.batch.train.parity import probe_inputs
@@ -13,6 +14,7 @@ from tickcast.io.jobs.host import WORKER
 from trainkit import autoregressive, job, series
 
 
+@pytest.mark.slow
 async def test_a_fit_runs_as_a_job_and_leaves_a_model_that_answers(tmp_path: Path) -> None:
     order = job(tmp_path / "made", [series(name, autoregressive(600, seed=i)) for i, name in enumerate("AB")], epochs=2)
     async with hosting(tmp_path, command=WORKER) as hosted:

@@ -27,6 +27,7 @@ def run(page: str, capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_example_of_evaluate_judges_what_was_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +44,7 @@ def test_the_example_of_evaluate_judges_what_was_not_trained_on(
     assert not [name for name in figures if f"`{name}`" not in PAGES["evaluate"]]
 
 
+@pytest.mark.slow
 def test_the_examples_of_backtest_leave_what_the_page_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

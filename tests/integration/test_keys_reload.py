@@ -43,6 +43,7 @@ async def gives(live: Live, role: str, id: str, outcome: str) -> None:
     await until(lambda: inbox.counts[outcome] == before + 1, f"{outcome} of {role}")
 
 
+@pytest.mark.slow
 async def test_keys_are_read_again_and_a_bad_file_keeps_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="
 (BLOCK,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_learn_fit_and_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for line in BLOCK.splitlines():
@@ -49,6 +50,7 @@ def ticks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ica", "kmeans", "dbscan", "groups"])
 def test_what_is_printed_is_a_settings_file(ticks: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["learn", kind, "--data", str(ticks), "--window", "12", "--k", "2"]

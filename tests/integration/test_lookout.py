@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from structlog.testing import capture_logs
 
 from livekit import live_settings, running, until
@@ -28,6 +29,7 @@ async def told(logs: list[Any], event: str, **like: Any) -> dict[str, Any]:
     return dict(found()[0])
 
 
+@pytest.mark.slow
 async def test_a_healthy_daemon_says_what_it_did_in_the_window(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with running(live_settings(tmp_path, **SMALL, score__publish_every_s=0.05)) as live:
@@ -57,6 +59,7 @@ async def test_a_feed_that_is_refused_is_told_with_its_remedy(tmp_path: Path) ->
     assert not [line for line in logs[quiet:] if line["event"] == "ticks_refused"]  # nothing came, nothing is told
 
 
+@pytest.mark.slow
 async def test_messages_of_other_channels_are_no_refusals(tmp_path: Path) -> None:
     settings = live_settings(tmp_path, **SMALL, codec__preset="coinbase-match")
     with capture_logs() as logs:

@@ -28,12 +28,12 @@ WAIT_S = 30.0
 STATUS = "tickcast/status"
 PUBLISHER = """
 import asyncio, sys
-from tickcast.settings.buses import Mqtt
+from tickcast.settings.buses import MqttSettings
 from tickcast.clock import SystemClock
 from tickcast.io.mqtt.client import MqttMirror
 
 async def main():
-    mirror = MqttMirror(Mqtt(url=sys.argv[1], mirror=["health"]), SystemClock())
+    mirror = MqttMirror(MqttSettings(url=sys.argv[1], mirror=["health"]), SystemClock())
     await mirror.run()
 
 asyncio.run(main())
@@ -135,6 +135,7 @@ async def test_what_waits_at_the_end_is_still_sent(mosquitto: Mosquitto) -> None
     assert mirror.waiting == 0
 
 
+@pytest.mark.slow
 async def test_a_publisher_that_is_killed_is_declared_offline_by_the_broker(mosquitto: Mosquitto) -> None:
     with subprocess.Popen([sys.executable, "-c", PUBLISHER, mosquitto.url]) as child:
         try:
@@ -217,6 +218,7 @@ async def test_a_broker_of_an_authority_that_we_do_not_know_is_refused(secure_mo
                 pass
 
 
+@pytest.mark.slow
 async def test_a_broker_that_wants_a_certificate_refuses_us_without_and_takes_us_with_one(
     secure_mosquitto: Mosquitto, word: Path
 ) -> None:

@@ -40,6 +40,7 @@ def tick(symbol: str, n: int) -> bytes:
     return b'{"symbol":"%s","ts":%d,"price":%.2f,"size":1}' % (symbol.encode(), T0 + n * 10**9, 100 + n % 3)
 
 
+@pytest.mark.slow
 async def test_ticks_come_and_forecasts_go_by_mqtt_alone(mosquitto: Mosquitto, tmp_path: Path) -> None:
     heard: dict[str, list[Any]] = {}
     async with aiomqtt.Client(HOST, mosquitto.port) as client, edge(edge_settings(tmp_path, mosquitto)):
@@ -63,6 +64,7 @@ async def test_ticks_come_and_forecasts_go_by_mqtt_alone(mosquitto: Mosquitto, t
     assert next_offset == 60
 
 
+@pytest.mark.slow
 async def test_a_broker_that_dies_stops_nothing_and_ticks_go_on_when_it_is_back(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:

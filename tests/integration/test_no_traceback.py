@@ -124,6 +124,7 @@ def test_a_study_that_is_not_there_cannot_go_on(tmp_path: Path, capsys: pytest.C
     refused(["optimize", "--resume", str(tmp_path)], capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -272,6 +273,7 @@ def test_a_ctrl_c_while_modules_are_imported_is_quiet(which: int, tmp_path: Path
     assert done.stderr in ("", "stopped\n")
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_at_a_terminal_ends_a_search_and_its_workers_quietly(folder: Path) -> None:
     """A terminal sends it to all processes of the group at once."""
     main(["synth", "--out", str(folder / "more.csv"), "--symbols", "3", "--seconds", "400", "--rate", "30"])

@@ -77,6 +77,7 @@ def stored(data: Path) -> tuple[int, int]:
     return bars, letters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["replay", "load", "check", "backtest"])
 def test_where_most_was_refused_the_work_is_done_but_does_not_end_with_0(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -90,6 +91,7 @@ def test_where_most_was_refused_the_work_is_done_but_does_not_end_with_0(
     assert command != "load" or (stored(data)[0] > 50 and f"{stored(data)[0]} bars stored" in said.out)
 
 
+@pytest.mark.slow
 def test_a_model_is_judged_on_the_rest_and_the_command_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_model_that_is_neither_rung_nor_folder_names_the_rungs(
     assert says in error
 
 
+@pytest.mark.slow
 def test_two_venues_of_one_name_in_a_folder_are_told_and_files_that_follow_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ def opened(folder: Path, **more: Any) -> tuple[Settings, Store]:
     return settings, open_store(settings)
 
 
+@pytest.mark.slow
 async def test_a_query_sees_what_is_in_the_log_and_in_the_database_and_leaves_nothing(tmp_path: Path) -> None:
     settings, store = opened(tmp_path)
     (settings.runtime.folder / FOLDER / "left").mkdir(parents=True)  # by a daemon that was killed
@@ -49,6 +50,7 @@ async def test_a_query_sees_what_is_in_the_log_and_in_the_database_and_leaves_no
     await store.close()
 
 
+@pytest.mark.slow
 async def test_a_copy_that_is_made_while_units_are_written_and_folded_in_holds_whole_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +75,7 @@ async def test_a_copy_that_is_made_while_units_are_written_and_folded_in_holds_w
     await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", GREEDY)
 async def test_a_greedy_query_ends_by_its_own_bounds(tmp_path: Path, sql: str) -> None:
     settings, store = opened(tmp_path, store__query_timeout_s=1)

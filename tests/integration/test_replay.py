@@ -48,6 +48,7 @@ def short(fitted: Fitted, folder: Path, *, seconds: int = 90) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_any_chunks_give_the_same_ids_and_values(fitted: Fitted, tmp_path: Path, kind: str) -> None:
     settings = model_settings(kind, tmp_path, model__default=fitted.models[kind])
@@ -69,6 +70,7 @@ async def test_any_chunks_give_the_same_ids_and_values(fitted: Fitted, tmp_path:
         np.testing.assert_allclose(column(other_scored, "pinball"), column(scored, "pinball"), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_deterministic_runs_have_one_digest_whatever_the_chunks(
     fitted: Fitted, tmp_path: Path, kind: str
@@ -104,6 +106,7 @@ def interleaved(settings: Settings, messages: list[list[bytes]], chunks: tuple[i
     return {p: joined.take(joined.partition == number.get(("ticks", p), -1)) for p in range(2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_neither_chunks_nor_the_other_partition_change_a_partitions_forecasts(fitted: Fitted, kind: str) -> None:
     settings = model_settings(kind, Path("unused"), model__default=fitted.models[kind], runtime__deterministic="true")
@@ -117,6 +120,7 @@ def test_neither_chunks_nor_the_other_partition_change_a_partitions_forecasts(fi
                 np.testing.assert_array_equal(getattr(other, name), getattr(runs[0][p], name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_changing_all_later_ticks_changes_nothing_that_came_before(
     fitted: Fitted, tmp_path: Path, kind: str

@@ -45,6 +45,7 @@ def run(python: Path, folder: Path, *arguments: object) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_serves_an_onnx_model_and_a_job_says_which_extra_it_lacks(python, fitted: Fitted, tmp_path: Path) -> None:
     config, messages = tmp_path / "settings.json", tmp_path / "ticks.jsonl"
     settings = model_settings("time", tmp_path, model__default=fitted.models["time"], store__bars="all")

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from livekit import live_settings, running
 from registrykit import HORIZON, LEVELS, LOOKBACK, model_folder
 from tickcast.engine.core.questions import bar_identity
 
 
+@pytest.mark.slow
 async def test_after_a_restart_the_model_before_stands_in(tmp_path: Path) -> None:
     settings = live_settings(
         tmp_path, window__lookback=LOOKBACK, forecast__horizon=HORIZON, forecast__quantiles=LEVELS, features__set="[]",

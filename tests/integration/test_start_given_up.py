@@ -50,6 +50,7 @@ def assert_given_up(child: Child, number: signal.Signals) -> None:
     assert "Traceback" not in child.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_no_broker_answers_which_is_told_once(start: Start, number: signal.Signals) -> None:
     child = start("bus.kind=kafka", f"kafka.bootstrap_servers={HOST}:{free_port()}")
@@ -58,6 +59,7 @@ def test_while_no_broker_answers_which_is_told_once(start: Start, number: signal
     assert child.log().count("broker_away") == 1
 
 
+@pytest.mark.slow
 def test_while_a_broker_takes_the_connection_and_says_nothing(start: Start) -> None:
     with socket.create_server((HOST, 0)) as mute:
         mute.settimeout(WELL_BELOW_S)
@@ -67,6 +69,7 @@ def test_while_a_broker_takes_the_connection_and_says_nothing(start: Start) -> N
             assert_given_up(child, signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stuck",
     ["daemon.warm_up = lambda _: hang()", "bus_edges.restore = lambda *_: asyncio.to_thread(hang)",
@@ -91,6 +94,7 @@ sys.exit(cli.main())
     assert_given_up(child, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(start: Start) -> None:
     child = start("bus.kind=kafka", f"kafka.bootstrap_servers={HOST}:{free_port()}")
     child.wait_until(lambda: "broker_away" in child.log(), "a broker that is away")
@@ -123,6 +127,7 @@ async def test_a_signal_that_a_wrapper_and_its_group_both_send_is_one(
             loop.remove_signal_handler(one)
 
 
+@pytest.mark.slow
 async def test_within_a_program_the_store_is_let_go_and_can_be_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +151,7 @@ async def test_within_a_program_the_store_is_let_go_and_can_be_opened_again(
         assert not live.daemon.gave_up
 
 
+@pytest.mark.slow
 def test_a_daemon_that_nobody_can_send_ticks_says_so(start: Start) -> None:
     child = start()
     child.wait_until(lambda: "daemon_started" in child.log(), "the daemon to be live")

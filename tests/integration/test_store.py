@@ -310,6 +310,7 @@ async def test_a_closed_store_can_be_opened_again_and_closing_twice_is_no_troubl
     await store.close()
 
 
+@pytest.mark.slow
 async def test_the_log_is_folded_in_when_it_has_grown(tmp_path, monkeypatch):
     monkeypatch.setattr("tickcast.io.store.writer.CHECKPOINT_BYTES", 1 << 18)
     store = open_store(store_settings(tmp_path))

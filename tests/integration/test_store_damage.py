@@ -53,6 +53,7 @@ async def rows_and_offset(store) -> tuple[set[object], object]:
     return held, await value(store, "SELECT coalesce(max(next_offset), 0) FROM offsets")
 
 
+@pytest.mark.slow
 async def test_after_sigkill_rows_and_offsets_agree_and_nothing_acknowledged_is_lost(tmp_path):
     acknowledged = killed_writer(tmp_path, commits=12)
     for _ in range(2):  # and once more after the second run was killed as well
@@ -65,6 +66,7 @@ async def test_after_sigkill_rows_and_offsets_agree_and_nothing_acknowledged_is_
         acknowledged = killed_writer(tmp_path, commits=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.99])
 async def test_of_a_log_cut_short_the_whole_transactions_are_kept_and_offsets_agree(tmp_path, part):
     acknowledged = killed_writer(tmp_path, commits=8)
@@ -81,6 +83,7 @@ async def test_of_a_log_cut_short_the_whole_transactions_are_kept_and_offsets_ag
     await store.close()
 
 
+@pytest.mark.slow
 async def test_a_log_with_flipped_bytes_is_moved_aside_and_the_next_start_goes_on_from_the_checkpoint(tmp_path):
     settings = store_settings(tmp_path)
     store = open_store(settings)
@@ -117,6 +120,7 @@ async def test_a_damaged_database_is_moved_aside_whole_and_the_next_start_makes_
         assert not settings.store.path.exists()
 
 
+@pytest.mark.slow
 async def test_a_truncated_database_is_moved_aside_with_its_log(tmp_path):
     settings = store_settings(tmp_path)
     store = open_store(settings)
@@ -240,6 +244,7 @@ async def fill(store, first: int) -> int:
         assert first < 500_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_bytes", [1 << 30, 1 << 18], ids=["the log is full", "a checkpoint finds it full"])
 async def test_on_a_full_disk_nothing_is_lost_and_nothing_stored_twice(small_disk, monkeypatch, checkpoint_bytes):
     monkeypatch.setattr("tickcast.io.store.writer.CHECKPOINT_BYTES", checkpoint_bytes)

@@ -182,6 +182,7 @@ async def test_a_direct_query_on_a_held_store_names_the_holder(tmp_path):
     assert run_query(settings, "SELECT count(*) FROM bars") == (["count_star()"], [(0,)])
 
 
+@pytest.mark.slow
 async def test_a_direct_query_sees_what_a_killed_daemon_committed(tmp_path):
     from test_store_damage import killed_writer
 

@@ -78,6 +78,7 @@ def config(folder: Path, **lines: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_daemon_tells_systemd_of_its_start_its_life_its_reload_and_its_end(
     notify: NotifySocket, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_the_daemon_tells_systemd_of_its_start_its_life_its_reload_and_its_end(
             child.kill()
 
 
+@pytest.mark.slow
 async def test_the_watchdog_goes_unfed_while_the_engine_thread_is_stuck_and_is_fed_again_after(
     notify: NotifySocket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tickcast.errors import CommandRefused
 from tickcast.live.commands.arguments import parse
 
 
+@pytest.mark.slow
 async def test_members_are_named_as_in_the_registry_and_the_combination_answers_at_once(tmp_path: Path) -> None:
     settings = model_settings("time", tmp_path)
     async with running(settings) as live:

@@ -25,13 +25,14 @@ full = pa.table({"symbol": names, "ts": [1, 2, 3, 4], "price": ["1.5", "2.5", "3
 sink = pa.BufferOutputStream()
 with pa.ipc.new_stream(sink, full.schema) as stream:
     stream.write_table(full)
-from tickcast.settings import Codec
+from tickcast.settings.stream import CodecSettings
 
-ticks, _, _ = decode([sink.getvalue().to_pybytes()], Codec(kind="arrow"))
+ticks, _, _ = decode([sink.getvalue().to_pybytes()], CodecSettings(kind="arrow"))
 print(warmed, len(arrow.settle_columns.signatures), len(ticks))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "warmed"),
     [("codec.kind", "arrow", 1), ("codec.topics.a.kind", "arrow", 1), ("codec.kind", "json", 0)],

@@ -23,6 +23,7 @@ def loaded_by(*modules):
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["tickcast.live.daemon", "tickcast.loop.pump", "tickcast.ui.cli", "tickcast.engine.core.engine"]
 )
@@ -35,6 +36,7 @@ def test_the_settings_load_without_a_heavy_package():
     assert not loaded & (HEAVY | {"duckdb", "rich", "structlog", "numba"})
 
 
+@pytest.mark.slow
 def test_the_fit_of_a_classical_model_does_not_wait_for_torch():
     kinds = [f"tickcast_plugins.models.{name}" for name in CLASSICAL]
     assert "torch" not in loaded_by("tickcast.io.jobs.worker", "tickcast.batch.train.fit", *kinds)

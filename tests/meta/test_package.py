@@ -69,6 +69,7 @@ def test_the_unpacked_wheel_runs_from_its_own_folder(unpacked):
     assert run(unpacked, "-c", "from tickcast.ui.cli import main; main()", "--version").endswith(PROJECT["version"])
 
 
+@pytest.mark.slow
 def test_every_entry_point_of_the_wheel_loads(unpacked):
     code = (
         "from importlib.metadata import distribution\n"

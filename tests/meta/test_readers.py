@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from functools import cache
 
+import pytest
 from source import DAEMON, OURS, ROOT, functions, python_files, tree
 
 from tickcast.live.commands import arguments
@@ -135,6 +136,7 @@ def fields_of(kind: type) -> dict[str, str]:
     return dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
 
 
+@pytest.mark.slow
 def test_every_argument_of_every_command_is_read_by_who_carries_it_out():
     read, unread = read_arguments(), []
     for kind, _ in arguments.ACCEPTED.values():
@@ -174,6 +176,7 @@ def test_every_setting_is_read_outside_its_definition():
     assert not unread
 
 
+@pytest.mark.slow
 def test_for_every_setting_there_is_a_test_that_changes_it():
     """By its whole name, as a key of its section, or where CHANGED_BY says."""
     given, passed = set(), defaultdict(set)

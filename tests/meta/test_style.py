@@ -20,6 +20,7 @@ def test_every_module_opens_with_a_docstring():
     assert not bare
 
 
+@pytest.mark.slow
 def test_no_file_and_no_function_is_too_long():
     long = [short(path) for path in python_files(*CODE) if len(path.read_text().splitlines()) > MOST_LINES]
     long += [
@@ -36,10 +37,12 @@ def test_no_file_is_named_after_nothing():
     assert not vague
 
 
+@pytest.mark.slow
 def test_no_file_holds_marks_of_unfinished_work():
     assert not [short(path) for path in text_files() if UNFINISHED.search(path.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.slow
 def test_no_file_names_a_package_registry_or_a_path_of_one_machine():
     traces = []
     for path in text_files():
@@ -72,6 +75,7 @@ def covered_kernels(kernels, wrappers, named):
         covered |= private
 
 
+@pytest.mark.slow
 def test_every_kernel_is_called_by_name_in_some_test():
     tests = [identifiers(tree(path)) for path in python_files(ROOT / "tests") if "meta" not in path.parts]
     untested = []

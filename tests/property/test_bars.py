@@ -53,6 +53,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), CASES)
 @given(tape=tapes, chunk=st.sampled_from([1, 3, 7, 1000]))
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -74,19 +75,20 @@ def test_fold_equals_the_plain_oracle_for_any_tape_and_chunk(
         (Reason.JUMP, plain.JUMP),
     ):
         assert folding.count(reason) == outcomes.count(word)
-    assert folding.folder.counts().sum() == len(ticks)
+    assert folding.builder.counts().sum() == len(ticks)
     assert folding.refused == [
         (i, Reason.JUMP) for i, outcome in sorted(oracle.outcomes.items()) if outcome == plain.JUMP
     ]
 
 
+@pytest.mark.slow
 @given(tape=tapes)
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_the_ring_holds_the_last_bars_of_every_symbol(tape: list[tuple[str, int, int, int]]) -> None:
     folding = Folding(settings(bars__every_ms=1000)).feed(ticks_of(tape), chunk=11)
     if not folding.closed:
         return
-    closed, ring = folding.bars, folding.folder.bars
+    closed, ring = folding.bars, folding.builder.bars
     for code in np.unique(closed.symbol):
         rows = np.flatnonzero(closed.symbol == code)[-ring.wrap :]
         at = ring.start[code] + (closed.ordinal[rows] & ring.wrap)

@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +55,7 @@ def test_decimals_of_short_numbers_are_exact(mantissa, decimals):
     assert written(put_decimals, value, decimals).decode() == f"{value:.{decimals}f}"
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(FINITE | st.floats(-1e6, 1e6), st.integers(1, 15))
 @example(5e-324, 10)
@@ -95,6 +97,7 @@ def test_hex_has_sixteen_digits(value):
     assert written(put_hex, np.uint64(value)).decode() == f"{value:016x}"
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=48) | st.text(max_size=12).map(str.encode))
 @example(b'a"\\\x00\x1f\x7f')

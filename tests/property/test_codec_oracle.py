@@ -145,24 +145,28 @@ def mutated(draw):
     return bytes(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(messages(), max_size=8), st.sampled_from(["s", "ms", "us", "ns"]), st.sampled_from(["", "binance:"]))
 def test_well_formed_messages_decode_as_the_oracle_says(batch, unit, prefix):
     agree(batch, unit, prefix)
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.lists(mutated(), max_size=8))
 def test_mutated_messages_decode_or_are_rejected_as_the_oracle_says(batch):
     agree(batch)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=60) | st.text('{}[]",:0.1-eE \\ntrufalse', max_size=40).map(str.encode), max_size=8))
 def test_any_bytes_end_as_decoded_or_rejected(batch):
     agree(batch)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(messages())
 def test_scanner_and_careful_path_read_a_message_alike(message):
@@ -182,6 +186,7 @@ def test_a_number_equals_the_double_that_python_reads(text):
         assert got[2] == float(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(mutated() | messages(), min_size=1, max_size=12), st.data())
 def test_where_a_batch_is_cut_changes_nothing(batch, data):
@@ -195,6 +200,7 @@ def test_where_a_batch_is_cut_changes_nothing(batch, data):
     assert whole_table.names() == cut_table.names()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(mutated() | messages())
 def test_only_a_tick_adds_a_symbol(message):

@@ -22,6 +22,7 @@ KINDS = [
 SMALL = {"window__lookback": 12, "forecast__horizon": 4, "uncertainty__memory_bars": 50}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_chunking_gives_the_same_forecasts_and_scores(kind: dict[str, object]) -> None:
     s, ticks = settings(**SMALL, **kind), walk(6000, 7, seed=1)
@@ -62,6 +63,7 @@ def test_changing_the_future_changes_no_forecast_and_no_score_of_the_past(kind: 
     assert not np.array_equal(one.forecasts.quantiles[-1], other.forecasts.quantiles[-1])
 
 
+@pytest.mark.slow
 def test_scores_equal_a_plain_computation_from_the_published_forecasts() -> None:
     s = settings(**SMALL, bars__every_ms=500)
     served = Served(s, walk(6000, 5, seed=3), chunk=300)

@@ -47,6 +47,7 @@ def test_an_envelope_with_bytes_changed_is_refused_or_says_the_same(data: st.Dat
     assert outcome(GOOD[:at] + data.draw(st.binary(max_size=4)) + GOOD[upto:]) in (None, ORDER)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, JSON, min_size=1))
 def test_an_envelope_with_fields_changed_is_refused_or_says_the_same(fields: dict[str, object]) -> None:
     found = outcome(json.dumps(json.loads(GOOD) | fields).encode())
@@ -88,6 +89,7 @@ def test_a_body_as_large_as_may_be_is_refused_whatever_it_is_made_of(piece: str)
     assert outcome(signed_anew(GOOD, body=piece * (400_000 // len(piece)))) is None  # by the square: minutes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ACCEPTED)
 @given(args=st.dictionaries(st.text(max_size=8), JSON, max_size=4))
 def test_whatever_arguments_are_given_fit_or_have_a_code(command: str, args: dict[str, object]) -> None:

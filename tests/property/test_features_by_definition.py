@@ -77,6 +77,7 @@ def test_every_kind_has_an_oracle_and_a_case():
     assert set(plugin.names("features")) == set(ORACLE) == {kind for kind, _ in CASES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "params"), CASES, ids=lambda value: str(value)[:60])
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), move=st.sampled_from([0.0, 1e-5, 0.001, 0.05, 0.5]))

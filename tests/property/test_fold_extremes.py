@@ -26,6 +26,7 @@ times = st.one_of(
 numbers = st.one_of(st.floats(), st.sampled_from([1e308, 5e-324, 1e150, -0.0]), st.just(1.0))
 
 
+@pytest.mark.slow
 @given(
     ticks=st.lists(st.tuples(st.sampled_from("AB"), times, numbers, numbers), max_size=40),
     stamp=times,
@@ -38,10 +39,10 @@ def test_any_tick_is_accepted_late_held_or_refused_and_nothing_else(ticks, stamp
     s = settings(bars__lateness_ms=lateness, bars__kind=kind, symbols__limit=4)
     whole = Folding(s).feed(ticks, stamp_ns=stamp, sequence=sequence)
     single = Folding(s).feed(ticks, chunk=1, stamp_ns=stamp, sequence=sequence)
-    np.testing.assert_array_equal(whole.folder.counts(), single.folder.counts())
+    np.testing.assert_array_equal(whole.builder.counts(), single.builder.counts())
     assert sorted(whole.refused) == sorted(single.refused)
     quiet = [Reason.ACCEPTED, Reason.LATE, Reason.HELD]
-    assert len(whole.refused) + whole.folder.counts()[quiet].sum() == len(ticks)
+    assert len(whole.refused) + whole.builder.counts()[quiet].sum() == len(ticks)
 
 
 def test_hostile_ticks_go_through_the_whole_core_and_none_is_lost() -> None:

@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,7 @@ def blobs(draw):
     return parts, aborted
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(blobs(), st.booleans(), st.integers(0, 30), st.integers(0, 60))
 def test_any_log_is_read_as_the_client_reads_it(log, committed, skipped, cut):
@@ -103,6 +105,7 @@ def mutations(draw):
     return b"".join(parts), b"".join(changed), aborted
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(mutations())
 def test_no_mutation_crashes_or_reads_beyond_the_bytes(mutation):
@@ -116,6 +119,7 @@ def test_no_bytes_at_all_crash(data, fetch_offset):
     judge(data, fetch_offset, [(1, 0)])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(blobs(), st.data())
 def test_damage_to_the_records_of_a_batch_costs_that_batch_alone(log, data):

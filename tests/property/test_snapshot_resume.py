@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def restarted(options: Settings, some: list[Turn], cuts: list[int]) -> Running:
     return running.take(some[at:])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 10_000), data=st.data())
 def test_a_run_cut_anywhere_gives_every_outcome_and_figure_of_one_that_was_not(

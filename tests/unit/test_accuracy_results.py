@@ -109,6 +109,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_a_fit_is_run_checked_against_last_value_and_not_run_again(small, capsys, monkeypatch):
     monkeypatch.setattr(accuracy, "trained", in_this_process)
     assert accuracy.run([]) == 0
@@ -138,6 +139,7 @@ def test_a_fit_that_fails_is_told_and_tried_again(small, capsys, monkeypatch):
     assert "missing" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_combination_has_its_members_fitted_and_no_folder_stays(small, monkeypatch):
     monkeypatch.setattr(accuracy, "trained", in_this_process)
     orders = (msgspec.structs.replace(small.order, kind=kind, model_params={}) for kind in ("ridge", "ensemble"))

@@ -128,6 +128,7 @@ def test_one_wrong_day_is_no_leak(tmp_path: Path) -> None:
     assert found(tmp_path, frame(close))["leakage", "target"].verdict == "ok"
 
 
+@pytest.mark.slow
 def test_too_short_a_history_is_said_to_be(tmp_path: Path) -> None:
     lines = found(tmp_path, frame(walk(60, seed=1)), '[{kind = "rolling_mean", window = 90}]')
     assert lines["features", "all"].verdict == "bad"
@@ -147,6 +148,7 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_a_line_is_bad
     assert main(["check", "--data", str(tmp_path / "none.csv"), *arguments]) == 78
 
 
+@pytest.mark.slow
 def test_real_bars_have_the_gaps_that_are_known_of_them(shared_data: Path) -> None:
     """Ten pairs of five minutes; the folder's README counts 17 gaps, the longest of 2 h 50 min."""
     data = shared_data / "bars" / "crypto_bittrex_5m_2018-01.parquet"

@@ -162,6 +162,7 @@ def test_without_a_needed_column_every_row_lacks_the_field(columns):
     assert (len(ticks), rejects.reason.tolist(), len(symbols)) == (0, [Reason.MISSING_FIELD] * 2, 0)
 
 
+@pytest.mark.slow
 def test_damaged_messages_are_malformed_or_decode_but_never_crash():
     plain = message(table(size=[1.0, 2.0]))
     packed = message(table(size=[1.0, 2.0]), options=pa.ipc.IpcWriteOptions(compression="lz4"))

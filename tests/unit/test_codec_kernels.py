@@ -39,6 +39,7 @@ def data_of(text):
     return np.frombuffer(bytearray(text), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "read"),
     [
@@ -164,6 +165,7 @@ def scan(text):
     return end, state, number, whole
 
 
+@pytest.mark.slow
 def test_an_object_is_scanned_into_the_fields_it_holds():
     text = b'{"x":[1],"symbol":"AB","event":"trade","ts":5,"bid":null,"price":"1.5","ask":[]} '
     end, state, number, whole = scan(text)
@@ -221,6 +223,7 @@ def test_a_judgement_needs_the_event_first_and_then_every_field():
     assert table.names() == ["A"]
 
 
+@pytest.mark.slow
 def test_a_name_keeps_its_code_and_unfit_ones_have_none():
     table, names = SymbolTable(2), naming("p:")
     data = data_of(b"ABC" + b"x" * 60)

@@ -191,6 +191,7 @@ def test_real_binance_trades_decode_as_msgspec_reads_them(shared_data, feed):
     assert len(ticks) + len(rejects) == len(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed", FEEDS)
 def test_real_binance_quotes_decode_as_msgspec_reads_them(shared_data, feed):
     stamps, lines = lines_of(shared_data, feed)

@@ -10,6 +10,8 @@ from tickcast.engine.core.on_demand import Ask, AskAnswer
 from tickcast.errors import BadRequest
 from tickcast.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 PUBLISHED = {0.5: (1, 3), 0.9: (0, 4)}
 SYMBOLS, BARS, LATE = [f"S{n}" for n in range(12)], 850, 550

@@ -9,7 +9,8 @@ import pytest
 
 from tickcast.batch.backtest.backtest import BacktestOrder
 from tickcast.errors import BadRequest, CommandRefused
-from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, below, parse, role_of
+from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, parse, role_of
+from tickcast.live.commands.data_folder import below
 from tickcast.ui.cli import main, parser
 from tickcast.ui.documents.schemas import schema_of
 from tickcast.ui.send import make_args

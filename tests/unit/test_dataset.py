@@ -209,6 +209,7 @@ def test_a_symbol_of_n_windows_is_drawn_by_the_root_of_n(tmp_path: Path) -> None
     assert shares[0] / shares[1] == pytest.approx(np.sqrt(counts[0] / counts[1]), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_digest_is_of_bars_rule_and_features_and_not_of_how_the_file_is_written(tmp_path: Path) -> None:
     entries = [{"kind": "roc"}]
     first = load(tmp_path / "a", two_symbols(), features=entries).digest

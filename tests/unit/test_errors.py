@@ -30,6 +30,7 @@ def test_the_drawn_tree_is_the_tree_of_classes():
     assert drawn() == {"TickcastError": None, **classes}
 
 
+@pytest.mark.slow
 def test_no_error_is_defined_anywhere_else():
     names = {"TickcastError", *(kind.__name__ for kind in ALL)}
     root = Path(errors.__file__).parent

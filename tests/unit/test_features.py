@@ -82,6 +82,7 @@ def test_no_rows_give_no_values(bars):
     assert feature_set(entry("rsi")).compute(bars, none.astype(np.int32), none, none).shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_columns_that_may_not_be_written_to_give_the_same_values(bars):
     built = feature_set(entry("zscore", window=6, of="volume"), entry("rsi", period=1))
     symbol, ordinal = rows(bars)

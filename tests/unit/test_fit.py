@@ -86,6 +86,7 @@ def test_the_quantile_loss_is_least_at_the_true_quantiles() -> None:
         assert loss((truth + torch.tensor(shift)).expand(20_000, 1, 3), sample) > best
 
 
+@pytest.mark.slow
 def test_after_a_point_loss_the_widths_come_from_the_calibration_part(tmp_path: Path) -> None:
     job(tmp_path, frames(4000), loss="mae", epochs=3, model_params={"hidden": 8})
     metrics = read_card(model_of(tmp_path)).metrics
@@ -124,6 +125,7 @@ def test_figures_are_those_of_a_plain_count() -> None:
     assert found["coverage"] == {"0.5": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["log_return", "level"])
 def test_the_graph_answers_as_torch_at_every_batch_size_and_holds_no_note_of_the_machine(
     tmp_path: Path, transform: str
@@ -146,6 +148,7 @@ def test_the_graph_answers_as_torch_at_every_batch_size_and_holds_no_note_of_the
         check_parity(net, tmp_path)
 
 
+@pytest.mark.slow
 def test_graph_and_fit_may_differ_by_a_share_of_the_farthest_quantile(tmp_path: Path, monkeypatch: Any) -> None:
     card = ModelCard(
         name="n", kind="nhits", version="", digest="", framework="onnx", bars={}, transform="level", lookback=24,
@@ -165,6 +168,7 @@ def test_graph_and_fit_may_differ_by_a_share_of_the_farthest_quantile(tmp_path: 
         check_parity(net, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
     order = job(
         tmp_path, frames(), name="mine", tags=["a"], seed=4, created_ns=77, features=[{"kind": "roc"}], epochs=1
@@ -197,6 +201,7 @@ def test_a_rung_needs_no_fit_and_an_unknown_kind_is_refused(tmp_path: Path) -> N
             fit.run(tmp_path, Progress())
 
 
+@pytest.mark.slow
 def test_a_model_that_fits_itself_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nhits, naive = plugin.find("models", "nhits"), plugin.find("models", "naive")
 
@@ -228,6 +233,7 @@ def test_a_model_that_fits_itself_is_taken_as_it_is(tmp_path: Path, monkeypatch:
     assert runner.predict(probe_inputs(runner.card, 2, seed=0)).shape == (2, 4, 5)
 
 
+@pytest.mark.slow
 def test_the_worker_leaves_progress_result_and_model(tmp_path: Path) -> None:
     job(tmp_path, frames(), epochs=2)
     done = run_worker(tmp_path)

@@ -62,6 +62,7 @@ async def test_a_child_inherits_no_secret_of_the_daemons_environment(
         assert Path(inherited["TMPDIR"]).parent == hosted.host.folder_of(row.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("do", "budget", "why", "said"),
     [
@@ -119,6 +120,7 @@ async def test_a_job_killed_from_outside_says_by_which_signal(tmp_path: Path) ->
         assert (row.state, row.why) == ("failed", "killed_by_signal_9")
 
 
+@pytest.mark.slow
 async def test_a_torn_line_of_progress_is_passed_over_and_the_job_resumed(tmp_path: Path) -> None:
     async with hosting(tmp_path) as hosted:
         row, _ = await hosted.done("tear_a_line")
@@ -203,6 +205,7 @@ async def test_a_job_can_plant_nothing_that_the_daemon_would_run_or_read(
     assert result["content"] == {"planted": [], "opened": [], "started": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_job_runs_the_compiled_kernels_and_keeps_those_that_it_compiles_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
@@ -292,6 +295,7 @@ async def test_a_command_that_cannot_be_started_is_that_jobs_failure(tmp_path: P
         assert (row.state, row.why) == ("failed", "not_started")
 
 
+@pytest.mark.slow
 async def test_folders_of_ended_jobs_are_kept_up_to_a_number(tmp_path: Path) -> None:
     async with hosting(tmp_path, keep=2) as hosted:
         jobs = [(await hosted.done("refuse"))[0].id for _ in range(3)]

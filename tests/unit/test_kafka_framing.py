@@ -136,6 +136,7 @@ def test_a_batch_does_not_change_when_the_next_one_is_framed():
         assert records(first) == [(b"BTC", b"1" * 900, [])]
 
 
+@pytest.mark.slow
 def test_symbols_that_appear_later_and_columns_of_received_bytes_are_served():
     symbols = table("BTC")
     framer = Framer(4, max_batch_bytes=10_000, compression="none")

@@ -261,6 +261,7 @@ assert crc32c(data, 3, 203, TABLES) == calc_crc32c(data[3:].tobytes())
 """
 
 
+@pytest.mark.slow
 def test_compiled_for_any_processor_the_checksum_goes_by_tables():
     env = os.environ | {"NUMBA_CPU_NAME": "generic"}
     subprocess.run([sys.executable, "-c", BY_TABLES], env=env, check=True, timeout=120)
@@ -282,6 +283,7 @@ def test_numbers_of_the_header_are_signed_and_big_end_first(size, number):
     assert wire.big_endian(array(b"\x07" + number.to_bytes(size, "big", signed=True)), 1, size) == number
 
 
+@pytest.mark.slow
 def test_the_kernels_go_over_a_blob_step_by_step():
     data, batches = array(transactions() + b"\x00" * 7), np.zeros(7, wire.BATCH)
     assert wire.count_batches(data) == 7
@@ -373,6 +375,7 @@ assert sum(compiled) >= 5
 """
 
 
+@pytest.mark.slow
 def test_after_the_warm_up_nothing_is_compiled_any_more():
     subprocess.run([sys.executable, "-c", WARMED], cwd=Path(__file__).parents[1], check=True, timeout=120)
 

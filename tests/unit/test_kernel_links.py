@@ -24,6 +24,7 @@ def test_what_fits_need_is_compiled_once_for_these_sources(tmp_path: Path, monke
     assert not compiled_stamp().exists()
 
 
+@pytest.mark.slow
 def test_a_fit_compiles_nothing_that_was_compiled_for_all() -> None:
     """The kernels of another fit than the made-up one, in another process, all come from where they are kept."""
     environ = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}

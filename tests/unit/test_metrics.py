@@ -49,6 +49,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, FitOrder]:
     return load_dataset(folder, order), order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_another_metric_lets_another_trial_win(metric: Metric, given: tuple[Dataset, FitOrder], tmp_path: Path) -> None:
     order = TuneOrder(fit=given[1], trials=3, metric=metric, sampler="grid", pruner="none")

@@ -21,6 +21,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(site))  # of the child that fits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 @pytest.mark.timeout(400)  # a child of the lowest priority, which imports torch
 def test_the_net_of_the_page_holds_the_contract_and_is_fitted_and_replayed(

@@ -22,6 +22,8 @@ from tickcast.records import ModelCard, digest
 from tickcast.testing import walks
 from trainkit import autoregressive, job, model_of, series
 
+pytestmark = pytest.mark.slow
+
 ARTEFACTS = [GRAPH, PROBE, "weights.safetensors"]
 
 

@@ -47,6 +47,7 @@ def test_the_page_names_every_key_of_the_order_and_every_sampler_and_pruner() ->
     assert all(f"`{name}`" in PAGE for name in (*model_commands.SAMPLERS, *model_commands.PRUNERS))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_commands_of_the_page_search_and_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -169,6 +169,7 @@ def churn(seed: int, count: int) -> list[bytes]:
     return messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1000, 3])
 def test_whose_the_places_are_does_not_depend_on_the_batches(rate: int) -> None:
     messages = churn(5, 1500)

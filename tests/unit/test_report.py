@@ -152,6 +152,7 @@ def test_the_page_stands_alone_is_well_formed_and_small(tmp_path: Path) -> None:
     assert len(text) < 3_000_000
 
 
+@pytest.mark.slow
 def test_long_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
     report(tmp_path, rows=6_000)
     assert (tmp_path / "report.html").stat().st_size < 300_000

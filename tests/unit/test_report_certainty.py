@@ -45,6 +45,7 @@ def test_a_real_edge_is_told_from_none_and_from_the_contrary() -> None:
     assert moments_of(labels(2000)) == 2000
 
 
+@pytest.mark.slow
 def test_of_runs_without_an_edge_one_in_ten_has_zero_outside() -> None:
     outside = 0
     for seed in range(50):

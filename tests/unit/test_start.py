@@ -18,6 +18,8 @@ from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel, BadSettings
 from trainkit import Progress, autoregressive, job, model_of, series, weights
 
+pytestmark = pytest.mark.slow
+
 ORDER: dict[str, Any] = {
     "model_params": {"hidden": 8}, "windows_per_epoch": 512, "epochs": 3,
     "features": [{"kind": "rolling_std", "window": 4, "normalization": "zscore"}],

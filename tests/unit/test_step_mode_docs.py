@@ -13,6 +13,7 @@ from tickcast.engine.inference.stepping import GIVEN, OUTPUTS
 PAGE = (Path(__file__).parents[2] / "docs" / "step_mode.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # children of the lowest priority, each of which imports torch
 def test_the_worked_example_runs_and_prints_what_the_page_says(run_example: Callable[[str], list[str]]) -> None:
     said = run_example(PAGE)

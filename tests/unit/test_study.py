@@ -60,6 +60,7 @@ def what(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
     return [(row.params, row.value, row.state) for row in rows if row.why != "interrupted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_that_was_killed_ends_as_one_that_was_not(sampler: str, tmp_path: Path) -> None:
     with opened(tmp_path / "whole", sampler, pruner="median") as study:
@@ -76,6 +77,7 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(sampler: str, tmp_path
     assert len(whole) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "trials", "share"), [("tpe", 60, 0.5), ("cmaes", 100, 0.5), ("gp", 18, 0.0)])
 def test_what_is_learnt_from_earlier_trials_finds_better_ones_than_chance(
     sampler: str, trials: int, share: float
@@ -130,6 +132,7 @@ def test_a_grid_beyond_all_measure_is_refused(tmp_path: Path) -> None:
             study.ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_trial_that_falls_behind_is_given_up_but_never_the_first(pruner: str, tmp_path: Path) -> None:
     with opened(tmp_path, pruner=pruner, trials=30) as study:
@@ -160,6 +163,7 @@ def test_what_failed_is_told_and_counts_as_tried(tmp_path: Path) -> None:
         assert study.importance() == {}
 
 
+@pytest.mark.slow
 def test_the_importance_names_what_makes_the_difference_and_says_nothing_of_few_trials(tmp_path: Path) -> None:
     told = {}
     with opened(tmp_path, trials=60) as study:

@@ -27,6 +27,8 @@ from tickcast.io.jobs.folder import BARS, TRIALS
 from tickcast.records import ModelCard, TrialRow
 from trainkit import autoregressive, job, series
 
+pytestmark = pytest.mark.slow
+
 TRIALS_WANTED, BARS_OF_ALL = 8, 1200
 HOLDOUT = 0.9  # where it begins
 Rows = list[tuple[dict[str, Any], float | None, str]]

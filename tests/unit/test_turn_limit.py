@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tickcast.errors import EXIT_DIED
 
 LIMIT_S = 0.5
@@ -31,6 +33,7 @@ def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
 
 
+@pytest.mark.slow
 def test_a_hang_that_holds_the_interpreter_is_ended_and_a_process_that_was_stopped_is_not():
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

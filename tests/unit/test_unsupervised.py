@@ -63,6 +63,7 @@ def test_bars_after_the_time_change_nothing_that_is_learnt(tmp_path: Path, kind:
     assert {**later.entry, "learnt_to_ns": until_ns} != learnt.entry, "it does learn from what it may see"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_entry_builds_a_feature_that_gives_what_was_learnt(tmp_path: Path, kind: str) -> None:
     bars = history(tmp_path, two())

@@ -5,7 +5,6 @@ Defaults that depend on the deployment are left empty here and filled by who car
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -361,17 +360,6 @@ def parse(command: str, args: dict[str, Any]) -> Arguments:
 
 def schema(command: str) -> dict[str, Any]:
     return msgspec.json.schema(_accepted(command)[0])
-
-
-def below(folder: Path | None, name: str) -> Path:
-    """The file or folder of that name; CommandRefused where it leads out of the folder, by a link for instance."""
-    if folder is None:
-        raise CommandRefused(CommandFault.BAD_ARGUMENT, "there is no control.data_folder", remedy="set it")
-    root = folder.resolve()
-    path = (root / name).resolve()
-    if path == root or not path.is_relative_to(root):
-        raise CommandRefused(CommandFault.BAD_ARGUMENT, f"'{name}' lies outside control.data_folder")
-    return path
 
 
 def _accepted(command: str) -> tuple[type[Arguments], Role]:

@@ -23,6 +23,7 @@ from tickcast.io.store.ledger import ChainCheck
 from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments
+from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
@@ -256,7 +257,7 @@ class Commands:
     async def export(self, given: arguments.Export, context: Context) -> Result:
         start, end = given.span_ns()
         name = f"{given.table}-{context.id}.{given.format}"
-        target = arguments.below(self._settings.control.data_folder, name)
+        target = below(self._settings.control.data_folder, name)
         rows = await self._parts.store.export(
             given.table, target, format=given.format, from_ns=start, to_ns=end, symbols=list(given.symbols)
         )

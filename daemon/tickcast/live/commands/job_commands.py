@@ -23,6 +23,7 @@ from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
+from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
@@ -185,7 +186,7 @@ class JobCommands:
         """Stored bars and rows are written here; a file is read by the child, which takes its time."""
         start, end = given.span_ns()
         if given.data:
-            path = arguments.below(self._settings.control.data_folder, given.data)
+            path = below(self._settings.control.data_folder, given.data)
             settings = self._settings.model_dump(mode="json", exclude_defaults=True)
             source = FileSource(str(path), settings, [*given.symbols], start, end)
             return lambda folder: write_whole(folder / SOURCE, msgspec.json.encode(source))
