@@ -1,5 +1,6 @@
 """What commands take: the least that each needs, what is out of range, the role that it asks for."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from tickcast.batch.backtest.backtest import BacktestOrder
 from tickcast.errors import BadRequest, CommandRefused
 from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, parse, role_of
+from tickcast.live.commands.at_once import Commands
 from tickcast.live.commands.data_folder import below
+from tickcast.live.commands.job_commands import JobCommands
+from tickcast.live.commands.service import handlers_of
 from tickcast.ui.cli import main, parser
 from tickcast.ui.documents.schemas import schema_of
 from tickcast.ui.send import make_args
@@ -187,3 +191,12 @@ def test_what_is_of_the_fits_of_a_walk_is_refused_without_one(capsys: pytest.Cap
     for given in (["--param", "epochs=3"], ["--retrain-kind", "ridge"]):
         assert main(["backtest", "--data", "x", *given]) == BadRequest.exit_code
         assert "--retrain-every" in capsys.readouterr().err
+
+
+def test_every_command_has_one_method_that_takes_its_arguments():
+    owners = [object.__new__(kind) for kind in (Commands, JobCommands)]
+    handlers = handlers_of(*owners)
+    assert handlers.keys() == ACCEPTED.keys()
+    for name, (kind, _) in ACCEPTED.items():
+        assert sum(hasattr(owner, name) for owner in owners) == 1, name
+        assert signature(handlers[name]).parameters["given"].annotation is kind, name
