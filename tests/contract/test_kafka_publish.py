@@ -13,7 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from brokerkit import unique
 from tickcast.clock import SystemClock
 from tickcast.columns import Encoded, FeatureRows, Forecasts
-from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.kafka.framing import Framer
 from tickcast.io.kafka.publish import Outbox, PlainBatch, PlainFramer
 from tickcast.records import ModelCard
@@ -116,7 +116,7 @@ def writer():
         name="naive", kind="k", version="1", digest="d", framework="f", bars={}, transform="log_return", lookback=1,
         horizon=12, levels=[0.5], features=[],
     )  # fmt: skip
-    return ForecastWriter(Settings(), [card], ["naive"])
+    return JsonWriter(Settings(), [card], ["naive"])
 
 
 @pytest.fixture(params=FRAMERS)

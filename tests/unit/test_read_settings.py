@@ -14,8 +14,8 @@ from kit import SECOND, T0, Served, TickFeed, settings, walk
 from storekit import bars, card, forecasts, store_settings, table
 from tickcast.clock import SetClock
 from tickcast.columns import F64
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.events import Outcome
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.errors import BadSettings, CommandRefused, ModelRefused
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.commits import CommitQueue
@@ -92,7 +92,7 @@ def test_a_model_may_keep_no_more_of_a_core_busy_than_the_settings_say(core_shar
 
 def test_a_forecast_expires_after_so_many_bars_as_the_settings_say() -> None:
     given = store_settings(Path(), forecast__expires_bars=3)
-    encoded = ForecastWriter(given, [card()], ["naive"]).encode(
+    encoded = JsonWriter(given, [card()], ["naive"]).encode(
         forecasts(0, 1), table(), produced_ns=T0, sources=[("ticks", 0)]
     )
     record = json.loads(encoded.data[encoded.starts[0] : encoded.ends[0]].tobytes())

@@ -14,8 +14,8 @@ from kit import T0, Served, rung, settings, walk
 from schemakit import problems, valid
 from tickcast import records
 from tickcast.columns import Encoded, FeatureRows
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.errors import EXIT_DIED, Quality
 from tickcast.live.commands import arguments
 from tickcast.settings import Settings
@@ -52,7 +52,7 @@ def written(s: Settings, served: Served) -> list[bytes]:
     rungs, flags = np.resize(np.array(every), (len(forecasts), 2)).T
     assert len(forecasts) >= len(every)
     varied = dataclasses.replace(forecasts, rung=rungs.astype(np.uint8), flags=flags.astype(np.uint8))
-    writer = ForecastWriter(s, served.engine.ladder.cards, list(RUNGS))  # type: ignore[union-attr]
+    writer = JsonWriter(s, served.engine.ladder.cards, list(RUNGS))  # type: ignore[union-attr]
     return messages(writer.encode(varied, served.symbols, produced_ns=T0, sources=SOURCES))
 
 
@@ -110,7 +110,7 @@ def test_feature_vectors_are_written_as_the_schema_says_also_where_a_value_is_no
     column = np.arange(n, dtype=np.int32)
     values = np.array([[1.5, -2e-300], [np.nan, 0.0], [np.inf, 1e300], [-np.inf, 7.0]])
     rows = FeatureRows(column % 2, column.astype(np.int64), column, column * 0, column.astype(np.int64), values)
-    writer = ForecastWriter(s, [], list(RUNGS))
+    writer = JsonWriter(s, [], list(RUNGS))
     text = writer.encode_features(rows, served.symbols, names=["a", 'b"'], sources=SOURCES)
     vectors = valid("features", messages(text))
     assert [v["values"][0] for v in vectors] == [1.5, None, None, None]

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickcast.columns import F64, U64, BarBatch, Forecasts, Scores
-from tickcast.direction import KINDS, has_classes
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_arrow import columns_of
+from tickcast.engine.records.fields import Deployment, Facts
+from tickcast.engine.records.published import FORECASTS
 from tickcast.errors import Quality
 from tickcast.loop.build import Serving
 
 ROW_GROUP = 100_000
+OF_PUBLISHING = ("age_ms", "expires_ns", "produced_ns", "device", "schema")
 
 
 def _lists(values: npt.NDArray[np.generic]) -> pa.Array:
@@ -40,29 +43,13 @@ def _names(codes: npt.NDArray[np.integer], names: list[str]) -> pa.Array:
 
 
 def forecast_table(forecasts: Forecasts, serving: Serving) -> pa.Table:
-    f, settings = forecasts, serving.settings
-    n, steps = len(f), settings.forecast.horizon
-    levels = np.array(settings.forecast.quantiles)
-    cards = serving.cards
-    flags = [[q.name.lower() for q in Quality(int(bits)) if q.name] for bits in f.flags]
-    classes = has_classes(f.probs)
-    topics, partitions = zip(*serving.engine.builder.sources(), strict=True)
-    return pa.table(
-        {
-            "id": _hex(f.id_high, f.id_low), "symbol": _names(f.symbol, serving.symbols.names()), "as_of_ns": f.as_of,
-            "tie": f.tie, "target_step": _lists(np.broadcast_to(np.arange(1, steps + 1), (n, steps))),
-            "target_ns": _lists(f.target_ns), "levels": _lists(np.broadcast_to(levels, (n, len(levels)))),
-            "quantiles": _lists(f.quantiles), "point": _lists(f.quantiles[:, :, levels.tolist().index(0.5)]),
-            "anchor": f.anchor, "scale": f.scale,
-            "unit": pa.array(["price"] * n), "transform": pa.array([settings.forecast.transform] * n),
-            "model": _names(f.model, [c.name for c in cards]), "version": _names(f.model, [c.version for c in cards]),
-            "rung": _names(f.rung, list(RUNGS)), "quality": pa.array(flags, pa.list_(pa.string())),
-            "topic": _names(f.partition, list(topics)), "partition": np.array(partitions, np.int32)[f.partition],
-            "offset": f.offset, "confidence": f.confidence, "kind": _names(classes.astype(np.int32), list(KINDS)),
-            "probs": pa.compute.if_else(pa.array(classes), _lists(f.probs), None), "input_hash": _hex(f.input_hash),
-            "in_sample": (f.flags & Quality.IN_SAMPLE) != 0,
-        }
-    )  # fmt: skip
+    """The published fields but those of the moment of publishing, and whether the model had seen what it forecast."""
+    deployment = Deployment.of(serving.settings, serving.cards, list(RUNGS))
+    facts = Facts(forecasts, serving.symbols, serving.engine.builder.sources(), deployment=deployment)
+    columns = {name: column for name, column in columns_of(FORECASTS, facts).items() if name not in OF_PUBLISHING}
+    place = columns.pop("source")
+    columns |= dict(zip(("topic", "partition", "offset"), place.flatten(), strict=True))
+    return pa.table(columns | {"in_sample": (forecasts.flags & Quality.IN_SAMPLE) != 0})
 
 
 def score_table(scores: Scores, serving: Serving) -> pa.Table:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from tickcast.columns import PACKED, Encoded, RawBatch
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.loop.build import Serving, build
 from tickcast.settings import Settings, load
 from tickcast.settings.stream import CodecTopic, Fields
@@ -33,7 +33,7 @@ def warm_up(settings: Settings) -> None:
         }
     )
     serving = build(small, models_made_for=settings)
-    writer = ForecastWriter(small, serving.cards, list(RUNGS))
+    writer = JsonWriter(small, serving.cards, list(RUNGS))
     engine = serving.engine
     engine.turn([_messages(settings.topics.ticks[0], np.frombuffer(bytearray(b"{}"), np.uint8), 1)], T0)
     if "arrow" in {settings.codec.kind, *(topic.kind for topic in settings.codec.topics.values())}:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
-from tickcast.direction import has_classes
+from tickcast.engine.records.fields import Facts, Kind, RecordField
+from tickcast.engine.records.published import FORECASTS
 from tickcast.records import Accuracy, DeadLetter
 from tickcast.symbols import SymbolTable
 
@@ -30,14 +31,14 @@ class Names:
     """Symbol names as an Arrow array by code. Reads the table's bytes: the engine thread may be adding to it."""
 
     def __init__(self, symbols: SymbolTable) -> None:
-        self._symbols = symbols
+        self.symbols = symbols
         self._arrays = symbols.arrays
         self._names = pa.array([], pa.string())
         self._reused = symbols.reused
 
     def of(self, codes: I32) -> pa.Array:
-        if self._reused != self._symbols.reused:  # never while rows of before it are under way
-            self._reused, self._names = self._symbols.reused, self._names[:0]
+        if self._reused != self.symbols.reused:  # never while rows of before it are under way
+            self._reused, self._names = self.symbols.reused, self._names[:0]
         if len(codes) and (highest := int(codes.max())) >= len(self._names):
             names, lengths = self._arrays.names, self._arrays.lengths
             new = [
@@ -52,6 +53,7 @@ class Origin:
     """Where rows came from: the number in their column `partition` as topic and partition; unlisted = no source."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
         self._topics = pa.array([topic for topic, _ in sources], pa.string())
         self._partitions = pa.array([partition for _, partition in sources], pa.int32())
 
@@ -77,20 +79,31 @@ def bar_rows(bars: BarBatch, names: Names, origin: Origin) -> pa.Table:
 @np.errstate(over="ignore")  # a distance beyond FLOAT is stored as infinite
 def forecast_rows(forecasts: Forecasts, names: Names, origin: Origin, models: I32) -> pa.Table:
     """`models` gives the store's number of each model of the engine's list."""
-    f = forecasts
-    distance = np.empty(f.quantiles.shape, np.float32)
-    np.subtract(f.quantiles, f.anchor[:, None, None], out=distance, casting="same_kind")
-    step_ns, target_ns = _targets(f.as_of, f.target_ns)
-    return pa.table(
-        {
-            "id": ids(f.id_high, f.id_low), "symbol": names.of(f.symbol), "as_of_ns": f.as_of, "tie": f.tie,
-            "ordinal": f.ordinal, "model": models[f.model], "rung": f.rung, "flags": f.flags, "anchor": f.anchor,
-            "scale": f.scale, "quantiles_from_anchor": _lists(distance), "step_ns": step_ns,
-            "target_ns": target_ns, "confidence": f.confidence, "input_hash": f.input_hash,
-            "probs": pa.compute.if_else(pa.array(has_classes(f.probs)), _lists(f.probs), None),
-            **origin.columns(f.partition, f.offset),
-        }
-    )  # fmt: skip
+    facts, columns = Facts(forecasts, names.symbols, origin.sources), dict[str, Any]()
+    for field in FORECASTS.fields:
+        if field.stored:
+            columns |= _stored(field, facts, names, origin)
+    return pa.table(columns | {"model": models[forecasts.model]})
+
+
+def _stored(field: RecordField, facts: Facts, names: Names, origin: Origin) -> dict[str, Any]:
+    values = field.values(facts)
+    match field.kind:
+        case Kind.SYMBOL:
+            return {field.stored: names.of(values)}
+        case Kind.PLACE:
+            return origin.columns(*values)
+        case Kind.HEX:
+            return {field.stored: ids(*values) if len(values) == 2 else values[0]}
+        case Kind.TIMES:
+            return dict(zip(("step_ns", field.stored), _targets(facts.rows.as_of, values), strict=True))
+        case Kind.PRICE if values.ndim > 1:
+            distance = np.empty(values.shape, np.float32)
+            np.subtract(values, facts.rows.anchor[:, None, None], out=distance, casting="same_kind")
+            return {field.stored: _lists(distance)}
+        case Kind.SHARE:
+            return {field.stored: pa.compute.if_else(pa.array(~np.isnan(values[:, 0])), _lists(values), None)}
+    return {field.stored: values}
 
 
 @np.errstate(over="ignore")

@@ -11,9 +11,9 @@ import structlog
 from tickcast import __version__
 from tickcast.clock import Clock
 from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Source
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.events import Event, Heartbeat, Letters, Outcome
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.errors import NoProgress
 from tickcast.io.kafka.blob import Blob
 from tickcast.io.kafka.delivery import Delivery, Parcel
@@ -30,7 +30,7 @@ from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings
 
 if TYPE_CHECKING:
-    from tickcast.engine.codec.arrow_forecasts import ArrowWriter
+    from tickcast.engine.records.as_arrow import ArrowWriter
 
 Fetched = Blob | RawBatch | Heartbeat
 Rows = TypeVar("Rows", Forecasts, FeatureRows)
@@ -234,13 +234,13 @@ def within(kafka: KafkaSettings, most_bytes: int) -> KafkaSettings:
     return kafka if most_bytes >= kafka.batch_bytes else kafka.model_copy(update={"batch_bytes": most_bytes})
 
 
-def _writer(serving: Serving, partitions: int) -> "ForecastWriter | ArrowWriter":
+def _writer(serving: Serving, partitions: int) -> "JsonWriter | ArrowWriter":
     settings, cards = serving.settings, serving.cards
     if settings.kafka.encoding == "arrow":
-        from tickcast.engine.codec.arrow_forecasts import ArrowWriter  # some 15 ms that only such a deployment spends
+        from tickcast.engine.records.as_arrow import ArrowWriter  # some 15 ms that only such a deployment spends
 
         return ArrowWriter(settings, cards, list(RUNGS), partial(partitions_of, partitions=partitions))
-    return ForecastWriter(settings, cards, list(RUNGS))
+    return JsonWriter(settings, cards, list(RUNGS))
 
 
 def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[RawBatch]) -> Trace:

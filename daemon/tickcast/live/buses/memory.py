@@ -9,9 +9,9 @@ import numpy as np
 
 from tickcast.clock import Clock
 from tickcast.columns import Encoded, RawBatch, Source
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.events import Event, Heartbeat, Outcome
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.control_messages import CONTROL, Message, from_memory
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.io.store.store import Store
@@ -98,7 +98,7 @@ class BusSink:
         self._serving = serving
         prefix = serving.settings.topics.prefix
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
-        self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
+        self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
 
     def encode(self, outcome: Outcome, produced_ns: int) -> list[MemoryPublication]:
         symbols, source = self._serving.symbols, self._serving.engine.builder.sources()

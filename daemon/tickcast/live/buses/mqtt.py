@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from tickcast.beside import beside
 from tickcast.clock import Clock
 from tickcast.columns import Encoded
-from tickcast.engine.codec.forecasts import ForecastWriter
 from tickcast.engine.core.events import Outcome
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.mqtt.client import MqttMirror
 from tickcast.io.mqtt.source import MqttSource
 from tickcast.io.store.store import Store
@@ -101,7 +101,7 @@ class _MirroredSink:
         self._mirror = mirror
         self._serving = serving
         self._chosen = frozenset(serving.settings.mqtt.mirror)
-        self._writer = ForecastWriter(serving.settings, serving.cards, list(RUNGS))
+        self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
 
     def encode(self, outcome: Outcome, produced_ns: int) -> _Both:
         symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()

@@ -2,103 +2,42 @@
 
 It describes what others write and writes no record itself.
 
-Records that are structs are read off their class. Forecasts and feature vectors, which kernels write as text, the
-headers of a dead letter and the status on MQTT are described here. The schema of a command's arguments is open where a
+Records that are structs are read off their class, forecasts and feature vectors off their tables. The headers of a
+dead letter and the status on MQTT are described here. The schema of a command's arguments is open where a
 record's is closed: what has a default may be left out.
 """
 
 import json
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
 from tickcast import records
-from tickcast.direction import LABELS
-from tickcast.engine.codec.arrow_forecasts import FEATURES, FORECASTS
-from tickcast.engine.codec.forecasts import SCHEMA as WRITTEN_BY_KERNELS
 from tickcast.engine.core.fold import LOUD
-from tickcast.engine.core.ladder import RUNGS
-from tickcast.errors import BadRequest, Quality, Reason
+from tickcast.engine.records import as_arrow
+from tickcast.engine.records.fields import RecordTable
+from tickcast.engine.records.published import FEATURES, FORECASTS
+from tickcast.errors import BadRequest, Reason
 from tickcast.live.commands import arguments
 from tickcast.live.commands.envelope import Envelope
-from tickcast.settings.engine import ForecastSettings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 
 Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-FLAGS = [str(flag.name).lower() for flag in Quality]
 POISON = [reason.name.lower() for reason in Reason if LOUD[reason]]
-TRANSFORMS = list(get_args(ForecastSettings.model_fields["transform"].annotation))
 
-Natural = Annotated[int, Meta(ge=0)]
 Digits = Annotated[str, Meta(pattern="^[0-9]+$")]
-Symbol = Annotated[str, Meta(min_length=1, description="name, with the prefix of its topic of ticks")]
-AsOf = Annotated[int, Meta(description="event time, in ns since 1970, up to which anything was known")]
-Tie = Annotated[int, Meta(ge=0, description="counts the symbol's bars of the same as_of_ns")]
 
 
-class Source(Struct):
-    topic: str
-    partition: Natural
-    offset: int
-
-
-ClosedBy = Annotated[Source, Meta(description="the record that closed the bar")]
-
-
-class ForecastRecord(Struct):
-    """The quantiles of one symbol's next bars. What a list holds by step or by level is as long as that list."""
-
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="the same question of the same model, always")]
-    symbol: Symbol
-    as_of_ns: AsOf
-    tie: Tie
-    target_step: Annotated[list[Annotated[int, Meta(ge=1)]], Meta(min_length=1, description="bars ahead")]
-    target_ns: Annotated[list[int] | None, Meta(description="end of each target bar; null for tick and volume bars")]
-    levels: Annotated[list[Annotated[float, Meta(gt=0, lt=1)]], Meta(min_length=1, description="ascending")]
-    quantiles: Annotated[list[list[float]], Meta(min_length=1, description="by step, then by level, ascending")]
-    point: Annotated[list[float], Meta(min_length=1, description="the median of each step")]
-    anchor: Annotated[float, Meta(description="the last close")]
-    unit: Literal["price"]
-    transform: Annotated[str, Meta(extra_json_schema={"enum": TRANSFORMS})]
-    scale: Annotated[float, Meta(ge=0, description="usual one-bar move of the window")]
-    model: str
-    version: Annotated[str, Meta(description="of the model")]
-    rung: Annotated[str, Meta(extra_json_schema={"enum": [*RUNGS]}, description="who answered")]
-    quality: Annotated[
-        list[Annotated[str, Meta(extra_json_schema={"enum": FLAGS})]],
-        Meta(extra_json_schema={"uniqueItems": True}, description="flags; empty = nothing to say"),
+def struct_of(name: str, table: RecordTable) -> type[Struct]:
+    """The class that a record in columns would be of."""
+    fields = [
+        (field.name, Annotated[field.type, Meta(description=field.meaning)] if field.meaning else field.type)
+        for field in table.published
     ]
-    age_ms: Annotated[int, Meta(description="produced_ns less as_of_ns")]
-    expires_ns: Annotated[int | None, Meta(description="null for tick and volume bars")]
-    source: ClosedBy
-    produced_ns: Annotated[int, Meta(description="when it was written, in ns since 1970")]
-    kind: Annotated[Literal["class", "quantile"], Meta(description="class: who answered has classes, too")]
-    probs: (
-        Annotated[
-            list[Annotated[float, Meta(ge=0, le=1)]],
-            Meta(min_length=len(LABELS), max_length=len(LABELS), description="down, flat, up at the last step"),
-        ]
-        | None
-    )
-    input_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="of all inputs of the model")]
-    device: str
-    confidence: Annotated[float, Meta(ge=0.5, le=1, description="probability that the median has the right side")]
-    schema: int = WRITTEN_BY_KERNELS
-
-
-class FeatureVector(Struct):
-    """The features of one closed bar."""
-
-    symbol: Symbol
-    as_of_ns: AsOf
-    tie: Tie
-    names: list[str]
-    values: Annotated[list[float | None], Meta(description="by name; null = not a finite number")]
-    source: ClosedBy
-    schema: int = WRITTEN_BY_KERNELS
+    return msgspec.defstruct(name, fields, namespace={"__doc__": table.meaning})
 
 
 class DeadLetterHeaders(Struct):
@@ -139,8 +78,8 @@ def _numbered(record: type[Struct]) -> int:
 
 
 PUBLISHED = {
-    "forecasts": Published(ForecastRecord, TOPIC_MEANING["forecasts"], _numbered(ForecastRecord)),
-    "features": Published(FeatureVector, TOPIC_MEANING["features"], _numbered(FeatureVector)),
+    "forecasts": Published(struct_of("ForecastRecord", FORECASTS), TOPIC_MEANING["forecasts"], FORECASTS.schema),
+    "features": Published(struct_of("FeatureVector", FEATURES), TOPIC_MEANING["features"], FEATURES.schema),
     "accuracy": Published(
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
@@ -156,7 +95,7 @@ PUBLISHED = {
 
 COMMAND = "command-"  # before the name of a command: the schema of its arguments
 
-IN_ARROW = {"forecasts": FORECASTS, "features": FEATURES}  # what `kafka.encoding` is about
+IN_ARROW = {table.name: as_arrow.schema_of(table) for table in (FORECASTS, FEATURES)}  # what `kafka.encoding` is about
 
 
 def schema_of(name: str) -> Schema:

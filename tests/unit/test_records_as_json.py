@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tickcast.columns import FeatureRows, Forecasts
-from tickcast.engine.codec.forecasts import ForecastWriter, write_features, write_forecasts
 from tickcast.engine.codec.pieces import HALVED_ROWS
+from tickcast.engine.records.as_json import JsonWriter, find_decimals, write_rows
 from tickcast.errors import Quality
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
@@ -71,7 +71,7 @@ def values(encoded):
 
 
 def encode(batch, settings=None, sources=SOURCES):
-    writer = ForecastWriter(settings or Settings(), CARDS, ["naive", "model"])
+    writer = JsonWriter(settings or Settings(), CARDS, ["naive", "model"])
     return writer.encode(batch, symbol_table(), produced_ns=PRODUCED, sources=sources)
 
 
@@ -136,6 +136,17 @@ def test_prices_are_within_a_ten_millionth_of_the_one_bar_move(anchor, relative_
             assert b"e" not in value.partition(b'"quantiles":')[2].partition(b',"point"')[0]
 
 
+@pytest.mark.parametrize(
+    ("anchor", "scale", "relative", "wanted"),
+    [(100.0, 0.5, False, 8), (100.0, 5.0, False, 7), (100.0, 5.0, True, 5), (1e12, 1.0, True, 0), (1.0, 0.0, False, 40),
+     (1.0, math.nan, True, 40), (1.0, math.inf, False, 40), (-1.0, 1e-300, True, 40)],
+)  # fmt: skip
+def test_decimals_reach_seven_digits_below_the_one_bar_move(anchor, scale, relative, wanted):
+    found = np.full(2, -1)
+    find_decimals(np.full(2, anchor), np.full(2, scale), relative, found)
+    assert found.tolist() == [wanted, wanted]
+
+
 @pytest.mark.parametrize("extreme", [0.0, -0.0, 5e-324, -1.7976931348623157e308, math.nan, math.inf, 1e22, -3.0])
 @pytest.mark.parametrize("scale", [0.0, 1e-300, 1.0, 1e300, math.nan, math.inf])
 def test_no_value_makes_invalid_json(extreme, scale):
@@ -191,7 +202,7 @@ def test_a_long_horizon_and_many_rows_find_room():
 
 
 def test_a_writer_serves_new_sources_as_they_appear():
-    writer = ForecastWriter(Settings(), CARDS, ["naive", "model"])
+    writer = JsonWriter(Settings(), CARDS, ["naive", "model"])
     batch = forecasts(5)
     batch.partition[:] = 0
     first = writer.encode(batch, symbol_table(), produced_ns=PRODUCED, sources=SOURCES[:1])
@@ -205,7 +216,7 @@ def test_feature_vectors_carry_names_values_and_their_source():
     numbers = np.array([[1.23456789012345, -0.5, np.nan], [1e-30, 123456789.0, np.inf]])
     two = np.arange(2)
     rows = FeatureRows(two.astype(np.int32), AS_OF + two, two.astype(np.int32), two.astype(np.int32), two + 40, numbers)
-    writer = ForecastWriter(Settings(), CARDS, ["naive"])
+    writer = JsonWriter(Settings(), CARDS, ["naive"])
     encoded = writer.encode_features(rows, symbol_table(), names=names, sources=SOURCES)
     assert [json.loads(value) for value in values(encoded)] == [
         {
@@ -216,5 +227,5 @@ def test_feature_vectors_carry_names_values_and_their_source():
     ]  # fmt: skip
 
 
-def test_the_writers_release_the_interpreter_lock():
-    assert all(kernel.targetoptions["nogil"] for kernel in (write_forecasts, write_features))
+def test_the_writer_releases_the_interpreter_lock():
+    assert write_rows.targetoptions["nogil"]

@@ -8,8 +8,10 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
 from tickcast.columns import FeatureRows, Forecasts
-from tickcast.engine.codec.arrow_forecasts import FEATURES, FORECASTS, ArrowWriter
-from tickcast.engine.codec.forecasts import ForecastWriter
+from tickcast.engine.records.as_arrow import ArrowWriter
+from tickcast.engine.records.as_arrow import schema_of as arrow_schema
+from tickcast.engine.records.as_json import JsonWriter
+from tickcast.engine.records.published import FEATURES, FORECASTS
 from tickcast.io.kafka.framing import Framer, partitions_of, place
 from tickcast.io.kafka.publish import TRACE_BYTES
 from tickcast.records import ModelCard
@@ -83,7 +85,7 @@ def tables(encoded):
 
 
 def in_json(s, batch):
-    encoded = ForecastWriter(s, CARDS, RUNGS).encode(batch, SYMBOLS, produced_ns=PRODUCED, sources=SOURCES)
+    encoded = JsonWriter(s, CARDS, RUNGS).encode(batch, SYMBOLS, produced_ns=PRODUCED, sources=SOURCES)
     return [json.loads(message) for message in messages(encoded)]
 
 
@@ -157,8 +159,8 @@ def test_a_row_that_no_batch_can_hold_is_alone_in_its_message():
 
 def test_the_types_do_not_hang_on_the_deployment_and_stand_in_the_published_schema():
     for table in tables(in_arrow(settings(), forecasts(20))):
-        assert table.schema == FORECASTS
-    for name, columns in {"forecasts": FORECASTS, "features": FEATURES}.items():
+        assert table.schema == arrow_schema(FORECASTS)
+    for name, columns in {table.name: arrow_schema(table) for table in (FORECASTS, FEATURES)}.items():
         fields = schema_of(name)["properties"]
         assert {key: field["x-arrow"] for key, field in fields.items()} == {c.name: str(c.type) for c in columns}
         assert columns.names == schema_of(name)["required"]
@@ -174,8 +176,8 @@ def test_feature_vectors_hold_what_json_would_and_null_where_a_value_is_none():
     numbers = np.array([[1.23456789012345, -0.5, np.nan], [1e-30, 123456789.0, np.inf]])
     rows = FeatureRows(two.astype(np.int32), AS_OF + two, two.astype(np.int32), two.astype(np.int32), two + 40, numbers)
     found = arrow(settings()).encode_features(rows, SYMBOLS, names=names, sources=SOURCES)
-    plain = ForecastWriter(settings(), CARDS, RUNGS).encode_features(rows, SYMBOLS, names=names, sources=SOURCES)
-    assert all(table.schema == FEATURES for table in tables(found))
+    plain = JsonWriter(settings(), CARDS, RUNGS).encode_features(rows, SYMBOLS, names=names, sources=SOURCES)
+    assert all(table.schema == arrow_schema(FEATURES) for table in tables(found))
     vectors = sorted((row for table in tables(found) for row in table.to_pylist()), key=lambda row: row["as_of_ns"])
     exact = [[1.23456789012345, -0.5, None], [1e-30, 123456789.0, None]]
     assert vectors == [{**json.loads(record), "values": row} for record, row in zip(messages(plain), exact)]
