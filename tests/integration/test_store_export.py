@@ -53,7 +53,7 @@ async def test_one_that_takes_too_long_is_broken_off(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = "SELECT count(*) FROM range(1000000) a, range(1000000) b"
-    monkeypatch.setitem(exports.TIMES, "bars", f"({endless})")
+    monkeypatch.setitem(exports.TABLES, "bars", exports.TABLES["bars"]._replace(time=f"({endless})"))
     with pytest.raises(CommandRefused, match="longer than 1 s") as caught:
         await exported(store, tmp_path / "out.parquet")
     assert caught.value.code == "timed_out"

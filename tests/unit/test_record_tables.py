@@ -33,7 +33,10 @@ def test_a_line_more_is_a_field_more_for_all_that_write_the_record(monkeypatch):
     assert stored["bar_number"].to_pylist() == stored["ordinal"].to_pylist() == batch.ordinal.tolist()
 
     schemas = msgspec_json.schema_components([struct_of("Longer", LONGER)])[1]
-    assert schemas["Longer"]["properties"]["bar_number"] == {"type": "integer", "description": "counts the symbol's bars"}
+    assert schemas["Longer"]["properties"]["bar_number"] == {
+        "type": "integer",
+        "description": "counts the symbol's bars",
+    }
 
 
 def test_json_and_arrow_name_the_same_fields_in_the_same_order():

@@ -15,14 +15,10 @@ from tickcast.durable import sync
 from tickcast.errors import CommandFault, CommandRefused, StoreStalled
 from tickcast.io.store.database import archive_folder
 from tickcast.io.store.history import everywhere
+from tickcast.io.store.tables import TABLES
 from tickcast.settings import Settings
 
 Format = Literal["parquet", "csv"]
-TIMES = {
-    "bars": "as_of_ns", "forecasts": "as_of_ns", "scores": "as_of_ns", "accuracy": "as_of_ns",
-    "commands": "received_ns", "promotions": "at_ns", "versions": "registered_ns", "jobs": "created_ns", "trials": "",
-}  # fmt: skip
-OF_SYMBOLS = ("bars", "forecasts", "scores")
 EVER_NS = (1 << 63) - 1
 BAR_FIELDS = ("symbol", "open", "high", "low", "close", "volume")
 BATCH_ROWS = 16_384
@@ -36,13 +32,14 @@ def export(
     from_ns: int | None, to_ns: int | None, symbols: list[str],
 ) -> int:  # fmt: skip
     """Returns the rows written."""
-    if symbols and table not in OF_SYMBOLS:
+    time = TABLES[table].time
+    if symbols and not TABLES[table].has_symbols:
         raise CommandRefused(CommandFault.BAD_ARGUMENT, f"export: rows of {table} have no symbol")
     where, given = ["true"], dict[str, object]()
-    if TIMES[table]:
+    if time:
         for sign, name, ns in ((">=", "from_ns", from_ns), ("<", "to_ns", to_ns)):
             if ns is not None:
-                where.append(f"{TIMES[table]} {sign} ${name}")
+                where.append(f"{time} {sign} ${name}")
                 given[name] = ns
     if symbols:
         where.append("list_contains($symbols, symbol)")
@@ -51,7 +48,7 @@ def export(
     if table == "bars" and may_be_data(settings):
         columns = _as_data(settings)
         where.append("mask")  # a carried bar is no bar of a file: whoever reads it carries it again
-    order = f"ORDER BY {TIMES[table]}" if TIMES[table] else ""
+    order = f"ORDER BY {time}" if time else ""
     span = (from_ns or 0, EVER_NS if to_ns is None else to_ns)
     with everywhere(cursor, table, archive_folder(settings), *span) as found:
         sql = f"SELECT {columns} FROM {found.rows} WHERE {' AND '.join(where)} {found.once} {order}"

@@ -17,11 +17,12 @@ from tickcast.io.store import schema
 from tickcast.io.store.database import open_database, refusal
 from tickcast.io.store.lock import StoreLock
 from tickcast.io.store.rows import Position
-from tickcast.io.store.writer import KEYS, STALLED
+from tickcast.io.store.tables import TABLES
+from tickcast.io.store.writer import STALLED
 from tickcast.settings import Settings
 
-WITH_SOURCE = ("bars", "forecasts", "dead_letters", "watermarks")
-IDENTITY = KEYS | {"watermarks": ("source_topic", "source_partition", "next_offset")}
+HANDED_OVER = [table.name for table in TABLES.values() if table.handed_over]
+WITH_SOURCE = [name for name in HANDED_OVER if name != "scores"]
 OF_SOURCE = "(source_topic, source_partition) IN (SELECT (topic, number) FROM moving)"
 # Bars that were loaded have no source: they go with their symbol. A score goes with its forecast.
 MOVES = dict.fromkeys(WITH_SOURCE, OF_SOURCE) | {
@@ -84,7 +85,7 @@ class Handover:
             copied = 0
             for table, which in MOVES.items():
                 columns = "o.* REPLACE (there.model AS model)" if table in ("forecasts", "scores") else "o.*"
-                same = " AND ".join(f"n.{key} = o.{key}" for key in IDENTITY[table])
+                same = " AND ".join(f"n.{key} = o.{key}" for key in TABLES[table].key)
                 copied += self._count(
                     f"INSERT INTO {taker}.{table} BY NAME SELECT {columns} FROM {giver}.{table} o "
                     + (_MODELS.format(giver=giver, taker=taker) if "model" in columns else "")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadData
+from tickcast.io.store.tables import TABLES
 from tickcast.symbols import FULL, SymbolTable
 
 CHUNK_ROWS = 100_000  # read at once where all would be too much
@@ -54,11 +55,6 @@ SELECT file FROM archive_files
 WHERE table_name = $table AND slice[1:10] BETWEEN $first AND $last ORDER BY slice, part
 """
 WITH_ARCHIVED = "(SELECT * FROM {table} UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = true))"
-ONCE = {  # what was read again after its day had left is in both
-    "bars": "QUALIFY row_number() OVER (PARTITION BY symbol, as_of_ns, tie ORDER BY source_offset, ordinal) = 1",
-    "forecasts": "QUALIFY row_number() OVER (PARTITION BY id ORDER BY source_offset) = 1",
-    "scores": "QUALIFY row_number() OVER (PARTITION BY id ORDER BY settled_ns) = 1",
-}
 
 
 class Mark(NamedTuple):
@@ -154,7 +150,7 @@ def everywhere(
         files = [archive / table / Path(name).name for (name,) in cursor.execute(ARCHIVED, wanted).fetchall()]
         quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
         rows = WITH_ARCHIVED.format(table=table, files=quoted) if files else table
-        yield Everywhere(rows, ONCE.get(table, "") if files else "")
+        yield Everywhere(rows, TABLES[table].once if files else "")
     except duckdb.IOException as error:
         raise BadData(
             f"a file of the archive cannot be read: {error}", remedy="put it back, or ask for rows of a later time"

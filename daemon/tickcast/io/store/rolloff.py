@@ -13,14 +13,11 @@ import duckdb
 
 from tickcast.durable import sync
 from tickcast.errors import BadStore
+from tickcast.io.store.tables import TABLES
 
 DAY_NS = 86_400 * 10**9
 HOUR_NS = DAY_NS // 24
 HOURS_ABOVE_ROWS = 5_000_000  # a larger day is moved hour by hour, so that no deletion holds the writer for long
-TIMES = {
-    "bars": "as_of_ns", "forecasts": "as_of_ns", "scores": "as_of_ns", "accuracy": "as_of_ns",
-    "dead_letters": "watermark_ns",
-}  # fmt: skip
 
 
 class Slice(NamedTuple):
@@ -32,7 +29,7 @@ class Slice(NamedTuple):
 
     @property
     def where(self) -> str:
-        time = TIMES[self.table]
+        time = TABLES[self.table].time
         return f"{time} >= {self.first_ns} AND {time} < {self.first_ns + self.length_ns}"
 
     @property
@@ -62,7 +59,7 @@ class RollOff:
 def due(cursor: duckdb.DuckDBPyConnection, before_ns: int) -> list[Slice]:
     """Slices with rows older than `before_ns`, a midnight, oldest first within each table."""
     found: list[Slice] = []
-    for table, time in TIMES.items():
+    for table, time in [(table.name, table.time) for table in TABLES.values() if table.rolled_off]:
         days = f"SELECT {time} // {DAY_NS} AS day, count(*) FROM {table} WHERE {time} < {before_ns} GROUP BY day"
         for day, rows in cursor.execute(f"{days} ORDER BY day").fetchall():
             found += _cut(table, int(day) * DAY_NS, hourly=rows > HOURS_ABOVE_ROWS)

@@ -21,6 +21,7 @@ from tickcast.errors import StoreStalled
 from tickcast.io.store import rolloff, rows
 from tickcast.io.store.database import connect
 from tickcast.io.store.rows import Names, Origin, Position
+from tickcast.io.store.tables import TABLES
 from tickcast.records import Accuracy, DeadLetter, ModelCard, digest
 from tickcast.settings import Settings
 
@@ -28,15 +29,6 @@ MINUTE_NS = 60 * 10**9  # of event time: a watermark is kept so often
 CHECKPOINT_BYTES = 24 << 20  # of log; at 16 MB a row costs twice the CPU, at 64 MB memory swings by far more
 INVALID = (duckdb.FatalException, duckdb.InternalException)  # after these the database must be opened again
 STALLED = (*INVALID, duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
-
-# What tells a row that is in the store already from a new one; the last column bounds the search.
-KEYS = {
-    "bars": ("symbol", "tie", "as_of_ns"),
-    "forecasts": ("id", "as_of_ns"),
-    "scores": ("id", "as_of_ns"),
-    "accuracy": ("model", "version", "symbol_group", "horizon", "span", "as_of_ns"),
-    "dead_letters": ("source_topic", "source_partition", "source_offset"),
-}
 
 Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
@@ -198,9 +190,10 @@ class Writer:
             return
         fresh, again = table.filter(pa.array(~seen)), table.filter(pa.array(seen))
         self._run(f"INSERT INTO {name} BY NAME SELECT * FROM unit_rows", fresh)
-        *_, bound = KEYS[name]
+        key = TABLES[name].key
+        *_, bound = key
         low, high = pa.compute.min_max(again[bound]).as_py().values()
-        same = " AND ".join(f"old.{key} = unit_rows.{key}" for key in KEYS[name])
+        same = " AND ".join(f"old.{column} = unit_rows.{column}" for column in key)
         self._run(
             f"INSERT INTO {name} BY NAME SELECT * FROM unit_rows WHERE NOT EXISTS "
             f"(SELECT 1 FROM {name} old WHERE old.{bound} BETWEEN {low} AND {high} AND {same})",
