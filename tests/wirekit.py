@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from tickcast.columns import RawBatch
 from tickcast.io.kafka.blob import Blob, Damaged, open_blob
-from tickcast.io.kafka.fetch import plain_batches
+from tickcast.io.kafka.wire import MOST_MS, TRACE_LENGTH, TRACEPARENT
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
@@ -113,6 +113,37 @@ def by_client(
     )
     read = [*records]
     return rows(plain_batches({tp: read})), records.next_fetch_offset
+
+
+def plain_batches(fetched: dict[TopicPartition, list[ConsumerRecord]]) -> list[RawBatch]:
+    """What `getmany` of an ordinary consumer of raw bytes gives, in our columns: as the client itself reads it."""
+    return [_plain_batch(tp, records) for tp, records in fetched.items() if records]
+
+
+def _plain_batch(tp: TopicPartition, records: list[ConsumerRecord]) -> RawBatch:
+    pieces = [piece for record in records for piece in (record.value, record.key, _traceparent(record.headers))]
+    lengths = np.fromiter((0 if piece is None else len(piece) for piece in pieces), np.int64, len(pieces))
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    missing = np.fromiter((piece is None for piece in pieces), bool, len(pieces))
+    trace = np.where(missing[2::3], -1, starts[2::3])
+    return RawBatch(
+        tp.topic, tp.partition, np.frombuffer(bytearray().join(piece for piece in pieces if piece), np.uint8),
+        np.where(missing[::3], -1, starts[::3]), np.where(missing[::3], -1, ends[::3]),
+        np.fromiter((r.offset for r in records), np.int64, len(records)),
+        np.fromiter((_ns(r.timestamp) for r in records), np.int64, len(records)),
+        (np.where(missing[1::3], -1, starts[1::3]), np.where(missing[1::3], -1, ends[1::3])),
+        None if missing[2::3].all() else trace,
+    )  # fmt: skip
+
+
+def _ns(ms: int) -> int:
+    return ms * 10**6 if 0 <= ms <= MOST_MS else -1
+
+
+def _traceparent(headers: Iterable[tuple[str, bytes | None]]) -> bytes | None:
+    name = TRACEPARENT.decode()
+    return next((v for k, v in headers if k == name and v is not None and len(v) == TRACE_LENGTH), None)
 
 
 def judge(data: bytes, fetch_offset: int, aborted: Iterable[tuple[int, int]]) -> tuple[list[Row], list[Damaged]]:

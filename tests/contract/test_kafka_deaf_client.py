@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from brokerkit import KafkaBroker, unique
 from tickcast.errors import BrokerAway, NoProgress, TransactionLost
-from tickcast.io.kafka import client
+from tickcast.io.kafka.consumer import Consumer
 from tickcast.io.kafka.control import ControlReader
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.group import Membership
@@ -18,13 +18,14 @@ from tickcast.settings.buses import KafkaSettings
 LIMIT_S = 60
 
 
-def cut(consumer: object) -> None:
+def cut(consumer: Consumer | None) -> None:
     """What uvloop raises for a write on a connection that it has closed meanwhile."""
 
     async def send(*_: object, **__: object) -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
-    consumer._client.send = send  # type: ignore[attr-defined]
+    assert consumer is not None
+    consumer.client._client.send = send
 
 
 async def produce(kafka: KafkaBroker, topic: str, value: bytes) -> None:
@@ -50,13 +51,12 @@ async def test_ticks_are_read_on(kafka: KafkaBroker) -> None:
             while reader.position[topic, 0] < 2:
                 await reader.fetch(0.2)
         assert [entry["is_deaf"] for entry in log if entry["event"] == "client_rebuilt"] == [True]
-        assert deaf is not None
-        assert all(not conn.connected() for conn in deaf._client._conns.values())
+        assert all(not conn.connected() for conn in deaf.client._client._conns.values())
 
 
 async def test_one_that_never_hears_anything_is_given_up(kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, topic = KafkaSettings(bootstrap_servers=kafka.bootstrap), kafka.create_topic(unique("deaf"), 1)
-    monkeypatch.setattr(client, "is_deaf", lambda _: True)
+    monkeypatch.setattr(Consumer, "_is_deaf", lambda _: True)
     async with asyncio.timeout(LIMIT_S), KafkaReader.open(settings, [(topic, 0)]) as reader:
         reader.begin({(topic, 0): 0})
         for _ in range(MOST_REBUILDS):

@@ -13,7 +13,7 @@ from aiokafka.consumer import fetcher
 from brokerkit import unique
 from tickcast.io.kafka import fetch
 from tickcast.io.kafka.blob import open_blob
-from wirekit import T0_MS, TRACE, Message, rows
+from wirekit import T0_MS, TRACE, Message, plain_batches, rows
 
 CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 ISOLATIONS = ("read_committed", "read_uncommitted")
@@ -31,7 +31,7 @@ def _installed(monkeypatch):
     """Both names are put back after the test."""
     for name in ("MemoryRecords", "PartitionRecords"):
         monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
-    assert fetch.install()
+    fetch.install()
 
 
 def new_topic(kafka, name, partitions=1, **config):
@@ -93,7 +93,7 @@ async def read(kafka, topic, *, blobs, **given):
                 batches = [raw for batches, _ in opened for raw in batches]
                 damaged += [d for _, some in opened for d in some]
             else:
-                batches = fetch.plain_batches(fetched)
+                batches = plain_batches(fetched)
             found += [(raw.topic, raw.partition, row) for raw in batches for row in rows([raw])]
     return sorted(found, key=lambda at: (*at[:2], at[2].offset)), damaged, fetches
 

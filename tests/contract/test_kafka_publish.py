@@ -15,7 +15,7 @@ from tickcast.clock import SystemClock
 from tickcast.columns import Encoded, FeatureRows, Forecasts
 from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.kafka.framing import Framer
-from tickcast.io.kafka.publish import Outbox, PlainBatch, PlainFramer
+from tickcast.io.kafka.publish import Outbox, PlainBatch
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -29,7 +29,6 @@ TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 FRAMERS = {
     "lz4": lambda partitions: Framer(partitions, max_batch_bytes=BATCH_BYTES, compression="lz4"),
     "none": lambda partitions: Framer(partitions, max_batch_bytes=BATCH_BYTES, compression="none"),
-    "plain": lambda partitions: PlainFramer(max_batch_bytes=BATCH_BYTES),
 }
 
 

@@ -3,9 +3,7 @@
 import cramjam
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2 as murmur2_of_aiokafka
-from aiokafka.producer import message_accumulator
 from aiokafka.record.memory_records import MemoryRecords
 
 from tickcast.columns import Encoded
@@ -19,7 +17,7 @@ from tickcast.io.kafka.framing import (
     record_bytes,
     write_records,
 )
-from tickcast.io.kafka.publish import HEADER_BYTES, PlainFramer, ReadyBatch, supported
+from tickcast.io.kafka.publish import HEADER_BYTES, ReadyBatch
 from tickcast.symbols import SymbolTable
 
 STAMP_MS = 1_700_000_000_123
@@ -96,10 +94,8 @@ def test_batches_stay_below_the_limit_and_keep_each_partitions_order():
         assert {murmur2_of_aiokafka(symbols.name(symbol[row]).encode()) % 2**31 % 3 for row in got} == {partition}
 
 
-@pytest.mark.parametrize(
-    "framer", [Framer(1, max_batch_bytes=700, compression="lz4"), PlainFramer(max_batch_bytes=700)]
-)
-def test_a_message_too_large_for_any_batch_is_left_out_and_reported(framer):
+def test_a_message_too_large_for_any_batch_is_left_out_and_reported():
+    framer = Framer(1, max_batch_bytes=700, compression="lz4")
     values, symbols = [b"before", b"x" * 1_000, b"after"], table("BTC")  # that lz4 would shrink it does not count
     (batch,) = framer.frame(encoded(values, [0, 0, 0]), symbols, STAMP_MS)
     (skipped,) = framer.take_skipped()
@@ -108,8 +104,7 @@ def test_a_message_too_large_for_any_batch_is_left_out_and_reported(framer):
     assert "kafka.batch_bytes" in str(skipped)
     assert framer.take_skipped() == []
     assert framer.frame(encoded([b"x" * 1_000], [0]), symbols, STAMP_MS) == []
-    if isinstance(batch, ReadyBatch):
-        assert [value for _, value, _ in records(batch)] == [b"before", b"after"]
+    assert [value for _, value, _ in records(batch)] == [b"before", b"after"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -168,36 +163,6 @@ def test_a_batch_takes_no_messages_of_others():
     batch = ReadyBatch(0, bytearray(HEADER_BYTES + 10), count=1, stamp_ms=1, codec=0)
     assert batch.append(timestamp=None, key=None, value=b"1") is None
     assert batch.closed()
-
-
-def test_the_installed_client_is_supported():
-    assert supported()
-
-
-def test_a_client_that_asks_a_batch_for_more_is_not_supported(monkeypatch):
-    class Asking(message_accumulator.MessageBatch):
-        def drain_ready(self):
-            self._builder.rewind()
-
-    monkeypatch.setattr(message_accumulator, "MessageBatch", Asking)
-    assert not supported()
-
-
-def test_a_client_that_builds_other_bytes_is_not_supported(monkeypatch):
-    class Other(message_accumulator.BatchBuilder):
-        def _build(self):
-            return super()._build() + b"more"
-
-    monkeypatch.setattr(message_accumulator, "BatchBuilder", Other)
-    assert not supported()
-
-
-def test_a_client_without_the_expected_call_is_not_supported(monkeypatch):
-    async def send_batch(self, batch, tp):
-        """Another one."""
-
-    monkeypatch.setattr(AIOKafkaProducer, "send_batch", send_batch)
-    assert not supported()
 
 
 def test_the_framers_kernels_release_the_interpreter_lock():

@@ -15,6 +15,7 @@ from tapekit import csv, records, settings
 from tickcast.columns import Encoded
 from tickcast.errors import BadSettings, StoreStalled
 from tickcast.io.kafka import client
+from tickcast.io.kafka.consumer import Consumer
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.framing import framer
 from tickcast.io.kafka.publish import ReadyBatch
@@ -37,8 +38,8 @@ def test_kafka_compression_packs_what_is_published() -> None:
 
 
 async def test_kafka_fetch_max_bytes_bounds_the_client() -> None:
-    reader = client.consumer(KafkaSettings(fetch_max_bytes=70_000))
-    assert reader._fetch_max_bytes == 70_000
+    reader = Consumer(KafkaSettings(fetch_max_bytes=70_000))
+    assert reader.client._fetch_max_bytes == 70_000
     await reader.stop()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from tickcast.columns import Source
 from tickcast.errors import BadPositions
 from tickcast.io.kafka.client import Committed
-from tickcast.io.kafka.reader import Bounds
+from tickcast.io.kafka.consumer import Bounds
 from tickcast.io.store.history import Kept, Mark
 from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from tickcast.columns import Source
 from tickcast.errors import BadBroker, BadSettings, BrokerAway, Fenced, TickcastError, TransactionLost
+from tickcast.io.kafka import known_client
 from tickcast.settings.buses import KafkaSecurity, KafkaSettings
 
 CLIENT = "tickcast"
@@ -83,19 +84,6 @@ def _password(settings: KafkaSecurity) -> str:
         raise BadSettings(f"kafka.security.password_file cannot be read: {error}") from None
 
 
-def consumer(
-    settings: KafkaSettings, *, isolation: str = "read_committed", deserializer: Any = None
-) -> AIOKafkaConsumer:
-    """A reader of raw bytes that commits nothing by itself and never jumps to another offset silently."""
-    return AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, client_id=CLIENT, group_id=None, enable_auto_commit=False,
-        auto_offset_reset="none", isolation_level=isolation, fetch_max_wait_ms=FETCH_WAIT_MS,
-        fetch_max_bytes=settings.fetch_max_bytes, max_partition_fetch_bytes=settings.fetch_partition_bytes,
-        request_timeout_ms=REQUEST_MS, metadata_max_age_ms=METADATA_MS, check_crcs=True,
-        value_deserializer=deserializer, **security(settings.security),
-    )  # fmt: skip
-
-
 def producer(settings: KafkaSettings, *, transactional_id: str | None = None) -> AIOKafkaProducer:
     """An idempotent writer; with an id, the one that fences whoever had it before."""
     return AIOKafkaProducer(
@@ -107,12 +95,28 @@ def producer(settings: KafkaSettings, *, transactional_id: str | None = None) ->
     )  # fmt: skip
 
 
+@asynccontextmanager
+async def producing(settings: KafkaSettings, doing: str, *, remedy: str = "") -> AsyncIterator[AIOKafkaProducer]:
+    """A plain writer, started and stopped; what goes wrong with it until then is said with `doing` and `remedy`."""
+    writer = producer(settings)
+    try:
+        async with asyncio.timeout(settings.call_timeout_s):
+            await writer.start()
+        yield writer
+    except FAILURES as error:
+        raise away(error, doing, remedy=remedy) from None
+    finally:
+        await stop(writer.stop())
+
+
 def transactional_id(settings: KafkaSettings, slot: int) -> str:
     return f"{CLIENT}.{settings.group}.{slot}"
 
 
 async def reach(settings: KafkaSettings, *, max_wait_s: float, waiting: Callable[[str, float], None]) -> None:
-    """Return once a broker has let us in; a refusal is raised at once, silence only after `max_wait_s`."""
+    """Return once a broker has let us in; a refusal is raised at once, silence only after `max_wait_s`. Whatever uses
+    Kafka begins here, so it is here that a client which we do not know is refused."""
+    known_client.require()
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + max_wait_s, FIRST_PAUSE_S
     while True:
@@ -188,6 +192,13 @@ def in_our_words(error: BaseException, doing: str) -> TickcastError:
     return TransactionLost(f"{doing}: {error!r}")
 
 
+def away(error: Exception, doing: str, *, remedy: str = "") -> TickcastError:
+    """As `in_our_words`, of what is part of no transaction."""
+    return (
+        in_our_words(error, doing) if isinstance(error, NO_RIGHTS) else BrokerAway(f"{doing}: {error!r}", remedy=remedy)
+    )
+
+
 @asynccontextmanager
 async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     client = AIOKafkaAdminClient(
@@ -240,20 +251,6 @@ def read_note(text: str | None) -> dict[str, Any]:
         if isinstance(note, dict):
             return note
     return {}
-
-
-def is_deaf(consumer: AIOKafkaConsumer) -> bool:
-    """Its fetching ended by an error that the client only logs, such as a connection that was cut at a bad moment:
-    nothing will come any more, and nobody is told."""
-    fetching = getattr(getattr(consumer, "_fetcher", None), "error_future", None)
-    return fetching is not None and bool(fetching.done())
-
-
-async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Where its own stop breaks off, as on a connection that was cut, the rest of it is still open."""
-    if not await stop(consumer.stop()):
-        for part in filter(None, (consumer._fetcher, consumer._client)):
-            await stop(part.close())
 
 
 async def stop(closing: Any, *, within_s: float = 5.0) -> bool:

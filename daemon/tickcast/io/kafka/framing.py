@@ -8,12 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import cramjam
 import numpy as np
-import structlog
 
 from tickcast.columns import I32, I64, U8, Encoded
 from tickcast.compiled import lean_njit
 from tickcast.errors import BadOutput
-from tickcast.io.kafka import publish
 from tickcast.io.kafka.publish import HEADER_BYTES, TRACE_BYTES, TRACE_NAME, ReadyBatch, Trace, too_large
 from tickcast.settings.buses import KafkaSettings
 from tickcast.symbols import SymbolTable
@@ -103,12 +101,9 @@ class Framer:
         return ReadyBatch(int(plan.partition[batch]), buffer, count=count, stamp_ms=stamp_ms, codec=codec)
 
 
-def framer(kafka: KafkaSettings, partitions: int) -> Framer | publish.PlainFramer:
-    """For a topic of so many partitions; it is the plain one where the client takes no finished batches."""
-    if publish.supported():
-        return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
-    structlog.get_logger().warning("publishing_plainly", reason="aiokafka's producer is not the one we know")
-    return publish.PlainFramer(max_batch_bytes=kafka.batch_bytes)
+def framer(kafka: KafkaSettings, partitions: int) -> Framer:
+    """For a topic of so many partitions."""
+    return Framer(partitions, max_batch_bytes=kafka.batch_bytes, compression=kafka.compression)
 
 
 def _messages(encoded: Encoded, symbols: SymbolTable, trace: Trace | None) -> Messages:

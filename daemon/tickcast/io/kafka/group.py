@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
@@ -16,6 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tickcast.columns import Source
 from tickcast.errors import BrokerAway
 from tickcast.io.kafka import client
+from tickcast.io.kafka.consumer import Consumer
 from tickcast.settings.buses import KafkaSettings
 
 HEARTBEAT_MS = 1000  # how soon a member hears that the group wants to share out anew
@@ -54,7 +55,12 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._share: Share | None = None
         self._failed: Exception | None = None  # the client swallows what its listener raises
         self._polled = 0.0
-        self._consumer = _consumer(settings, rebalance_s=give_back_s + SPARE_S)
+        rebalance_ms = int((give_back_s + SPARE_S) * 1000)
+        assignor = type("Assignor", (StickyPartitionAssignor,), {})  # it remembers in its class what it was given
+        self._consumer = Consumer(  # what it would reset offsets to never matters: it reads nothing
+            settings, group_id=settings.group, auto_offset_reset="latest", partition_assignment_strategy=[assignor],
+            heartbeat_interval_ms=HEARTBEAT_MS, rebalance_timeout_ms=rebalance_ms,
+        )  # fmt: skip
 
     @classmethod
     async def join(
@@ -62,18 +68,13 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> "Membership":
         """`give_back_s` = how long it may take from `wanted_back` to `give_back`."""
         member = cls(settings, give_back_s=give_back_s, max_away_s=max_away_s)
-        try:
-            async with asyncio.timeout(settings.call_timeout_s):
-                await member._consumer.start()
-        except client.FAILURES as error:
-            await member.leave()
-            raise BrokerAway(f"the group cannot be joined: {error!r}") from None
-        member._consumer.subscribe(topics, listener=member)
+        await member._consumer.start()
+        member._consumer.client.subscribe(topics, listener=member)
         return member
 
     async def leave(self) -> None:
         """The others get our partitions at once."""
-        await client.stop_consumer(self._consumer)
+        await self._consumer.stop()
 
     async def next_share(self) -> Share:
         """What the group gives us now; it may be nothing, where there are more members than partitions."""
@@ -100,7 +101,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._failed:
             raise client.in_our_words(self._failed, "sharing out partitions")
         try:
-            await self._consumer.getmany(timeout_ms=0)
+            await self._consumer.client.getmany(timeout_ms=0)
         except client.FAILURES as error:
             raise client.in_our_words(error, f"as a member of kafka.group '{self._settings.group}'") from error
 
@@ -109,7 +110,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         if not offsets:
             return
         try:
-            await self._consumer.commit(dict(offsets))
+            await self._consumer.client.commit(dict(offsets))
         except (CommitFailedError, IllegalStateError) as refused:
             structlog.get_logger().warning("commit_refused", reason=str(refused), partitions=len(offsets))
 
@@ -129,19 +130,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         try:
-            self._consumer.pause(*assigned)
+            self._consumer.client.pause(*assigned)
         except Exception as error:
             self._failed = error
         self._share = Share(sorted((at.topic, at.partition) for at in assigned))
-
-
-def _consumer(settings: KafkaSettings, *, rebalance_s: float) -> AIOKafkaConsumer:
-    """What it would reset offsets to never matters: it reads nothing."""
-    assignor = type("Assignor", (StickyPartitionAssignor,), {})  # it remembers in its class what it was given
-    return AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, client_id=client.CLIENT, group_id=settings.group,
-        enable_auto_commit=False, auto_offset_reset="latest", partition_assignment_strategy=[assignor],
-        heartbeat_interval_ms=HEARTBEAT_MS, rebalance_timeout_ms=int(rebalance_s * 1000),
-        request_timeout_ms=client.REQUEST_MS, metadata_max_age_ms=client.METADATA_MS,
-        **client.security(settings.security),
-    )  # fmt: skip

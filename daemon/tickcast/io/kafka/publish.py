@@ -1,12 +1,10 @@
 """Finished batches on their way into aiokafka's producer, a bounded number at a time. Nothing is framed here.
 
 A ReadyBatch stands in for aiokafka's own BatchBuilder, so that sequence numbers, transactions and retries stay the
-client's. `supported` tells whether the installed client lets it; where not, PlainFramer leaves messages to the client.
+client's; `known_client.py` sees to it that the installed one lets it.
 """
 
 import asyncio
-import inspect
-import re
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,13 +14,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
-from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from tickcast.columns import I64, U8, Encoded
+from tickcast.columns import I64, U8
 from tickcast.errors import BadOutput
-from tickcast.symbols import SymbolTable
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES = HEADER.size
@@ -118,40 +114,6 @@ def cut_to(message: Message, most_bytes: int) -> Message | None:
     return (key, value, headers) if size(key, value, headers) <= most_bytes else None
 
 
-class PlainFramer:
-    """In the place of a framing.Framer; slower by far."""
-
-    def __init__(self, *, max_batch_bytes: int) -> None:
-        self._most = max_batch_bytes
-        self._skipped: list[BadOutput] = []
-
-    def frame(
-        self, encoded: Encoded, symbols: SymbolTable, stamp_ms: int, trace: Trace | None = None
-    ) -> list[PlainBatch]:
-        messages: list[Message] = []
-        for row, symbol in enumerate(encoded.symbol):
-            key = symbols.arrays.names[symbol, : symbols.arrays.lengths[symbol]].tobytes()
-            value = encoded.data[encoded.starts[row] : encoded.ends[row]].tobytes()
-            headers = _trace_headers(trace, row)
-            if DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, headers) > self._most:
-                self._skipped.append(too_large(symbols.name(int(symbol)), len(value), self._most))
-            else:
-                messages.append((key, value, headers))
-        return [PlainBatch(messages, stamp_ms)] if messages else []
-
-    def take_skipped(self) -> list[BadOutput]:
-        """As framing.Framer's."""
-        skipped, self._skipped = self._skipped, []
-        return skipped
-
-
-def _trace_headers(trace: Trace | None, row: int) -> list[tuple[str, bytes]]:
-    if trace is None or trace[1][row] < 0:
-        return []
-    data, starts = trace
-    return [(TRACE_NAME.decode(), data[starts[row] : starts[row] + TRACE_BYTES].tobytes())]
-
-
 def too_large(symbol: str, size: int, most: int) -> BadOutput:
     return BadOutput(
         f"a message of {size} bytes for {symbol} does not fit into a batch of {most} bytes",
@@ -170,35 +132,6 @@ async def _until_taken(offer: Callable[[], Awaitable[Delivery]]) -> Delivery:
 def _is_transactional(producer: AIOKafkaProducer) -> bool:
     manager = producer._txn_manager
     return manager is not None and manager.transactional_id is not None
-
-
-def supported() -> bool:
-    """Whether the installed client uses a batch builder as a ReadyBatch expects, and builds the same bytes itself."""
-    try:
-        return _calls_are_known() and _bytes_are_equal()
-    except (AttributeError, TypeError, OSError, AssertionError):
-        return False
-
-
-def _calls_are_known() -> bool:
-    users = message_accumulator.MessageBatch, message_accumulator.MessageAccumulator
-    calls = set(re.findall(r"\b_builder\.(\w+)", "".join(map(inspect.getsource, users))))
-    return (
-        {"_set_producer_state", "_build"} <= calls <= set(dir(ReadyBatch))
-        and list(inspect.signature(AIOKafkaProducer.send_batch).parameters) == ["self", "batch", "topic", "partition"]
-        and "_txn_manager" in AIOKafkaProducer.__init__.__code__.co_names
-    )
-
-
-def _bytes_are_equal() -> bool:
-    theirs = message_accumulator.BatchBuilder(1 << 10, 0, is_transactional=1)
-    theirs.append(timestamp=5, key=b"k", value=b"v", headers=[])
-    record = bytes([16, 0, 0, 0, 2, *b"k", 2, *b"v", 0])
-    ours = ReadyBatch(0, bytearray(HEADER_BYTES) + record, count=1, stamp_ms=5, codec=0)
-    ours.transactional = True
-    for batch in (theirs, ours):
-        batch._set_producer_state(producer_id=7, producer_epoch=1, base_sequence=3)
-    return bytes(theirs._build()) == ours._build()
 
 
 @dataclass(slots=True, eq=False)

@@ -4,19 +4,16 @@ The broker's stamps find the part of each partition that is read; event times ar
 partition has a reader of its own, so that one which is ahead of the others waits instead of filling the memory.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tickcast.columns import I64, RawBatch, Source
-from tickcast.errors import BrokerAway
-from tickcast.io.kafka import client
 from tickcast.io.kafka.blob import Blob, Damaged, open_blob
+from tickcast.io.kafka.consumer import Consumer
 from tickcast.io.kafka.reader import KafkaReader
 from tickcast.settings.buses import KafkaSettings
 
@@ -113,8 +110,8 @@ class _Partition:
     async def fill(self) -> None:
         """Returns once something is ready, or the span has ended."""
         while not self.ready and self._read_to < self.span.end:
-            for item in await self._reader.fetch(MAX_WAIT_S):
-                self._keep(item)
+            for blob in await self._reader.fetch(MAX_WAIT_S):
+                self._keep(blob)
 
     def take(self, most: int, until_ns: int) -> RawBatch:
         """What is ready, up to a time."""
@@ -124,8 +121,8 @@ class _Partition:
             self.ready.appendleft((raw.part(count, len(raw)), times[count:]))
         return raw.part(0, count)
 
-    def _keep(self, item: Blob | RawBatch) -> None:
-        batches, damaged = open_blob(item, most_bytes=self._expanded_bytes) if isinstance(item, Blob) else ([item], [])
+    def _keep(self, blob: Blob) -> None:
+        batches, damaged = open_blob(blob, most_bytes=self._expanded_bytes)
         self.damaged += [batch for batch in damaged if batch.first_offset < self.span.end]
         for batch in batches:
             raw = batch.part(0, int(np.searchsorted(batch.offsets, self.span.end)))
@@ -139,24 +136,15 @@ async def _spans(
     settings: KafkaSettings, sources: Sequence[Source], from_ns: int | None, to_ns: int | None
 ) -> dict[Source, TimeSpan]:
     """Where to begin and end. A partition in which nothing came between the times may have been filled later: all."""
-    consumer = client.consumer(settings)
-    wanted = [TopicPartition(*source) for source in sources]
-    try:
-        async with asyncio.timeout(settings.call_timeout_s):
-            await consumer.start()
-            low, high = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
-            first = low if from_ns is None else await _first_since(consumer, high, from_ns // 10**6 - SPARE_MS)
-            end = high if to_ns is None else await _first_since(consumer, high, to_ns // 10**6 + SPARE_MS)
-    except client.FAILURES as error:
-        raise BrokerAway(f"the broker does not say which offsets it holds: {error!r}") from None
-    finally:
-        await client.stop_consumer(consumer)
-    return {
-        (at.topic, at.partition): TimeSpan(first[at], end[at] if end[at] > first[at] else high[at]) for at in wanted
-    }
+    async with Consumer.open(settings, sources) as consumer:
+        bounds = await consumer.bounds()
+        low, high = ({source: held[at] for source, held in bounds.items()} for at in (0, 1))
+        first = low if from_ns is None else await _first_since(consumer, high, from_ns // 10**6 - SPARE_MS)
+        end = high if to_ns is None else await _first_since(consumer, high, to_ns // 10**6 + SPARE_MS)
+    return {at: TimeSpan(first[at], end[at] if end[at] > first[at] else high[at]) for at in sources}
 
 
-async def _first_since(consumer: AIOKafkaConsumer, high: dict[Any, int], stamp_ms: int) -> dict[Any, int]:
+async def _first_since(consumer: Consumer, high: dict[Source, int], stamp_ms: int) -> dict[Source, int]:
     """Offset of the first message stamped then or later; where there is none, the end."""
-    found = await consumer.offsets_for_times(dict.fromkeys(high, max(stamp_ms, 0)))
-    return {at: min(found[at].offset, end) if found[at] else end for at, end in high.items()}
+    first = await consumer.first_since(stamp_ms)
+    return {at: min(end if first[at] is None else first[at], end) for at, end in high.items()}

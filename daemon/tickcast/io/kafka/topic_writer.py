@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tickcast.columns import Encoded
-from tickcast.errors import BrokerAway, TickcastError
 from tickcast.io.kafka import client
 from tickcast.io.kafka.framing import framer
 from tickcast.io.kafka.publish import Outbox
@@ -22,25 +21,21 @@ class TopicWriter:
     """Made by `open`."""
 
     def __init__(self, settings: KafkaSettings, topic: str, outbox: Outbox, *, partitions: int) -> None:
-        self._settings, self._topic, self._outbox = settings, topic, outbox
+        self._topic, self._outbox = topic, outbox
         self._framer = framer(settings, partitions)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: KafkaSettings, topic: str, *, partitions: int) -> AsyncIterator["TopicWriter"]:
-        producer = client.producer(settings)
-        outbox = Outbox(producer, max_in_flight_bytes=settings.in_flight_bytes)
-        try:
-            async with asyncio.timeout(settings.call_timeout_s):
-                await producer.start()
-            yield cls(settings, topic, outbox, partitions=partitions)
-            async with asyncio.timeout(settings.call_timeout_s):
-                await outbox.settle()
-        except client.FAILURES as error:
-            raise _in_our_words(error, topic) from None
-        finally:
-            await outbox.close()
-            await client.stop(producer.stop())
+        doing, remedy = f"the broker does not take what goes to {topic}", "some of it may have arrived"
+        async with client.producing(settings, doing, remedy=remedy) as producer:
+            outbox = Outbox(producer, max_in_flight_bytes=settings.in_flight_bytes)
+            try:
+                yield cls(settings, topic, outbox, partitions=partitions)
+                async with asyncio.timeout(settings.call_timeout_s):
+                    await outbox.settle()
+            finally:
+                await outbox.close()
 
     async def send(self, messages: Encoded, symbols: SymbolTable, *, stamp_ms: int) -> None:
         """Each to the partition of its symbol; returns once more may be sent. Leaving the block waits for the rest."""
@@ -49,9 +44,3 @@ class TopicWriter:
             raise too_large
         async with asyncio.timeout(MOST_AWAY_S):
             await self._outbox.room()
-
-
-def _in_our_words(error: Exception, topic: str) -> TickcastError:
-    if isinstance(error, client.NO_RIGHTS):
-        return client.in_our_words(error, f"writing to {topic}")
-    return BrokerAway(f"the broker does not take what goes to {topic}: {error!r}", remedy="some of it may have arrived")

@@ -19,10 +19,11 @@ from tickcast.io.control_messages import CONTROL, Message
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.compacted import CompactedTopic
+from tickcast.io.kafka.consumer import Bounds
 from tickcast.io.kafka.control import ControlReader
 from tickcast.io.kafka.delivery import CommitOffsets, Delivery, Sealed
 from tickcast.io.kafka.events import BlobOpening
-from tickcast.io.kafka.reader import Bounds, KafkaReader
+from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.kafka.topics import most_bytes, partitions_of
 from tickcast.io.store import snapshot
 from tickcast.io.store.store import Commit, Store

@@ -14,8 +14,9 @@ from tickcast.clock import Clock
 from tickcast.columns import Source
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
+from tickcast.io.kafka.consumer import Bounds
 from tickcast.io.kafka.group import Membership, Share
-from tickcast.io.kafka.reader import Bounds, KafkaReader
+from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.store.store import Store
 from tickcast.live import recovery
 from tickcast.live.buses.bus import Opened
