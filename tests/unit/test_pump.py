@@ -7,7 +7,10 @@ from typing import Any, cast
 
 from tickcast.clock import SystemClock
 from tickcast.engine.core.events import Outcome
+from tickcast.loop.publications import Publications
 from tickcast.loop.pump import BRIEF_MESSAGES, Pump
+from tickcast.settings import Settings
+from tickcast.settings.stream import BarSettings
 
 MANY: Any = range(BRIEF_MESSAGES + 1)  # a batch of so many messages
 
@@ -65,11 +68,11 @@ class Edge:
     async def idle(self) -> None:
         self._idle()
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> None: ...
+    def encode(self, publications: Publications) -> None: ...
 
     def publish(self, encoded: Any) -> None: ...
 
-    def add(self, outcome: Outcome) -> None: ...
+    def add(self, outcome: Outcome, letters: Any) -> None: ...
 
     def close(self, state: Any) -> None: ...
 
@@ -81,7 +84,8 @@ class Edge:
 
 async def test_what_a_turn_left_is_taken_in_the_next_off_the_loop_and_before_a_drain_ends_it() -> None:
     engine, thread = Engine(), Thread()
-    serving = SimpleNamespace(engine=engine, symbols=[], settings=SimpleNamespace(bars=SimpleNamespace(kind="tick")))
+    settings = Settings(bars=BarSettings(kind="tick"))
+    serving = SimpleNamespace(engine=engine, symbols=[], cards=[], settings=settings)
     commits = Edge(idle=lambda: pump.stop())  # the drain comes while places pass
     pump = Pump(
         cast(Any, serving), Source(), Edge(), thread=cast(Any, thread), commits=cast(Any, commits), clock=SystemClock()

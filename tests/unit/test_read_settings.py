@@ -57,7 +57,7 @@ def test_a_commit_unit_is_closed_by_its_size(tmp_path: Path, unit_bytes: int, du
     nobody, given = None, store_settings(tmp_path, store__unit_bytes=unit_bytes)
     commits = CommitQueue(nobody, nobody, given, SetClock(T0))  # type: ignore[arg-type]
     assert not commits.due
-    commits.add(Outcome(bars=[bars(0, 5)], forecasts=[forecasts(0, 5)]))
+    commits.add(Outcome(bars=[bars(0, 5)], forecasts=[forecasts(0, 5)]), [])
     assert commits.due == due
 
 

@@ -25,6 +25,7 @@ from tickcast.loop.build import Serving, build
 from tickcast.loop.closed_bars import refusal, refuse_spacing
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
+from tickcast.loop.publications import Publications
 from tickcast.loop.pump import Pump
 from tickcast.progress import Progress, Shown, unshown
 from tickcast.records import Command
@@ -171,7 +172,8 @@ class FileSink:
         self._walk = walk
         self._files = {name: stack.enter_context(TableFile(folder / f"{name}.parquet")) for name in FILES}
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> None:
+    def encode(self, publications: Publications) -> None:
+        outcome = publications.outcome
         for forecasts in outcome.forecasts:
             self._files["forecasts"].write(forecast_table(forecasts, self._serving))
             self._forecast_bits.update(_row_bits(forecasts.id_high, forecasts.id_low, forecasts.quantiles))

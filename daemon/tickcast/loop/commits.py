@@ -4,7 +4,7 @@ The loop never waits for them; when too many units are open, fetching stops unti
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -15,8 +15,7 @@ from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import StoreStalled
 from tickcast.io.store.store import Commit, Store
-from tickcast.loop.dead_letters import dead_letters
-from tickcast.records import Accuracy
+from tickcast.records import Accuracy, DeadLetter
 from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
@@ -81,13 +80,11 @@ class CommitQueue:
         """Nothing more will be fetched: whoever waits for room may go on."""
         self._room.set()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, letters: Sequence[DeadLetter]) -> None:
         unit = self._unit
         unit.bars += outcome.bars
         unit.forecasts += outcome.forecasts
         unit.scores += outcome.scores
-        most = self._settings.kafka.batch_bytes
-        letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
         unit.dead_letters += letters
         unit.offsets |= outcome.positions
         self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))

@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 from tickcast.clock import Clock
 from tickcast.engine.core.events import Event, Outcome
+from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.core.on_demand import Ask, AskAnswer
+from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.telemetry import Latency
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.last_turn import LastTurn
 from tickcast.loop.lookout import Samples
+from tickcast.loop.publications import Publications
 
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
 BRIEF_MESSAGES = 64  # of a turn that the loop takes itself,
@@ -35,8 +38,8 @@ class EventSource(Protocol):
 
 
 class Sink(Protocol):
-    def encode(self, outcome: Outcome, produced_ns: int) -> Any:
-        """Called on the engine thread: turn the outcome into what is published."""
+    def encode(self, publications: Publications) -> Any:
+        """Called on the engine thread: what of them this sink sends, ready to be sent."""
 
     def publish(self, encoded: Any) -> None:
         """Called on the loop: hand it over without waiting."""
@@ -85,7 +88,8 @@ class Pump:
         self.passes = 0  # turns of the loop, empty ones too
         self.waits = False  # for room in the store or the bus
         self.paused = False  # nothing is fetched; what was is published, stored and committed
-        self._engine = serving.engine
+        self._serving, self._engine = serving, serving.engine
+        self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
         self._close_together = serving.symbols if serving.settings.bars.kind == "time" else ()
         self._source = source
         self._sink = sink
@@ -118,11 +122,12 @@ class Pump:
                 return
             if fetched:
                 call = self._thread.call_briefly if self._is_brief(fetched) else self._thread.call
-                outcome, encoded = await call(lambda fetched=fetched: self._turn(fetched))  # type: ignore[misc]
+                publications, encoded = await call(lambda fetched=fetched: self._turn(fetched))  # type: ignore[misc]
+                outcome = publications.outcome
                 self._sink.publish(encoded)
                 self._hand_out(outcome.answers)
                 self.meter.note(outcome, self._clock.now_ns())
-                self._commits.add(outcome)
+                self._commits.add(outcome, publications.dead_letters)
                 if outcome.left:
                     await self._pass_places()
             if self._commits.due:
@@ -174,17 +179,18 @@ class Pump:
         messages = sum(len(item) for item in fetched if isinstance(item, Sized))
         return self._was_brief and messages <= BRIEF_MESSAGES and len(self._close_together) <= BRIEF_SYMBOLS
 
-    def _turn(self, fetched: list[Any]) -> tuple[Outcome, Any]:
+    def _turn(self, fetched: list[Any]) -> tuple[Publications, Any]:
         began, began_cpu = self._clock.monotonic_ns(), time.thread_time_ns()
         asks, self._asks = self._asks, []
         if self._last_turn:
             self._last_turn.begin(fetched, mixed=bool(asks))
         events = self._left or self._source.events(fetched)  # what was left are events already
         outcome = self._engine.turn([*events, *asks], self._clock.now_ns())
-        encoded = self._sink.encode(outcome, self._clock.now_ns())
+        publications = Publications(outcome, self._serving, self._writer, self._clock.now_ns())
+        encoded = self._sink.encode(publications)
         self._left = outcome.left
         if self._last_turn:
             self._last_turn.end(is_over=not outcome.left)
         self.turn_time.record(self._clock.monotonic_ns() - began)
         self._was_brief = time.thread_time_ns() - began_cpu < BRIEF_CPU_NS
-        return outcome, encoded
+        return publications, encoded

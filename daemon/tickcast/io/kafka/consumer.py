@@ -34,13 +34,14 @@ class Stillness(NamedTuple):
 
 
 class Consumer:
-    """Made by `open`, or by `start`, whose caller calls `stop`. A source is aiokafka's TopicPartition, and may be given
-    for one. One coroutine calls `fetch`."""
+    """Made by `open`, or by `start`, whose caller calls `stop`. One coroutine calls `fetch`."""
 
     def __init__(self, settings: KafkaSettings, sources: Iterable[Source] = (), **arguments: Any) -> None:
-        """`arguments` are the client's, for those that differ."""
+        """`arguments` are the client's, for those that differ. With a strategy to share partitions out among them it
+        is a group that gives them, once its caller has subscribed."""
         self._settings = settings
-        self._partitions = [TopicPartition(*source) for source in sources]
+        self._is_given = "partition_assignment_strategy" in arguments
+        self._partitions = {source: TopicPartition(*source) for source in sources}
         self._still_s: dict[Source, float] = dict.fromkeys(self._partitions, 0.0)  # waited where there is more to give
         self._paused: set[Source] = set()
         usual = {
@@ -69,8 +70,8 @@ class Consumer:
         except BaseException:
             await self.stop()
             raise
-        if self._partitions:
-            self.client.assign(self._partitions)
+        if not self._is_given:
+            self.client.assign([*self._partitions.values()])  # none, too: without it a fetch would wait for ever
         return self
 
     async def stop(self) -> None:
@@ -81,32 +82,32 @@ class Consumer:
 
     async def bounds(self) -> dict[Source, Bounds]:
         """What the broker holds now."""
-        doing = "the broker does not say which offsets it holds"
-        low = await self._within(doing, self.client.beginning_offsets(self._partitions))
-        high = await self._within(doing, self.client.end_offsets(self._partitions))
-        return {source: Bounds(low[source], high[source]) for source in self._partitions}
+        wanted, doing = [*self._partitions.values()], "the broker does not say which offsets it holds"
+        low = await self._within(doing, self.client.beginning_offsets(wanted))
+        high = await self._within(doing, self.client.end_offsets(wanted))
+        return {source: Bounds(low[at], high[at]) for source, at in self._partitions.items()}
 
     async def first_since(self, stamp_ms: int) -> dict[Source, int | None]:
         """Offset of the first record that was stamped then or later; None where there is none."""
-        wanted = dict.fromkeys(self._partitions, max(stamp_ms, 0))
+        wanted = dict.fromkeys(self._partitions.values(), max(stamp_ms, 0))
         answer = await self._within(
             "the broker does not say which offsets it holds", self.client.offsets_for_times(wanted)
         )
-        return {source: found and found.offset for source, found in answer.items()}
+        return {source: answer[at] and answer[at].offset for source, at in self._partitions.items()}
 
     def seek(self, positions: Mapping[Source, int]) -> None:
         """Read each partition from its offset on."""
         for source, offset in positions.items():
-            self.client.seek(TopicPartition(*source), offset)
+            self.client.seek(self._partitions[source], offset)
 
     def pause(self, source: Source) -> None:
         """Read no more of it."""
         self._paused.add(source)
-        self.client.pause(TopicPartition(*source))
+        self.client.pause(self._partitions[source])
 
     async def fetch(self, max_wait_s: float, *, most: int | None = None) -> dict[Source, list[Any]]:
         """What has arrived of each partition, in order, at most so many; after so long nothing. OffsetOutOfRangeError:
-        the broker no longer holds what comes next."""
+        the broker no longer holds what comes next. The keys are aiokafka's, which are equal to ours."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
@@ -120,25 +121,25 @@ class Consumer:
             raise client.away(error, f"reading {', '.join(topics)}") from None
         for source in fetched:
             self._still_s[source] = 0.0
-        if not fetched and self._partitions:
+        if not fetched:
             await self._wait_on(clock() - began)
         return fetched
 
     async def positions(self) -> dict[Source, int]:
         """Where each partition goes on, behind what a transaction or compaction left."""
-        return {source: await self.client.position(source) for source in self._partitions}
+        return {source: await self.client.position(at) for source, at in self._partitions.items()}
 
     def lag(self, positions: Mapping[Source, int]) -> dict[Source, int]:
         """Records that the broker held at the last fetch, from these positions on."""
         return {
-            source: max((self.client.highwater(TopicPartition(*source)) or 0) - position, 0)
+            source: max((self.client.highwater(self._partitions[source]) or 0) - position, 0)
             for source, position in positions.items()
         }
 
     async def stillness(self) -> Stillness | None:
         """Asked after a fetch that brought nothing. Such a client is to be replaced."""
-        worst = max(self._still_s, key=self._still_s.__getitem__)
-        if not self._is_deaf() and self._still_s[worst] < self._settings.watchdog_s:
+        worst = max(self._still_s, key=self._still_s.__getitem__, default=None)
+        if worst is None or not (self._is_deaf() or self._still_s[worst] >= self._settings.watchdog_s):
             return None
         return Stillness(worst, self.lag(await self.positions())[worst], self._is_deaf())
 

@@ -1,19 +1,19 @@
 """Kafka as the pump's source and sink: blobs are opened, and records finished, on the engine thread."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from tickcast import __version__
 from tickcast.clock import Clock
 from tickcast.columns import Encoded, FeatureRows, Forecasts, RawBatch, Source
-from tickcast.engine.core.events import Event, Heartbeat, Letters, Outcome
+from tickcast.engine.core.events import Event, Heartbeat, Outcome
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.records.as_json import JsonWriter
 from tickcast.errors import NoProgress
 from tickcast.io.kafka.blob import Blob
 from tickcast.io.kafka.delivery import Delivery, Parcel
@@ -24,7 +24,7 @@ from tickcast.io.kafka.reader import KafkaReader
 from tickcast.live.buses.memory import Silence
 from tickcast.live.recovery import Placement
 from tickcast.loop.build import Serving
-from tickcast.loop.dead_letters import dead_letters
+from tickcast.loop.publications import Publications
 from tickcast.records import DeadLetter
 from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Fetched = Blob | RawBatch | Heartbeat
 Rows = TypeVar("Rows", Forecasts, FeatureRows)
+Bool = npt.NDArray[np.bool_]
 NS_PER_MS = 10**6
 
 
@@ -136,28 +137,19 @@ class KafkaSink:
         self._published = {  # offset below which all of a partition was published before the restart
             at: offset for at, offset in published.items() if source.repeats(at, begun.get(at, offset))
         }
-        self._writers = {topic: _writer(serving, count) for topic, count in partitions.items()}
         self._most_bytes, self._skipped = most_bytes, list[str]()
         kafka = within(serving.settings.kafka, most_bytes)
         self._framers = {topic: framer(kafka, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
+        self._arrow = _arrow_writers(serving, partitions) if serving.settings.kafka.encoding == "arrow" else {}
         self._poison: dict[Source, int] = {}
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> KafkaPublication:
-        symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()
-        parcels = []
-        for forecasts in outcome.forecasts:
-            if len(fresh := self._fresh(forecasts, sources)):
-                text = self._writers[self._forecasts].encode(fresh, symbols, produced_ns=produced_ns, sources=sources)
-                parcels.append(self._framed(self._forecasts, text, fresh, sources, produced_ns))
-        for vectors in outcome.vectors:
-            if len(rows := self._fresh(vectors, sources)):
-                names = self._serving.features.names
-                writer = self._writers[self._features]
-                encoded = writer.encode_features(rows, symbols, names=names, sources=sources)
-                parcels.append(self._framed(self._features, encoded, rows, sources, produced_ns))
-        if messages := [message for letters in outcome.letters for message in self._messages(letters)]:
+    def encode(self, publications: Publications) -> KafkaPublication:
+        outcome, produced_ns = publications.outcome, publications.produced_ns
+        written = self._as_arrow if self._arrow else self._as_json
+        parcels = [self._framed(topic, rows, text, produced_ns) for topic, rows, text in written(publications)]
+        if messages := self._messages(publications.dead_letters):
             parcels.append(Parcel(self._letters, [PlainBatch(messages, produced_ns // NS_PER_MS)]))
         self._end_repeats(outcome)
         skipped, self._skipped = self._skipped, []
@@ -183,22 +175,41 @@ class KafkaSink:
     def _floor(self, source: Source) -> int:
         return self._published.get(source, 0)
 
-    def _fresh(self, rows: Rows, sources: list[Source]) -> Rows:
-        floors = np.array([self._floor(source) for source in sources], np.int64)
-        fresh = rows.offset >= floors[rows.partition]
-        return rows if fresh.all() else rows.take(fresh)
+    def _as_json(self, publications: Publications) -> Iterator[tuple[str, Forecasts | FeatureRows, Encoded]]:
+        """Topic, rows and messages of what was not published before the restart; all has been written, or nothing."""
+        outcome = publications.outcome
+        for at, forecasts in enumerate(outcome.forecasts):
+            if (fresh := self._fresh(forecasts)).any():
+                yield self._forecasts, *_only(forecasts, publications.forecasts[at], fresh)
+        for at, vectors in enumerate(outcome.vectors):
+            if (fresh := self._fresh(vectors)).any():
+                yield self._features, *_only(vectors, publications.features[at], fresh)
 
-    def _framed(
-        self, topic: str, text: Encoded, rows: Forecasts | FeatureRows, sources: list[Source], produced_ns: int
-    ) -> Parcel:
+    def _as_arrow(self, publications: Publications) -> Iterator[tuple[str, Forecasts | FeatureRows, Encoded]]:
+        """The same; a message holds many rows, so those that were published before are left out of the writing."""
+        outcome, symbols, names = publications.outcome, self._serving.symbols, self._serving.features.names
+        sources = self._serving.engine.builder.sources()
+        for forecasts in outcome.forecasts:
+            if len(rows := forecasts.take(self._fresh(forecasts))):
+                write = self._arrow[self._forecasts].encode
+                yield self._forecasts, rows, write(rows, symbols, produced_ns=publications.produced_ns, sources=sources)
+        for vectors in outcome.vectors:
+            if len(rows := vectors.take(self._fresh(vectors))):
+                write = self._arrow[self._features].encode_features
+                yield self._features, rows, write(rows, symbols, names=names, sources=sources)
+
+    def _fresh(self, rows: Forecasts | FeatureRows) -> Bool:
+        floors = np.array([self._floor(source) for source in self._serving.engine.builder.sources()], np.int64)
+        return rows.offset >= floors[rows.partition]
+
+    def _framed(self, topic: str, rows: Forecasts | FeatureRows, text: Encoded, produced_ns: int) -> Parcel:
         leading = rows if text.first is None else rows.take(text.first)
+        sources = self._serving.engine.builder.sources()
         trace = _traces(leading, sources, self._source.traced) if self._source.traced else None
         return Parcel(topic, self._framers[topic].frame(text, self._serving.symbols, produced_ns // NS_PER_MS, trace))
 
-    def _messages(self, letters: Letters) -> list[Message]:
-        floor = self._floor((letters.raw.topic, letters.raw.partition))
-        all_of_it = dead_letters(letters, self._serving.settings.kafka.batch_bytes)
-        messages = [_message(letter) for letter in all_of_it if letter.offset >= floor]
+    def _messages(self, letters: Sequence[DeadLetter]) -> list[Message]:
+        messages = [_message(one) for one in letters if one.offset >= self._floor((one.topic, one.partition))]
         fitting = [fits for message in messages if (fits := cut_to(message, self._most_bytes)) is not None]
         if left_out := len(messages) - len(fitting):
             self._skipped.append(f"{left_out} dead letters: their topic takes {self._most_bytes} bytes at most")
@@ -234,13 +245,20 @@ def within(kafka: KafkaSettings, most_bytes: int) -> KafkaSettings:
     return kafka if most_bytes >= kafka.batch_bytes else kafka.model_copy(update={"batch_bytes": most_bytes})
 
 
-def _writer(serving: Serving, partitions: int) -> "JsonWriter | ArrowWriter":
-    settings, cards = serving.settings, serving.cards
-    if settings.kafka.encoding == "arrow":
-        from tickcast.engine.records.as_arrow import ArrowWriter  # some 15 ms that only such a deployment spends
+def _arrow_writers(serving: Serving, partitions: Mapping[str, int]) -> "dict[str, ArrowWriter]":
+    from tickcast.engine.records.as_arrow import ArrowWriter  # some 15 ms that only such a deployment spends
 
-        return ArrowWriter(settings, cards, list(RUNGS), partial(partitions_of, partitions=partitions))
-    return JsonWriter(settings, cards, list(RUNGS))
+    return {
+        topic: ArrowWriter(serving.settings, serving.cards, list(RUNGS), partial(partitions_of, partitions=count))
+        for topic, count in partitions.items()
+    }
+
+
+def _only(rows: Rows, text: Encoded, fresh: Bool) -> tuple[Rows, Encoded]:
+    """One message a row."""
+    if fresh.all():
+        return rows, text
+    return rows.take(fresh), Encoded(text.data, text.starts[fresh], text.ends[fresh], text.symbol[fresh])
 
 
 def _traces(rows: Forecasts | FeatureRows, sources: list[Source], traced: list[RawBatch]) -> Trace:

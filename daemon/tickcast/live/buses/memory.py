@@ -3,21 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from tickcast.clock import Clock
-from tickcast.columns import Encoded, RawBatch, Source
-from tickcast.engine.core.events import Event, Heartbeat, Outcome
-from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.records.as_json import JsonWriter
+from tickcast.columns import I64, Encoded, RawBatch, Source
+from tickcast.engine.core.events import Event, Heartbeat
 from tickcast.io.control_messages import CONTROL, Message, from_memory
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.io.store.store import Store
 from tickcast.live.buses.bus import Opened
 from tickcast.live.restore import restore
 from tickcast.loop.build import Serving
+from tickcast.loop.publications import Publications
 from tickcast.settings import Settings
 
 
@@ -85,47 +84,28 @@ def _kind_of(event: Event) -> tuple[object, ...]:
     return (type(event), event.topic, event.partition) if isinstance(event, RawBatch) else (type(event),)
 
 
-class MemoryPublication(NamedTuple):
-    topic: str
-    encoded: Encoded
-
-
 class BusSink:
     """Forecasts and feature vectors as JSON, dead letters as they came."""
 
-    def __init__(self, bus: MemoryBus, serving: Serving) -> None:
+    def __init__(self, bus: MemoryBus, settings: Settings) -> None:
         self._bus = bus
-        self._serving = serving
-        prefix = serving.settings.topics.prefix
-        self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
-        self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
+        self._prefix, self._letter_bytes = settings.topics.prefix, settings.kafka.batch_bytes
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> list[MemoryPublication]:
-        symbols, source = self._serving.symbols, self._serving.engine.builder.sources()
-        ready = [
-            MemoryPublication(
-                self._forecasts, self._writer.encode(part, symbols, produced_ns=produced_ns, sources=source)
-            )
-            for part in outcome.forecasts
-        ]
-        names = self._serving.features.names
-        ready += [
-            MemoryPublication(self._features, self._writer.encode_features(rows, symbols, names=names, sources=source))
-            for rows in outcome.vectors
-        ]
-        for raw, rejects, _ in outcome.letters:
-            rows = np.unique(rejects.row)
-            starts = raw.starts[rows]
-            ends = np.minimum(raw.ends[rows], starts + self._serving.settings.kafka.batch_bytes)
-            ready.append(MemoryPublication(self._letters, Encoded(raw.data, starts, ends, rows)))
-        return ready
+    def encode(self, publications: Publications) -> list[tuple[str, Encoded]]:
+        letters = [self._cut(raw, np.unique(rejects.row)) for raw, rejects, _ in publications.outcome.letters]
+        topics = {"forecasts": publications.forecasts, "features": publications.features, "dlq": letters}
+        return [(self._prefix + name, part) for name, parts in topics.items() for part in parts]
 
-    def publish(self, encoded: list[MemoryPublication]) -> None:
-        for publication in encoded:
-            self._bus.publish(publication.topic, publication.encoded)
+    def publish(self, encoded: list[tuple[str, Encoded]]) -> None:
+        for topic, part in encoded:
+            self._bus.publish(topic, part)
 
     async def room(self) -> None:
         """Memory always takes more; a reader that is full makes producers wait."""
+
+    def _cut(self, raw: RawBatch, rows: I64) -> Encoded:
+        starts = raw.starts[rows]
+        return Encoded(raw.data, starts, np.minimum(raw.ends[rows], starts + self._letter_bytes), rows)
 
 
 class EmbeddedBus:
@@ -142,7 +122,7 @@ class EmbeddedBus:
         source = BatchSource(subscription, topics[0], serving.settings, clock)
         try:
             yield Opened(
-                source, BusSink(self._bus, serving), self._bus, lag=source.lag,
+                source, BusSink(self._bus, serving.settings), self._bus, lag=source.lag,
                 control=lambda: self._commands(serving.settings.topics.prefix + CONTROL),
             )  # fmt: skip
         finally:

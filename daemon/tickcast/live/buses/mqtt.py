@@ -1,7 +1,7 @@
-"""MQTT as the daemon's: a mirror beside any bus, and the edge profile, where MQTT is the bus. It encodes and wires.
+"""MQTT as the daemon's: a mirror beside any bus, and the edge profile, where MQTT is the bus. It wires.
 
-What is mirrored is encoded once more for it: the mirror never sees how another bus frames its records. The first
-attempt to connect is over before the bus counts as open, so that a refusal ends the start.
+What is mirrored is all of a turn as JSON, written once for whoever sends it so. The first attempt to connect is over
+before the bus counts as open, so that a refusal ends the start.
 """
 
 from collections.abc import AsyncIterator
@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 from tickcast.beside import beside
 from tickcast.clock import Clock
 from tickcast.columns import Encoded
-from tickcast.engine.core.events import Outcome
-from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.mqtt.client import MqttMirror
 from tickcast.io.mqtt.source import MqttSource
 from tickcast.io.store.store import Store
@@ -24,6 +21,7 @@ from tickcast.live.restore import restore
 from tickcast.live.suspects import SuspectSource
 from tickcast.loop.build import Serving
 from tickcast.loop.last_turn import LastTurn
+from tickcast.loop.publications import Publications
 from tickcast.loop.pump import Sink
 from tickcast.settings import Settings
 
@@ -41,7 +39,7 @@ class MirroredBus:
         async with self._bus.open(serving, store, clock) as opened, beside(mirror.run()):
             await mirror.link.tried.wait()
             yield replace(
-                opened, sink=_MirroredSink(opened.sink, mirror, serving),
+                opened, sink=MirroredSink(opened.sink, mirror, serving),
                 records=_MirroredRecords(opened.records, mirror, self._settings.topics.prefix),
                 dropped=lambda: {**opened.dropped(), "mqtt_mirror": mirror.dropped},
             )  # fmt: skip
@@ -77,7 +75,7 @@ class MqttBus:
 class _Nowhere:
     """The end of a bus that has none: dead letters and records are in the store all the same."""
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> None:
+    def encode(self, publications: Publications) -> None:
         pass
 
     def publish(self, encoded: None) -> None:
@@ -95,34 +93,23 @@ class _Both(NamedTuple):
     copies: list[tuple[str, Encoded]]
 
 
-class _MirroredSink:
+class MirroredSink:
     def __init__(self, inner: Sink, mirror: MqttMirror, serving: Serving) -> None:
         self._inner = inner
         self._mirror = mirror
-        self._serving = serving
+        self._symbols = serving.symbols
         self._chosen = frozenset(serving.settings.mqtt.mirror)
-        self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
 
-    def encode(self, outcome: Outcome, produced_ns: int) -> _Both:
-        symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()
-        copies: list[tuple[str, Encoded]] = []
-        if "forecasts" in self._chosen:
-            copies += [
-                ("forecasts", self._writer.encode(part, symbols, produced_ns=produced_ns, sources=sources))
-                for part in outcome.forecasts
-            ]
-        if "features" in self._chosen:
-            names = self._serving.features.names
-            copies += [
-                ("features", self._writer.encode_features(rows, symbols, names=names, sources=sources))
-                for rows in outcome.vectors
-            ]
-        return _Both(self._inner.encode(outcome, produced_ns), copies)
+    def encode(self, publications: Publications) -> _Both:
+        forecasts = publications.forecasts if "forecasts" in self._chosen else []
+        features = publications.features if "features" in self._chosen else []
+        copies = [("forecasts", part) for part in forecasts] + [("features", part) for part in features]
+        return _Both(self._inner.encode(publications), copies)
 
     def publish(self, encoded: _Both) -> None:
         self._inner.publish(encoded.inner)
         for name, copy in encoded.copies:
-            self._mirror.offer(name, copy, self._serving.symbols)
+            self._mirror.offer(name, copy, self._symbols)
 
     async def room(self) -> None:
         await self._inner.room()
