@@ -13,9 +13,9 @@ import polars as pl
 from stats import Figure, wall_ns_per
 from tickcast.batch.train import fit
 from tickcast.batch.train.order import BARS, FitOrder, write_order
-from tickcast.columns import Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.plugin import Runner, find
+from tickcast.questions import Questions
 from tickcast.testing import walks
 
 LOOKBACK, HORIZON, HIDDEN = 96, 12, 64
@@ -57,14 +57,14 @@ def fitted(folder: Path) -> Path:
 
 def call_us(runner: Runner, rows: int, *, calls: int) -> float:
     """Microseconds of one call: the median of the runs, each a mean over its calls."""
-    inputs = walks(runner, rows=rows, lookback=LOOKBACK)
-    return wall_ns_per(calls, repeated(runner, inputs, calls), runs=RUNS) / 1e3
+    questions = Questions.of(walks(runner, rows=rows, lookback=LOOKBACK))
+    return wall_ns_per(calls, repeated(runner, questions, calls), runs=RUNS) / 1e3
 
 
-def repeated(runner: Runner, inputs: Inputs, calls: int) -> Callable[[], None]:
+def repeated(runner: Runner, questions: Questions, calls: int) -> Callable[[], None]:
     def run() -> None:
         for _ in range(calls):
-            runner.predict(inputs)
+            runner.answer(questions)
 
     return run
 

@@ -18,6 +18,7 @@ from tickcast.columns import F32, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.stepping import StepRunner
 from tickcast.plugin import Runner
+from tickcast.questions import Questions
 from tickcast.testing import walks
 
 KINDS = ("gru", "lstm", "tcn")
@@ -70,17 +71,17 @@ def followed_skill(runner: StepRunner, dataset: Dataset) -> float:
     def predict(inputs: Inputs) -> F32:
         nonlocal at
         part, at = slice(at, at + len(inputs)), at + len(inputs)
-        return runner.follow(inputs, symbol[part], ordinal[part], tile=0)
+        return runner.answer(Questions.of(inputs, symbol[part], ordinal[part])).quantiles
 
     return float(evaluate(predict, np.array(runner.card.last_value), dataset, rows, runner.card.levels)["skill"])
 
 
 def predict_us(runner: Runner, rows: int, calls: int) -> float:
-    inputs = walks(runner, rows=rows, lookback=LOOKBACK)
+    questions = Questions.of(walks(runner, rows=rows, lookback=LOOKBACK))
 
     def run() -> None:
         for _ in range(calls):
-            runner.predict(inputs)
+            runner.answer(questions)
 
     return wall_ns_per(calls * rows, run) / 1e3
 
@@ -93,7 +94,7 @@ def follow_us(runner: StepRunner, rows: int, calls: int) -> float:
         nonlocal bar
         for _ in range(calls):
             bar += 1
-            runner.follow(inputs, symbol, np.full(rows, bar), tile=0)
+            runner.answer(Questions.of(inputs, symbol, np.full(rows, bar)))
 
     return wall_ns_per(calls * rows, run) / 1e3
 

@@ -29,7 +29,8 @@ KINDS: list[dict[str, object]] = [
 ]
 NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Engine._outcome": "what the last turn gave away",
-    "Engine._values": "compared bar by bar as far as later bars look back",
+    **dict.fromkeys((f"Questioner.{part}" for part in ("_builder", "_symbols", "_ladder", "_routes")), "the engine's"),
+    "Questioner._values": "compared bar by bar as far as later bars look back",
     "BarBuilder.bars": "the same",
     "BarBuilder._room": "where bars lie until they are worked off, within a turn",
     "BarBuilder._waiting": "who has bars there",
@@ -40,8 +41,6 @@ NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Routes._known": "the same",
     "SymbolTable._names": "made on demand from the bytes",
     "SymbolTable._codes": "the same",
-    "Asking._parts": "the engine itself",
-    "Asking._waiting": "who asks, within a turn",
 }
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
 from tickcast.columns import F32, F64, I32, I64, Bars, Inputs
-from tickcast.errors import BadSettings
+from tickcast.errors import BadOutput, BadSettings
 from tickcast.extras import missing_package
+from tickcast.questions import Answers, Questions
 from tickcast.records import ModelCard
 from tickcast.state import Arrays
 
@@ -30,48 +31,40 @@ class Feature(Protocol):
 
 
 class Runner(Protocol):
-    """A loaded model that answers."""
+    """A loaded model that answers. `answer` is all that most need; what remembers earlier questions gives the rest."""
 
     card: ModelCard
     device: str
 
-    def predict(self, inputs: Inputs) -> F32:
-        """Quantiles [B, H, Q] of the move from the anchor: log(P[t+h]/P[t]) for log_return, else P[t+h]-P[t]."""
+    def answer(self, questions: Questions) -> Answers:
+        """Quantiles [B, H, Q], ascending; and where the card has labels, how likely each is, of one call of the model.
 
-
-@runtime_checkable
-class Stepped(Protocol):
-    """What a Runner offers besides when its answers depend on earlier calls: its state goes into every snapshot."""
+        With `questions.tile` a row's bits may not depend on how many stand beside it. A state of a symbol is moved on
+        by the questions of TICKS alone, which come in the order of its bars.
+        """
 
     def state(self) -> Arrays:
-        """Copies of all arrays that later answers depend on; called between two calls of `predict`."""
+        """Copies of all arrays that later answers depend on, for the snapshot; called between two calls of `answer`."""
+        return {}
 
     def set_state(self, state: Arrays) -> None:
-        """Go on from what `state` gave, which is the model's own now; called once, before the first `predict`."""
-
-
-@runtime_checkable
-class Following(Stepped, Protocol):
-    """What a Runner offers besides when it keeps a state of every symbol that each bar moves on."""
-
-    def follow(self, inputs: Inputs, symbol: I32, ordinal: I64, *, tile: int) -> F32:
-        """As Runner.predict, for the bars `ordinal[i]` of the symbols `symbol[i]`, of each in the order of its bars.
-
-        A symbol whose state stands some bars before, fewer than its window has, goes on from there by what the window
-        holds of them; one that stands elsewhere begins anew at its window's first bar. With a `tile` every call has so
-        many rows: what one answers then does not depend on how many stand beside it; 0 = as many as there are.
-        """
+        """Go on from what `state` gave, which is the model's own now; called once, before the first `answer`."""
+        return
 
     def forget(self, symbol: I64) -> None:
         """These codes go to other symbols, whose state begins with nothing."""
+        return
 
+    def predict(self, inputs: Inputs) -> F32:
+        """Quantiles of windows by themselves."""
+        return self.answer(Questions.of(inputs)).quantiles
 
-@runtime_checkable
-class Labelled(Protocol):
-    """What a Runner offers besides when its card has labels."""
-
-    def answer(self, inputs: Inputs) -> tuple[F32, F32]:
-        """As Runner.predict, and how likely each label is at each step [B, H, C], of one call of the model."""
+    def probs(self, inputs: Inputs) -> F32:
+        """How likely each label is after windows by themselves [B, H, C]."""
+        probs = self.answer(Questions.of(inputs)).probs
+        if probs is None:
+            raise BadOutput(f"the model {self.card.name} gave no probabilities")
+        return probs
 
 
 class Report(Protocol):

@@ -23,7 +23,7 @@ from tickcast.clock import SetClock
 from tickcast.columns import F32, F64, Inputs
 from tickcast.direction import LABELS, classes_of
 from tickcast.engine.inference.load import open_model
-from tickcast.engine.inference.onnx import ClassRunner
+from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel
 from tickcast.plugin import Runner, find
 from tickcast.testing import check_direction, check_model, turning, walks
@@ -107,13 +107,13 @@ def test_fitted_and_served_it_tells_a_direction_that_can_be_told(served: Any, na
 @pytest.mark.parametrize("name", FITS)
 def test_loaded_from_its_weights_it_answers_as_its_graph_does(served: Any, name: str) -> None:
     folder = served(name)
-    graph = ClassRunner(folder, open_model(folder).card)
+    graph = OnnxRunner(folder, open_model(folder).card)
     model = find("models", graph.card.kind)(graph.card)
     model.load(folder)
     for rows in (1, 7, 256):
         inputs = walks(graph, rows=rows, lookback=LOOKBACK, seed=rows)
         np.testing.assert_allclose(model.predict(inputs), graph.predict(inputs), atol=1e-4)
-        np.testing.assert_allclose(model.probs(inputs), graph.answer(inputs)[1], atol=1e-5)
+        np.testing.assert_allclose(model.probs(inputs), graph.probs(inputs), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ from stepkit import write_card
 from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.columns import F32, Inputs
 from tickcast.direction import LABELS, has_classes
-from tickcast.engine.core.ladder import RUNGS, TILE_DETERMINISTIC
-from tickcast.engine.core.on_demand import Ask
-from tickcast.engine.core.questions import bar_identity
+from tickcast.engine.core.events import Ask
+from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.core.questions import TILE_DETERMINISTIC, bar_identity
 from tickcast.engine.inference.load import open_model
-from tickcast.engine.inference.onnx import ClassRunner, OnnxRunner
-from tickcast.engine.inference.stepping import StepRunner
+from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel, Quality
 from tickcast.io.tape.tape import write_ticks
-from tickcast.plugin import Labelled, Runner
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.testing import turning, walks
@@ -78,7 +79,7 @@ def by_graph(folder: Path, inputs: Inputs) -> F32:
     return found
 
 
-class Heard:
+class Heard(Runner):
     """A runner of classes that remembers what it was asked; `spoil` may change what it says."""
 
     device = "cpu"
@@ -87,13 +88,21 @@ class Heard:
         self._runner, self._spoil, self.card = runner, spoil, runner.card
         self.asked: list[Inputs] = []
 
-    def predict(self, inputs: Inputs) -> F32:
-        raise AssertionError("quantiles and classes are one call of the model")
+    def answer(self, questions: Questions) -> Answers:
+        self.asked.append(questions.inputs)
+        answers = self._runner.answer(questions)
+        return replace(answers, probs=self._spoil(answers.probs))
 
-    def answer(self, inputs: Inputs) -> tuple[F32, F32]:
-        self.asked.append(inputs.take(slice(None)))
-        quantiles, probs = self._runner.answer(inputs)
-        return quantiles, self._spoil(probs)
+
+class Session:
+    """A graph's, and of how many rows its calls were."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.rows = session, set[int]()
+
+    def run(self, outputs: None, inputs: dict[str, F32]) -> Any:
+        self.rows |= {len(part) for part in inputs.values()}
+        return self._session.run(outputs, inputs)
 
 
 def serve(settings: Settings, *runners: Runner, chunk: int = 9) -> Served:
@@ -122,9 +131,10 @@ def test_in_tiles_that_are_always_full_chunks_change_no_bit(folder: Path, tmp_pa
     settings = deployment(tmp_path, runtime__deterministic="true")
     runs = []
     for chunk in (1, 7, 1000):
-        heard = Heard(open_model(folder))
-        runs.append(serve(settings, heard, chunk=chunk).forecasts)
-        assert {len(inputs) for inputs in heard.asked} == {TILE_DETERMINISTIC}
+        runner: Any = open_model(folder)
+        runner._session = session = Session(runner._session)
+        runs.append(serve(settings, runner, chunk=chunk).forecasts)
+        assert session.rows == {TILE_DETERMINISTIC}
     ordered = [found.take(np.lexsort((found.symbol, found.as_of))) for found in runs]
     for other in ordered[1:]:
         assert ordered[0].probs.tobytes() == other.probs.tobytes()
@@ -188,7 +198,7 @@ def write_plain(folder: Path) -> Any:
     return msgspec.structs.replace(open_model(folder).card, labels=[], name="plain", digest="p" * 64)
 
 
-class Failing:
+class Failing(Runner):
     """A model of quantiles that raises."""
 
     device = "cpu"
@@ -196,7 +206,7 @@ class Failing:
     def __init__(self, runner: Runner) -> None:
         self.card = runner.card
 
-    def predict(self, inputs: Inputs) -> F32:
+    def answer(self, questions: Questions) -> Answers:
         raise ValueError("broken")
 
 
@@ -252,23 +262,21 @@ def test_what_a_combination_says_of_its_members_has_no_classes_and_no_step_has_a
     assert open_model(members[0]).card.labels == LABELS
     whole = served(tmp_path / "whole", members, frames, method="mean")
     assert whole.card.labels == []
-    assert not isinstance(whole, Labelled)
-    assert np.isfinite(whole.predict(walks(whole, rows=3, lookback=whole.card.lookback))).all()
-    assert not issubclass(StepRunner, Labelled)
+    answers = whole.answer(Questions.of(walks(whole, rows=3, lookback=whole.card.lookback)))
+    assert np.isfinite(answers.quantiles).all()
+    assert answers.probs is None
 
 
 def test_a_folder_whose_graph_does_not_give_what_its_labels_promise_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match=r"gives \['quantiles'\] for labels \['down', 'flat', 'up'\]"):
         open_model(model_folder(tmp_path / "small", labels=LABELS))
     with pytest.raises(BadModel, match=r"for labels \['less', 'more'\]"):
-        ClassRunner(folder, write_plain_card(tmp_path / "small", labels=["less", "more"]))
+        OnnxRunner(folder, write_plain_card(tmp_path / "small", labels=["less", "more"]))
 
 
 def test_a_batch_of_several_tiles_is_answered_as_one_of_one(folder: Path) -> None:
     whole, tiled = open_model(folder), open_model(folder, tile=7)
-    assert isinstance(whole, ClassRunner)
-    assert isinstance(tiled, Labelled)
     inputs = walks(whole, rows=30, lookback=LOOKBACK + 4)
-    for one, other in zip(whole.answer(inputs), tiled.answer(inputs), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-    assert whole.answer(inputs)[1].shape == (30, FURTHER, len(LABELS))
+    np.testing.assert_allclose(whole.predict(inputs), tiled.predict(inputs), atol=1e-6)
+    np.testing.assert_allclose(whole.probs(inputs), tiled.probs(inputs), atol=1e-6)
+    assert whole.probs(inputs).shape == (30, FURTHER, len(LABELS))

@@ -16,14 +16,14 @@ from kit import T0, Served, walk
 from snapshotkit import KINDS, Running, Turn, differences, small_settings, tape, turns
 from stepkit import SMALL, made_for, write_card, write_graphs
 from tickcast.columns import F32, I64, Inputs
+from tickcast.engine.core.events import Ask
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.core.on_demand import Ask
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import STEP_GRAPH, read_card
 from tickcast.engine.inference.stepping import StepRunner, turns_of
 from tickcast.errors import BadModel, BadStore
 from tickcast.io.store import snapshot
-from tickcast.plugin import Following
+from tickcast.questions import Questions
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.testing import check_model, walks
@@ -76,7 +76,8 @@ class Market:
 
     def follow(self, runner: StepRunner, pairs: list[tuple[int, int]], tile: int = 0) -> F32:
         symbol, ordinal = np.array(pairs).T
-        return runner.follow(self.at(symbol, ordinal), symbol.astype(np.int32), ordinal, tile=tile)
+        questions = Questions.of(self.at(symbol, ordinal), symbol.astype(np.int32), ordinal, tile=tile)
+        return runner.answer(questions).quantiles
 
 
 def swapped(seed: int) -> list[Turn]:
@@ -90,7 +91,6 @@ def swapped(seed: int) -> list[Turn]:
 def opened(folder: Path) -> StepRunner:
     runner = open_model(folder)
     assert isinstance(runner, StepRunner)
-    assert isinstance(runner, Following)
     return runner
 
 
@@ -102,8 +102,8 @@ def test_the_graphs_agree_and_a_state_that_is_new_says_what_the_sequence_says(fo
     inputs = walks(runner, rows=50, lookback=LENGTH)
     expected = runner.predict(inputs)
     np.testing.assert_allclose(runner.from_nothing(inputs), expected, atol=1e-5)
-    first = runner.follow(inputs, np.arange(50, dtype=np.int32), np.full(50, 30), tile=0)
-    np.testing.assert_allclose(first, expected, atol=1e-5)
+    first = runner.answer(Questions.of(inputs, np.arange(50, dtype=np.int32), np.full(50, 30)))
+    np.testing.assert_allclose(first.quantiles, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -20,13 +20,13 @@ from netkit import HOST
 from schemakit import problems, valid
 from tickcast.batch.synth import Market, json_messages
 from tickcast.clock import SystemClock
-from tickcast.columns import Inputs
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.live.buses.kafka import KafkaBus
 from tickcast.live.buses.memory import EmbeddedBus
 from tickcast.live.buses.mqtt import MirroredBus
 from tickcast.live.daemon import Daemon
 from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.settings import Settings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 from tickcast.ui.documents.schemas import schema_of
@@ -93,7 +93,7 @@ async def test_figures_that_no_label_has_reached_are_null_and_as_the_schema_says
     assert {row["mae"] is None for row in accuracy} == {True, False}
 
 
-class Broken:
+class Broken(Runner):
     """A model that answers with no numbers."""
 
     device = "cpu"
@@ -101,8 +101,8 @@ class Broken:
     def __init__(self, like: Runner) -> None:
         self.card = like.card
 
-    def predict(self, inputs: Inputs) -> Any:
-        return np.full((len(inputs), self.card.horizon, len(self.card.levels)), np.nan, np.float32)
+    def answer(self, questions: Questions) -> Answers:
+        return Answers(np.full((len(questions), self.card.horizon, len(self.card.levels)), np.nan, np.float32))
 
 
 async def test_a_fitted_models_forecasts_and_its_failures_are_as_the_schema_says(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kit import T0, Served, Tick, rung, settings, walk
-from tickcast.columns import F32, Inputs
 from tickcast.engine.core import ladder, scoring
 from tickcast.errors import BadOutput, Quality, Reason
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import Command
 
 KINDS = [
@@ -101,7 +102,7 @@ def test_coverage_becomes_nominal_on_a_random_walk() -> None:
             assert share == pytest.approx(float(level), abs=0.03)
 
 
-class Broken:
+class Broken(Runner):
     """A model that gives what it is told to give."""
 
     device = "cpu"
@@ -112,12 +113,12 @@ class Broken:
         self.card = msgspec.structs.replace(like.card, name="broken", kind="broken", digest="broken")  # type: ignore[attr-defined]
         self._answer = answer
 
-    def predict(self, inputs: Inputs) -> F32:
+    def answer(self, questions: Questions) -> Answers:
         if isinstance(self._answer, Exception):
             raise self._answer
-        out = np.zeros((len(inputs), 4, 5), np.float32)
+        out = np.zeros((len(questions), 4, 5), np.float32)
         out[...] = self._answer
-        return out
+        return Answers(out)
 
 
 @pytest.mark.parametrize("answer", [np.nan, np.inf, np.array([3.0, 2, 1, 0, -1]), RuntimeError("boom")])
@@ -204,7 +205,7 @@ def test_a_feature_that_fails_costs_its_forecasts_the_model_but_not_the_daemon(m
     s = settings(**SMALL, bars__every_ms=500, features__set='[{kind="rolling_mean", window=3}]')
     monkeypatch.setattr(features, "_ask", lambda *_: (_ for _ in ()).throw(BadOutput("it broke")))
     served = Served(s, walk(2000, 3, seed=9), chunk=100)
-    assert served.engine.feature_failures == {"rolling_mean": pytest.approx(20, abs=5)}
-    assert served.engine.last_failure == "it broke"
+    assert served.engine.questioner.feature_failures == {"rolling_mean": pytest.approx(20, abs=5)}
+    assert served.engine.questioner.last_failure == "it broke"
     assert len(served.forecasts) > 100
     assert np.isfinite(served.forecasts.quantiles).all()

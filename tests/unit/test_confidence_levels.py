@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kit import SECOND, T0, Served, Tick, settings
-from tickcast.engine.core.on_demand import Ask, AskAnswer
+from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.errors import BadRequest
 from tickcast.settings import Settings
 

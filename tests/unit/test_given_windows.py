@@ -1,16 +1,16 @@
 """A window that is brought along gives the very inputs that the rings give after the same bars."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from kit import T0
 from snapshotkit import Running, small_settings
-from tickcast.engine.core.given import GivenBars, window_of
-from tickcast.engine.core.on_demand import Ask, Given
+from tickcast.columns import Bars
+from tickcast.engine.core import windows
+from tickcast.engine.core.events import Ask
 from tickcast.errors import BadRequest
 from tickcast.io.memory_bus import raw_batch
+from tickcast.questions import Questions
 from tickcast.settings import Settings
 
 SECOND = 10**9
@@ -30,8 +30,13 @@ def running(settings: Settings, prices: list[float]) -> Running:
     return served.take([[raw_batch("t", 0, texts, first_offset=0, stamp_ns=-1)]])
 
 
-def given(prices: list[float]) -> GivenBars:
-    return GivenBars.of_closes(prices)._replace(volume=np.full(len(prices), 2.0))
+def given(prices: list[float]) -> Bars:
+    close = np.array(prices)
+    return windows.whole([close, close, close, close, np.full(len(prices), 2.0)])
+
+
+def asked(served: Running, ask: Ask) -> Questions:
+    return served.engine.questioner.of_ask(ask, 0)
 
 
 @pytest.mark.parametrize("transform", ["log_return", "difference", "level"])
@@ -39,15 +44,13 @@ def test_the_same_bars_give_the_same_inputs_and_the_same_answer(transform: str) 
     prices = (100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 1e-2, 40)))).tolist()
     settings = options(forecast__transform=transform)
     served = running(settings, prices)
-    engine, features = served.engine, served.serving.features
-    code = np.array([served.serving.symbols.code("A")], np.int32)
-    ordinal, first, as_of = engine.builder.newest_bars(code)
-    own = engine._window(code, as_of, ordinal, first)
-    brought = window_of(given(prices), engine.targets(as_of), features, settings)
+    own = asked(served, Ask(("A",)))
+    ask = Ask(("A",), bars=given(prices), as_of=int(own.as_of[0]))
+    brought = asked(served, ask)
     for name in ("past", "mask", "future"):
         np.testing.assert_array_equal(getattr(brought.inputs, name), getattr(own.inputs, name))
     assert (brought.anchor, brought.scale) == (own.anchor, own.scale)
-    one, other = engine.turn([Ask(("A",)), Ask(("A",), given=Given(brought, int(as_of[0]), len(prices)))], T0).answers
+    one, other = served.engine.turn([Ask(("A",)), ask], T0).answers
     assert one.refused is None
     np.testing.assert_array_equal(one.quantiles, other.quantiles)
 
@@ -57,9 +60,8 @@ def test_a_window_of_no_known_time_rides_along_with_the_questions_of_ticks(kind:
     prices = (100 * np.exp(np.cumsum(np.random.default_rng(2).normal(0, 1e-2, 40)))).tolist()
     settings = options(bars__kind=kind, forecast__horizon=3)
     served = running(settings, prices)
-    window = window_of(given(prices), None, served.serving.features, settings)
     text = b'{"symbol": "A", "ts": %d, "price": 1.5, "size": 2}' % (T0 + 50 * SECOND)
-    ask = Ask(("A",), given=Given(window, -1, len(prices)))
+    ask = Ask(("A",), bars=given(prices))
     outcome = served.engine.turn([ask, raw_batch("t", 0, [text], first_offset=50, stamp_ns=-1)], T0)
     assert outcome.answers[0].refused is None
     assert outcome.answers[0].quantiles.shape == (1, 3, len(settings.forecast.quantiles))
@@ -68,8 +70,9 @@ def test_a_window_of_no_known_time_rides_along_with_the_questions_of_ticks(kind:
 
 def test_bars_before_the_first_feature_are_not_there_for_the_model() -> None:
     settings = options()
-    features = running(settings, [1.0, 2.0]).serving.features
-    window = window_of(given([1.0 + i / 100 for i in range(features.lookback + 2)]), None, features, settings)
+    served = running(settings, [1.0, 2.0])
+    prices = [1.0 + i / 100 for i in range(served.serving.features.lookback + 2)]
+    window = asked(served, Ask((), bars=given(prices)))
     assert window.inputs.mask[0].tolist() == [0.0] * (settings.window.lookback - 2) + [1.0, 1.0]
     assert not window.inputs.past[0, : settings.window.lookback - 2].any()
 
@@ -86,15 +89,13 @@ def test_bars_before_the_first_feature_are_not_there_for_the_model() -> None:
 def test_what_cannot_be_a_window_is_refused_with_the_reason(
     prices: list[float], other: dict[str, object], why: str
 ) -> None:
-    settings = options(**other)
-    features = Running(settings).serving.features
     with pytest.raises(BadRequest, match=why):
-        window_of(given(prices), None, features, settings)
+        asked(Running(options(**other)), Ask((), bars=given(prices)))
 
 
 def test_a_level_may_be_negative() -> None:
     settings = options(forecast__transform="level")
-    features = Running(settings).serving.features
-    window = window_of(given([-1.0, 2.0] * 20), None, features, settings)
+    served = Running(settings)
+    window = asked(served, Ask((), bars=given([-1.0, 2.0] * 20)))
     assert window.anchor[0] == 2.0
-    assert replace(window.inputs).past.shape == (1, settings.window.lookback, len(features.names))
+    assert window.inputs.past.shape == (1, settings.window.lookback, len(served.serving.features.names))

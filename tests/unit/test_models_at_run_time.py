@@ -9,11 +9,12 @@ import pytest
 
 from kit import T0, rung
 from snapshotkit import KINDS, Running, differences, small_settings, tape, turns
-from tickcast.columns import F32, Inputs
+from tickcast.engine.core import windows
 from tickcast.engine.core.engine import Engine
-from tickcast.engine.core.events import Outcome
-from tickcast.engine.core.on_demand import Ask, Given
+from tickcast.engine.core.events import Ask, Outcome
 from tickcast.errors import BadRequest, BadStore, Quality
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.symbols import find_or_add
@@ -88,7 +89,7 @@ def test_a_restart_that_numbers_the_models_otherwise_goes_on_as_if_nothing_had_b
     assert not [*differences(*figures)]
 
 
-class Broken:
+class Broken(Runner):
     """A model whose first row of every call is no use, or which raises."""
 
     device = "cpu"
@@ -100,12 +101,12 @@ class Broken:
             self._rung.card, name="broken", kind="net", digest="b" * 64, need_bars=need_bars
         )
 
-    def predict(self, inputs: Inputs) -> F32:
+    def answer(self, questions: Questions) -> Answers:
         if self._raises:
             raise ValueError("broken")
-        answer = self._rung.predict(inputs)
-        answer[0] = np.nan
-        return answer
+        answers = self._rung.answer(questions)
+        answers.quantiles[0] = np.nan
+        return answers
 
 
 @pytest.mark.parametrize("raises", [True, False])
@@ -238,9 +239,11 @@ def test_a_given_window_is_answered_by_the_model_as_it_is(options: Settings) -> 
     running = Running(options).take(TICKS_ONLY[:CUT])
     engine: Engine = running.engine
     code = np.array([running.serving.symbols.code("S1")], np.int32)
-    ordinal, first, as_of = engine.builder.newest_bars(code)
-    window = engine._window(code, as_of, ordinal, first)
-    own, given = engine.turn([Ask(("S1",)), Ask((), "naive", Given(window, int(as_of[0]), 99))], T0).answers
+    ordinal, _, as_of = engine.builder.newest_bars(code)
+    rings = engine.builder.bars
+    at = rings.start[code] + ((ordinal + np.arange(-39, 1)) & rings.wrap)
+    bars = windows.whole([column[at] for column in rings[:5]])
+    own, given = engine.turn([Ask(("S1",)), Ask((), "naive", bars=bars, as_of=int(as_of[0]))], T0).answers
     assert own.refused is None
     assert given.refused is None
     np.testing.assert_array_equal(own.quantiles[0][:, 2], given.quantiles[0][:, 2])

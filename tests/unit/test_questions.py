@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kit import T0, rung, settings
-from tickcast.engine.core import questions
+from tickcast.engine.core import ladder, questions
 from tickcast.engine.core.scoring import price_of
 from tickcast.symbols import SymbolTable
 
@@ -31,8 +31,8 @@ def test_time_bars_are_due_by_their_as_of_and_others_by_their_ordinal(
 
 
 def test_the_first_model_whose_need_is_met_answers_and_nobody_where_none_is() -> None:
-    chosen = questions.choose_rungs([(2, 97), (0, 25), (1, 2)], np.array([0, 1, 2, 24, 25, 96, 97]))
-    assert chosen.tolist() == [questions.NOBODY, questions.NOBODY, 1, 1, 0, 0, 2]
+    chosen = ladder.choose_rungs([(2, 97), (0, 25), (1, 2)], np.array([0, 1, 2, 24, 25, 96, 97]))
+    assert chosen.tolist() == [ladder.NOBODY, ladder.NOBODY, 1, 1, 0, 0, 2]
 
 
 def test_ids_are_the_same_on_every_run_whatever_code_a_symbol_got() -> None:

@@ -31,7 +31,7 @@ class Keeper:
             none.astype(np.int32), ordinal, close, ordinal * 10, mask, none, none, none.astype(np.int32), np.arange(n)
         )
         raw = np.tile(np.array([-1.0, 0.0, 1.0]), (n, max(HORIZONS), 1))
-        answers = scoring.Answers(
+        answers = scoring.Entries(
             raw, close.copy(), np.full(n, scale), none.astype(np.int32), np.zeros(n, np.uint8),
             none.astype(np.uint64), ordinal.astype(np.uint64), np.empty_like(raw), np.empty(n, np.float32),
             np.empty(n, np.uint8),

@@ -17,6 +17,7 @@ from tickcast.batch.train.dataset import load_dataset
 from tickcast.columns import F32, F64, Inputs
 from tickcast.engine.core import uncertainty
 from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import Accuracy
 from tickcast.settings import Settings
 from trainkit import job, series
@@ -25,7 +26,7 @@ HORIZON, BARS = 4, 3000
 NORMAL, LAPLACE = NormalDist().inv_cdf, lambda level: np.sign(level - 0.5) * -np.log(2 * min(level, 1 - level)) / 2**0.5
 
 
-class Shaped:
+class Shaped(Runner):
     """A last value by another name, whose quantiles are those of another law, or so many times too wide."""
 
     device = "cpu"
@@ -36,8 +37,8 @@ class Shaped:
         levels = s.forecast.quantiles
         self._factor = np.array([1.0 if x == 0.5 else width * law(x) / NORMAL(x) for x in levels], np.float32)
 
-    def predict(self, inputs: Inputs) -> F32:
-        return self._naive.predict(inputs) * self._factor
+    def answer(self, questions: Questions) -> Answers:
+        return Answers(self._naive.answer(questions).quantiles * self._factor)
 
 
 def heavy(n: int, *, seed: int = 3) -> list[Tick]:

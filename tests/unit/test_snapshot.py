@@ -10,7 +10,7 @@ import pytest
 from kit import T0, Folding, TickFeed, rung, walk
 from kit import settings as kit_settings
 from snapshotkit import KINDS, SECOND, Running, differences, small_settings, tape, turns
-from tickcast.columns import F32, Inputs, RawBatch
+from tickcast.columns import RawBatch
 from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.ladder import Ladder
@@ -18,6 +18,8 @@ from tickcast.engine.core.schedule import ClosedTime
 from tickcast.errors import BadStore, Reason
 from tickcast.io.memory_bus import raw_batch
 from tickcast.io.store import snapshot
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.state import Arrays, State, copied
@@ -124,7 +126,7 @@ def test_the_preferred_model_goes_on_answering(options: Settings) -> None:
     assert [*other.serving.ladder.choose(np.array([50]))] == [*first.serving.ladder.choose(np.array([50]))] == [1]
 
 
-class Counting:
+class Counting(Runner):
     """A stepped model: its quantiles widen with every call."""
 
     device = "cpu"
@@ -134,9 +136,9 @@ class Counting:
         self.card = self._like.card
         self._calls = np.zeros(1)
 
-    def predict(self, inputs: Inputs) -> F32:
+    def answer(self, questions: Questions) -> Answers:
         self._calls += 1
-        return self._like.predict(inputs) * np.float32(self._calls[0])
+        return Answers(self._like.answer(questions).quantiles * np.float32(self._calls[0]))
 
     def state(self) -> Arrays:
         return {"calls": self._calls.copy()}

@@ -11,7 +11,7 @@ import structlog
 
 from tickcast.beside import beside
 from tickcast.clock import Clock, SystemClock, fresh_id
-from tickcast.engine.core.questions import NOBODY
+from tickcast.engine.core.ladder import NOBODY
 from tickcast.errors import Reason, StoreStalled
 from tickcast.io.query_socket import QueryServer
 from tickcast.io.store.query_process import Queries
@@ -266,7 +266,8 @@ class Daemon:
             cold=max(cold, 0), turns=meter.turns, batch_mean=meter.questions / max(meter.turns, 1),
             loop_lag_ms=self._recent_lag.summary_ms(), latency_ms=self._recent_latency.summary_ms(),
             loop_lag_life_ms=self.lag.summary_ms(), latency_life_ms=meter.latency.summary_ms(),
-            feature_failures=dict(self.serving.engine.feature_failures), store_units_behind=self.commits.behind,
+            feature_failures=dict(self.serving.engine.questioner.feature_failures),
+            store_units_behind=self.commits.behind,
             lag_records=self.unread, lag_s=self.bus.lag_s(), dropped=self.bus.dropped(), partitions=in_trouble,
             commands=dict(self.control.inbox.counts), models=self.control.cache.counts(),
             fatal=self.bus.last_turn.set_aside() if self.bus.last_turn else {}, store_lacks=self.bus.store_lacks,

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tickcast.clock import Clock
-from tickcast.engine.core.events import Event, Outcome
+from tickcast.engine.core.events import Ask, AskAnswer, Event, Outcome
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.core.on_demand import Ask, AskAnswer
 from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.telemetry import Latency
 from tickcast.loop.build import Serving

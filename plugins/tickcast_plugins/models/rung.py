@@ -11,13 +11,15 @@ import msgspec
 import numpy as np
 from numba import njit
 
-from tickcast.columns import F32, F64, Inputs
+from tickcast.columns import F32, F64
 from tickcast.errors import BadOutput, BadSettings
 from tickcast.figures import SCALE_FLOOR
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import ModelCard, digest
 
 
-class Rung(ABC):
+class Rung(Runner, ABC):
     """A Runner made of a kernel. Subclasses state their need of bars and fill quantiles of moves."""
 
     kind = ""
@@ -50,12 +52,13 @@ class Rung(ABC):
         """Bars that a symbol must have."""
         return 2
 
-    def predict(self, inputs: Inputs) -> F32:
+    def answer(self, questions: Questions) -> Answers:
+        inputs = questions.inputs
         if inputs.past.shape[1] < self.lookback:
             raise BadOutput(f"{self.kind} needs a window of {self.lookback} bars, not {inputs.past.shape[1]}")
         out = np.empty((len(inputs), self.horizon, len(self.deviates)), np.float32)
         self.fill(inputs.past, inputs.mask, out)
-        return out
+        return Answers(out)
 
     @abstractmethod
     def fill(self, past: F32, mask: F32, out: F32) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tickcast.batch.train.dataset import Dataset
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.direction import band_of, classes_of, counts_of, frequencies
-from tickcast.engine.inference.onnx import ClassRunner
+from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadData
 from tickcast.figures import SCALE_FLOOR
 from tickcast.records import ModelCard
@@ -45,12 +45,12 @@ def moves_of(target: F32, scale: F64) -> F64:
 class ClassJudge:
     """Holds forecasts of classes against what came; `usual` [H, C] are the frequencies of the training part."""
 
-    def __init__(self, runner: ClassRunner, usual: F64) -> None:
+    def __init__(self, runner: OnnxRunner, usual: F64) -> None:
         self.runner, self.usual, self.band = runner, usual, band_of(runner.card)
 
     def outcomes(self, inputs: Inputs, target: F32, scale: F64) -> F64:
         """[B, H, SUMS]: what each forecast adds; a window that never moved has no unit and adds nothing."""
-        _, probs = self.runner.answer(inputs)
+        probs = self.runner.probs(inputs)
         moved = scale > SCALE_FLOOR
         known = classes_of(moves_of(target[moved], scale[moved]), self.band)
         given = np.take_along_axis(probs[moved].astype(np.float64), known[..., None], axis=2)[..., 0]
@@ -73,7 +73,7 @@ def ratios(sums: F64) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def class_figures(runner: ClassRunner, dataset: Dataset, rows: I64) -> dict[str, Any]:
+def class_figures(runner: OnnxRunner, dataset: Dataset, rows: I64) -> dict[str, Any]:
     """For the card: over the windows `rows`, all steps alike; and the training part's frequencies."""
     usual = frequencies(counts_of(classes_of(training_moves(dataset), band_of(runner.card))))
     judge, sums = ClassJudge(runner, usual), np.zeros(len(SUMS))
@@ -86,4 +86,4 @@ def class_figures(runner: ClassRunner, dataset: Dataset, rows: I64) -> dict[str,
 def class_judge(folder: Path, card: ModelCard) -> ClassJudge | None:
     """Of a fitted model's folder; None where it answers in no classes, or its card does not say how often they came."""
     usual = card.metrics.get("classes", {}).get(FREQUENCIES)
-    return ClassJudge(ClassRunner(folder, card), np.array(usual)) if card.labels and usual else None
+    return ClassJudge(OnnxRunner(folder, card), np.array(usual)) if card.labels and usual else None

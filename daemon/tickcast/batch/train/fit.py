@@ -19,9 +19,10 @@ from tickcast.batch.train.order import TRAINING, FitOrder, read_order
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
 from tickcast.clock import Clock, SystemClock
 from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH
-from tickcast.engine.inference.onnx import ClassRunner, OnnxRunner
+from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadSettings
 from tickcast.plugin import Model, Net, Report, find
+from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
 
 FOLDER = "model"  # within the job folder
@@ -114,7 +115,7 @@ def _finished_card(
     last_value = last_value_widths(dataset, dataset.parts.calibration, model.card.levels)
     holdout = evaluate(runner.predict, last_value, dataset, dataset.parts.holdout, model.card.levels)
     if model.card.labels:
-        holdout["classes"] = class_figures(ClassRunner(folder, model.card), dataset, dataset.parts.holdout)
+        holdout["classes"] = class_figures(runner, dataset, dataset.parts.holdout)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
     trained_from_ns, trained_to_ns = dataset.span_used()
     card = msgspec.structs.replace(
@@ -134,10 +135,10 @@ def _parameters(model: Net | Model) -> int:
 
 def cost_us(runner: OnnxRunner, clock: Clock) -> float:
     """Median cost of one forecast in a busy batch."""
-    inputs = probe_inputs(runner.card, COST_ROWS, seed=0)
+    questions = Questions.of(probe_inputs(runner.card, COST_ROWS, seed=0))
     taken = []
     for _ in range(COST_CALLS):
         began_ns = clock.monotonic_ns()
-        runner.predict(inputs)
+        runner.answer(questions)
         taken.append(clock.monotonic_ns() - began_ns)
     return float(np.median(taken)) / COST_ROWS / 1e3

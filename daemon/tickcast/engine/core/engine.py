@@ -4,31 +4,30 @@ A turn folds ticks into bars, opens the questions that are due with their window
 all of them, and then works through the closed bars in order: settle, adapt at marks, answer. See ARCHITECTURE.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tickcast.columns import F64, I32, I64, U8, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
-from tickcast.engine.core import scoring, windows
-from tickcast.engine.core.asked import Asked, join, together
-from tickcast.engine.core.asking import Asking, rows_in
+from tickcast.columns import F64, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
+from tickcast.engine.core import windows
 from tickcast.engine.core.bars import LATEST_NS
-from tickcast.engine.core.events import Event, Heartbeat, Letters, Outcome, Reached
+from tickcast.engine.core.events import Ask, AskAnswer, Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.engine.core.features import FeatureSet
-from tickcast.engine.core.fold import LOUD, Adjustments, BarBuilder, ClosedBars, ring_length
-from tickcast.engine.core.ladder import Ladder, Raw
-from tickcast.engine.core.on_demand import Ask, GivenWindow
+from tickcast.engine.core.fold import LOUD, Adjustments, BarBuilder, ClosedBars
+from tickcast.engine.core.ladder import Ladder, LadderAnswers
 from tickcast.engine.core.places import Places
-from tickcast.engine.core.questions import NOBODY, due, make_ids
+from tickcast.engine.core.questions import Questioner, due, id_seeds, make_ids
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
-from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime, target_times
+from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
+from tickcast.engine.core.scoring import Entries
 from tickcast.errors import BadOutput, BadRequest, Quality
 from tickcast.plugin import Runner
+from tickcast.questions import TICKS, Questions
 from tickcast.records import Command
 from tickcast.settings import Settings
-from tickcast.state import Array, HasState, State, put_rows
+from tickcast.state import HasState, State
 from tickcast.symbols import SymbolTable
 
 
@@ -38,7 +37,7 @@ class DecodesTicks(Protocol):
     def forget_names(self) -> None: ...
 
 
-U8_COLD, U8_IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
+ADAPTIVE_COLD, IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
 
 
 class Engine:
@@ -49,8 +48,6 @@ class Engine:
     ) -> None:  # fmt: skip
         """`by_clock`: the ticks are of now, so none is believed that is too far ahead of the clock of its turn."""
         self.ladder = ladder
-        self.feature_failures: dict[str, int] = {}  # by plugin: batches in which it failed
-        self.last_failure = ""
         self.positions: dict[tuple[str, int], int] = {}  # next offset of every partition read
         self.builder = BarBuilder(
             settings, symbols, feature_lookback=features.lookback, closed_time=closed_time, adjustments=adjustments
@@ -58,7 +55,7 @@ class Engine:
         cards, last_value = (ladder.cards, ladder.last_value) if ladder else ([], 0)
         self.scorekeeper = Scorekeeper(settings, symbols, cards, last_value=last_value)
         self.routes = Routes(symbols, settings.symbols.groups, cards)
-        self._asking = Asking(self, settings, symbols)
+        self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
@@ -66,9 +63,10 @@ class Engine:
         self._decoder = decoder
         self._features = features
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
-        length = ring_length(settings, features.lookback)
-        self._values = np.zeros((settings.symbols.limit * length, len(features.names)))
-        self._pending: list[Asked] = []
+        self._seeds = id_seeds(cards, settings)
+        self._closed: list[ClosedBars] = []  # in this turn, not yet worked through
+        self._open: list[Questions] = []  # of these bars, and of who asks
+        self._asks: list[Ask] = []  # who asks, by number
         self._outcome = Outcome()
 
     def turn(self, events: Sequence[Event], now_ns: int) -> Outcome:
@@ -107,7 +105,7 @@ class Engine:
         codes = self.places.leaving
         self.builder.forget(codes)
         self.scorekeeper.forget(codes)
-        self._values.reshape(self._settings.symbols.limit, -1)[codes] = 0
+        self.questioner.forget(codes)
         if self.ladder is not None:
             self.ladder.forget(codes)
         self.routes.forget()
@@ -126,14 +124,14 @@ class Engine:
         """Fill the windows with stored bars, sorted by symbol and ordinal, before the first turn."""
         self.builder.restore(bars)
         _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
-        self._remember(bars, bars.ordinal[start][inverse])
+        self.questioner.remember(bars, bars.ordinal[start][inverse])
 
     def snapshot(self) -> State:
         """A copy of all that decides later outcomes. Between two turns; no question is pending then."""
-        ring = State({name: np.take(column, rows, axis=0) for name, column, rows in self._ring()})
-        state = State.join({"ring": ring} | {name: part.snapshot() for name, part in self._parts().items()})
+        parts: dict[str, HasState] = {"ring": self.questioner} | self._parts()
+        state = State.join({name: part.snapshot() for name, part in parts.items()})
         state.facts["positions"] = [[*source, offset] for source, offset in self.positions.items()]
-        state.facts["failures"] = [self.feature_failures.copy(), self.last_failure]
+        state.facts["failures"] = [self.questioner.feature_failures.copy(), self.questioner.last_failure]
         return state
 
     def resume(self, state: State) -> None:
@@ -143,10 +141,9 @@ class Engine:
         """
         for name, part in self._parts().items():
             part.resume(state.part(name))
-        for name, column, rows in self._ring():
-            put_rows(state.arrays[f"ring.{name}"], column, name, rows)
+        self.questioner.resume(state.part("ring"))
         self.positions = state.positions
-        self.feature_failures, self.last_failure = state.facts["failures"]
+        self.questioner.feature_failures, self.questioner.last_failure = state.facts["failures"]
 
     def _parts(self) -> dict[str, HasState]:
         """What remembers something, in the order in which it is resumed."""
@@ -154,19 +151,13 @@ class Engine:
         parts: dict[str, HasState] = {"symbols": self._symbols, "folder": self.builder, "places": self.places}
         return parts | {"score": self.scorekeeper} | ladder
 
-    def _ring(self) -> Iterator[tuple[str, Array, I64]]:
-        """The columns of the rings, each with the rows that bars yet to come look back on."""
-        lookback = self._settings.window.lookback
-        rows = self.builder.newest_rows(max(lookback, self._features.lookback))
-        yield from ((name, column, rows) for name, column in windows.ring_columns(self.builder.bars).items())
-        yield "values", self._values, rows[:, -lookback:]
-
     def install(self, runner: Runner) -> None:
         """Another model, which nobody is asked of before `use_model` names it. Between two turns."""
         if self.ladder is None:
             raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
         if self.ladder.add(runner):
             self.scorekeeper.add_model()
+            self._seeds = id_seeds(self.ladder.cards, self._settings)
 
     def _obey(self, command: Command) -> None:
         """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
@@ -249,145 +240,144 @@ class Engine:
             return
         is_due = due(self._settings, bars.as_of, bars.ordinal, bars.mask)
         if self.ladder is None:  # no window will ever look back on the values of the other bars
-            self._publish_vectors(bars.take(is_due), self._compute(bars.take(is_due), first[is_due]))
+            asked = bars.take(is_due)
+            self._publish_vectors(asked, self.questioner.compute(asked, first[is_due]))
             return
-        values = self._remember(bars, first)
+        values = self.questioner.remember(bars, first)
         if publish:
             self._publish_vectors(bars.take(is_due), values[is_due])
-        held = bars.ordinal - first + 1
-        model = self.routes.choose(self.ladder.choose(held), bars.symbol, held)
-        rows = np.flatnonzero(is_due & (model != NOBODY))
-        self._outcome.unanswered += int(np.count_nonzero(is_due)) - len(rows)
-        window = self._window(bars.symbol[rows], bars.as_of[rows], bars.ordinal[rows], first[rows])
-        self._pending.append(Asked(closed, rows, *window, model[rows].astype(np.int32)))
-
-    def _window(self, symbol: I32, as_of: I64, ordinal: I64, first: I64) -> GivenWindow:
-        """What a model is asked at these bars, copied."""
-        names = self._settings.features.future
-        future = (
-            windows.calendar_channels(self.targets(as_of), list(names))
-            if names
-            else np.empty((len(symbol), self._settings.forecast.horizon, 0), np.float32)
-        )
-        return GivenWindow(*windows.gather_inputs(
-            self.builder.bars, self._values, symbol, ordinal, first,
-            lookback=self._settings.window.lookback, transform=self._transform, future=future,
-        ))  # fmt: skip
-
-    def _want(self, ask: Ask) -> None:
-        """Its windows as they are at this place in the stream; the models are asked together with what else is due."""
-        self._open_closed()
-        self._outcome.answers += self._asking.take(ask, self._window)
-
-    def _remember(self, bars: BarBatch, first: I64) -> F64:
-        """Compute the features of bars that are in the rings, and keep them beside the bars."""
-        ring, values = self.builder.bars, self._compute(bars, first)
-        self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
-        return values
-
-    def _compute(self, bars: BarBatch, first: I64) -> F64:
-        return self._features.compute(
-            self.builder.bars, bars.symbol, bars.ordinal, first, on_failure=self._note_failure
-        )
-
-    def _note_failure(self, kind: str, failure: BadOutput) -> None:
-        """A feature without a value makes its windows unusable: those questions are answered by last value, flagged."""
-        self.feature_failures[kind] = self.feature_failures.get(kind, 0) + 1
-        self.last_failure = str(failure)
+        questions = self.questioner.of_bars(closed, is_due, before=sum(len(c.bars) for c in self._closed))
+        self._outcome.unanswered += int(np.count_nonzero(is_due)) - len(questions)
+        self._closed.append(closed)
+        self._open.append(questions)
 
     def _publish_vectors(self, bars: BarBatch, values: F64) -> None:
         """Where every feature has a value."""
         rows = np.flatnonzero(np.isfinite(values).all(axis=1))
         if len(rows):
             b = bars.take(rows)
-            self._outcome.vectors.append(FeatureRows(b.symbol, b.as_of, b.tie, b.partition, b.offset, values[rows]))
+            self._outcome.vectors.append(FeatureRows(
+                symbol=b.symbol, as_of=b.as_of, tie=b.tie, partition=b.partition, offset=b.offset, values=values[rows]
+            ))  # fmt: skip
 
-    def targets(self, as_of: I64) -> I64:
-        steps = self._settings.forecast.horizon
-        if self._settings.bars.kind != "time":
-            return np.full((len(as_of), steps), -1, np.int64)
-        return target_times(self.builder.closed_time, as_of, steps=steps, every_ns=self.builder.rules.every_ns)
-
-    def _answer(self, now_ns: int) -> None:
-        """Ask the models once for all pending questions, then work through the closed bars in order."""
+    def _want(self, ask: Ask) -> None:
+        """Its windows as they are at this place in the stream; the models are asked together with what else is due."""
         self._open_closed()
-        pending, self._pending = self._pending, []
-        wanted = self._asking.waiting()
-        if not (pending or wanted) or self.ladder is None:
-            return
-        asked = [self._shed(join(pending), now_ns)] if pending else []
-        raw = self.ladder.ask(*together(asked, wanted))
-        at = 0
-        for questions in asked:
-            at = len(questions.rows)
-            self._settle(questions, rows_in(raw, slice(at)))
-        for want in wanted:
-            self._outcome.answers.append(self._asking.answer(want, rows_in(raw, slice(at, at + len(want)))))
-            at += len(want)
+        try:
+            questions = self.questioner.of_ask(ask, len(self._asks))
+            if ask.runner is None:
+                self._asks.append(ask)
+                self._open.append(questions)
+            else:
+                assert self.ladder is not None
+                self._reply(ask, questions, self.ladder.ask_other(ask.runner, questions))
+        except (BadRequest, BadOutput) as refused:
+            self._outcome.answers.append(AskAnswer(ask, refused))
 
     def _open_closed(self) -> None:
         for closed in self.builder.closed():
             self._open_questions(closed)
 
-    def _settle(self, asked: Asked, raw: Raw) -> None:
+    def _answer(self, now_ns: int) -> None:
+        """Ask the models once for all that is open; then work through closed bars in order, and reply to who asks."""
+        self._open_closed()
+        closed, opened, asks = self._closed, self._open, self._asks
+        self._closed, self._open, self._asks = [], [], []
+        if not opened or self.ladder is None:
+            return
+        bars = ClosedBars.join(closed) if closed else None
+        questions = self._shed(Questions.concat(opened), bars, now_ns)
+        answers = self.ladder.ask(questions)
+        for number, ask in enumerate(asks):
+            rows = np.flatnonzero(questions.asker == number)
+            self._reply(ask, questions.take(rows), answers.take(rows))
+        if asks:
+            rows = np.flatnonzero(questions.asker == TICKS)
+            questions, answers = questions.take(rows), answers.take(rows)
+        if bars is not None:
+            self._settle(bars, questions, answers)
+
+    def _shed(self, questions: Questions, closed: ClosedBars | None, now_ns: int) -> Questions:
+        """Under overload `conflate` or `skip`, take back ticks' questions that are not to be asked, and count them."""
+        overload = self._settings.forecast.overload
+        if overload == "process" or closed is None:
+            return questions
+        keep = questions.asker != TICKS
+        rows = np.flatnonzero(~keep)
+        if overload == "conflate":
+            latest = rows[::-1]
+            keep[latest[np.unique(questions.symbol[latest], return_index=True)[1]]] = True
+        else:
+            stamp = closed.stamps_ns[questions.row[rows]]
+            keep[rows] = (stamp < 0) | (now_ns - stamp <= self._settings.forecast.deadline_ms * 10**6)
+        self._outcome.unasked += len(questions) - int(np.count_nonzero(keep))
+        return questions.take(keep)
+
+    def _settle(self, closed: ClosedBars, questions: Questions, answers: LadderAnswers) -> None:
         """Work through closed bars, whose questions the models have answered."""
-        bars = asked.closed.bars
-        answers = self._answers(asked, raw)
+        bars, entries = closed.bars, self._entries(closed.bars, questions, answers)
         question = np.full(len(bars), -1, np.int64)
-        question[asked.rows] = np.arange(len(asked.rows))
-        rows = rows_of(bars, asked.closed.void_before, question)
-        scores = self.scorekeeper.settle(rows, answers, self.builder.marks())
+        question[questions.row] = np.arange(len(questions))
+        rows = rows_of(bars, closed.void_before, question)
+        scores = self.scorekeeper.settle(rows, entries, self.builder.marks())
         if len(scores):
             self._outcome.scores.append(scores)
-        if len(asked.rows):
-            self._outcome.questions += len(asked.rows)
-            flags = raw.flags | answers.cold * U8_COLD | answers.in_sample * U8_IN_SAMPLE
-            self._outcome.forecasts.append(self._forecasts(asked, raw, answers, flags))
+        if len(questions):
+            self._outcome.questions += len(questions)
+            self._outcome.forecasts.append(self._forecasts(closed, questions, answers, entries))
 
-    def _shed(self, asked: Asked, now_ns: int) -> Asked:
-        """Under overload `conflate` or `skip`, take back questions that are not to be asked; they are counted."""
-        overload, rows = self._settings.forecast.overload, asked.rows
-        if overload == "process" or not len(rows):
-            return asked
-        if overload == "conflate":
-            symbol = asked.closed.bars.symbol[rows][::-1]
-            keep = np.sort(len(rows) - 1 - np.unique(symbol, return_index=True)[1])
-        else:
-            stamp = asked.closed.stamps_ns[rows]
-            keep = np.flatnonzero((stamp < 0) | (now_ns - stamp <= self._settings.forecast.deadline_ms * 10**6))
-        self._outcome.unasked += len(rows) - len(keep)
-        return Asked(
-            asked.closed, rows[keep], asked.inputs.take(keep), asked.anchor[keep], asked.scale[keep], asked.model[keep]
-        )
-
-    def _answers(self, asked: Asked, raw: Raw) -> scoring.Answers:
-        """The raw answers in units of scale, named, with room for what is published."""
+    def _entries(self, bars: BarBatch, questions: Questions, answers: LadderAnswers) -> Entries:
+        """The answers in units of scale, named, with room for what is published."""
         assert self.ladder is not None
-        bars, rows = asked.closed.bars, asked.rows
-        symbol, as_of = bars.symbol[rows], bars.as_of[rows]
+        model, as_of, n = answers.model, questions.as_of, len(questions)
         high, low = make_ids(
-            self.ladder.seeds, raw.model, self._symbols.arrays, symbol=symbol, as_of=as_of, tie=bars.tie[rows]
+            self._seeds, model, self._symbols.arrays, symbol=questions.symbol, as_of=as_of, tie=bars.tie[questions.row]
         )
-        in_sample = (
-            (as_of >= self.ladder.trained_from[raw.model]) & (as_of <= self.ladder.trained_to[raw.model])
-        ).astype(np.uint8)
-        units = raw.moves / asked.scale[:, None, None]
-        return scoring.Answers(
-            units, asked.anchor, asked.scale, raw.model, in_sample, high, low, np.empty_like(units),
-            np.empty(len(rows), np.float32), np.empty(len(rows), np.uint8),
+        seen = (as_of >= self.ladder.trained_from[model]) & (as_of <= self.ladder.trained_to[model])
+        units = answers.moves / questions.scale[:, None, None]
+        return Entries(
+            raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
+            id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
+            cold=np.empty(n, np.uint8),
         )  # fmt: skip
 
-    def _forecasts(self, asked: Asked, raw: Raw, answers: scoring.Answers, flags: U8) -> Forecasts:
-        """What is published, in the series' own unit of today."""
-        bars, rows = asked.closed.bars.take(asked.rows), asked.rows
-        anchor, scale = asked.anchor, asked.scale
-        quantiles = windows.prices(self._transform, anchor, answers.wide * scale[:, None, None])
+    def _forecasts(
+        self, closed: ClosedBars, questions: Questions, answers: LadderAnswers, entries: Entries
+    ) -> Forecasts:
+        bars = closed.bars.take(questions.row)
         factor = self.builder.unit_factor(bars.symbol, bars.as_of)
+        quantiles, anchor, scale = self._in_prices(questions, entries.wide, factor)
+        return Forecasts(
+            symbol=bars.symbol, ordinal=bars.ordinal, as_of=bars.as_of, tie=bars.tie, partition=bars.partition,
+            offset=bars.offset, anchor=anchor, scale=scale, rung=answers.rung, model=answers.model,
+            flags=answers.flags | entries.cold * ADAPTIVE_COLD | entries.in_sample * IN_SAMPLE,
+            id_high=entries.id_high, id_low=entries.id_low, input_hash=windows.input_hash(questions.inputs),
+            target_ns=self.questioner.targets(bars.as_of), quantiles=quantiles, confidence=entries.confidence,
+            probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
+        )  # fmt: skip
+
+    def _reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> None:
+        """Widened as the symbol's own forecasts are."""
+        symbol, as_of, level = questions.symbol, questions.as_of, ask.confidence_level
+        whose = answers.model, symbol, self.builder.home_of(symbol)
+        units = answers.moves / questions.scale[:, None, None]
+        wide, sure = self.scorekeeper.widened(units, *whose)
+        levels = wide.shape[2]
+        if level is not None:  # its two bounds ride behind the quantiles
+            wide = np.concatenate([wide, self.scorekeeper.interval(level, units, wide, *whose)], axis=2)
+        factor = None if ask.bars is not None else self.builder.unit_factor(symbol, as_of)
+        prices, anchor, scale = self._in_prices(questions, wide, factor)
+        self._outcome.answers.append(AskAnswer(
+            ask, as_of=as_of, target_ns=self.questioner.targets(as_of), anchor=anchor, scale=scale,
+            quantiles=prices[:, :, :levels], confidence=sure, probs=answers.probs, model=answers.model,
+            rung=answers.rung, flags=answers.flags, interval=None if level is None else prices[:, :, levels:],
+        ))  # fmt: skip
+
+    def _in_prices(self, questions: Questions, wide: F64, factor: F64 | None) -> tuple[F64, F64, F64]:
+        """Quantiles, anchor and scale in the series' own unit of today, which is `factor` of the first day's."""
+        anchor, scale = questions.anchor, questions.scale
+        quantiles = windows.prices(self._transform, anchor, wide * scale[:, None, None])
         if factor is not None:
             quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
             scale = scale if self._transform == windows.LOG_RETURN else scale * factor
-        return Forecasts(
-            bars.symbol, bars.ordinal, bars.as_of, bars.tie, bars.partition, bars.offset, anchor, scale, raw.rung,
-            raw.model, flags, answers.id_high, answers.id_low, windows.input_hash(asked.inputs),
-            self.targets(bars.as_of), quantiles, answers.confidence, raw.probs, asked.closed.stamps_ns[rows],
-        )  # fmt: skip
+        return quantiles, anchor, scale

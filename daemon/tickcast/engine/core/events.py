@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tickcast.columns import BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, Scores
-from tickcast.engine.core.on_demand import Ask, AskAnswer
+import numpy as np
+
+from tickcast.columns import F32, F64, I32, I64, U8, BarBatch, Bars, FeatureRows, Forecasts, RawBatch, Rejects, Scores
+from tickcast.errors import BadOutput, BadRequest
+from tickcast.plugin import Runner
 from tickcast.records import Command
 
 
@@ -34,6 +37,37 @@ class Letters(NamedTuple):
     raw: RawBatch
     rejects: Rejects
     whole: bool = True  # nothing else came of the batch
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody asks about the newest windows of `symbols`; or about `bars` brought along, perhaps of one symbol."""
+
+    symbols: tuple[str, ...]
+    model: str = ""  # digest or name; empty = whoever answers the ticks
+    bars: Bars | None = None  # of one symbol, whole (`windows.whole`)
+    as_of: int = -1  # of the last of these bars; -1 = not said
+    runner: Runner | None = None  # a model that does not serve: it is asked apart, and its widths are its own
+    confidence_level: float | None = None  # of an interval beside the quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class AskAnswer:
+    """What an Ask brought, in the series' own unit, one row a symbol; or why it did not."""
+
+    ask: Ask
+    refused: BadRequest | BadOutput | None = None
+    as_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    target_ns: I64 = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    anchor: F64 = field(default_factory=lambda: np.zeros(0))
+    scale: F64 = field(default_factory=lambda: np.zeros(0))
+    quantiles: F64 = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    confidence: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    probs: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    model: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rung: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    flags: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    interval: F64 | None = None  # [N, H, 2] of `ask.confidence_level`
 
 
 Event = RawBatch | Heartbeat | Command | Letters | Reached | Ask

@@ -1,4 +1,4 @@
-"""The Folder: the folding kernel with its state, fed by one RawBatch of decoded ticks at a time."""
+"""The BarBuilder: the folding kernel with its state, fed by one RawBatch of decoded ticks at a time."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.engine.core import bars as folding
 from tickcast.engine.core import fold_state
-from tickcast.engine.core.held import Held
+from tickcast.engine.core.fold_state import HeldMessage
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.windows import ring, ring_columns
 from tickcast.errors import REASON_COUNT, BadSettings, BadStore, Reason
@@ -46,6 +46,14 @@ class ClosedBars(NamedTuple):
     first: I64  # oldest bar of each symbol's window
     void_before: I64
     stamps_ns: I64  # broker timestamp of the record that closed it
+
+    @classmethod
+    def join(cls, parts: "list[ClosedBars]") -> "ClosedBars":
+        """As one, in the order in which they closed."""
+        if len(parts) == 1:
+            return parts[0]
+        bars, *columns = zip(*parts, strict=True)
+        return cls(BarBatch.concat([*bars]), *(np.concatenate(column) for column in columns))
 
 
 def rules_of(settings: Settings, feature_lookback: int, splits: Adjustments = NO_SPLITS) -> fold_state.Rules:
@@ -91,7 +99,7 @@ class BarBuilder:
         self._waiting: set[int] = set()  # partitions that may have bars in the room
         self._known = 0
         self._batch = 0
-        self._held: dict[int, list[Held]] = {}
+        self._held: dict[int, list[HeldMessage]] = {}
 
     def sources(self) -> list[tuple[str, int]]:
         """(topic, partition) by the engine's number."""
@@ -193,10 +201,7 @@ class BarBuilder:
             c = fold_state.columns_for(int(self._room.used[0]))
             folding.split(self._room.bars, c)
             self._room.used[0] = 0
-            bars = BarBatch(
-                c.symbol, c.ordinal, c.as_of, c.tie, c.open, c.high, c.low, c.close, c.volume, c.ticks, c.mask, c.gap,
-                c.partition, c.offset, c.mark,
-            )  # fmt: skip
+            bars = BarBatch(**{name: getattr(c, name) for name in BarBatch.__slots__})
             yield ClosedBars(bars, c.first, c.void_before, c.stamp)
 
     def _run(
@@ -238,7 +243,7 @@ class BarBuilder:
 
     def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
         """A heartbeat as a batch of one row that is no tick."""
-        raw = Held(np.zeros(0, np.uint8), 0, -1, offset, -1).batch((topic, partition))
+        raw = HeldMessage(np.zeros(0, np.uint8), 0, -1, offset, -1).batch((topic, partition))
         row = np.zeros(1, fold_state.HELD)
         row["symbol"], row["ts"], row["sequence"] = folding.HEARTBEAT, ts, -1
         yield from (item for item in self.fold(raw, _as_ticks(row, 0)) if isinstance(item, ClosedBars))
@@ -279,7 +284,7 @@ class BarBuilder:
         """What became dead letters; and the messages of ticks that are held from now on are kept."""
         yield from self._false_jumps(p, (raw.topic, raw.partition))
         for i in waiting[waiting >= 0]:
-            self._held.setdefault(p, []).append(Held.of(raw, int(ticks.row[i])))
+            self._held.setdefault(p, []).append(HeldMessage.of(raw, int(ticks.row[i])))
         if outcome.any() and len(bad := np.flatnonzero(LOUD[outcome])):
             yield raw, Rejects(ticks.row[bad], outcome[bad], ticks.number[bad])
 
@@ -292,7 +297,7 @@ class BarBuilder:
             yield from self._letters(np.full(len(before), Reason.JUMP, np.uint8), before, source)
 
     def _letters(
-        self, verdict: U8, messages: list[Held], source: tuple[str, int]
+        self, verdict: U8, messages: list[HeldMessage], source: tuple[str, int]
     ) -> "Iterator[tuple[RawBatch, Rejects]]":
         """Of messages that were held since an earlier batch."""
         for reason, message in zip(verdict, messages, strict=False):
@@ -351,7 +356,7 @@ class BarBuilder:
             raise BadStore("splits or trading hours changed within the time that the state covers")
         held = state.part("held")
         self._held = {
-            int(p): [Held(held.arrays[f"{p}.{k}"].copy(), *one) for k, one in enumerate(facts)]
+            int(p): [HeldMessage(held.arrays[f"{p}.{k}"].copy(), *one) for k, one in enumerate(facts)]
             for p, facts in held.facts.items()
         }
         self._state.symbol["adjust_from"] = self._state.symbol["adjust_to"] = 0
@@ -376,19 +381,9 @@ class BarBuilder:
 
 def _as_ticks(held: npt.NDArray[np.void], row: int) -> TickBatch:
     """Ticks as the partition keeps them, all of them by the message at `row`."""
-    nothing = np.full(len(held), np.nan)
-    symbol, ts, price, size, sequence = (np.ascontiguousarray(held[name]) for name in fold_state.HELD.names or ())
-    return TickBatch(
-        symbol,
-        ts,
-        price,
-        size,
-        nothing,
-        nothing,
-        sequence,
-        np.full(len(held), row, np.int32),
-        np.zeros(len(held), np.int32),
-    )
+    known = {name: np.ascontiguousarray(held[name]) for name in fold_state.HELD.names or ()}
+    nothing, rows = np.full(len(held), np.nan), np.full(len(held), row, np.int32)
+    return TickBatch(**known, bid=nothing, ask=nothing, row=rows, number=np.zeros(len(held), np.int32))
 
 
 def match_group(groups: dict[str, list[str]], name: str) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tickcast.columns import I32, I64, U8
 from tickcast.engine.core.fold import match_group
-from tickcast.engine.core.questions import NOBODY, numbers_of
+from tickcast.engine.core.ladder import NOBODY, numbers_of
 from tickcast.errors import BadRequest
 from tickcast.records import ModelCard
 from tickcast.state import State

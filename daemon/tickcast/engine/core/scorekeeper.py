@@ -12,7 +12,7 @@ from tickcast.columns import F32, F64, I32, I64, BarBatch, Scores
 from tickcast.engine.core import scoring, uncertainty
 from tickcast.engine.core.accuracy import figures
 from tickcast.engine.core.fold import match_group
-from tickcast.engine.core.questions import numbers_of
+from tickcast.engine.core.ladder import numbers_of
 from tickcast.engine.core.windows import TRANSFORMS
 from tickcast.figures import last_value_quantiles
 from tickcast.records import Accuracy, ModelCard
@@ -50,13 +50,13 @@ class Scorekeeper:
         )  # fmt: skip
         self._tally, self._conformal = self._state_of(0)
 
-    def settle(self, rows: scoring.SettledRows, answers: scoring.Answers, newest_mark: I64) -> Scores:
-        """Work through closed bars in order, filling in the answers that are published; marks are by partition."""
+    def settle(self, rows: scoring.SettledRows, entries: scoring.Entries, newest_mark: I64) -> Scores:
+        """Work through closed bars in order, filling in what is published; marks are by partition."""
         self._adopt_new_symbols()
         self._make_room(len(newest_mark))
         out = scoring.settled_room(len(rows.symbol), len(self.horizons))
         scoring.settle(
-            self._book, self._tally, self._conformal, out, self._frame, self._group, rows, answers, self._mark,
+            self._book, self._tally, self._conformal, out, self._frame, self._group, rows, entries, self._mark,
             newest_mark,
         )  # fmt: skip
         return _scores_in(out)
@@ -225,14 +225,11 @@ class Scorekeeper:
 
 def _scores_in(out: scoring.Settled) -> Scores:
     n = int(out.used[0])
-    return Scores(
-        out.symbol[:n], out.as_of[:n], out.model[:n], out.partition[:n], out.id_high[:n], out.id_low[:n],
-        out.settled_ns[:n], out.anchor[:n], out.scale[:n], out.actual[:n], out.point[:n], out.pinball[:n],
-        out.loss[:n], out.loss_naive[:n], out.covered[:n], out.in_sample[:n],
-    )  # fmt: skip
+    return Scores(**{name: getattr(out, name)[:n] for name in Scores.__slots__})
 
 
 def rows_of(bars: BarBatch, void_before: I64, question: I64) -> scoring.SettledRows:
     return scoring.SettledRows(
-        bars.symbol, bars.ordinal, bars.close, bars.as_of, bars.mask, void_before, bars.mark, bars.partition, question
-    )
+        symbol=bars.symbol, ordinal=bars.ordinal, close=bars.close, as_of=bars.as_of, mask=bars.mask,
+        void_before=void_before, mark=bars.mark, partition=bars.partition, question=question,
+    )  # fmt: skip

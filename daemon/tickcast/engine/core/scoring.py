@@ -61,11 +61,11 @@ class SettledRows(NamedTuple):
     void_before: I64
     mark: I64
     partition: I32
-    question: I64  # row of Answers, or -1
+    question: I64  # row of Entries, or -1
 
 
-class Answers(NamedTuple):
-    """The model's raw answers to the questions of a batch."""
+class Entries(NamedTuple):
+    """Answered questions as they are entered into the book."""
 
     raw: F64  # [B, H, Q] in units of scale
     anchor: F64

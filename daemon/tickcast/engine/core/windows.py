@@ -3,6 +3,7 @@
 The live rings and a training file share one shape (`columns.Bars`), so serving and training gather by the same kernel.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,20 @@ UNWRAPPED = (1 << 62) - 1  # the `wrap` of a history that is kept whole
 def ring(symbols: int, length: int) -> Bars:
     """Empty rings of `length` (a power of two) bars for so many symbols; pages are touched on use only."""
     rows = symbols * length
-    first, high, low, close, volume = (np.zeros(rows) for _ in range(5))
-    start = np.arange(symbols, dtype=np.int64) * length
-    mask, as_of = np.zeros(rows, np.uint8), np.zeros(rows, np.int64)
-    return Bars(first, high, low, close, volume, mask, as_of, start, length - 1)
+    names = ("open", "high", "low", "close", "volume")
+    return Bars(
+        **{name: np.zeros(rows) for name in names}, mask=np.zeros(rows, np.uint8), as_of=np.zeros(rows, np.int64),
+        start=np.arange(symbols, dtype=np.int64) * length, wrap=length - 1,
+    )  # fmt: skip
+
+
+def whole(prices_and_volume: Sequence[F64]) -> Bars:
+    """Open, high, low, close and volume of one symbol's bars, oldest first: all real, following one another."""
+    first, high, low, close, volume = (np.ascontiguousarray(column, np.float64) for column in prices_and_volume)
+    return Bars(
+        open=first, high=high, low=low, close=close, volume=volume, mask=np.ones(len(close), np.uint8),
+        as_of=np.zeros(len(close), np.int64), start=np.zeros(1, np.int64), wrap=UNWRAPPED,
+    )  # fmt: skip
 
 
 def ring_columns(bars: Bars) -> dict[str, npt.NDArray[Any]]:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from tickcast.columns import F32, Inputs
 from tickcast.engine.inference.model_folder import AGAIN, CARD, FRAMEWORK, PROBE, STEP_GRAPH, read_card, verify
-from tickcast.engine.inference.onnx import TILE, ClassRunner, OnnxRunner
+from tickcast.engine.inference.onnx import TILE, OnnxRunner
 from tickcast.engine.inference.stepping import StepRunner
 from tickcast.errors import BadModel
 from tickcast.plugin import Runner
@@ -30,7 +30,7 @@ def open_model(folder: Path, *, tile: int = TILE) -> Runner:
         _check_answer(steps, steps.from_nothing, folder)
         runner: OnnxRunner = steps
     else:
-        runner = (ClassRunner if card.labels else OnnxRunner)(folder, card, tile=tile)
+        runner = OnnxRunner(folder, card, tile=tile)
     _check_answer(runner, runner.predict, folder)
     return runner
 

@@ -10,7 +10,10 @@ from tickcast.direction import LABELS, PROBS
 from tickcast.engine.inference.model_files import refuse_foreign
 from tickcast.engine.inference.model_folder import GRAPH
 from tickcast.errors import BadModel
+from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.records import ModelCard
+from tickcast.state import Array, Arrays
 
 # Its import alone starts an uploader and leaves an id of the machine in the home folder; a call after it is too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -19,8 +22,8 @@ import onnxruntime
 TILE = 2048  # rows of a call whose intermediate values stay in cache
 
 
-class OnnxRunner:
-    """`model.onnx` of a folder behind plugin.Runner. A longer window than the model's is cut to its newest bars."""
+class OnnxRunner(Runner):
+    """`model.onnx` of a folder. A longer window than the model's is cut to its newest bars."""
 
     device = "cpu"
 
@@ -28,40 +31,42 @@ class OnnxRunner:
         self.card, self._tile = card, tile
         self._session = open_session(folder / GRAPH)
         self._wanted = [node.name for node in self._session.get_inputs()]
+        outputs = [node.name for node in self._session.get_outputs()]
+        if card.labels and (card.labels != LABELS or outputs[1:] != [PROBS]):
+            raise BadModel(f"{folder / GRAPH} gives {outputs} for labels {card.labels}", remedy="fit the model again")
 
-    def predict(self, inputs: Inputs) -> F32:
-        return self._outputs(inputs)[0]
+    def answer(self, questions: Questions) -> Answers:
+        quantiles, *probs = self._outputs(questions.inputs, questions.tile)
+        return Answers(quantiles, probs[0] if self.card.labels else None)
 
-    def _outputs(self, inputs: Inputs) -> list[F32]:
-        """Quantiles, and what the graph gives beside them, a tile at a time."""
-        card, tile, n = self.card, self._tile, len(inputs)
+    def _outputs(self, inputs: Inputs, tile: int) -> list[F32]:
+        """Quantiles, and what the graph gives beside them; in calls of exactly `tile` rows, where there is one."""
+        card, n, most = self.card, len(inputs), tile or self._tile
         if inputs.past.shape[1] != card.lookback:
             newest = slice(-card.lookback, None)
             inputs = Inputs(inputs.past[:, newest], inputs.mask[:, newest], inputs.future, inputs.static)
         if not n:
             return [np.empty((0, card.horizon, len(names)), np.float32) for names in (card.levels, card.labels)]
-        if n <= tile:
-            return self._ask(inputs)
-        parts = [self._ask(inputs.take(slice(first, first + tile))) for first in range(0, n, tile)]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    def _ask(self, inputs: Inputs) -> list[F32]:
-        answers: list[F32] = self._session.run(None, {name: getattr(inputs, name) for name in self._wanted})
-        return answers
+        wanted = {name: getattr(inputs, name) for name in self._wanted}
+        return run_in_tiles(self._session, wanted, most, full=tile > 0)
 
 
-class ClassRunner(OnnxRunner):
-    """The graph of a card that has labels, behind plugin.Labelled."""
+def run_in_tiles(session: onnxruntime.InferenceSession, inputs: Arrays, most: int, *, full: bool) -> list[F32]:
+    """What a graph gives for these rows in calls of so many at most; each `full` one has zeros behind the last."""
+    rows = len(next(iter(inputs.values())))
+    if rows <= most and not full:
+        outputs: list[F32] = session.run(None, inputs)
+        return outputs
+    parts = []
+    for first in range(0, rows, most):
+        tile = {name: part[first : first + most] for name, part in inputs.items()}
+        parts.append(session.run(None, {name: _filled(part, most) for name, part in tile.items()} if full else tile))
+    return [np.concatenate(part)[:rows] for part in zip(*parts, strict=True)]
 
-    def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
-        super().__init__(folder, card, tile=tile)
-        outputs = [node.name for node in self._session.get_outputs()]
-        if card.labels != LABELS or outputs[1:] != [PROBS]:
-            raise BadModel(f"{folder / GRAPH} gives {outputs} for labels {card.labels}", remedy="fit the model again")
 
-    def answer(self, inputs: Inputs) -> tuple[F32, F32]:
-        quantiles, probs = self._outputs(inputs)
-        return quantiles, probs
+def _filled(part: Array, rows: int) -> Array:
+    short = rows - len(part)
+    return part if not short else np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

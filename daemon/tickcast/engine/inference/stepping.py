@@ -1,5 +1,5 @@
 """Answers by steps: a state of every symbol, which each bar moves on through `step.onnx`. It reads a whole window only
-where a symbol's state stands elsewhere; who asks about a window by itself gets the sequence form, `model.onnx`.
+where a symbol's state stands elsewhere; who asks beside the ticks gets the sequence form, `model.onnx`.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ import numpy as np
 
 from tickcast.columns import F32, I32, I64, Inputs
 from tickcast.engine.inference.model_folder import STEP_GRAPH
-from tickcast.engine.inference.onnx import TILE, OnnxRunner, open_session
+from tickcast.engine.inference.onnx import TILE, OnnxRunner, open_session, run_in_tiles
 from tickcast.errors import BadModel, BadStore
+from tickcast.questions import TICKS, Answers, Questions
 from tickcast.records import ModelCard
-from tickcast.state import Array, Arrays
+from tickcast.state import Arrays
 
 GIVEN, OUTPUTS = {"state", "bar", "mask", "future"}, ["state_after", "quantiles"]  # of the graph
 NOWHERE = -(1 << 62)  # the bar of a state that is not there: from it every bar is far
@@ -20,7 +21,11 @@ ROOM = 64  # symbols at first
 
 
 class StepRunner(OnnxRunner):
-    """A model folder with both graphs, behind plugin.Following. One engine's: a table knows symbols by their codes."""
+    """A model folder with both graphs. One engine's: a table knows symbols by their codes.
+
+    A symbol whose state stands some bars before, fewer than its window has, goes on from there by what the window holds
+    of them; one that stands elsewhere begins anew at its window's first bar.
+    """
 
     def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
         super().__init__(folder, card, tile=tile)
@@ -46,11 +51,23 @@ class StepRunner(OnnxRunner):
         self._make_room(int(known.max(initial=-1)) + 1)
         self._states[known], self._stands_at[known] = states, state["stands_at"]
 
-    def follow(self, inputs: Inputs, symbol: I32, ordinal: I64, *, tile: int) -> F32:
+    def answer(self, questions: Questions) -> Answers:
+        of_ticks = questions.asker == TICKS
+        if of_ticks.all():
+            return Answers(self._follow(questions))
+        if not of_ticks.any():
+            return super().answer(questions)
+        quantiles = np.empty((len(questions), self.card.horizon, len(self.card.levels)), np.float32)
+        quantiles[of_ticks] = self._follow(questions.take(of_ticks))
+        quantiles[~of_ticks] = super().answer(questions.take(~of_ticks)).quantiles
+        return Answers(quantiles)
+
+    def _follow(self, questions: Questions) -> F32:
+        symbol, ordinal = questions.symbol, questions.ordinal
         self._make_room(int(symbol.max(initial=-1)) + 1)
-        out = np.empty((len(inputs), self.card.horizon, len(self.card.levels)), np.float32)
+        out = np.empty((len(questions), self.card.horizon, len(self.card.levels)), np.float32)
         for rows in turns_of(symbol):
-            out[rows] = self._move_on(inputs, rows, symbol[rows], ordinal[rows], tile)
+            out[rows] = self._move_on(questions.inputs, rows, symbol[rows], ordinal[rows], questions.tile)
         return out
 
     def forget(self, symbol: I64) -> None:
@@ -86,11 +103,8 @@ class StepRunner(OnnxRunner):
             "state": states, "bar": inputs.past[rows, -back], "mask": inputs.mask[rows, -back],
             "future": inputs.future[rows],
         }  # fmt: skip
-        most, parts = tile or self._tile, []
-        for first in range(0, len(rows), most):
-            part = {name: _filled(given[name][first : first + most], tile) for name in self._wanted_of_a_step}
-            parts.append(self._stepping.run(None, part))
-        after, quantiles = (np.concatenate(kind)[: len(rows)] for kind in zip(*parts, strict=True))
+        wanted = {name: given[name] for name in self._wanted_of_a_step}
+        after, quantiles = run_in_tiles(self._stepping, wanted, tile or self._tile, full=tile > 0)
         return after, quantiles
 
     def _make_room(self, symbols: int) -> None:
@@ -109,9 +123,3 @@ def turns_of(symbol: I32) -> Iterator[I64]:
     place = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
     for turn in range(int(place.max(initial=-1)) + 1):
         yield np.sort(order[place == turn])
-
-
-def _filled(part: Array, rows: int) -> Array:
-    """With rows of zeros behind it, where it has fewer than `rows`."""
-    short = rows - len(part)
-    return part if short <= 0 else np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])

@@ -4,6 +4,7 @@ import asyncio
 import fnmatch
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from tickcast.columns import I64
+from tickcast.columns import Bars
 from tickcast.direction import KINDS, has_classes
-from tickcast.engine.core.given import GivenBars, window_of
+from tickcast.engine.core import windows
+from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.engine.core.on_demand import Ask, AskAnswer, Given
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
 from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.jobs.host import JobHost
@@ -57,20 +58,14 @@ class Commands:
 
     async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
         self._refuse_beyond(given.horizon)
-        answer = await self._ask(given.symbols, given.model, confidence_level=given.confidence_level)
+        answer = await self._ask(Ask(given.symbols, given.model, confidence_level=given.confidence_level))
         return {"forecasts": self._told(answer, given.horizon or None)}
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
         self._refuse_beyond(given.horizon)
-        bars = _bars_of(given)
-        serving, as_of = self._parts.serving, NO_TIME
-        targets: I64 | None = None
-        if given.as_of is not None:
-            as_of = arguments.nanoseconds(given.as_of)
-            targets = serving.engine.targets(np.array([as_of]))
-        window = window_of(bars, targets, serving.features, self._settings)
+        as_of = NO_TIME if given.as_of is None else arguments.nanoseconds(given.as_of)
         symbols = (given.symbol,) if given.symbol else ()
-        answer = await self._ask(symbols, given.model, Given(window, as_of, len(bars.close)))
+        answer = await self._ask(Ask(symbols, given.model, bars=_bars_of(given), as_of=as_of))
         return {"forecast": self._told(answer, given.horizon or None)[0]}
 
     def _refuse_beyond(self, horizon: int) -> None:
@@ -80,11 +75,11 @@ class Commands:
                 remedy="ask for fewer bars, or raise forecast.horizon",
             )  # fmt: skip
 
-    async def _ask(
-        self, symbols: tuple[str, ...], model: str, given: Given | None = None, confidence_level: float | None = None
-    ) -> AskAnswer:
-        digest, runner = await self._parts.serving_models.runner_of(model) if model else ("", None)
-        ask = Ask(symbols, "" if runner else digest, given, runner, confidence_level)
+    async def _ask(self, ask: Ask) -> AskAnswer:
+        """Of a model that does not serve, its runner is asked."""
+        if ask.model:
+            digest, runner = await self._parts.serving_models.runner_of(ask.model)
+            ask = replace(ask, model="" if runner else digest, runner=runner)
         answer = await self._parts.pump.ask(ask)
         if answer.refused is not None:
             raise answer.refused
@@ -276,14 +271,15 @@ class Commands:
         return {"draining": True}
 
 
-def _bars_of(given: arguments.Predict) -> GivenBars:
+def _bars_of(given: arguments.Predict) -> Bars:
     if given.closes:
-        return GivenBars.of_closes(given.closes)
+        close = np.array(given.closes, np.float64)
+        return windows.whole([close, close, close, close, np.zeros(len(close))])
     rows = [
         [bar.close if price is None else price for price in (bar.open, bar.high, bar.low)] + [bar.close, bar.volume]
         for bar in given.bars
     ]
-    return GivenBars(*np.array(rows, np.float64).T)
+    return windows.whole([*np.array(rows, np.float64).T])
 
 
 def _findings(health: Health, chain: ChainCheck) -> list[Result]:
