@@ -19,7 +19,7 @@ from controlkit import KEYS, SECRET, SIGNERS, MemoryLedger, echo
 from livekit import live_settings, until
 from tickcast.clock import SystemClock
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadBroker, BadRequest, BadSettings
-from tickcast.io.control_messages import CONTROL, REPLIES, Message, from_memory
+from tickcast.io.control_messages import Message, from_memory
 from tickcast.io.kafka import client
 from tickcast.io.kafka.control import ControlReader, control_group
 from tickcast.io.memory_bus import MemoryBus
@@ -29,6 +29,7 @@ from tickcast.live.commands.keys import read_signer
 from tickcast.records import Reply
 from tickcast.settings import Settings
 from tickcast.settings.service import ControlSettings
+from tickcast.topics import CONTROL, REPLIES
 from tickcast.ui.keygen import keygen
 from tickcast.ui.send import Replies, SendRequest, make_args, print_replies, refuse_unknown_key, send
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tickcast.live.buses.kafka_topics import MODELS, wanted
+from tickcast.live.buses.kafka_topics import wanted
 from tickcast.settings import load
+from tickcast.topics import MODELS
 from tickcast.ui.documents.reference import OF_COMMANDS, TOPIC_MEANING
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from tickcast.io.memory_bus import Subscription
 
-CONTROL, REPLIES, JOBS = "control", "replies", "jobs"  # topics, after `topics.prefix`
 LOOK_S = 1.0
 
 

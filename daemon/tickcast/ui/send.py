@@ -15,7 +15,6 @@ import msgspec
 
 from tickcast.clock import Clock, fresh_id
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadRequest, BadSettings
-from tickcast.io.control_messages import CONTROL, REPLIES
 from tickcast.io.kafka.by_hand import count_partitions, silent_client
 from tickcast.io.kafka.exchange import MessagePlace, Question, exchange, was_read
 from tickcast.live.commands import arguments
@@ -24,6 +23,7 @@ from tickcast.live.commands.keys import Signer, read_keys
 from tickcast.records import Reply
 from tickcast.settings import Settings, parse
 from tickcast.settings.buses import KafkaSettings
+from tickcast.topics import CONTROL, REPLIES
 
 NAMED_BY = "topics.prefix"
 CHECKS = "see --audience, kafka.group and topics.prefix, and that it runs with control.keys_file"

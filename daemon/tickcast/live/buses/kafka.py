@@ -15,7 +15,7 @@ import structlog
 from tickcast.clock import Clock
 from tickcast.columns import Source
 from tickcast.errors import BadBroker, BadStore, BrokerAway, StoreStalled
-from tickcast.io.control_messages import CONTROL, Message
+from tickcast.io.control_messages import Message
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.compacted import CompactedTopic
@@ -30,7 +30,7 @@ from tickcast.io.store.store import Commit, Store
 from tickcast.live import recovery
 from tickcast.live.buses.bus import OpenAgain, Opened
 from tickcast.live.buses.kafka_edges import KafkaSink, KafkaSource, within
-from tickcast.live.buses.kafka_topics import MODELS, wanted
+from tickcast.live.buses.kafka_topics import wanted
 from tickcast.live.recovery import Placement
 from tickcast.live.restore import recover
 from tickcast.live.suspects import SuspectSource
@@ -38,6 +38,7 @@ from tickcast.loop.build import Serving, build, install_models
 from tickcast.loop.last_turn import LastTurn
 from tickcast.settings import Settings
 from tickcast.state import State
+from tickcast.topics import CONTROL, MODELS
 
 
 class Taken(NamedTuple):

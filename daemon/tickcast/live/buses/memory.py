@@ -10,7 +10,7 @@ import numpy as np
 from tickcast.clock import Clock
 from tickcast.columns import I64, Encoded, RawBatch, Source
 from tickcast.engine.core.events import Event, Heartbeat
-from tickcast.io.control_messages import CONTROL, Message, from_memory
+from tickcast.io.control_messages import Message, from_memory
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.io.store.store import Store
 from tickcast.live.buses.bus import Opened
@@ -18,6 +18,7 @@ from tickcast.live.restore import restore
 from tickcast.loop.build import Serving
 from tickcast.loop.publications import Publications
 from tickcast.settings import Settings
+from tickcast.topics import CONTROL
 
 
 class Silence:

@@ -9,7 +9,6 @@ import msgspec
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.io.control_messages import JOBS, REPLIES
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import ACTIVE, JobHost
 from tickcast.io.models.artefacts import Artefacts, artefact_folder
@@ -31,6 +30,7 @@ from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.pump import Pump
 from tickcast.records import Accuracy, Health, JobEvent, JobRow, Reply
 from tickcast.settings import Settings
+from tickcast.topics import JOBS, REPLIES
 
 COMING = ".fleet"  # folder below the registry's
 LOCAL = "local"  # our audience where nobody else can address us

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from tickcast import __version__
 from tickcast.settings import Settings
 from tickcast.settings.buses import MqttSettings
+from tickcast.topics import OWN_TOPICS
 from tickcast.ui.documents.reference import TOPIC_MEANING
 from tickcast.ui.documents.schemas import IN_ARROW, PUBLISHED, Schema, schema_of, text_of
 
-BY_SYMBOL = ("forecasts", "features")  # on Kafka their key, on MQTT the last level of their topic
+BY_SYMBOL = [topic.name for topic in OWN_TOPICS.values() if topic.by_symbol]  # also the last level of their MQTT topic
 MIRRORED = [
     name for name in get_args(get_args(MqttSettings.model_fields["mirror"].annotation)[0]) if name in TOPIC_MEANING
 ]

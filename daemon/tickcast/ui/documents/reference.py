@@ -13,6 +13,7 @@ import msgspec
 
 from tickcast import errors, records
 from tickcast.settings import Settings
+from tickcast.topics import OWN_TOPICS
 from tickcast.ui.documents.schema_rows import NOTHING, SchemaRow, rows
 
 EXIT_MEANING = {
@@ -82,20 +83,8 @@ FAULT_MEANING: dict[errors.CommandFault | errors.JobFault, str] = {
     errors.JobFault.NOT_RESUMABLE: "the job is done, waits, runs, or its folder is gone",
 }
 
-TOPIC_MEANING = {
-    "forecasts": "one record per answered question, keyed by its symbol",
-    "features": "the feature vectors, when `features.publish` is on",
-    "accuracy": "rolling figures per model, group and horizon; `Accuracy` below",
-    "health": "a snapshot of the daemon; `Health` below",
-    "dlq": "messages that were refused, byte by byte as they came",
-}
-
-OF_COMMANDS = {
-    "control": "signed commands to the daemon, read where `control.keys_file` is set",
-    "replies": "what came of each command; `Reply` below",
-    "jobs": "what becomes of each job; `JobEvent` below",
-    "models": "with `kafka.models`: cards, files and routes of the models that serve; compacted",
-}
+TOPIC_MEANING = {topic.name: topic.meaning for topic in OWN_TOPICS.values() if not topic.of_commands}
+OF_COMMANDS = {topic.name: topic.meaning for topic in OWN_TOPICS.values() if topic.of_commands}
 
 HEAD = """# Reference
 
