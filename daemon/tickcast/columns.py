@@ -75,19 +75,19 @@ class RawBatch:
         data = np.concatenate([batch.data for batch in batches])
         begin = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
         return cls(
-            batches[0].topic, batches[0].partition, data,
-            np.concatenate([batch.starts + at for batch, at in zip(batches, begin, strict=True)]),
-            np.concatenate([batch.ends + at for batch, at in zip(batches, begin, strict=True)]),
-            np.concatenate([batch.offsets for batch in batches]),
-            np.concatenate([batch.stamps_ns for batch in batches]),
+            topic=batches[0].topic, partition=batches[0].partition, data=data,
+            starts=np.concatenate([batch.starts + at for batch, at in zip(batches, begin, strict=True)]),
+            ends=np.concatenate([batch.ends + at for batch, at in zip(batches, begin, strict=True)]),
+            offsets=np.concatenate([batch.offsets for batch in batches]),
+            stamps_ns=np.concatenate([batch.stamps_ns for batch in batches]),
         )  # fmt: skip
 
     def part(self, first: int, last: int) -> "RawBatch":
         return RawBatch(
-            self.topic, self.partition, self.data, self.starts[first:last], self.ends[first:last],
-            self.offsets[first:last], self.stamps_ns[first:last],
-            None if self.keys is None else (self.keys[0][first:last], self.keys[1][first:last]),
-            None if self.trace is None else self.trace[first:last],
+            topic=self.topic, partition=self.partition, data=self.data, starts=self.starts[first:last],
+            ends=self.ends[first:last], offsets=self.offsets[first:last], stamps_ns=self.stamps_ns[first:last],
+            keys=None if self.keys is None else (self.keys[0][first:last], self.keys[1][first:last]),
+            trace=None if self.trace is None else self.trace[first:last],
         )  # fmt: skip
 
 

@@ -49,7 +49,10 @@ def history(lengths: list[int], rng: np.random.Generator, *, price: float = 100.
     volume = rng.exponential(10.0, rows) * (rng.random(rows) > 0.1)
     as_of = np.concatenate([np.arange(1, length + 1, dtype=np.int64) * STEP_NS for length in lengths])
     mask = (rng.random(rows) > 0.05).astype(np.uint8)
-    return Bars(opened, high, low, close, volume, mask, as_of, start, windows.UNWRAPPED)
+    return Bars(
+        open=opened, high=high, low=low, close=close, volume=volume, mask=mask, as_of=as_of, start=start,
+        wrap=windows.UNWRAPPED,
+    )  # fmt: skip
 
 
 def as_ring(bars: Bars, ends: I64, length: int) -> Bars:

@@ -19,8 +19,9 @@ def raw_batch(topic: str, partition: int, messages: list[bytes], *, first_offset
     lengths = np.fromiter(map(len, messages), np.int64, len(messages))
     ends = np.cumsum(lengths)
     return RawBatch(
-        topic, partition, np.frombuffer(bytearray().join(messages), np.uint8), ends - lengths, ends,
-        first_offset + np.arange(len(messages)), np.full(len(messages), stamp_ns),
+        topic=topic, partition=partition, data=np.frombuffer(bytearray().join(messages), np.uint8),
+        starts=ends - lengths, ends=ends, offsets=first_offset + np.arange(len(messages)),
+        stamps_ns=np.full(len(messages), stamp_ns),
     )  # fmt: skip
 
 
@@ -88,7 +89,10 @@ class MemoryBus:
         n = len(encoded.starts)
         first = self._claim(topic, partition, n)
         offsets, stamps = first + np.arange(n), np.full(n, self._clock.now_ns())
-        self._deliver(RawBatch(topic, partition, encoded.data, encoded.starts, encoded.ends, offsets, stamps))
+        self._deliver(RawBatch(
+            topic=topic, partition=partition, data=encoded.data, starts=encoded.starts, ends=encoded.ends,
+            offsets=offsets, stamps_ns=stamps,
+        ))  # fmt: skip
 
     def _claim(self, topic: str, partition: int, count: int) -> int:
         first = self._next_offset[topic, partition]

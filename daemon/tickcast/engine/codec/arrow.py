@@ -114,8 +114,8 @@ class ArrowDecoder:
         reason[ts.bad] = Reason.BAD_TIME
         reason[unpriced | nameless | ts.missing] = Reason.MISSING_FIELD
         filled = TickRows(
-            np.empty(count, np.int32), ts.values, price.values, size.values, bid.values, ask.values,
-            sequence.values, reason,
+            symbol=np.empty(count, np.int32), ts=ts.values, price=price.values, size=size.values, bid=bid.values,
+            ask=ask.values, sequence=sequence.values, reason=reason,
         )  # fmt: skip
         settle_columns(index, np.full(len(span), UNMET), span, text, self._naming, self._table, filled)
         return filled

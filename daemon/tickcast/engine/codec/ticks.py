@@ -74,7 +74,10 @@ def rows(count: int) -> TickRows:
     wide = np.empty((7, count), np.int64)  # six wide columns; the last row is room for the two narrow ones
     ts, sequence, price, size, bid, ask = wide[0], wide[1], *wide[2:6].view(np.float64)
     narrow = wide[6].view(np.int32)
-    return TickRows(narrow[:count], ts, price, size, bid, ask, sequence, narrow[count:].view(np.uint8)[:count])
+    return TickRows(
+        symbol=narrow[:count], ts=ts, price=price, size=size, bid=bid, ask=ask, sequence=sequence,
+        reason=narrow[count:].view(np.uint8)[:count],
+    )  # fmt: skip
 
 
 def collect(filled: TickRows, message: I32) -> tuple[TickBatch, Rejects]:

@@ -195,9 +195,9 @@ def _batch(table: pa.Table, symbols: SymbolTable) -> BarBatch:
     c = {name: np.asarray(table[name].to_numpy()) for name in table.column_names if name != "symbol"}
     unknown = np.zeros(len(table), np.int64)  # marks are the engine's of that time
     bars = BarBatch(
-        symbol, c["ordinal"], c["as_of_ns"], c["tie"], c["open"], c["high"], c["low"], c["close"], c["volume"],
-        c["ticks"], c["mask"].astype(np.uint8), c["gap"].astype(np.uint8), c["place"],
-        c["source_offset"], unknown,
+        symbol=symbol, ordinal=c["ordinal"], as_of=c["as_of_ns"], tie=c["tie"], open=c["open"], high=c["high"],
+        low=c["low"], close=c["close"], volume=c["volume"], ticks=c["ticks"], mask=c["mask"].astype(np.uint8),
+        gap=c["gap"].astype(np.uint8), partition=c["place"], offset=c["source_offset"], mark=unknown,
     )  # fmt: skip
     order = np.lexsort((bars.ordinal, bars.symbol))
     return bars.take(order[bars.symbol[order] >= 0])

@@ -105,8 +105,8 @@ class Ledger:
 
     async def jobs(self, state: str = "", limit: int = 1000) -> list[JobRow]:
         """Newest first."""
-        rest = "WHERE state = ? OR ? = '' ORDER BY created_ns DESC, id LIMIT ?"
-        return await self._look(lambda connection: _rows(connection, JobRow, "jobs", rest, state, state, limit))
+        rest, given = "WHERE state = ? OR ? = '' ORDER BY created_ns DESC, id LIMIT ?", (state, state, limit)
+        return await self._look(lambda connection: _rows(connection, JobRow, "jobs", rest, *given))
 
     async def evaluation_of(self, digest: str) -> dict[str, Any] | None:
         """The content of the newest job "evaluate" that judged the model of that digest."""

@@ -98,7 +98,10 @@ class Tape:
         offset = 0
         for block in self._source:
             offsets = np.arange(offset, offset + len(block.starts), dtype=np.int64)
-            yield RawBatch(TOPIC, 0, block.data, block.starts, block.ends, offsets, block.stamps)
+            yield RawBatch(
+                topic=TOPIC, partition=0, data=block.data, starts=block.starts, ends=block.ends, offsets=offsets,
+                stamps_ns=block.stamps,
+            )  # fmt: skip
             offset += len(block.starts)
 
 
@@ -108,7 +111,10 @@ def _packed_batch(table: Table, first: int, last: int) -> RawBatch:
     starts = np.arange(len(records), dtype=np.int64) * PACKED.itemsize
     stamps = np.full(len(records), -1, np.int64) if table.received is None else table.received[first:last]
     offsets = np.arange(first, first + len(records), dtype=np.int64)
-    return RawBatch(TOPIC, 0, records.view(np.uint8), starts, starts + PACKED.itemsize, offsets, stamps)
+    return RawBatch(
+        topic=TOPIC, partition=0, data=records.view(np.uint8), starts=starts, ends=starts + PACKED.itemsize,
+        offsets=offsets, stamps_ns=stamps,
+    )  # fmt: skip
 
 
 def _files(path: Path) -> list[Path]:
