@@ -73,19 +73,14 @@ class Report(Protocol):
     def __call__(self, *, step: int, steps: int, **figures: float) -> bool: ...
 
 
-class Model(Protocol):
-    """A kind of model that fits itself. Built as `Kind(card)`; the card's parameters are checked there."""
+class Kind(Protocol):
+    """What a Model and a Net share. Built as `Kind(card)`; the card's parameters are checked there."""
 
     kind: str
     card: ModelCard
 
-    def fit(self, dataset: Any, report: Report) -> None:
-        """Learn from the dataset's training part. Early stopping may look at its validation part only, widths may come
-        from its calibration part.
-        """
-
     def save(self, folder: Path) -> None:
-        """Write `model.onnx`, and whatever else `load` needs (safetensors, JSON); never pickle."""
+        """Write what `load` needs: safetensors, JSON; never pickle."""
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote."""
@@ -94,11 +89,17 @@ class Model(Protocol):
         """As Runner.predict, in the training process."""
 
 
-class Net(Protocol):
-    """A torch model. It only gives the module: batch/train fits it and exports it. Built as `Kind(card)`."""
+class Model(Kind, Protocol):
+    """A kind of model that fits itself; its `save` writes `model.onnx`, too."""
 
-    kind: str
-    card: ModelCard
+    def fit(self, dataset: Any, report: Report) -> None:
+        """Learn from the dataset's training part. Early stopping may look at its validation part only, widths may come
+        from its calibration part.
+        """
+
+
+class Net(Kind, Protocol):
+    """A torch model. It only gives the module: batch/train fits it and exports it."""
 
     def module(self) -> Any:
         """The torch.nn.Module; called with (past, mask, future, static) it returns what Runner.predict does."""
@@ -109,15 +110,6 @@ class Net(Protocol):
 
     def set_gaps(self, gaps: F64) -> None:
         """Distances [H, Q - 1] between quantiles in one-bar moves; called after a fit that trained the point only."""
-
-    def save(self, folder: Path) -> None:
-        """Write `weights.safetensors`."""
-
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote."""
-
-    def predict(self, inputs: Inputs) -> F32:
-        """As Runner.predict, in the training process."""
 
 
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -49,10 +49,8 @@ def history(lengths: list[int], rng: np.random.Generator, *, price: float = 100.
     volume = rng.exponential(10.0, rows) * (rng.random(rows) > 0.1)
     as_of = np.concatenate([np.arange(1, length + 1, dtype=np.int64) * STEP_NS for length in lengths])
     mask = (rng.random(rows) > 0.05).astype(np.uint8)
-    return Bars(
-        open=opened, high=high, low=low, close=close, volume=volume, mask=mask, as_of=as_of, start=start,
-        wrap=windows.UNWRAPPED,
-    )  # fmt: skip
+    columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
+    return Bars(**columns, mask=mask, as_of=as_of, start=start, wrap=windows.UNWRAPPED)
 
 
 def as_ring(bars: Bars, ends: I64, length: int) -> Bars:

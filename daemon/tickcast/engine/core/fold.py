@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tickcast.columns import F64, I32, I64, U8, BarBatch, RawBatch, Rejects, TickBatch
 from tickcast.engine.core import bars as folding
 from tickcast.engine.core import fold_state
+from tickcast.engine.core.bars import LATEST_NS
 from tickcast.engine.core.fold_state import HeldMessage
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.windows import ring, ring_columns
@@ -54,6 +55,20 @@ class ClosedBars(NamedTuple):
             return parts[0]
         bars, *columns = zip(*parts, strict=True)
         return cls(BarBatch.concat([*bars]), *(np.concatenate(column) for column in columns))
+
+
+Refused = tuple[RawBatch, Rejects]  # messages, and which of them
+
+
+class Feed(NamedTuple):
+    """Ticks of a partition on their way through the fold."""
+
+    raw: RawBatch
+    ticks: TickBatch
+    partition: int  # the engine's number
+    latest_ns: int  # no later event time is believed
+    outcome: U8  # by tick, errors.Reason
+    waiting: I64  # ticks that wait to be confirmed; -1 = none
 
 
 def rules_of(settings: Settings, feature_lookback: int, splits: Adjustments = NO_SPLITS) -> fold_state.Rules:
@@ -174,9 +189,7 @@ class BarBuilder:
             column.reshape(self._symbols.limit, -1)[codes] = 0
         self._known = 0
 
-    def fold(
-        self, raw: RawBatch, ticks: TickBatch, latest_ns: int = folding.LATEST_NS
-    ) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
+    def fold(self, raw: RawBatch, ticks: TickBatch, latest_ns: int = LATEST_NS) -> Iterator[ClosedBars | Refused]:
         """Leaves closed bars to `closed`; yields those that must be worked off before this partition may close more,
         and what was refused. No event time beyond `latest_ns` is believed.
         """
@@ -184,15 +197,15 @@ class BarBuilder:
         self._adopt_new_symbols()
         if p in self._waiting:
             yield from self.closed()
-        latest_ns = min(latest_ns, folding.LATEST_NS)
-        outcome, waiting = np.zeros(len(ticks), np.uint8), np.full(fold_state.HELD_MOST, -1, np.int64)
-        first = self._run(self.rules, p, raw, ticks, latest_ns, 0, outcome, waiting)
+        outcome, waiting = np.zeros(len(ticks), np.uint8), np.full(fold_state.HELD_MOST, -1)
+        feed = Feed(raw, ticks, p, min(latest_ns, LATEST_NS), outcome, waiting)
+        first = self._run(feed, 0, self.rules)
         while first < len(ticks):
             yield from self.closed()
             if self._state.partition[p]["confirmed"]:
-                yield from self._enter_held(raw, p, int(ticks.row[first]), outcome, waiting)
-            first = self._run(self.rules, p, raw, ticks, latest_ns, first, outcome, waiting)
-        yield from self._refused(raw, ticks, p, outcome, waiting)
+                yield from self._enter_held(feed, int(ticks.row[first]))
+            first = self._run(feed, first, self.rules)
+        yield from self._refused(feed)
 
     def closed(self) -> Iterator[ClosedBars]:
         """The bars that were not yielded yet, as one group, if there are any."""
@@ -204,11 +217,9 @@ class BarBuilder:
             bars = BarBatch(**{name: getattr(c, name) for name in BarBatch.__slots__})
             yield ClosedBars(bars, c.first, c.void_before, c.stamp)
 
-    def _run(
-        self, rules: fold_state.Rules, p: int, raw: RawBatch, ticks: TickBatch, latest_ns: int, first: int,
-        outcome: U8, waiting: I64,
-    ) -> int:  # fmt: skip
-        """One call of the kernel; what it closed is then in `_room` and in the rings."""
+    def _run(self, feed: Feed, first: int, rules: fold_state.Rules) -> int:
+        """One call of the kernel, from the tick `first` on; what it closed is then in `_room` and in the rings."""
+        raw, ticks, p, latest_ns, outcome, waiting = feed
         self._batch += 1
         self._waiting.add(p)
         before = int(self._room.used[0])
@@ -220,25 +231,23 @@ class BarBuilder:
         folding.store(self.bars, self._room.bars[before : self._room.used[0]], p, raw.offsets, raw.stamps_ns)
         return int(taken)
 
-    def _enter_held(
-        self, raw: RawBatch, p: int, row: int, outcome: U8, waiting: I64
-    ) -> "Iterator[ClosedBars | tuple[RawBatch, Rejects]]":
+    def _enter_held(self, feed: Feed, row: int) -> Iterator[ClosedBars | Refused]:
         """The tick at `row` has confirmed the held ones, which now enter before it; their time is not asked again."""
-        source = raw.topic, raw.partition
-        yield from self._false_jumps(p, source)
+        raw, p = feed.raw, feed.partition
+        yield from self._false_jumps(p, source := (raw.topic, raw.partition))
         part, before = self._state.partition[p], self._held.pop(p, [])
         count = int(part["holds"])
         self._state.counts[p, Reason.HELD] -= count
         part["holds"] = part["confirmed"] = 0
-        ticks = _as_ticks(self._state.held[p, :count], row)
-        verdict, nothing = np.zeros(count, np.uint8), np.full(count, -1, np.int64)
+        verdict, ticks = np.zeros(count, np.uint8), _as_ticks(self._state.held[p, :count], row)
+        held = Feed(raw, ticks, p, LATEST_NS, verdict, np.full(count, -1))
         trusting = self.rules._replace(jump_ns=folding.NEVER_JUMPS, future_ns=0, ancient_ns=0)
         first = 0
-        while (first := self._run(trusting, p, raw, ticks, folding.LATEST_NS, first, verdict, nothing)) < count:
+        while (first := self._run(held, first, trusting)) < count:
             yield from self.closed()
         yield from self.closed()
-        outcome[waiting[len(before) : count]] = verdict[len(before) :]
-        waiting[:] = -1
+        feed.outcome[feed.waiting[len(before) : count]] = verdict[len(before) :]
+        feed.waiting[:] = -1
         yield from self._letters(verdict, before, source)
 
     def beat(self, topic: str, partition: int, *, ts: int, offset: int) -> Iterator[ClosedBars]:
@@ -278,17 +287,16 @@ class BarBuilder:
         homes = self._state.symbol["partition"][: len(self._symbols)]
         self._state.partition["symbols"] = np.bincount(homes[homes >= 0], minlength=PARTITIONS)
 
-    def _refused(
-        self, raw: RawBatch, ticks: TickBatch, p: int, outcome: U8, waiting: I64
-    ) -> "Iterator[tuple[RawBatch, Rejects]]":
+    def _refused(self, feed: Feed) -> Iterator[Refused]:
         """What became dead letters; and the messages of ticks that are held from now on are kept."""
+        raw, ticks, p, _, outcome, waiting = feed
         yield from self._false_jumps(p, (raw.topic, raw.partition))
         for i in waiting[waiting >= 0]:
             self._held.setdefault(p, []).append(HeldMessage.of(raw, int(ticks.row[i])))
         if outcome.any() and len(bad := np.flatnonzero(LOUD[outcome])):
             yield raw, Rejects(ticks.row[bad], outcome[bad], ticks.number[bad])
 
-    def _false_jumps(self, p: int, source: tuple[str, int]) -> "Iterator[tuple[RawBatch, Rejects]]":
+    def _false_jumps(self, p: int, source: tuple[str, int]) -> Iterator[Refused]:
         """The ticks held since an earlier batch, if they were contradicted in this one."""
         part = self._state.partition[p]
         if part["refused"]:
@@ -296,9 +304,7 @@ class BarBuilder:
             before = self._held.pop(p)
             yield from self._letters(np.full(len(before), Reason.JUMP, np.uint8), before, source)
 
-    def _letters(
-        self, verdict: U8, messages: list[HeldMessage], source: tuple[str, int]
-    ) -> "Iterator[tuple[RawBatch, Rejects]]":
+    def _letters(self, verdict: U8, messages: list[HeldMessage], source: tuple[str, int]) -> Iterator[Refused]:
         """Of messages that were held since an earlier batch."""
         for reason, message in zip(verdict, messages, strict=False):
             if LOUD[reason]:

@@ -155,8 +155,9 @@ def fresh_state(symbols: int, partitions: int, slots: int) -> FoldState:
     partition["newest"] = partition["closed_to"] = NEVER
     head, tail = (np.full((partitions, slots), -1, np.int32) for _ in range(2))
     return FoldState(
-        symbol, np.zeros((symbols, slots), OPEN), partition, head, tail, np.zeros((partitions, HELD_MOST), HELD),
-        np.zeros((partitions, REASON_COUNT), np.int64), np.zeros(1, np.int64),
+        symbol=symbol, open=np.zeros((symbols, slots), OPEN), partition=partition, head=head, tail=tail,
+        held=np.zeros((partitions, HELD_MOST), HELD), counts=np.zeros((partitions, REASON_COUNT), np.int64),
+        crossed=np.zeros(1, np.int64),
     )  # fmt: skip
 
 
@@ -186,4 +187,5 @@ class HeldMessage(NamedTuple):
         """The message alone, as it came."""
         _, length, key_start, offset, stamp_ns = (np.atleast_1d(part) for part in self)
         keys = key_start, np.array([len(self.data)])
-        return RawBatch(*source, self.data, np.zeros(1, np.int64), length, offset, stamp_ns, keys)
+        starts = np.zeros(1, np.int64)
+        return RawBatch(*source, self.data, starts, length, offsets=offset, stamps_ns=stamp_ns, keys=keys)

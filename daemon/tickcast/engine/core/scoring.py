@@ -101,6 +101,9 @@ class Settled(NamedTuple):
     used: I64  # [1]
 
 
+PER_HORIZON = ("actual", "point", "pinball", "loss", "loss_naive")
+
+
 def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     slots = 1 << max(horizons).bit_length()
     shape = (symbols, slots)
@@ -118,12 +121,12 @@ def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> ScoreT
 
 
 def settled_room(rows: int, horizons: int) -> Settled:
-    wide = (rows, horizons)
+    of: dict[str, F64] = {name: np.empty((rows, horizons)) for name in PER_HORIZON}
     return Settled(
-        np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int32),
-        np.empty(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.int64), np.empty(rows), np.empty(rows),
-        np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide, np.uint8),
-        np.empty(rows, np.uint8), np.zeros(1, np.int64),
+        symbol=np.empty(rows, np.int32), as_of=np.empty(rows, np.int64), model=np.empty(rows, np.int32),
+        partition=np.empty(rows, np.int32), id_high=np.empty(rows, np.uint64), id_low=np.empty(rows, np.uint64),
+        settled_ns=np.empty(rows, np.int64), anchor=np.empty(rows), scale=np.empty(rows), **of,
+        covered=np.empty((rows, horizons), np.uint8), in_sample=np.empty(rows, np.uint8), used=np.zeros(1, np.int64),
     )  # fmt: skip
 
 

@@ -50,8 +50,9 @@ def fresh(cells: int, horizons: int, levels: list[float]) -> Conformal:
     target = np.minimum(np.array(levels), 1 - np.array(levels))
     shape = (cells, horizons, q)
     return Conformal(
-        np.zeros((*shape, BINS)), np.zeros(shape[:2]), np.broadcast_to(target, shape).copy(), np.zeros(shape),
-        np.zeros((*shape, BINS)), np.zeros(shape), np.zeros(shape[:2]), np.zeros(shape, np.float32),
+        histogram=np.zeros((*shape, BINS)), labels=np.zeros(shape[:2]), alpha=np.broadcast_to(target, shape).copy(),
+        move=np.zeros(shape), pending=np.zeros((*shape, BINS)), missed=np.zeros(shape), arrived=np.zeros(shape[:2]),
+        beside=np.zeros(shape, np.float32),
     )  # fmt: skip
 
 
