@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from tickcast.clock import SystemClock
 from tickcast.errors import StoreStalled
+from tickcast.io.jobs import host
 from tickcast.io.jobs.host import JobHost, Keep, keep_nothing
 from tickcast.records import JobEvent, JobRow
 from tickcast.settings.service import JobSettings
@@ -51,14 +53,13 @@ class Hosted:
     """A running host with what it stored and told."""
 
     def __init__(
-        self, folder: Path, *, ledger: Any = None, grace_s: float = 5.0, command: Sequence[str] = COMMAND,
-        keeper: Keep = keep_nothing, **budget: Any,
+        self, folder: Path, *, ledger: Any = None, grace_s: float = 5.0, keeper: Keep = keep_nothing, **budget: Any,
     ) -> None:  # fmt: skip
         self.ledger = ledger or Rows()
         self.events: list[JobEvent] = []
         self.host = JobHost(
             JobSettings(**budget), folder / "jobs", clock=SystemClock(), ledger=self.ledger,
-            on_event=self.events.append, command=command, grace_s=grace_s, keep=keeper,
+            on_event=self.events.append, grace_s=grace_s, keep=keeper,
         )  # fmt: skip
 
     async def submit(self, do: str, **order: Any) -> str:
@@ -83,15 +84,17 @@ class Hosted:
 
 
 @asynccontextmanager
-async def hosting(folder: Path, **options: Any) -> AsyncIterator[Hosted]:
-    hosted = Hosted(folder, **options)
-    task = asyncio.create_task(hosted.host.run())
-    try:
-        yield hosted
-    finally:
-        task.cancel()
-        async with asyncio.timeout(WAIT_S):
-            await asyncio.gather(task, return_exceptions=True)
+async def hosting(folder: Path, *, command: Sequence[str] = COMMAND, **options: Any) -> AsyncIterator[Hosted]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "WORKER", command)
+        hosted = Hosted(folder, **options)
+        task = asyncio.create_task(hosted.host.run())
+        try:
+            yield hosted
+        finally:
+            task.cancel()
+            async with asyncio.timeout(WAIT_S):
+                await asyncio.gather(task, return_exceptions=True)
 
 
 def is_gone(pid: int) -> bool:

@@ -20,7 +20,6 @@ from tickcast.io.jobs import child as job_child
 from tickcast.io.jobs import host as jobs
 from tickcast.io.models.artefacts import Artefacts
 from tickcast.io.store.ledger import Ledger
-from tickcast.live.commands import service
 from tickcast.live.compile_kernels import warm_up
 from tickcast.records import JobRow
 
@@ -94,7 +93,7 @@ def killed(seam: str, folder: Path, model: str) -> int:
 
 
 if __name__ == "__main__":
-    service.JobHost = partial(jobs.JobHost, command=COMMAND)  # type: ignore[misc,assignment]
+    jobs.WORKER = COMMAND
     model, *given = sys.argv[1:]
     warm_up(live_settings(Path(given[0].partition("=")[2])))  # and this loads the kernels
     for seam, _, place in (argument.partition("=") for argument in given):

@@ -19,6 +19,7 @@ from tickcast.clock import Clock, SystemClock, fresh_id
 from tickcast.engine.core.questions import bar_identity
 from tickcast.engine.inference.model_folder import copy_plain_files, read_card
 from tickcast.errors import BadModel, BadSettings
+from tickcast.io.jobs import host
 from tickcast.io.jobs.folder import (
     BARS,
     MEMBERS,
@@ -30,7 +31,6 @@ from tickcast.io.jobs.folder import (
     Result,
     read_result,
 )
-from tickcast.io.jobs.host import WORKER
 from tickcast.plugin import names
 from tickcast.progress import Shown, steps, unshown
 from tickcast.remedies import say_refused
@@ -142,7 +142,7 @@ def train(
 
     The child has a process group of its own, with those that it starts: a Ctrl-C is for this process, which ends them.
     """
-    command = [*WORKER, str(folder)]
+    command = [*host.WORKER, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as child:
         try:
             with steps(shown, title) as tell:

@@ -23,7 +23,8 @@ from tickcast.io.jobs.folder import ORDER, RESULT, Limits, Result, read_result
 from tickcast.records import JobEvent, JobRow
 from tickcast.settings.service import JobSettings
 
-WORKER = (sys.executable, "-P", "-m", f"{__package__}.worker")  # -P: nothing in its folder passes for a module
+# What every child is started by, read when it is. -P: nothing in its folder passes for a module.
+WORKER: Sequence[str] = (sys.executable, "-P", "-m", f"{__package__}.worker")
 POLL_S, GRACE_S, RETRY_S = 0.2, 10.0, 1.0
 MOST_FIGURES = 64
 ACTIVE = ("queued", "running")
@@ -62,12 +63,11 @@ class JobHost:
         ledger: JobLedger,
         on_event: Callable[[JobEvent], None],
         keep: Keep = keep_nothing,
-        command: Sequence[str] = WORKER,
         grace_s: float = GRACE_S,
     ) -> None:
         self._budget, self._folder, self._clock = budget, folder.absolute(), clock
         self._ledger, self._on_event, self._keep = ledger, on_event, keep
-        self._command, self._grace_s = command, grace_s
+        self._grace_s = grace_s
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
         self._left: list[tuple[Job, Ending]] = []  # whole results of the daemon before
@@ -224,7 +224,7 @@ class JobHost:
         limits = Limits(
             parent=os.getpid(), cpu_s=budget.cpu_s, memory_bytes=budget.memory_bytes, disk_bytes=budget.disk_bytes
         )
-        child = await Child.start(folder, self._command, limits)
+        child = await Child.start(folder, WORKER, limits)
         watch = Watch(budget, self._clock)
         kill_at: int | None = None
         try:
