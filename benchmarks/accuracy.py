@@ -26,11 +26,11 @@ from accuracy_results import Row, all_cases, choose, chosen_rows, is_there, keep
 from stats import Figure
 from tickcast.batch.judge.hold_out import evaluate
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder, read_order, write_order
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.figures import skill
 from tickcast.io.jobs.folder import MEMBERS, MODEL, ORDER, Result, read_result
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import ModelCard
 
 JOBS = Path(__file__).parents[1] / "build" / "accuracy"
@@ -111,11 +111,11 @@ def is_whole(result: Result) -> bool:
 def prepared(case: Case) -> Path:
     """The order is written last: a folder that holds it is whole."""
     folder = folder_of(case)
-    if not (folder / ORDER).exists() or without_members(read_order(folder)) != case.order:
+    if not (folder / ORDER).exists() or without_members(FitOrder.read(folder)) != case.order:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_bars(folder, case.data, case.fold)
-        write_order(folder, with_members(case, folder))
+        with_members(case, folder).write(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from accuracy_data import FOLDS
-from tickcast.batch.train.order import FitOrder
+from tickcast.io.jobs.orders import FitOrder
 
 CRYPTO = "crypto_1h"
 CRYPTO_HORIZON = 12

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from accuracy_cases import SEEDED, SETTINGS, Case, Key, first_cases, seeded_cases
-from tickcast.batch.train.order import FitOrder
 from tickcast.io.jobs.folder import write_whole
+from tickcast.io.jobs.orders import FitOrder
 
 RESULTS = Path(__file__).parent / "results" / "accuracy"
 

@@ -12,8 +12,8 @@ from statistics import fmean
 from accuracy_cases import CRYPTO, CRYPTO_HORIZON, PAPERS, SETTINGS, Key
 from accuracy_data import FOLDS
 from accuracy_results import Row, all_cases, choose, chosen_rows, current
-from tickcast.batch.train.order import RATE
 from tickcast.figures import skill
+from tickcast.io.jobs.orders import RATE
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->\n"

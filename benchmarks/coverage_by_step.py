@@ -18,8 +18,9 @@ import polars as pl
 
 from coverage_cases import CASES, doubling, written
 from stats import Figure
-from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.by_hand.fit import fit
 from tickcast.columns import F64, I64, Scores
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.tape.tape import Tape
 from tickcast.loop.build import build
 from tickcast.settings import Settings, load
@@ -79,7 +80,7 @@ def fitted(settings: Settings, frame: pl.DataFrame, folder: Path) -> Path:
     """An NHITS of the first part of the bars."""
     until = frame["ts"].min() + FITTED * (frame["ts"].max() - frame["ts"].min())  # type: ignore[operator]
     data = written(frame.filter(pl.col("ts") <= until), folder / "fit.parquet")
-    order = make_order(settings, kind="nhits", name="nhits", split="default", params=NHITS)
+    order = fit_order(settings, kind="nhits", name="nhits", params=NHITS)
     fit(settings, data, folder / "model", order=order)
     return folder / "model"
 

@@ -22,9 +22,9 @@ import polars as pl
 from accuracy_data import FOLDS, write_bars
 from tickcast.batch.backtest import backtest
 from tickcast.batch.train import fit
-from tickcast.batch.train.order import FitOrder, write_order
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.io.jobs.folder import BARS, MEMBERS
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import ModelCard
 
 RESULTS = Path(__file__).parent / "results" / "ensemble_sizes.json"
@@ -110,7 +110,7 @@ def fitted(folder: Path, data: str, kind: str, members: list[Path], fields: dict
     (job / BARS).symlink_to(folder / "bars" / BARS)
     for number, model in enumerate(members):
         shutil.copytree(model, job / MEMBERS / str(number))
-    write_order(job, FitOrder(kind=kind, horizon=HORIZON, seed=1, bars=TRADED.get(data, {}), **fields))
+    FitOrder(kind=kind, horizon=HORIZON, seed=1, bars=TRADED.get(data, {}), **fields).write(job)
     model = job / str(fit.run(job, lambda **_: True)["model"])
     card = read_card(model)
     print(f"{kind}: skill {card.metrics['skill']:.4f}; {card.description}", file=sys.stderr)

@@ -12,8 +12,9 @@ import polars as pl
 
 from stats import Figure, wall_ns_per
 from tickcast.batch.train import fit
-from tickcast.batch.train.order import BARS, FitOrder, write_order
 from tickcast.engine.inference.load import open_model
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner, find
 from tickcast.questions import Questions
 from tickcast.testing import walks
@@ -51,7 +52,7 @@ def fitted(folder: Path) -> Path:
         }
     ).write_parquet(folder / BARS)  # fmt: skip
     params = {"hidden": HIDDEN}
-    write_order(folder, FitOrder(lookback=LOOKBACK, horizon=HORIZON, levels=LEVELS, model_params=params, epochs=1))
+    FitOrder(lookback=LOOKBACK, horizon=HORIZON, levels=LEVELS, model_params=params, epochs=1).write(folder)
     return folder / str(fit.run(folder, lambda **_: True)["model"])
 
 

@@ -14,16 +14,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import uvloop
 
 from live import fitted, settings_for, under_load
 from stats import Figure, ratio_of
-from tickcast.batch.by_hand.fit import make_order, write_bars
+from tickcast.batch.bar_history import write_bars
 from tickcast.batch.synth import write
 from tickcast.clock import SystemClock
 from tickcast.io.jobs.folder import BARS
 from tickcast.io.jobs.host import JobHost
+from tickcast.io.jobs.prepare import JobInputs, fit_order
 from tickcast.records import JobRow
 from tickcast.settings import Settings
 
@@ -44,8 +44,8 @@ async def training(settings: Settings, bars: Path) -> AsyncIterator[None]:
         settings.jobs, settings.runtime.folder / "jobs", clock=SystemClock(), ledger=NoRows(), on_event=lambda _: None
     )
     running = asyncio.create_task(host.run())
-    order = make_order(settings, kind="nhits", name="busy", split="default", params=FIT)
-    row = await host.submit("train", msgspec.to_builtins(order), fill=lambda folder: shutil.copy(bars, folder / BARS))
+    order = fit_order(settings, kind="nhits", name="busy", params=FIT)
+    row = await host.submit(order, JobInputs(lambda folder: shutil.copy(bars, folder / BARS)))
     async with asyncio.timeout(WAIT_S):
         while not host.rows()[0].step:
             await asyncio.sleep(0.1)

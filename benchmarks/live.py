@@ -14,9 +14,10 @@ import numpy as np
 import uvloop
 
 from stats import Figure
-from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.synth import write
 from tickcast.clock import SystemClock
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.live.buses.memory import EmbeddedBus
 from tickcast.live.daemon import Daemon
@@ -40,7 +41,7 @@ def fitted(folder: Path, **bars: str) -> Path:
     data, out = folder / "ticks.parquet", folder / "model"
     write(data, symbols=4, seconds=600, seed=1)
     settings = settings_for(folder, **bars)
-    fit(settings, data, out, order=make_order(settings, kind="nhits", name="bench", split="default", params=FIT))
+    fit(settings, data, out, order=fit_order(settings, kind="nhits", name="bench", params=FIT))
     return out
 
 

@@ -22,10 +22,9 @@ import uvloop
 
 from live import SECOND, Feed, all_stored, fitted, settings_for
 from stats import Figure
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import TuneOrder, write_tune_order
 from tickcast.clock import SystemClock
 from tickcast.io.jobs.folder import BARS, TRIALS, Result, read_result
+from tickcast.io.jobs.orders import FitOrder, TuneOrder
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.live.buses.memory import EmbeddedBus
 from tickcast.live.daemon import Daemon
@@ -56,7 +55,7 @@ def write_job(folder: Path) -> None:
     folder.mkdir()
     pq.write_table(pa.table(columns), folder / BARS)
     fit = FitOrder(kind="micro", windows_per_epoch=WINDOWS, epochs=EPOCHS, bars={"kind": "time", "every_ms": 60_000})
-    write_tune_order(folder, TuneOrder(fit=fit, trials=TRIALS_WANTED, pruner="median"))
+    TuneOrder(fit=fit, trials=TRIALS_WANTED, pruner="median").write(folder)
 
 
 class Load:

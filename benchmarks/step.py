@@ -13,10 +13,10 @@ from stats import Figure, wall_ns_per
 from tickcast.batch.judge.hold_out import evaluate
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.order import FitOrder, read_order, write_order
 from tickcast.columns import F32, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.stepping import StepRunner
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner
 from tickcast.questions import Questions
 from tickcast.testing import walks
@@ -57,9 +57,9 @@ def fitted(folder: Path, kind: str, mode: str) -> tuple[Runner, Dataset]:
         kind=kind, model_params={"mode": mode}, bars=bars, lookback=LOOKBACK, horizon=HORIZON, epochs=EPOCHS,
         windows_per_epoch=WINDOWS, validation_windows=4_096, patience=EPOCHS, seed=1,
     )  # fmt: skip
-    write_order(folder, order)
+    order.write(folder)
     model = folder / str(fit.run(folder, lambda **_: True)["model"])
-    return open_model(model), load_dataset(folder, read_order(folder))
+    return open_model(model), load_dataset(folder, FitOrder.read(folder))
 
 
 def followed_skill(runner: StepRunner, dataset: Dataset) -> float:

@@ -24,10 +24,10 @@ from peers import python_with
 from stats import Figure, ratio_of
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder
 from tickcast.batch.train.train import train
 from tickcast.clock import SystemClock
 from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import find
 from tickcast.records import ModelCard
 from training_weights import their_weights

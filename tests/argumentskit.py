@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from livekit import Live, live_settings, until
 from registrykit import HORIZON, LOOKBACK, model_folder
 from storekit import LEVELS
-from tickcast.batch.by_hand.fit import gather
+from tickcast.batch.bar_history import gather
 from tickcast.engine.core.questions import bar_identity
 from tickcast.io.jobs.folder import BARS, SOURCE
 from tickcast.records import Reply

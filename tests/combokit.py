@@ -9,10 +9,10 @@ import polars as pl
 
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.io.jobs.folder import MEMBERS
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner
 from trainkit import Progress, autoregressive, job, model_of, series
 

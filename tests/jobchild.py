@@ -179,7 +179,7 @@ def end_and_stay(folder: Path, report: Report, order: Any) -> dict[str, Any]:
 
 def made(folder: Path, report: Report, order: Any) -> dict[str, Any]:
     """A fit that is over at once: its model was made before."""
-    shutil.copytree(order["params"]["model"], folder / "model")
+    shutil.copytree(order["model_params"]["model"], folder / "model")
     report(step=1, steps=1)
     dataset = {"hash": "a" * 64, "rule": {}, "symbols": 1, "bars": 1, "from_ns": 0, "to_ns": 1}
     return {"model": "model", "status": "done", "metrics": {"skill": 0.1}, "dataset": dataset}
@@ -192,7 +192,7 @@ def made_at_last(folder: Path, report: Report, order: Any) -> dict[str, Any]:
 
 def run(folder: Path, report: Report) -> dict[str, Any]:
     order = msgspec.json.decode((folder / ORDER).read_bytes())
-    done: dict[str, Any] = globals()[order.get("do") or order["kind"]](folder, report, order)
+    done: dict[str, Any] = globals()[order.get("do") or order["model_params"]["do"]](folder, report, order)
     return done
 
 

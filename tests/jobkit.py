@@ -63,7 +63,8 @@ class Hosted:
         )  # fmt: skip
 
     async def submit(self, do: str, **order: Any) -> str:
-        return (await self.host.submit("train", {"do": do, **order})).id
+        play = msgspec.defstruct("Play", ["job", "do", *order])
+        return (await self.host.submit(play(job="train", do=do, **order))).id
 
     async def done(self, do: str, **order: Any) -> tuple[JobRow, Any]:
         return await self.ended(await self.submit(do, **order))

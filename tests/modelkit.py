@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.synth import Market
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.tape.tape import write_ticks
 from tickcast.settings import Settings, load
 from trainkit import without_children
@@ -61,7 +62,7 @@ def fit_small(kind: str, folder: Path, history: pl.DataFrame, **params: Any) -> 
     data, out = folder / "history.parquet", folder / "model"
     write_ticks(data, history)
     settings = model_settings(kind, folder)
-    order = make_order(settings, kind="nhits", name=f"small-{kind}", split="default", params=QUICK | params)
+    order = fit_order(settings, kind="nhits", name=f"small-{kind}", params=QUICK | params)
     with without_children():
         fit(settings, data, out, order=order)
     return out

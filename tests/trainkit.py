@@ -14,13 +14,13 @@ from tickcast.batch.train import fit
 from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.checkpoint import Checkpoints
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, FitOrder, write_order
 from tickcast.batch.train.train import train
 from tickcast.clock import Clock, SetClock
 from tickcast.columns import F64
 from tickcast.errors import BadModel
 from tickcast.io.jobs import worker
-from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.folder import BARS, Result
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Report
 
 EVERY_NS = 10**9
@@ -83,7 +83,7 @@ def job(folder: Path, frames: list[pl.DataFrame], **order: Any) -> FitOrder:
         "model_params": {"hidden": 24}, "bars": {"kind": "time", "every_ms": 1000, "on_gap": "carry"},
     }  # fmt: skip
     made = FitOrder(**(small | order))
-    write_order(folder, made)
+    made.write(folder)
     return made
 
 

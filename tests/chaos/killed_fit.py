@@ -15,7 +15,7 @@ import torch._dynamo  # the first optimiser would import it, in every child anew
 
 from tickcast.batch.train import checkpoint, fit, fit_net, train
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import read_order
+from tickcast.io.jobs.orders import FitOrder
 
 STEP, CALLS = 7, 7  # the 7th file is last.safetensors of the 4th step, and the 7th of tensors that of an epoch
 
@@ -77,7 +77,7 @@ def arm(seam: str) -> Callable[..., bool]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     fits = [argument.split("=", 1) for argument in sys.argv[1:]]
-    load_dataset(Path(fits[0][1]), read_order(Path(fits[0][1])))  # and this loads the kernels
+    load_dataset(Path(fits[0][1]), FitOrder.read(Path(fits[0][1])))  # and this loads the kernels
     for seam, folder in fits:
         child = os.fork()
         if not child:

@@ -61,8 +61,8 @@ def arm(seam: str) -> None:
 async def train(folder: Path, model: str, seam: str) -> None:
     live = Live(live_settings(folder, jobs__workers=1))
     async with alive(live.daemon):
-        kind = "made_at_last" if seam == "it runs" else "made"
-        await live.daemon.command("train", kind=kind, rows=ROWS, params={"model": model})
+        do = "made_at_last" if seam == "it runs" else "made"
+        await live.daemon.command("train", rows=ROWS, params={"do": do, "model": model})
 
 
 async def go_on(folder: Path) -> None:

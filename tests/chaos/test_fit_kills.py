@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tickcast.batch.train.checkpoint import CHECKPOINT, LAST, Checkpoints
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.fit import FOLDER
-from tickcast.batch.train.order import read_order
+from tickcast.io.jobs.orders import FitOrder
 from trainkit import autoregressive, fitted, job, model_of, series, weights
 
 SEAMS = ("mid-epoch", "end of an epoch", "half a checkpoint", "before the rename", "after the rename", "export")
@@ -53,7 +53,7 @@ def killed(*fits: str) -> None:
 def steps_of(folder: Path) -> int:
     """How far the last checkpoint came, and that it is whole."""
     assert (folder / CHECKPOINT / LAST).exists()
-    order = read_order(folder)
+    order = FitOrder.read(folder)
     saved = Checkpoints(folder, {"order": order.digest, "data": load_dataset(folder, order).digest}).last()
     assert saved is not None
     step: int = saved.record["place"]["step"]

@@ -15,11 +15,11 @@ from tickcast import plugin
 from tickcast.batch.judge.hold_out import evaluate, last_value_widths
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import read_order
 from tickcast.columns import F32, F64, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner
 from tickcast.testing import check_model, walks
 from trainkit import Progress, autoregressive, job, series, walk
@@ -276,7 +276,7 @@ def test_members_that_know_the_hold_out_and_a_history_that_never_moves_are_refus
 def test_a_net_refuses_members(models: dict[str, Path], tmp_path: Path) -> None:
     combination(tmp_path, [models["turning"]], FRAMES, kind="nlinear")
     assert "members" in refused(tmp_path, BadSettings)
-    assert read_order(tmp_path).kind == "nlinear"
+    assert FitOrder.read(tmp_path).kind == "nlinear"
 
 
 def bending(n: int, *, seed: int) -> F64:

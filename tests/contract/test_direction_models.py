@@ -14,10 +14,8 @@ import pytest
 import torch
 
 from tickcast.batch.judge import judge
-from tickcast.batch.judge.judge import EvaluateOrder
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, ORDER, WarmStart, read_order
 from tickcast.batch.train.train import train
 from tickcast.clock import SetClock
 from tickcast.columns import F32, F64, Inputs
@@ -25,6 +23,8 @@ from tickcast.direction import LABELS, classes_of
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel
+from tickcast.io.jobs.folder import BARS, ORDER
+from tickcast.io.jobs.orders import EvaluateOrder, FitOrder, WarmStart
 from tickcast.plugin import Runner, find
 from tickcast.testing import check_direction, check_model, turning, walks
 from trainkit import Progress, job, model_of, series
@@ -131,7 +131,7 @@ def test_a_classifier_keeps_the_contract_with_channels_and_calendar(kind: str, t
 
 def learnt(folder: Path) -> Any:
     """A classical model fitted as its job folder orders, without export."""
-    order = read_order(folder)
+    order = FitOrder.read(folder)
     dataset = load_dataset(folder, order)
     model: Any = fit.build(order, dataset)
     model.fit(dataset, Progress())
@@ -151,7 +151,7 @@ def test_what_the_classes_are_like_is_learnt_from_the_training_part_alone(tmp_pa
     other = np.r_[close[:900], close[900] * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.01, 300)))]
     for name, closes in (("one", close), ("other", other)):
         quick(tmp_path / name, [series("A", closes)], **FITS["micro"] | {"epochs": 1})
-        order = read_order(tmp_path / name)
+        order = FitOrder.read(tmp_path / name)
         dataset = load_dataset(tmp_path / name, order)
         net: Any = fit.build(order, dataset)
         train(net.module(), dataset, order, Progress(), SetClock())

@@ -11,11 +11,11 @@ import torch
 from tickcast.batch.judge.hold_out import evaluate, last_value_widths
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.order import read_order
 from tickcast.batch.train.parity import TOLERANCE
 from tickcast.batch.train.train import tensors, train
 from tickcast.clock import SystemClock
 from tickcast.engine.inference.load import open_model
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import find
 from tickcast.testing import check_model, walks
 from trainkit import Progress, autoregressive, job, model_of, series, sine
@@ -121,7 +121,7 @@ def test_deepar_learns_by_likelihood_too(tmp_path: Path) -> None:
 def learnt(folder: Path, **order: Any) -> tuple[Any, Dataset]:
     """A model fitted on moves that turn back, without export, and its data."""
     job(folder, [series(symbol, autoregressive(1500, seed=i)) for i, symbol in enumerate("AB")], **order)
-    made = read_order(folder)
+    made = FitOrder.read(folder)
     dataset = load_dataset(folder, made)
     model: Any = fit.build(made, dataset)
     train(model.module(), dataset, made, Progress(), SystemClock())

@@ -20,7 +20,8 @@ from livekit import running, until
 from registrykit import HORIZON
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData
-from tickcast.io.jobs.folder import FEE_BPS, MODEL, SLIPPAGE_BPS, START
+from tickcast.io.jobs.folder import MODEL, START
+from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -280,13 +281,13 @@ async def test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were(waiting
 
 async def test_a_fit_is_of_the_kind_name_tags_and_start_that_were_asked_for(waiting: World) -> None:
     plain = (await waiting.ordered("train")).order
-    assert (plain["kind"], plain["name"], plain["tags"], "start" in plain) == ("nhits", "nhits", [], False)
+    assert (plain["kind"], plain["name"], plain["tags"], plain["start"]) == ("nhits", "nhits", [], None)
     begin = {"model": "momentum", "mode": "transfer", "freeze": ["a.*"]}
     job = await waiting.ordered("train", kind="micro", name="mine", tags=["one", "two"], start_with=begin)
     told = job.order
     assert (told["kind"], told["name"], told["tags"]) == ("micro", "mine", ["one", "two"])
     assert read_card(job.folder / START).name == "momentum"
-    assert told["start"] == {"mode": "transfer", "freeze": ["a.*"]}
+    assert told["start"] == {"mode": "transfer", "folder": START, "freeze": ["a.*"]}
 
 
 async def test_a_search_is_as_it_was_asked_for(waiting: World) -> None:
@@ -301,9 +302,9 @@ async def test_a_search_is_as_it_was_asked_for(waiting: World) -> None:
 
 
 async def test_a_walk_fits_anew_as_often_as_was_asked(waiting: World) -> None:
-    assert "retrain" not in (await waiting.ordered("backtest")).order
+    assert (await waiting.ordered("backtest")).order["retrain"] is None
     told = await waiting.ordered("backtest", retrain_every_bars=40, retrain_kind="ridge")
-    assert told.order["retrain"] == {"every_bars": 40, "kind": "ridge"}
+    assert told.order["retrain"].items() >= {"every_bars": 40, "kind": "ridge"}.items()
 
 
 # ---------------------------------------------------------------- the others

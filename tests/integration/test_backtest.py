@@ -11,12 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tickcast.batch.backtest.backtest import BacktestOrder, backtest
-from tickcast.batch.backtest.retraining import Retrain
-from tickcast.batch.by_hand.fit import fit, make_order, write_bars
+from tickcast.batch.backtest.backtest import backtest
+from tickcast.batch.bar_history import write_bars
+from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.replay import ReplayOrder
-from tickcast.batch.train.order import BARS, ORDER
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
+from tickcast.io.jobs.folder import BARS, ORDER
+from tickcast.io.jobs.orders import BacktestOrder, Retrain
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.settings import Settings, load
 from tickcast.ui import backtest_command
 from trainkit import Progress, autoregressive, without_children
@@ -163,9 +165,7 @@ def test_a_given_model_is_not_traded_in_the_span_it_was_trained_on(tmp_path: Pat
     data, settings = bar_file(tmp_path / "bars.parquet"), deployment(tmp_path)
     first = tmp_path / "first.parquet"
     pl.read_parquet(data).filter(pl.col("ts") < T0 + 450 * MINUTE).write_parquet(first)
-    fit(
-        settings, first, tmp_path / "model", order=make_order(settings, kind="ar", name="m", split="default", params={})
-    )
+    fit(settings, first, tmp_path / "model", order=fit_order(settings, kind="ar", name="m", params={}))
     found = walk(tmp_path, data, model__default=tmp_path / "model")
     trained_to = json.loads((tmp_path / "model" / "card.json").read_text())["trained_to_ns"]
     equity = pl.read_parquet(tmp_path / "out" / "equity.parquet")

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from jobkit import hosting
@@ -11,6 +10,7 @@ from tickcast.batch.train.parity import probe_inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.io.jobs.folder import BARS
 from tickcast.io.jobs.host import WORKER
+from tickcast.io.jobs.prepare import JobInputs
 from trainkit import autoregressive, job, series
 
 
@@ -18,10 +18,8 @@ from trainkit import autoregressive, job, series
 async def test_a_fit_runs_as_a_job_and_leaves_a_model_that_answers(tmp_path: Path) -> None:
     order = job(tmp_path / "made", [series(name, autoregressive(600, seed=i)) for i, name in enumerate("AB")], epochs=2)
     async with hosting(tmp_path, command=WORKER) as hosted:
-        row = await hosted.host.submit(
-            "train", msgspec.to_builtins(order), command_id="c1",
-            fill=lambda folder: shutil.copy(tmp_path / "made" / BARS, folder / BARS),
-        )  # fmt: skip
+        inputs = JobInputs(lambda folder: shutil.copy(tmp_path / "made" / BARS, folder / BARS))
+        row = await hosted.host.submit(order, inputs, command_id="c1")
         row, result = await hosted.ended(row.id)
         assert (row.state, row.command_id, result["error"]) == ("done", "c1", "")
         assert (result["status"], row.step) == ("done", row.steps)

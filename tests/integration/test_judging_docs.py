@@ -9,8 +9,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from tickcast.batch.backtest.backtest import BacktestOrder
-from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder
 from tickcast.ui.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"

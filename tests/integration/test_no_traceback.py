@@ -180,8 +180,8 @@ MOMENTS = [  # command, and the function in which a Ctrl-C comes
     ("replay", "tickcast.io.store.store:Store.open"), ("replay", "tickcast.engine.core.engine:Engine.turn"),
     ("replay", "tickcast.batch.replay:FileSink.encode"), ("replay", "tickcast.ui.pages.report:write_report"),
     ("load", "tickcast.io.tape.columns:read"), ("load", "tickcast.io.store.store:Store.write"),
-    ("load", "tickcast.io.store.store:Store.close"), ("fit", "tickcast.batch.by_hand.fit:write_bars"),
-    ("fit", "tickcast.batch.by_hand.fit:_follow"), ("optimize", "tickcast.batch.by_hand.fit:_follow"),
+    ("load", "tickcast.io.store.store:Store.close"), ("fit", "tickcast.batch.bar_history:write_bars"),
+    ("fit", "tickcast.io.jobs.child:Child.progress"), ("optimize", "tickcast.io.jobs.child:Child.progress"),
     ("backtest", "tickcast.engine.core.engine:Engine.turn"), ("backtest", "tickcast.batch.backtest.series:read_series"),
     ("learn", "tickcast.batch.learn.unsupervised:learn"), ("synth", "tickcast.batch.synth:write_ticks"),
     ("demo", "tickcast.ui.demo:fit"), ("demo", "tickcast.ui.demo:_trade"),
@@ -303,19 +303,11 @@ def test_a_ctrl_c_at_a_terminal_ends_a_search_and_its_workers_quietly(folder: Pa
 
 def worked_on(pid: str, study: Path) -> bool:
     try:
-        return str(study).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return str(study / "workers").encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
 
 def workers_of(study: Path) -> list[str]:
     """The processes that fit trials of the study."""
-    found = [path.name for path in Path("/proc").iterdir() if path.name.isdigit() and worked_on(path.name, study)]
-    return [pid for pid in found if b"tickcast.batch.tune.trial_worker" in _command_line(pid)]
-
-
-def _command_line(pid: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit() and worked_on(path.name, study)]

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tickcast.batch.by_hand.fit import write_bars
+from tickcast.batch.bar_history import write_bars
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED
 from tickcast.io.jobs.folder import Result
 from tickcast.io.tape.tape import Tape

@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.batch.by_hand.fit import make_order, write_bars
+from tickcast.batch.bar_history import write_bars
 from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import json_messages
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.order import BARS
 from tickcast.columns import Forecasts, RawBatch
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.memory_bus import raw_batch
 from tickcast.io.tape.tape import write_ticks
 from tickcast.loop.build import build
@@ -153,7 +154,7 @@ def dataset_of(ticks: pl.DataFrame, folder: Path) -> Dataset:
     folder.mkdir()
     write_ticks(folder / "ticks.parquet", ticks)
     write_bars(settings, folder / "ticks.parquet", folder / BARS, symbols=None)
-    return load_dataset(folder, make_order(settings, kind="nhits", name="n", split="default", params={}))
+    return load_dataset(folder, fit_order(settings, kind="nhits", name="n", params={}))
 
 
 def test_changing_all_ticks_after_the_first_cut_changes_no_scaler_and_no_training_window(

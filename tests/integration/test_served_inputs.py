@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from modelkit import Fitted, model_settings
-from tickcast.batch.by_hand.fit import make_order
 from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.order import BARS, write_order
 from tickcast.engine.core.windows import input_hash
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.settings import Settings
 
 LEAST = 1000
@@ -35,8 +35,8 @@ def as_files(out: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def rebuilt(settings: Settings, kind: str, bars: pl.DataFrame, folder: Path) -> Dataset:
     folder.mkdir()
     bars.sort("symbol", "ordinal").write_parquet(folder / BARS)
-    order = make_order(settings, kind="nhits", name=kind, split="default", params={})
-    write_order(folder, order)
+    order = fit_order(settings, kind="nhits", name=kind, params={})
+    order.write(folder)
     return load_dataset(folder, order)
 
 

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from brokerkit import KafkaBroker, unique
 from tickcast.clock import SystemClock
 from tickcast.columns import F64
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 from tickcast.live.commands.keys import read_signer
 from tickcast.settings import Settings, load
 from tickcast.ui.keygen import keygen

@@ -8,8 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from tickcast.batch.backtest.backtest import BacktestOrder
 from tickcast.errors import BadRequest, CommandRefused
+from tickcast.io.jobs.orders import BacktestOrder
 from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, parse, role_of
 from tickcast.live.commands.at_once import Commands
 from tickcast.live.commands.data_folder import below

@@ -10,12 +10,13 @@ import pytest
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.draws import draw
 from tickcast.batch.train.history import read_history
-from tickcast.batch.train.order import BARS, read_order
 from tickcast.batch.train.splits import CUTS, PARTS, usable_windows
 from tickcast.columns import F64, I64
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import FitOrder
 from trainkit import EVERY_NS, job, series, walk
 
 LOOKBACK, HORIZON = 24, 4
@@ -216,7 +217,7 @@ def test_the_digest_is_of_bars_rule_and_features_and_not_of_how_the_file_is_writ
     again = load(tmp_path / "b", two_symbols(), features=entries, seed=9, loss="mae")
     assert again.digest == first, "what steers the fit alone is no part of the data"
     pl.concat(two_symbols()).write_parquet(tmp_path / "b" / BARS, compression="gzip", row_group_size=100)
-    assert load_dataset(tmp_path / "b", read_order(tmp_path / "b")).digest == first
+    assert load_dataset(tmp_path / "b", FitOrder.read(tmp_path / "b")).digest == first
     others = {first}
     for name in ("open", "high", "low", "close", "volume"):
         changed = [f.with_columns(pl.when(pl.int_range(pl.len()) == 7).then(101.5).otherwise(name).alias(name))

@@ -17,13 +17,13 @@ from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.export import export
 from tickcast.batch.train.losses import make_loss
-from tickcast.batch.train.order import FitOrder, read_order
 from tickcast.batch.train.parity import check_parity, probe_inputs
 from tickcast.columns import Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.io.jobs import worker
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import ModelCard
 from tickcast_plugins.models.nhits import NHITSParams
 from trainkit import Progress, Ticking, autoregressive, fitted, job, model_of, series, walk
@@ -52,7 +52,7 @@ def test_without_progress_it_stops_early_and_keeps_the_best_weights(tmp_path: Pa
     assert outcome.status == "stopped_early"
     assert outcome.epochs == len(losses) == outcome.best_epoch + 2
     assert outcome.validation_loss == min(losses) == losses[outcome.best_epoch - 1]
-    order = read_order(tmp_path)
+    order = FitOrder.read(tmp_path)
     dataset = load_dataset(tmp_path, order)
     batch = dataset.batch(dataset.parts.validation)
     scale = batch.scale[:, None].astype(np.float32)
@@ -282,5 +282,5 @@ def run_worker(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 def test_an_order_is_read_back_as_written(tmp_path: Path) -> None:
     made = job(tmp_path, [series("A", walk(50, seed=0))], features=[{"kind": "roc", "window": 3}], loss="huber")
-    assert read_order(tmp_path) == made
+    assert FitOrder.read(tmp_path) == made
     assert isinstance(made, FitOrder)

@@ -6,13 +6,10 @@ import msgspec
 import pytest
 
 from storekit import card
-from tickcast.batch.backtest.backtest import BacktestOrder
-from tickcast.batch.backtest.retraining import Retrain
-from tickcast.batch.judge.judge import EvaluateOrder
-from tickcast.batch.train.order import FitOrder, order_of
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import CommandRefused, ModelRefused
+from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder, FitOrder, Retrain
 from tickcast.io.models.models import refuse_bad_name
 from tickcast.live.commands import job_params
 from tickcast.live.commands.arguments import Range
@@ -87,7 +84,7 @@ def test_the_keys_are_those_of_the_orders() -> None:
     assert {*DEPLOYMENTS, *FIT} <= set(FitOrder.__struct_fields__)
     for name, (low, high) in FIT.items():
         for value in (max(low, 1), high):
-            order_of({"params": {name: value}})
+            FitOrder.of({"params": {name: value}})
     of_others = {"job", "settings", "fee_bps", "slippage_bps", "trials", "seed"}
     assert set(BACKTEST) == set(BacktestOrder.__struct_fields__) - of_others
     assert set(EVALUATE) == set(EvaluateOrder.__struct_fields__) - {"job", "groups", "seed"}

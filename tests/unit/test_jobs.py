@@ -22,6 +22,8 @@ from tickcast.errors import BadData, BadRequest, StoreStalled
 from tickcast.io.jobs.child import OUTPUT_BYTES, disk_bytes, drop_beginning
 from tickcast.io.jobs.folder import MOST_READ_BYTES, ORDER, OUTPUT, PROGRESS, ProgressLines, read_result
 from tickcast.io.jobs.kernel_links import compiled_stamp
+from tickcast.io.jobs.orders import FitOrder
+from tickcast.io.jobs.prepare import JobInputs
 from tickcast.records import JobRow
 from tickcast.symbols import SymbolTable
 
@@ -272,7 +274,7 @@ async def test_a_job_whose_folder_cannot_be_filled_leaves_nothing(tmp_path: Path
 
     async with hosting(tmp_path) as hosted:
         with pytest.raises(BadData, match="no bars"):
-            await hosted.host.submit("train", {}, fill=fill)
+            await hosted.host.submit(FitOrder(), JobInputs(fill))
         assert hosted.host.rows() == []
     assert list((tmp_path / "jobs").iterdir()) == []
 

@@ -12,14 +12,14 @@ import pytest
 from scipy import stats
 
 from tickcast.batch.judge import judge
-from tickcast.batch.judge.judge import EvaluateOrder
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, ORDER, read_order
 from tickcast.columns import F64, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.io.jobs.folder import BARS, ORDER
+from tickcast.io.jobs.orders import EvaluateOrder, FitOrder
 from tickcast.records import ModelCard, digest
 from trainkit import EVERY_NS, Progress, autoregressive, job, series
 
@@ -120,7 +120,7 @@ def test_every_figure_is_that_of_sums_made_by_hand(model: Path, tmp_path: Path) 
 def test_last_value_has_the_quantiles_of_its_errors_in_the_calibration_part_of_the_fit(
     model: Path, tmp_path: Path
 ) -> None:
-    order = read_order(model.parent)
+    order = FitOrder.read(model.parent)
     dataset = load_dataset(model.parent, order)
     _, target, scale = dataset.batch(dataset.parts.calibration)
     errors = np.quantile(target / scale[:, None], LEVELS, axis=0).T

@@ -68,7 +68,7 @@ async def test_a_model_of_a_job_that_was_done_and_never_registered_is_kept_once_
     tmp_path: Path,
 ) -> None:
     async with hosting(tmp_path) as hosted:
-        row, _ = await hosted.done("made", params={"model": str(model_folder(tmp_path / "model"))})
+        row, _ = await hosted.done("made", model_params={"model": str(model_folder(tmp_path / "model"))})
         plain, _ = await hosted.done("end")
     keep, rows = Keeping(), hosted.ledger.rows
     for _ in range(2):

@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tickcast.batch.judge.metrics import MOST_IS_BEST, SIDE_COST, Metric, validation_value
+from tickcast.batch.judge.metrics import MOST_IS_BEST, SIDE_COST, validation_value
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import TuneOrder
 from tickcast.batch.tune.study import Study
-from tickcast.batch.tune.trial_messages import Task
-from tickcast.batch.tune.trial_worker import Trial
+from tickcast.batch.tune.trial_worker import Task, Trial
 from tickcast.clock import SystemClock
 from tickcast.columns import F32, Inputs
+from tickcast.io.jobs.orders import FitOrder, Metric, TuneOrder
 from tickcast.plugin import Parameter
 from trainkit import job, series
 

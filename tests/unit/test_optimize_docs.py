@@ -3,18 +3,18 @@
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
 from docskit import run_commands
 from tickcast import plugin
-from tickcast.batch.tune.order import OF_TRAINING, TuneOrder
 from tickcast.batch.tune.spaces import TRAINING
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import OF_TRAINING, Pruner, Sampler, TuneOrder
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
-from tickcast.ui import model_commands
 from tickcast.ui.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "optimize.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_the_page_shows_the_space_of_every_kind() -> None:
 
 def test_the_page_names_every_key_of_the_order_and_every_sampler_and_pruner() -> None:
     assert all(f"`{name}`" in PAGE for name in TuneOrder.__struct_fields__)
-    assert all(f"`{name}`" in PAGE for name in (*model_commands.SAMPLERS, *model_commands.PRUNERS))
+    assert all(f"`{name}`" in PAGE for name in (*get_args(Sampler), *get_args(Pruner)))
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ import msgspec
 import pytest
 
 from tickcast.batch.by_hand.optimize import resume
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import TuneOrder, write_tune_order
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.orders import FitOrder, TuneOrder
 from tickcast.records import TrialRow
 from tickcast.ui.pages import optimize_plots
 from tickcast.ui.pages.optimize_page import counts, page, ranked, verdict
@@ -132,7 +131,7 @@ def test_a_search_that_goes_on_writes_its_page_through_no_link(tmp_path: Path) -
     folder.mkdir()
     (folder / ".tickcast").touch()
     mine.write_text("mine")
-    write_tune_order(folder, order())
+    order().write(folder)
     (folder / "report.html").symlink_to(mine)
     with pytest.raises(BadSettings, match=r"report\.html is a link"):
         resume(folder)

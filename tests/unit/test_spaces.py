@@ -9,10 +9,9 @@ import pytest
 import zookit
 from tickcast import plugin
 from tickcast.batch.by_hand.optimize import space_of as read_space
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import TuneOrder, read_tune_order, with_params, write_tune_order
 from tickcast.batch.tune.spaces import TRAINING, space_of
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import FitOrder, TuneOrder, with_params
 from tickcast.plugin import Parameter
 
 TRAINABLE = [
@@ -120,13 +119,13 @@ def test_what_is_no_space_is_refused(text: Any) -> None:
 
 def test_an_order_is_read_as_it_was_written_and_an_unknown_key_refused(tmp_path: Path) -> None:
     order = TuneOrder(fit=FitOrder(kind="micro"), trials=7, space={"layers": None, "smooth": Parameter("int", 1, 2)})
-    write_tune_order(tmp_path, order)
-    assert read_tune_order(tmp_path) == order
+    order.write(tmp_path)
+    assert TuneOrder.read(tmp_path) == order
     (tmp_path / "order.json").write_text('{"fit": {"params": {"hidden": 48}}, "space": {"layers": null}}')
-    assert read_tune_order(tmp_path).space == {"hidden": None, "layers": None}  # what a person set is not tuned
+    assert TuneOrder.read(tmp_path).space == {"hidden": None, "layers": None}  # what a person set is not tuned
     (tmp_path / "order.json").write_text('{"job": "optimize", "fit": {}, "direction": "maximise"}')
     with pytest.raises(BadSettings, match="direction"):
-        read_tune_order(tmp_path)
+        TuneOrder.read(tmp_path)
 
 
 def test_how_long_a_study_may_take_is_no_part_of_what_it_is() -> None:

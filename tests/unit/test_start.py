@@ -11,11 +11,11 @@ import torch
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.fit_job import FitJob, completed, read_parent
-from tickcast.batch.train.order import FitOrder, WarmStart, read_order
 from tickcast.batch.train.start import Begun, begin
 from tickcast.clock import SystemClock
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel, BadSettings
+from tickcast.io.jobs.orders import FitOrder, WarmStart
 from trainkit import Progress, autoregressive, job, model_of, series, weights
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(folder: Path, parent: Path, *, scale: float = 1.0, **order: Any) -> FitOrder:
     job(folder, frames(scale), **{**ORDER, "epochs": 1, "windows_per_epoch": 64, **order})
     shutil.copytree(parent, folder / "start")
-    return read_order(folder)
+    return FitOrder.read(folder)
 
 
 def begun(folder: Path, parent: Path, **order: Any) -> tuple[Any, Dataset, Begun, FitOrder]:
@@ -181,4 +181,4 @@ def test_a_start_outside_the_job_folder_cannot_be_ordered(tmp_path: Path, folder
     assert made.start is not None
     (tmp_path / "order.json").write_text(text.replace('"start"', f'"{folder}"').replace(f'"{folder}":', '"start":'))
     with pytest.raises(BadSettings, match="folder"):
-        read_order(tmp_path)
+        FitOrder.read(tmp_path)

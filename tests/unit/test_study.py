@@ -9,11 +9,11 @@ import optuna
 import pytest
 import torch
 
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import TELLING, TuneOrder
 from tickcast.batch.tune.samplers import GRID_POINTS, distributions, make_sampler
+from tickcast.batch.tune.spaces import TELLING
 from tickcast.batch.tune.study import STUDY, Study
 from tickcast.errors import BadData, BadSettings
+from tickcast.io.jobs.orders import FitOrder, TuneOrder
 from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tickcast.batch.train.analysis import ADVICE
-from tickcast.batch.train.order import FitOrder, WarmStart
+from tickcast.io.jobs.orders import FitOrder, WarmStart
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 ORDER = PAGE.split("## The order\n", 1)[1].split("\n## ", 1)[0]

@@ -11,11 +11,11 @@ from tickcast.batch.train import fit, precision, train
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.draws import draw
 from tickcast.batch.train.losses import make_objective
-from tickcast.batch.train.order import FINETUNE_RATE, RATE, FitOrder, WarmStart, read_order
 from tickcast.batch.train.schedules import LAST_RATE, plateaus
 from tickcast.batch.train.train import tensors
 from tickcast.columns import F64
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import FINETUNE_RATE, RATE, FitOrder, WarmStart
 from trainkit import Progress, fitted, job, series, walk, weights
 
 TINY: dict[str, Any] = {"model_params": {"hidden": 8}, "windows_per_epoch": 128, "batch_size": 32, "epochs": 2}
@@ -36,7 +36,7 @@ def first_step(folder: Path, **order: Any) -> tuple[F64, F64]:
 
 def first_gradient(folder: Path) -> F64:
     """Of the fit that was made in `folder`, computed without it."""
-    order = read_order(folder)
+    order = FitOrder.read(folder)
     dataset = load_dataset(folder, order)
     net: Any = fit.build(order, dataset)
     loss = make_objective(net.module(), order.loss, order.levels)

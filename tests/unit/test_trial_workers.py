@@ -3,6 +3,8 @@
 import io
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,42 @@ import numpy as np
 import pytest
 
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder
 from tickcast.batch.tune import trial_workers
-from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
-from tickcast.batch.tune.trial_worker import work
+from tickcast.batch.tune.trial_worker import Ended, EpochReport, Failed, Task, Told, Verdict, work
 from tickcast.batch.tune.trial_workers import MOST_DEATHS, TrialWorkers
 from tickcast.clock import SystemClock
 from tickcast.errors import BadModel
+from tickcast.io.jobs import host
+from tickcast.io.jobs.orders import FitOrder
 from trainkit import job, walk
 from trainkit import series as bars_of
 
 ANSWERS = """
 import json, os, sys
+def tell(kind, **what):
+    os.write(0, json.dumps({"type": kind, "number": number, **what}).encode() + b"\\n")
 for line in sys.stdin:
     number = json.loads(line)["number"]
     for epoch in (1, 2, 3):
-        print(json.dumps({"type": "EpochReport", "number": number, "epoch": epoch, "loss": 1.0}), flush=True)
+        tell("EpochReport", epoch=epoch, loss=1.0)
         if not json.loads(sys.stdin.readline())["go_on"]:
             break
-    print(json.dumps({"type": "Ended", "number": number, "value": float(os.getpid()), "epochs": epoch, "seconds": 1}),
-          flush=True)
+    tell("Ended", value=float(os.getpid()), epochs=epoch, seconds=1)
 """
 DIES = "import os, sys; sys.stdin.readline(); os._exit(3)"
 HANGS = "import time; time.sleep(600)"
 
 
-def program(text: str) -> tuple[str, ...]:
-    return (sys.executable, "-S", "-c", text)
+Played = Callable[..., AbstractContextManager[TrialWorkers]]
 
 
-def workers_of(text: str, size: int = 1, **more: Any) -> TrialWorkers:
-    return TrialWorkers(
-        Path("."), size, **{"budget_s": 600.0, "clock": SystemClock(), "command": program(text), **more}
-    )
+@pytest.fixture
+def workers_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
+    def played(text: str, size: int = 1, *, budget_s: float = 600.0) -> TrialWorkers:
+        monkeypatch.setattr(host, "WORKER", (sys.executable, "-S", "-c", text))
+        return TrialWorkers(tmp_path, size, budget_s=budget_s, clock=SystemClock())
+
+    return played
 
 
 def until_all_ended(workers: TrialWorkers, epochs: int = 3) -> list[Told]:
@@ -58,7 +63,7 @@ def until_all_ended(workers: TrialWorkers, epochs: int = 3) -> list[Told]:
     return ends
 
 
-def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch() -> None:
+def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch(workers_of: Played) -> None:
     with workers_of(ANSWERS) as workers:
         ends = []
         for number, epochs in ((4, 3), (5, 2)):
@@ -72,7 +77,7 @@ def test_a_worker_is_used_again_and_a_trial_that_is_given_up_ends_at_its_epoch()
     assert [(end.number, end.epochs) for end in (first, second)] == [(4, 3), (5, 2)]
 
 
-def test_several_workers_answer_side_by_side() -> None:
+def test_several_workers_answer_side_by_side(workers_of: Played) -> None:
     with workers_of(ANSWERS, 3) as workers:
         for number in range(3):
             workers.give(number, FitOrder())
@@ -81,7 +86,7 @@ def test_several_workers_answer_side_by_side() -> None:
     assert len({end.value for end in ends if isinstance(end, Ended)}) == 3
 
 
-def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever() -> None:
+def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever(workers_of: Played) -> None:
     with workers_of(DIES) as workers:
         for number in range(MOST_DEATHS - 1):
             workers.give(number, FitOrder())
@@ -93,7 +98,7 @@ def test_a_worker_that_dies_fails_its_trial_and_is_replaced_but_not_for_ever() -
             until_all_ended(workers)
 
 
-def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_hangs_is_ended(workers_of: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_workers, "LATE_S", 0.1)
     with workers_of(HANGS, budget_s=0.05) as workers:
         workers.give(1, FitOrder())
@@ -105,10 +110,10 @@ def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told[0].error_code == "hung"
 
 
-def test_no_process_is_left_when_a_search_is_over() -> None:
+def test_no_process_is_left_when_a_search_is_over(workers_of: Played) -> None:
     with workers_of(HANGS) as workers:
         workers.give(1, FitOrder())
-        pid = workers._workers[0]._process.pid
+        pid = workers._workers[0].child._process.pid
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -15,8 +15,6 @@ import pytest
 
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import FitOrder, WarmStart
-from tickcast.batch.tune.order import TuneOrder, with_params, write_tune_order
 from tickcast.batch.tune.spaces import space_of
 from tickcast.batch.tune.study import Study
 from tickcast.batch.tune.tune import Search, run
@@ -24,6 +22,7 @@ from tickcast.clock import SystemClock
 from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import BARS, TRIALS
+from tickcast.io.jobs.orders import FitOrder, TuneOrder, WarmStart, with_params
 from tickcast.records import ModelCard, TrialRow
 from trainkit import autoregressive, job, series
 
@@ -40,7 +39,7 @@ def write_job(folder: Path, *, frame: pl.DataFrame | None = None, **over: Any) -
     made = job(folder, [frame], **small)
     order = TuneOrder(fit=made, trials=TRIALS_WANTED, seed=3)
     order = msgspec.structs.replace(order, **over)
-    write_tune_order(folder, order)
+    order.write(folder)
     return order
 
 
@@ -159,7 +158,7 @@ def children() -> list[int]:
     """Workers alone: other tests of this process may have children of their own, a broker for one."""
     task = Path(f"/proc/self/task/{os.getpid()}/children")
     pids = [int(pid) for pid in task.read_text().split()]
-    return [pid for pid in pids if b"tickcast.batch.tune.trial_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"/workers/" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
 def test_a_search_with_a_start_is_refused(tmp_path: Path) -> None:
     order = write_job(tmp_path)
     begun = msgspec.structs.replace(order.fit, start=WarmStart(mode="warm"))
-    write_tune_order(tmp_path, msgspec.structs.replace(order, fit=begun))
+    msgspec.structs.replace(order, fit=begun).write(tmp_path)
     with pytest.raises(BadSettings, match="weights by seed"):
         run(tmp_path, Told())
 

@@ -1,10 +1,11 @@
-"""Data files -> the bars that they close, in memory, as training reads them. It judges nothing."""
+"""Data files -> the bars that they close, in memory or in a job's folder, as training reads them. It judges nothing."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -13,8 +14,9 @@ from tickcast.batch.frames import bar_table
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.columns import I64
 from tickcast.errors import BadData
-from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.folder import BARS, SOURCE, FileSource
 from tickcast.loop.closed_bars import closed_bars
+from tickcast.remedies import say_refused
 from tickcast.settings import Settings
 
 Span = tuple[int | None, int | None]  # from, and to which; an end that is None is open
@@ -55,6 +57,27 @@ def within(table: pa.Table, span_ns: Span, data: Path) -> pa.Table:
     if not len(table):
         raise BadData(f"{data} closes no bar within that span", remedy="widen `from` and `to`")
     return table
+
+
+def write_bars(
+    settings: Settings,
+    data: Path,
+    path: Path,
+    *,
+    symbols: list[str] | None,
+    span_ns: Span = (None, None),
+    warn: Callable[[str], object] = say_refused,
+) -> None:
+    """Every bar of the span that the data close, sorted by symbol and then in the order of closing."""
+    closed = read_closed(settings, data, symbols=symbols, warn=warn)
+    pq.write_table(within(closed.table, span_ns, data), path)
+
+
+def gather(folder: Path) -> None:
+    """In the child process: the bars of the file that a job was given."""
+    source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=FileSource)
+    settings, span = Settings(**source.settings), (source.from_ns, source.to_ns)
+    write_bars(settings, Path(source.path), folder / BARS, symbols=source.symbols or None, span_ns=span)
 
 
 def history_of(table: pa.Table, *, on_gap: str) -> BarHistory:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from tickcast.errors import EXIT_DIED, EXIT_OK, BadSettings
+from tickcast.io.jobs.orders import Order, defaults_of
 from tickcast.remedies import say_refused
 from tickcast.settings import Origins, Settings, parse
 
@@ -25,6 +26,13 @@ def pairs(texts: list[str]) -> dict[str, Any]:
             raise BadSettings(f"'{text}' has no '='", remedy="give KEY=VALUE")
         found[name.strip()] = parse(value)
     return found
+
+
+def take_defaults(command: argparse.ArgumentParser, order: type[Order]) -> dict[str, Any]:
+    """What an order has where nobody says, for the options that are called like its keys."""
+    own = defaults_of(order)
+    command.set_defaults(**{action.dest: own[action.dest] for action in command._actions if action.dest in own})
+    return own
 
 
 def say_defaults(command: argparse.ArgumentParser) -> None:

@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
-from tickcast.batch.by_hand.fit import fit, make_order
+from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.out_folder import claim, claim_file, claim_model
 from tickcast.batch.synth import Market, json_messages
 from tickcast.beside import beside
 from tickcast.clock import Clock, SystemClock
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.memory_bus import MemoryBus, Subscription
 from tickcast.io.tape.tape import write_ticks
 from tickcast.io.telemetry import set_up_logging
@@ -105,7 +106,7 @@ def _learn(settings: Settings, market: Market, out: Path, console: Console) -> S
     write_ticks(out / HISTORY, history)
     console.print(f"a synthetic market: {len(history):,} ticks of {SYMBOLS} symbols over {HISTORY_S // 60} minutes")
     console.print("fitting NHITS on it in a child process")
-    order = make_order(settings, kind="nhits", name="demo", split="default", params=FIT)
+    order = fit_order(settings, kind="nhits", name="demo", params=FIT)
     result = fit(settings, out / HISTORY, out / "model", order=order, shown=ProgressBar)
     console.print(f"NHITS fitted ({result.status}); on the hold-out: {_held_out(result.metrics)}")
     model = settings.model.model_copy(update={"default": str(out / "model")})

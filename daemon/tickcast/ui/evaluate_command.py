@@ -1,6 +1,6 @@
-"""`tickcast evaluate`: its figures as a page and on the terminal. It computes nothing."""
+"""`tickcast evaluate`: what it takes as an order, its figures as a page and on the terminal. It computes nothing."""
 
-from pathlib import Path
+import argparse
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tickcast.batch.by_hand.evaluate import FILE, PAGE, evaluate
-from tickcast.batch.judge.judge import EvaluateOrder
+from tickcast.io.jobs.prepare import evaluate_order
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, terminal
 from tickcast.ui.pages import evaluate_page
@@ -21,16 +21,16 @@ CLASSES = {  # heading -> figure and its form
 }  # fmt: skip
 
 
-def evaluate_and_print(
-    settings: Settings, model: Path, data: Path, out: Path, *,
-    order: EvaluateOrder, symbols: list[str] | None = None, warn: Doubts,
-) -> None:  # fmt: skip
-    """The command."""
-    console = terminal()
-    found = evaluate(settings, model, data, out, order=order, symbols=symbols, shown=ProgressBar, warn=warn)
-    (out / PAGE).write_text(evaluate_page.page(found), encoding="utf-8")
+def command(args: argparse.Namespace, settings: Settings) -> int:
+    console, doubts = terminal(), Doubts()
+    order = evaluate_order(settings, seed=args.seed)
+    found = evaluate(
+        settings, args.model, args.data, args.out, order=order, symbols=args.symbols, shown=ProgressBar, warn=doubts
+    )
+    (args.out / PAGE).write_text(evaluate_page.page(found), encoding="utf-8")
     print_evaluation(console, found)
-    print(f"the page is {out / PAGE}, all figures are in {out / FILE}")
+    print(f"the page is {args.out / PAGE}, all figures are in {args.out / FILE}")
+    return doubts.exit_code
 
 
 def print_evaluation(console: Console, found: dict[str, Any]) -> None:

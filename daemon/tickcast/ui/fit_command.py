@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tickcast.batch.by_hand.fit import fit, known_kind, make_order
+from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.judge.hold_out import CONFIDENCE
 from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.prepare import fit_order, known_kind
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, pairs
 from tickcast.ui.pages.verdict import beside_last_value
@@ -17,17 +18,16 @@ FEW_WINDOWS = 1000  # of a hold-out
 
 
 def command(args: argparse.Namespace, settings: Settings) -> int:
-    name, params = args.name or args.model, pairs(args.param)
+    params = pairs(args.param)
     if args.method:
         params["method"] = args.method
-    members = [Path(folder) for folder in args.members]
-    order = make_order(
-        settings, kind=known_kind(args.model), name=name, split=args.split, params=params, tags=args.tags
+    order = fit_order(
+        settings, kind=known_kind(args.model), name=args.name, params=params, split=args.split, tags=args.tags
     )
     doubts = Doubts()
     result = fit(
-        settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start, members=members,
-        say=lambda phase: print(phase, file=sys.stderr), shown=ProgressBar, warn=doubts,
+        settings, args.data, args.out, order=order, symbols=args.symbols, start=args.start, shown=ProgressBar,
+        members=[Path(folder) for folder in args.members], say=lambda text: print(text, file=sys.stderr), warn=doubts,
     )  # fmt: skip
     print(*told(result), sep="\n")
     print(f"the model is in {args.out}; serve it with --set model.default={args.out}")

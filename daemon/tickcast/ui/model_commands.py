@@ -4,24 +4,19 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from tickcast.errors import EXIT_OK, BadRequest
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.errors import EXIT_OK
+from tickcast.io.jobs.orders import KIND, BacktestOrder, Metric, Pruner, Sampler, TuneOrder
 from tickcast.settings import Origins, Settings
-from tickcast.ui.command_line import Add, Doubts, comma_list, pairs
-
-SAMPLERS = ("grid", "random", "tpe", "cmaes", "gp")
-METRICS = ("pinball", "mae", "mse", "directional", "sharpe")
-PRUNERS = ("none", "median", "hyperband")
-RETRAIN_KIND = "nhits"
+from tickcast.ui.command_line import Add, comma_list, pairs, take_defaults
 
 Run = Callable[[Any], Any]  # runs a coroutine function to its end
 
 
 def add_commands(add: Add, run: Run) -> None:
     fit = add("fit", _fit, "train a model on history, in a child process")
-    fit.add_argument("--model", default="nhits", help="kind of model")
+    fit.add_argument("--model", default=KIND, help="kind of model")
     fit.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
     fit.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the finished model")
     fit.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
@@ -60,16 +55,16 @@ def _add_backtest(backtest: argparse.ArgumentParser) -> None:
     backtest.add_argument("--out", type=Path, default=Path("out/backtest"), help="folder for the report and its data")
     backtest.add_argument("--model", help="a rung or a model folder, instead of model.default")
     backtest.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
-    backtest.add_argument("--horizon", type=int, default=0, help="bars ahead that are traded; default: all")
-    fee, slippage = "of one side, in hundredths of a percent", "of one side, beyond the spread"
-    backtest.add_argument("--fee-bps", type=float, default=FEE_BPS, help=fee)
-    backtest.add_argument("--slippage-bps", type=float, default=SLIPPAGE_BPS, help=slippage)
-    backtest.add_argument("--trials", type=int, default=1, help="variants that were tried before this one, and it")
-    backtest.add_argument("--seed", type=int, default=0, help="of bootstrap and coins")
+    backtest.add_argument("--horizon", type=int, help="bars ahead that are traded; default: all")
+    backtest.add_argument("--fee-bps", type=float, help="of one side, in hundredths of a percent")
+    backtest.add_argument("--slippage-bps", type=float, help="of one side, beyond the spread")
+    backtest.add_argument("--trials", type=int, help="variants that were tried before this one, and it")
+    backtest.add_argument("--seed", type=int, help="of bootstrap and coins")
+    take_defaults(backtest, BacktestOrder)
     backtest.add_argument(
         "--retrain-every", type=int, default=0, metavar="BARS", help="fit anew so often; default: never"
     )
-    backtest.add_argument("--retrain-kind", metavar="KIND", help=f"what is fitted then; default {RETRAIN_KIND}")
+    backtest.add_argument("--retrain-kind", metavar="KIND", help=f"what is fitted then; default {KIND}")
     backtest.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of these fits")
 
 
@@ -77,16 +72,15 @@ def _add_optimize(optimize: argparse.ArgumentParser) -> None:
     data = optimize.add_mutually_exclusive_group(required=True)
     data.add_argument("--data", type=Path, help="file or folder of ticks or bars")
     data.add_argument("--resume", type=Path, metavar="DIR", help="go on with the study of this folder")
-    optimize.add_argument("--model", default="nhits", help="kind of model")
+    optimize.add_argument("--model", default=KIND, help="kind of model")
     optimize.add_argument("--out", type=Path, default=Path("out/optimize"), help="folder of the study and the model")
-    optimize.add_argument("--trials", type=int, help="how many to try in all; default 50")
-    optimize.add_argument("--seconds", type=float, help="how long the search may take; default 3000")
-    optimize.add_argument(
-        "--metric", choices=METRICS, default="pinball", help="what is sought over the validation part"
-    )
-    optimize.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who chooses what is tried")
-    optimize.add_argument("--pruner", choices=PRUNERS, default="median", help="who gives trials up")
-    optimize.add_argument("--seed", type=int, default=0, help="of the search and its fits")
+    optimize.add_argument("--metric", choices=get_args(Metric), help="what is sought over the validation part")
+    optimize.add_argument("--sampler", choices=get_args(Sampler), help="who chooses what is tried")
+    optimize.add_argument("--pruner", choices=get_args(Pruner), help="who gives trials up")
+    optimize.add_argument("--seed", type=int, help="of the search and its fits")
+    own = take_defaults(optimize, TuneOrder)
+    optimize.add_argument("--trials", type=int, help=f"how many to try in all; default {own['trials']}")
+    optimize.add_argument("--seconds", type=float, help=f"how long the search may take; default {own['seconds']:g}")
     optimize.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     optimize.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="the same in every trial")
     space = "LOW..HIGH, 'LOW..HIGH log', [A, B] or keep"
@@ -114,38 +108,15 @@ def _fit(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
 
 
 def _evaluate(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.batch.by_hand.evaluate import make_order
-    from tickcast.ui.evaluate_command import evaluate_and_print
+    from tickcast.ui.evaluate_command import command
 
-    order = make_order(settings, seed=args.seed)
-    doubts = Doubts()
-    evaluate_and_print(settings, args.model, args.data, args.out, order=order, symbols=args.symbols, warn=doubts)
-    return doubts.exit_code
+    return command(args, settings)
 
 
 def _backtest(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.batch.backtest.backtest import make_order
-    from tickcast.batch.replay import ReplayOrder
-    from tickcast.ui.backtest_command import backtest_and_print
+    from tickcast.ui.backtest_command import command
 
-    retrain = None
-    if args.retrain_every:
-        kind = args.retrain_kind or RETRAIN_KIND
-        retrain = {"every_bars": args.retrain_every, "kind": kind, "params": pairs(args.param)}
-    elif args.param or args.retrain_kind:
-        raise BadRequest(
-            "--param and --retrain-kind are of the fits of a walk", remedy="say how often: --retrain-every"
-        )
-    order = make_order(
-        horizon=args.horizon, fee_bps=args.fee_bps, slippage_bps=args.slippage_bps, trials=args.trials, seed=args.seed,
-        retrain=retrain,
-    )  # fmt: skip
-    if args.model:
-        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"default": args.model})})
-    history = ReplayOrder(args.data, args.out, symbols=args.symbols)
-    doubts = Doubts()
-    run(lambda: backtest_and_print(settings, history, order, warn=doubts))
-    return doubts.exit_code
+    return int(run(lambda: command(args, settings)))
 
 
 def _optimize(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:

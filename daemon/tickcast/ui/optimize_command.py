@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tickcast.batch.by_hand.optimize import PAGE, make_tune_order, optimize, read_trials, resume
-from tickcast.batch.tune.order import read_tune_order
+from tickcast.batch.by_hand.optimize import PAGE, optimize, read_trials, resume, space_of
 from tickcast.io.jobs.folder import ORDER, TRIALS, Result
+from tickcast.io.jobs.orders import TuneOrder
+from tickcast.io.jobs.prepare import tune_order
 from tickcast.records import TrialRow
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, pairs, terminal
@@ -22,16 +23,16 @@ from tickcast.ui.view import ProgressBar
 def command(args: argparse.Namespace, settings: Settings) -> int:
     folder: Path = args.resume or args.out
     limits = {name: getattr(args, name) for name in ("trials", "seconds") if getattr(args, name) is not None}
-    order, doubts = None, Doubts()
-    if not args.resume:
-        order = make_tune_order(
-            settings, kind=args.model, params=pairs(args.param), space=pairs(args.space),
-            metric=args.metric, sampler=args.sampler, pruner=args.pruner, seed=args.seed, **limits,
-        )  # fmt: skip
+    doubts = Doubts()
     try:
-        if order is None:
+        if args.resume:
             result = resume(folder, shown=ProgressBar, **limits)
         else:
+            order = tune_order(
+                settings, kind=args.model, params=pairs(args.param), metric=args.metric, sampler=args.sampler,
+                space={name: space_of(value) for name, value in pairs(args.space).items()}, pruner=args.pruner,
+                seed=args.seed, **limits,
+            )  # fmt: skip
             result = optimize(
                 settings, args.data, folder, order=order, symbols=args.symbols, shown=ProgressBar, warn=doubts
             )
@@ -47,7 +48,7 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def write_page(result: Result, folder: Path) -> None:
-    (folder / PAGE).write_text(page(result, read_trials(folder), read_tune_order(folder)), encoding="utf-8")
+    (folder / PAGE).write_text(page(result, read_trials(folder), TuneOrder.read(folder)), encoding="utf-8")
 
 
 def show(result: Result, folder: Path, console: Console) -> None:
@@ -57,7 +58,7 @@ def show(result: Result, folder: Path, console: Console) -> None:
         console.print(f"{result.status}; go on with --resume {folder}", soft_wrap=True)
         return
     rows, first, metric = read_trials(folder), found["first"], found["metric"]
-    for line in verdict(result, read_tune_order(folder), rows):
+    for line in verdict(result, TuneOrder.read(folder), rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     complete = ranked(rows, metric)
     shown = complete[:MOST_SHOWN] + [row for row in complete[MOST_SHOWN:] if first and row.number == first["number"]]

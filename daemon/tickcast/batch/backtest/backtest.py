@@ -7,27 +7,26 @@ it cannot disturb either.
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
-from msgspec import Meta
 from pydantic import ValidationError
 
 from tickcast.batch.backtest import trading
 from tickcast.batch.backtest.figures import YEAR_NS, BacktestResult, Luck, judge, moments_per_year
-from tickcast.batch.backtest.retraining import Retrain, Walking
+from tickcast.batch.backtest.retraining import Walking
 from tickcast.batch.backtest.series import read_series
 from tickcast.batch.backtest.trading import Series, Terms
 from tickcast.batch.judge import report_figures
-from tickcast.batch.judge.judge import MODEL, converted
 from tickcast.batch.judge.report_certainty import skills
 from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.train.history import PRICES
 from tickcast.engine.core.schedule import trading_time
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.folder import MODEL
+from tickcast.io.jobs.orders import BacktestOrder
 from tickcast.loop.build import RUNGS, Serving
 from tickcast.plugin import Report
 from tickcast.progress import Shown, unshown
@@ -40,24 +39,6 @@ EQUITY = "equity.parquet"
 FILES = ("backtest.json", EQUITY, "trades.parquet")
 RETRAINING_CHUNK = 1000  # rows of a turn: a fit happens between two of them
 MS = 10**6
-NotBelow = Annotated[float, Meta(ge=0)]
-
-
-class BacktestOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`order.json` of the job; the shell gives the same but for the settings."""
-
-    job: Literal["backtest"] = "backtest"
-    settings: dict[str, Any] = {}  # of the deployment, as JSON; of the job only
-    horizon: Annotated[int, Meta(ge=0)] = 0  # that is traded, in bars; 0 = forecast.horizon
-    fee_bps: NotBelow = FEE_BPS  # of one side, of what is traded
-    slippage_bps: NotBelow = SLIPPAGE_BPS  # of one side, beyond the spread
-    dead_band_bps: NotBelow | None = None  # None = fee and slippage of both sides
-    trials: Annotated[int, Meta(ge=1)] = 1  # variants that were tried to get to this one, it among them
-    confidence: Annotated[float, Meta(gt=0, lt=1)] = 0.9
-    draws: Annotated[int, Meta(ge=100, le=100_000)] = 1000
-    tosses: Annotated[int, Meta(ge=1, le=10_000)] = 100  # runs with random signs
-    seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
-    retrain: Retrain | None = None
 
 
 def job_settings(order: BacktestOrder, folder: Path) -> Settings:
@@ -120,17 +101,13 @@ async def backtest(
     served = summary.pop("model")  # by this name a job's result means a folder of its own
     found = {
         **summary, "served": served, "stopped": walking.stopped,
-        "title": summary["title"].replace("Replay", "BacktestResult"), **terms._asdict(),
+        "title": summary["title"].replace("Replay", "Backtest"), **terms._asdict(),
         "confidence": order.confidence, "seed": order.seed, "traded_models": models, "traded_symbols": len(series),
         "in_sample_bars": int(sum(np.count_nonzero(each.in_sample) for each in series.values())),
         "fits": [asdict(fit) for fit in walking.fits], "skill": _skill(history.out, models), **done.figures,
     }  # fmt: skip
     _write(history.out, found, done, [*series])
     return found
-
-
-def make_order(**fields: Any) -> BacktestOrder:
-    return converted(fields, BacktestOrder)
 
 
 def _terms(settings: Settings, order: BacktestOrder) -> Terms:

@@ -3,27 +3,25 @@
 A fit's budget is steps, never seconds, so that a walk over the same history ends the same on any machine.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Meta
 
-from tickcast.batch.by_hand.fit import make_order, train
+from tickcast.batch.by_hand.fit import job_folder, train
 from tickcast.batch.frames import bar_table
 from tickcast.batch.out_folder import drop_models, install_model
-from tickcast.batch.train.order import BARS, FitOrder, Positive, write_order
-from tickcast.clock import fresh_id
 from tickcast.columns import I64
 from tickcast.engine.core.events import Outcome
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import FitOrder, Retrain
+from tickcast.io.jobs.prepare import fit_order
 from tickcast.loop.build import Serving
 from tickcast.plugin import Report
 from tickcast.progress import Shown, unshown
@@ -33,17 +31,6 @@ from tickcast.settings import Settings
 NO_LIMIT_S = 1e9
 BEAT_S = 10.0
 MS = 10**6
-
-
-class Retrain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a walk fits, and what."""
-
-    every_bars: Positive  # of the symbol that closed most, since the fit before
-    kind: str = "nhits"
-    steps: Positive = 2000  # of the optimiser, at most, in each fit
-    keep_bars: Annotated[int, Meta(ge=0)] = 0  # newest bars of every symbol that a fit sees; 0 = all so far
-    takes_ms: Annotated[int, Meta(ge=0)] = 0  # event time from the end of the data until the new model serves
-    params: dict[str, Any] = {}  # of the model and the fit, as --param of tickcast fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +115,10 @@ class Walking:
 
     def _train(self, plan: Retrain, bars: pa.Table, model: Path) -> None:
         """Whoever waits for the walk hears of it while a fit takes long."""
-        job = self._settings.runtime.folder / "jobs" / fresh_id()
-        job.mkdir(parents=True)
-        try:
-            pq.write_table(bars, job / BARS)
-            write_order(job, within_steps(self._order(plan), plan.steps))
+        order = within_steps(self._order(plan), plan.steps)
+        with job_folder(self._settings, order, lambda folder: pq.write_table(bars, folder / BARS)) as job:
             result = train(job, shown=self._shown, meanwhile=self._beat)
             install_model(job / result.model, model)
-        finally:
-            shutil.rmtree(job, ignore_errors=True)
 
     def _beat(self) -> None:
         if time.monotonic() > self._next_beat_s:
@@ -146,7 +128,7 @@ class Walking:
     def _order(self, plan: Retrain) -> FitOrder:
         name = f"{plan.params.get('name', plan.kind)}-{len(self.fits) + 1}"
         params = {key: value for key, value in plan.params.items() if key != "name"}
-        return make_order(self._settings, kind=plan.kind, name=name, split="default", params=params)
+        return fit_order(self._settings, kind=plan.kind, name=name, params=params)
 
     def _bars(self, keep: int) -> pa.Table:
         """All that have closed, sorted as a fit reads them."""

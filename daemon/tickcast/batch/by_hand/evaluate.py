@@ -1,30 +1,25 @@
 """Test data -> closed bars -> the job's own judging of a model -> its figures as a file. It computes nothing."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tickcast.batch.by_hand.fit import write_bars
+from tickcast.batch.bar_history import write_bars
+from tickcast.batch.by_hand.fit import job_folder
 from tickcast.batch.judge import judge
-from tickcast.batch.judge.judge import EvaluateOrder
 from tickcast.batch.out_folder import claim
-from tickcast.batch.train.order import BARS, ORDER
-from tickcast.clock import fresh_id
 from tickcast.engine.core.questions import bar_identity
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadModel
+from tickcast.io.jobs.folder import BARS, MODEL
+from tickcast.io.jobs.orders import EvaluateOrder
 from tickcast.progress import Shown, steps, unshown
 from tickcast.remedies import say_refused
 from tickcast.settings import Settings
 
 FILE, PAGE = "evaluate.json", "evaluate.html"
-
-
-def make_order(settings: Settings, **fields: Any) -> EvaluateOrder:
-    return judge.converted({"groups": settings.symbols.groups, **fields}, EvaluateOrder)
 
 
 def evaluate(
@@ -40,15 +35,11 @@ def evaluate(
             f"the model in {model} was made for bars = {card.bars}, these settings make {bar_identity(settings)}",
             remedy="give the settings that it was fitted with",
         )
-    folder = settings.runtime.folder / "jobs" / fresh_id()
-    folder.mkdir(parents=True)
-    try:
+
+    def bars(folder: Path) -> None:
         write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)
-        shutil.copytree(model, folder / judge.MODEL)
-        (folder / ORDER).write_bytes(msgspec.json.encode(order))
-        with steps(shown, "evaluate") as tell:
-            found = judge.run(folder, lambda *, step, steps, **figures: tell(step, steps) is None)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+    with job_folder(settings, order, bars, {MODEL: model}) as folder, steps(shown, "evaluate") as tell:
+        found = judge.run(folder, lambda *, step, steps, **figures: tell(step, steps) is None)
     (out / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
     return found

@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 
 from tickcast import __version__
-from tickcast.batch.by_hand.fit import known_kind, make_order
 from tickcast.batch.train.dataset import need_bars
 from tickcast.batch.train.export import export
 from tickcast.batch.train.export_step import export_step
@@ -36,6 +35,7 @@ from tickcast.engine.inference.model_folder import (
 )
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel, BadSettings
+from tickcast.io.jobs.prepare import fit_order, known_kind
 from tickcast.io.models.artefacts import Artefacts, artefact_folder
 from tickcast.io.models.models import Models
 from tickcast.io.store.store import Store
@@ -93,7 +93,7 @@ def make_card(
     settings: Settings, *, kind: str, name: str, params: dict[str, Any], tags: Sequence[str] = ()
 ) -> ModelCard:
     """What a model must be to serve this deployment, as `tickcast fit` would write it."""
-    order = make_order(settings, kind=kind, name=name, split="default", params=params, tags=tags)
+    order = fit_order(settings, kind=kind, name=name, params=params, tags=[*tags])
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     return ModelCard(
         name=name, kind=kind, version="", digest="", framework=FRAMEWORK, bars=order.bars, transform=order.transform,

@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from tickcast.batch.by_hand.fit import known_kind, make_order, train, write_bars
+from tickcast.batch.bar_history import write_bars
+from tickcast.batch.by_hand.fit import train
 from tickcast.batch.out_folder import claim, claim_model, claim_new
-from tickcast.batch.train.order import BARS
-from tickcast.batch.tune.order import TuneOrder, read_tune_order, write_tune_order
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import ORDER, RESULT, TRIALS, Result
+from tickcast.io.jobs.folder import BARS, ORDER, RESULT, TRIALS, Result
+from tickcast.io.jobs.orders import TuneOrder
+from tickcast.io.jobs.prepare import JobInputs, changed_search, prepare
 from tickcast.plugin import Parameter
 from tickcast.progress import Shown, unshown
 from tickcast.records import TrialRow
@@ -25,16 +26,6 @@ from tickcast.settings import Settings, parse
 FOLDER = "model"  # within the study's
 PAGE = "report.html"
 RANGE = re.compile(r"(\S+)\.\.(\S+?)(?: (log))?")
-
-
-def make_tune_order(
-    settings: Settings, *, kind: str, params: dict[str, Any], space: dict[str, Any], **search: Any
-) -> TuneOrder:
-    """A parameter that a person gave is not tuned, unless its space is given too; `search` holds TuneOrder's keys."""
-    asked = {name: space_of(value) for name, value in space.items()}
-    fit = make_order(settings, kind=known_kind(kind), name=kind, split="default", params=params)
-    order = TuneOrder(fit=fit, space={**dict.fromkeys(params), **asked}, workers=settings.jobs.workers)
-    return _changed(order, search)
 
 
 def space_of(value: Any) -> Parameter | None:
@@ -64,27 +55,19 @@ def optimize(
     if (out / ORDER).exists():
         raise BadSettings(f"{out} holds a study", remedy=f"--resume {out}, or another --out")
     claim_new(out)
-    write_bars(settings, data, out / BARS, symbols=symbols, warn=warn)
-    write_tune_order(out, order)
+    prepare(out, order, JobInputs(lambda folder: write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)))
     return train(out, title="optimize", shown=shown)
 
 
 def resume(out: Path, *, shown: Shown = unshown, **limits: Any) -> Result:
     """Go on with what a kill or too little time left; `limits` are `trials` and `seconds`, where they change."""
-    order = _changed(read_tune_order(out), limits)
+    order = changed_search({**msgspec.to_builtins(TuneOrder.read(out)), **limits})
     claim(out, writes=[PAGE], told_by=[ORDER, BARS])
     claim_model(out / FOLDER)
-    write_tune_order(out, order)
+    order.write(out)
     (out / RESULT).unlink(missing_ok=True)
     return train(out, title="optimize", shown=shown)
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
     return [msgspec.json.decode(line, type=TrialRow) for line in (folder / TRIALS).read_bytes().splitlines()]
-
-
-def _changed(order: TuneOrder, search: dict[str, Any]) -> TuneOrder:
-    try:
-        return msgspec.convert({**msgspec.to_builtins(order), **search}, TuneOrder)
-    except msgspec.ValidationError as error:
-        raise BadSettings(f"the search cannot be ordered so: {error}") from None

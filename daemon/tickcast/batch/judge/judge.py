@@ -5,12 +5,10 @@ counted and left out. It fits nothing and changes no file but by what it returns
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
 from tickcast.batch.judge.figures import SUMS, Certainty, LossTally, figures, outcomes
 from tickcast.batch.judge.hold_out import last_value_said, last_value_widths
@@ -18,45 +16,25 @@ from tickcast.batch.train.classes import SUMS as CLASS_SUMS
 from tickcast.batch.train.classes import ClassJudge, class_judge
 from tickcast.batch.train.dataset import Channels, Dataset
 from tickcast.batch.train.history import BarHistory, read_history
-from tickcast.batch.train.order import FitOrder, Positive, read_as
 from tickcast.batch.train.splits import PARTS, SplitRows, usable_windows
 from tickcast.columns import F64, I64
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.fold import match_group
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.io.jobs.folder import MODEL
+from tickcast.io.jobs.orders import EvaluateOrder, FitOrder
 from tickcast.plugin import Report, Runner
 from tickcast.records import ModelCard
 from tickcast.settings.engine import FeatureEntry
 
-MODEL = "model"  # within the job folder
 TILE = 2048
 Flags = npt.NDArray[np.bool_]
-T = TypeVar("T")
-
-
-class EvaluateOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`order.json`. All else is the model's: its card says which bars, features and levels it was made for."""
-
-    job: Literal["evaluate"] = "evaluate"
-    groups: dict[str, list[str]] = {}  # name -> patterns of symbols, as symbols.groups
-    horizons: list[Positive] = []  # empty = 1, 2, 4, ... and the last
-    confidence: Annotated[float, Meta(gt=0, lt=1)] = 0.9
-    draws: Annotated[int, Meta(ge=100, le=100_000)] = 1000
-    seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
-
-
-def converted(fields: dict[str, Any], kind: type[T]) -> T:
-    """What a person gave as an order of that kind."""
-    try:
-        return msgspec.convert(fields, kind)
-    except msgspec.ValidationError as error:
-        raise BadSettings(f"this cannot be done as asked: {error}") from None
 
 
 def run(folder: Path, report: Report) -> dict[str, Any]:
     """Judge `model` on `bars.parquet` of a job folder."""
-    order = read_as(folder, lambda fields: msgspec.convert(fields, EvaluateOrder))
+    order = EvaluateOrder.read(folder)
     runner = open_model(folder / MODEL)
     dataset = test_data(folder, runner.card)
     horizons = _horizons(order, runner.card)

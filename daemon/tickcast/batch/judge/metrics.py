@@ -1,18 +1,16 @@
 """What a search may seek: one number of a fitted model over the validation part, by name. It fits nothing."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tickcast.batch.judge import statistics
 from tickcast.batch.judge.hold_out import TILE, Figures, Predict
 from tickcast.batch.train.dataset import Dataset
-from tickcast.batch.train.order import FitOrder
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS, FitOrder, Metric
 
-Metric = Literal["pinball", "mae", "mse", "directional", "sharpe"]
 MOST_IS_BEST = ("directional", "sharpe")
 SIDE_COST = (FEE_BPS + SLIPPAGE_BPS) * 1e-4  # of the capital that is turned over, as a backtest takes unless told
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
-from tickcast.batch.train.order import FitOrder
 from tickcast.batch.train.splits import CUTS, SplitRows, split
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import FeatureSpec
 from tickcast.settings.engine import FeatureEntry
 

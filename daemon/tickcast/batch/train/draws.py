@@ -3,8 +3,8 @@
 import numpy as np
 
 from tickcast.batch.train.dataset import Dataset
-from tickcast.batch.train.order import FitOrder
 from tickcast.columns import F64, I64
+from tickcast.io.jobs.orders import FitOrder
 
 
 def draw(dataset: Dataset, order: FitOrder, epoch: int) -> I64:

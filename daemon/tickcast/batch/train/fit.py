@@ -15,12 +15,12 @@ from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.classes import class_figures
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.fit_job import FitJob, completed, read_parent
-from tickcast.batch.train.order import TRAINING, FitOrder, read_order
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
 from tickcast.clock import Clock, SystemClock
 from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import TRAINING, FitOrder
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
@@ -35,7 +35,7 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
 
     The model is then in the folder `model`, there whole or not at all; returns that name, status, metrics and data set.
     """
-    order = read_order(job_folder)
+    order = FitOrder.read(job_folder)
     parent = read_parent(job_folder, order)
     job = FitJob(job_folder, completed(order, parent), parent, report, clock or SystemClock())
     dataset = load_dataset(job_folder, job.order)

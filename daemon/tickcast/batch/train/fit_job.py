@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from tickcast.batch.train.order import FitOrder, WarmStart
 from tickcast.clock import Clock
 from tickcast.engine.inference.model_folder import verify_strictly
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import FitOrder, WarmStart
 from tickcast.plugin import Report
 from tickcast.records import ModelCard
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tickcast.batch.train.order import BARS
 from tickcast.columns import F64, I32, I64, U8, Bars
 from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.errors import BadData
+from tickcast.io.jobs.folder import BARS
 
 PRICES = ("open", "high", "low", "close")
 DTYPES: dict[str, npt.DTypeLike] = {

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.batch.train.order import FitOrder
 from tickcast.columns import F32, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import GRAPH, verify_strictly
 from tickcast.errors import BadData, BadModel
 from tickcast.io.jobs.folder import MEMBERS
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner
 from tickcast.records import FeatureSpec, ModelCard
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tickcast.batch.train.order import FitOrder
+from tickcast.io.jobs.orders import FitOrder
 
 
 def make_optimizer(module: torch.nn.Module, order: FitOrder) -> torch.optim.Optimizer:

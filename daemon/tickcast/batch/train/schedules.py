@@ -5,7 +5,7 @@ all, so that a fit that was interrupted goes on with the same rates.
 import math
 from collections.abc import Sequence
 
-from tickcast.batch.train.order import FitOrder
+from tickcast.io.jobs.orders import FitOrder
 
 WARM_UP, LAST_RATE = 0.1, 0.01  # share of the cycle that climbs; share of the rate that is left at its end
 

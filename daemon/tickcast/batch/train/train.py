@@ -19,13 +19,13 @@ from tickcast.batch.train.dataset import Batch, Dataset
 from tickcast.batch.train.draws import draw
 from tickcast.batch.train.losses import make_objective
 from tickcast.batch.train.optimizers import load_state, make_optimizer, set_rate, state_tensors
-from tickcast.batch.train.order import FitOrder
 from tickcast.batch.train.precision import forward_precision, recomputed
 from tickcast.batch.train.schedules import WARM_UP, rate_share
 from tickcast.clock import Clock
 from tickcast.columns import I64
 from tickcast.errors import BadData
 from tickcast.figures import SCALE_FLOOR
+from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Report
 
 REPORT_EVERY = 100  # steps

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, FitOrder
+from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import FitOrder
 
 ROWS = 200
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.order import OF_TRAINING, TuneOrder, with_params
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.orders import OF_TRAINING, FitOrder, TuneOrder, with_params
 from tickcast.plugin import Model, Net, Parameter
+
+INTERRUPTED = "interrupted"  # why a trial failed that is asked again
+TELLING = 20  # complete trials before importance says anything: a quarter of them, five, then pass for good
 
 Space = dict[str, Parameter]
 Build = Callable[[FitOrder], Net | Model]  # an unfitted model; refuses parameters that do not go together

@@ -17,10 +17,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tickcast.batch.judge.metrics import MOST_IS_BEST
-from tickcast.batch.tune.order import INTERRUPTED, TELLING, TuneOrder
 from tickcast.batch.tune.samplers import decoded, distributions, encoded, grid_point, make_sampler
-from tickcast.batch.tune.spaces import Space
+from tickcast.batch.tune.spaces import INTERRUPTED, TELLING, Space
 from tickcast.errors import BadData, BadSettings
+from tickcast.io.jobs.orders import TuneOrder
 from tickcast.records import TrialRow
 
 STUDY, NAME = "study.sqlite", "optimize"  # the name is a seed of Hyperband's brackets

@@ -1,12 +1,12 @@
-"""The body of a process that fits trials: `python -m tickcast.batch.tune.trial_worker JOB_FOLDER`.
+"""The body of a job `trials`: it fits what a search tells it, and says what came of that, each in a line of JSON.
 
-It reads tasks from its stdin and answers on its stdout, each a line of JSON. It holds the data set and the libraries
-from trial to trial, decides nothing, writes no file, and dies with the search that started it.
+It holds the data set and the libraries from trial to trial, decides nothing, writes no file, and dies with the search
+that started it.
 """
 
 import os
 import signal
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,31 +16,69 @@ import numpy as np
 import torch
 
 from tickcast.batch.judge.hold_out import residual_gaps
-from tickcast.batch.judge.metrics import Metric, validation_value
+from tickcast.batch.judge.metrics import validation_value
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.losses import POINT_LOSSES
 from tickcast.batch.train.train import train
-from tickcast.batch.tune.order import read_tune_order
-from tickcast.batch.tune.trial_messages import Ended, EpochReport, Failed, Task, Told, Verdict
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadOutput, TickcastError
 from tickcast.io.jobs.limits import die_with
-from tickcast.plugin import Net
+from tickcast.io.jobs.orders import FitOrder, Metric, TuneOrder
+from tickcast.plugin import Net, Report
 
 
-def main(arguments: list[str]) -> int:
+class Task(msgspec.Struct, frozen=True):
+    """To the worker: fit this."""
+
+    number: int
+    order: FitOrder
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """To the worker, after each `Epoch`."""
+
+    go_on: bool
+
+
+class EpochReport(msgspec.Struct, frozen=True, tag=True):
+    """From the worker, which then waits for the verdict."""
+
+    number: int
+    epoch: int
+    loss: float
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    number: int
+    value: float | None  # None: the verdict ended it
+    epochs: int
+    seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """`hung` and `worker_died` are what the search itself says of a worker that it lost."""
+
+    number: int
+    error_code: str
+    error: str
+    seconds: float
+
+
+Told = EpochReport | Ended | Failed
+
+
+def run(folder: Path, report: Report) -> dict[str, Any]:
     die_with(os.getppid())
-    for number in (signal.SIGTERM, signal.SIGINT):  # meant for the search, which ends its workers itself
-        signal.signal(number, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a plugin prints must not stand among the answers
-    folder = Path(arguments[0])
-    asked = read_tune_order(folder)
-    order = asked.fit
-    torch.set_num_threads(order.threads)
-    work(load_dataset(folder, order), asked.metric, sys.stdin.buffer, answers, SystemClock())
-    return 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the search, which ends its workers itself
+    search = folder.parents[1]
+    asked = TuneOrder.read(search)
+    torch.set_num_threads(asked.fit.threads)
+    dataset = load_dataset(search, asked.fit)
+    line = socket.socket(fileno=os.dup(0))
+    with line, line.makefile("rb") as tasks, line.makefile("wb", buffering=0) as answers:
+        work(dataset, asked.metric, tasks, answers, SystemClock())
+    return {"status": "done"}
 
 
 def work(dataset: Dataset, metric: Metric, tasks: BinaryIO, answers: Any, clock: Clock) -> None:
@@ -104,7 +142,3 @@ class Trial:
             if not self.given_up:
                 self.given_up = not self.ask(EpochReport(self.task.number, self.epochs, figures["validation_loss"]))
         return not self.given_up
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

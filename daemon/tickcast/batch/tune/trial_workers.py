@@ -1,21 +1,24 @@
 """The worker processes of a search: started, given tasks, listened to, replaced when they die. It knows no study."""
 
-import os
 import selectors
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from tickcast.batch.train.order import FitOrder
-from tickcast.batch.tune.trial_messages import EpochReport, Failed, Task, Told, Verdict
+from tickcast.batch.tune.trial_worker import EpochReport, Failed, Task, Told, Verdict
 from tickcast.clock import Clock
 from tickcast.errors import BadModel
+from tickcast.io.jobs import host
+from tickcast.io.jobs.child import KILLED_WAIT_S, Child
+from tickcast.io.jobs.orders import FitOrder, TrialsOrder
+from tickcast.io.jobs.prepare import prepare
 
-WORKER = (sys.executable, "-P", "-m", f"{__package__}.trial_worker")  # -P: nothing in its folder passes for a module
+FOLDER = "workers"  # within that of the search: one for each of them
 MOST_DEATHS = 5  # of workers in one search; then something is wrong that another worker will not mend
 EXIT_S = 5.0  # from the end of its answers to that of the process
 LATE_S = 120.0  # beyond twice its budget, a trial is taken to hang: start, validation and a slow machine are in it
@@ -24,15 +27,12 @@ LATE_S = 120.0  # beyond twice its budget, a trial is taken to hang: start, vali
 class TrialWorkers:
     """`with TrialWorkers(...) as workers`. A task that is lost with its worker comes back as `Failed`."""
 
-    def __init__(
-        self, folder: Path, size: int, *, budget_s: float, clock: Clock, command: Sequence[str] = WORKER
-    ) -> None:
-        self._command = [*command, str(folder)]
+    def __init__(self, folder: Path, size: int, *, budget_s: float, clock: Clock) -> None:
+        self._folder, self._started = folder / FOLDER, 0
         self._clock, self._limit_s = clock, 2 * budget_s + LATE_S
         self._selector = selectors.DefaultSelector()
         self._workers: list[Worker] = []
-        self._deaths = 0
-        self._size = size
+        self._size, self._deaths = size, 0
 
     def __enter__(self) -> "TrialWorkers":
         return self
@@ -41,6 +41,7 @@ class TrialWorkers:
         for worker in self._workers:
             worker.end()
         self._selector.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def is_busy(self) -> bool:
@@ -71,13 +72,14 @@ class TrialWorkers:
             yield from self._bury(worker, "hung", lambda _: f"no answer within {self._limit_s:.0f} s")
 
     def _start(self) -> "Worker":
-        worker = Worker(self._command)
+        worker = Worker(self._folder / str(self._started))
+        self._started += 1
         self._workers.append(worker)
-        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        self._selector.register(worker.line, selectors.EVENT_READ, worker)
         return worker
 
     def _bury(self, worker: "Worker", code: str, why: Callable[[int], str]) -> Iterator[Failed]:
-        self._selector.unregister(worker.stdout)
+        self._selector.unregister(worker.line)
         self._workers.remove(worker)
         ended_with = worker.end(EXIT_S if worker.is_gone else 0)
         self._deaths += 1
@@ -94,26 +96,26 @@ class TrialWorkers:
 
 
 class Worker:
-    """One process with its pipes; `number` is the task it works on."""
+    """A child with the line to it; `number` is the task that it works on."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self.stdout = self._process.stdin, self._process.stdout
+    def __init__(self, folder: Path) -> None:
+        prepare(folder, TrialsOrder())
+        self.line, its_own = socket.socketpair()
+        with its_own:
+            self.child = Child(host.WORKER, folder, line=its_own)
         self._unread = b""
         self.number: int | None = None
-        self.began_ns = 0
-        self.is_gone = False
+        self.began_ns, self.is_gone = 0, False
 
     def send(self, message: Task | Verdict) -> None:
-        with suppress(BrokenPipeError):  # that it died is found when its answers are read
-            self._stdin.write(msgspec.json.encode(message) + b"\n")
-            self._stdin.flush()
+        with suppress(BrokenPipeError, ConnectionResetError):  # that it died is found when its answers are read
+            self.line.sendall(msgspec.json.encode(message) + b"\n")
 
     def told(self) -> list[Told]:
         """All whole lines that are there."""
-        read = os.read(self.stdout.fileno(), 1 << 16)
+        read = b""
+        with suppress(ConnectionResetError):
+            read = self.line.recv(1 << 16)
         self.is_gone = not read
         *lines, self._unread = (self._unread + read).split(b"\n")
         messages = [msgspec.json.decode(line, type=Told) for line in lines]
@@ -123,11 +125,8 @@ class Worker:
 
     def end(self, patience_s: float = 0) -> int:
         """Its exit status; killed if it still runs after so long."""
-        with suppress(BrokenPipeError):
-            self._stdin.close()
-        self.stdout.close()
-        try:
-            return self._process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+        self.line.close()
+        if self.child.wait(patience_s) is None:
+            self.child.kill()
+        status = self.child.wait(KILLED_WAIT_S)
+        return -signal.SIGKILL if status is None else status

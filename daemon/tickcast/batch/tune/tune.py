@@ -14,15 +14,14 @@ import torch
 
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.order import BARS, write_order
-from tickcast.batch.tune.order import INTERRUPTED, TuneOrder, read_tune_order, with_params
-from tickcast.batch.tune.spaces import space_of
+from tickcast.batch.tune.spaces import INTERRUPTED, space_of
 from tickcast.batch.tune.study import Study
-from tickcast.batch.tune.trial_messages import Ended, EpochReport, Told
+from tickcast.batch.tune.trial_worker import Ended, EpochReport, Told
 from tickcast.batch.tune.trial_workers import TrialWorkers
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import TRIALS, write_whole
+from tickcast.io.jobs.folder import BARS, TRIALS, write_whole
+from tickcast.io.jobs.orders import TuneOrder, with_params
 from tickcast.plugin import Report
 from tickcast.records import TrialRow
 
@@ -31,7 +30,7 @@ POLL_S = 1.0
 
 def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
     """Search as `order.json` asks, from where `study.sqlite` was left; then fit `model` with the best parameters."""
-    clock, order = clock or SystemClock(), read_tune_order(folder)
+    clock, order = clock or SystemClock(), TuneOrder.read(folder)
     if order.fit.start is not None:
         raise BadSettings("fit.start: a search begins with weights by seed", remedy="leave it out")
     torch.set_num_threads(order.fit.threads)
@@ -116,7 +115,7 @@ def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> 
     for other in set(folder.glob("best-[0-9]*")) - {own}:
         shutil.rmtree(other)
     own.mkdir(exist_ok=True)
-    write_order(own, with_params(order.fit, best.params))
+    with_params(order.fit, best.params).write(own)
     if not (own / BARS).exists():
         (own / BARS).symlink_to(Path(os.pardir) / BARS)
 

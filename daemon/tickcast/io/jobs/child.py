@@ -1,6 +1,6 @@
 """The child process of one job: its start, its signs of life, its end. It knows neither queue nor store.
 
-What looks into files blocks, so the host calls it on a thread; but not the start: a child dies with the thread that
+What looks into files blocks, so the daemon calls it on a thread; but not the start: a child dies with the thread that
 started it (PR_SET_PDEATHSIG), so that must be the event loop's.
 """
 
@@ -9,9 +9,10 @@ import ctypes
 import os
 import shutil
 import signal
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ import msgspec
 from tickcast.clock import Clock
 from tickcast.io.jobs.folder import (
     LIMITS,
-    ORDER,
     OUTPUT,
     SCRATCH,
     Limits,
@@ -36,6 +36,7 @@ OUTPUT_BYTES, KEPT_BYTES = 1 << 20, 1 << 16  # of what a child prints; beyond th
 PUNCH_HOLE = 0x03  # of fallocate(2), and keep the size
 TAIL_BYTES = 4_000  # of it that a row carries
 KILLED_WAIT_S = 10.0
+LOOK_S = 0.02  # between two looks whether it has ended
 SECOND = 10**9
 EVENT_EVERY_NS = SECOND
 OVER_DISK = "disk"  # why a job was ended
@@ -62,27 +63,38 @@ class Ending(NamedTuple):
 
 
 class Child:
-    """One process in a session of its own, so that whatever it started can be ended with it."""
+    """One process in a session of its own, so that whatever it started can be ended with it.
 
-    def __init__(self, folder: Path, process: Process) -> None:
-        self._folder, self._process = folder, process
+    `limits` are of a daemon's. Without them it is a person's, who may take what he may, and sees what it prints. With a
+    `line` it is the helper of another child, which it talks to over its stdin, and whose session it shares.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, limits: Limits | None = None, *, line: socket.socket | None = None
+    ) -> None:
+        self._folder, self._leads = folder, line is None
+        if limits is not None:
+            write_whole(folder / LIMITS, msgspec.json.encode(limits))
+        with nullcontext() if limits is None else (folder / OUTPUT).open("ab") as output:
+            self._process = subprocess.Popen(
+                [*command, str(folder)], stdin=subprocess.DEVNULL if line is None else line.fileno(), stdout=output,
+                stderr=output, env=None if limits is None else environment(os.environ), start_new_session=self._leads,
+            )  # fmt: skip
         self._lines = ProgressLines(folder)
         self._ticks = 0
-        self._exit = asyncio.ensure_future(process.wait())
-
-    @classmethod
-    async def start(cls, folder: Path, command: Sequence[str], limits: Limits) -> "Child":
-        write_whole(folder / LIMITS, msgspec.json.encode(limits))
-        with (folder / OUTPUT).open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command, str(folder), stdin=DEVNULL, stdout=output, stderr=output,
-                env=environment(os.environ), start_new_session=True,
-            )  # fmt: skip
-        return cls(folder, process)
 
     async def ended_within(self, seconds: float) -> bool:
-        await asyncio.wait({self._exit}, timeout=seconds)
-        return self._exit.done()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._process.poll() is None and loop.time() < until:
+            await asyncio.sleep(LOOK_S)
+        return self._process.poll() is not None
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status; None where it has not ended by then."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
 
     def ask_to_stop(self) -> None:
         """Its own processes are its own business until it is killed."""
@@ -92,14 +104,21 @@ class Child:
     def kill(self) -> None:
         """It and everything in its group, also what outlived it."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._leads:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
     async def reap(self) -> None:
         self.kill()
-        await asyncio.wait({self._exit}, timeout=KILLED_WAIT_S)
+        await self.ended_within(KILLED_WAIT_S)
+
+    def progress(self) -> list[dict[str, Any]]:
+        """Its new lines."""
+        return self._lines.new()
 
     def look(self) -> Look:
-        lines = self._lines.new()
+        lines = self.progress()
         ticks = processor_ticks(self._process.pid)
         alive = bool(lines) or ticks != self._ticks
         self._ticks = ticks
@@ -109,9 +128,12 @@ class Child:
     def ending(self, stopped_for: str) -> Ending:
         """What became of it; `stopped_for` is why the host ended it, empty where it did not."""
         returncode = self._process.returncode
-        shutil.rmtree(self._folder / SCRATCH, ignore_errors=True)
+        self.clear()
         keep_end(self._folder / OUTPUT)
         return ending(self._folder, -signal.SIGKILL if returncode is None else returncode, stopped_for)
+
+    def clear(self) -> None:
+        shutil.rmtree(self._folder / SCRATCH, ignore_errors=True)
 
 
 class Watch:
@@ -139,13 +161,6 @@ class Watch:
             return False
         self._next_event = now + EVENT_EVERY_NS
         return True
-
-
-def make_folder(folder: Path, order: bytes, fill: Callable[[Path], None] | None) -> None:
-    folder.mkdir(parents=True, mode=0o700)
-    if fill is not None:
-        fill(folder)
-    write_whole(folder / ORDER, order)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

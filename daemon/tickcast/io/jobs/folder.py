@@ -17,7 +17,6 @@ TRIALS = "trials.jsonl"
 OUTPUT = "output.txt"  # what the child printed
 SCRATCH, KERNELS = "tmp", "kernels"  # its temporary files, and among them its links to compiled kernels
 MOST_READ_BYTES = 1 << 18  # of progress in one look
-FEE_BPS, SLIPPAGE_BPS = 5.0, 1.0  # what trading costs where nobody says: of one side, in hundredths of a percent
 
 
 class FileSource(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """Jobs: a queue with limits, children that work it off, rows and events that say what became of each.
 
 It runs on the event loop and never works itself: whatever a job does, serving goes on. A job is `done` only when what
-it made is kept: who dies before finds it running, with its result, and keeps that.
+it made is kept: who dies before finds it running, with its result, and keeps that. A person at a shell has one job and
+waits for it: see `wait_for`.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ from typing import Any, Protocol
 import msgspec
 
 from tickcast.clock import Clock, fresh_id
-from tickcast.errors import CommandFault, CommandRefused, Fatal, JobFault, JobRefused, TickcastError, Waiting
-from tickcast.io.jobs.child import OVER_DISK, Child, Ending, Look, Watch, left_behind, make_folder
+from tickcast.errors import BadModel, CommandFault, CommandRefused, Fatal, JobFault, JobRefused, TickcastError, Waiting
+from tickcast.io.jobs.child import KILLED_WAIT_S, OVER_DISK, Child, Ending, Look, Watch, left_behind
 from tickcast.io.jobs.folder import ORDER, RESULT, Limits, Result, read_result
+from tickcast.io.jobs.orders import Order
+from tickcast.io.jobs.prepare import NO_INPUTS, JobInputs, prepare
 from tickcast.records import JobEvent, JobRow
 from tickcast.settings.service import JobSettings
 
@@ -37,6 +40,33 @@ Keep = Callable[[JobRow, Result], Awaitable[Result]]
 class JobLedger(Protocol):
     async def put_job(self, row: JobRow) -> None:
         """Store the row, over an older one of the same id; StoreStalled: nothing was stored."""
+
+
+def wait_for(
+    folder: Path, tell: Callable[[int, int], object], *, meanwhile: Callable[[], object] = lambda: None
+) -> Result:
+    """Run the job of this folder to its end, for whoever waits; BadModel where it failed. `meanwhile` is called often.
+
+    It has no limits but those of the person. A Ctrl-C is for this process, which ends the child and what that started.
+    """
+    child = Child(WORKER, folder)
+    try:
+        status = None
+        while status is None:
+            status = child.wait(POLL_S)
+            for line in child.progress():
+                tell(line["step"], line["steps"])
+            meanwhile()
+    finally:  # an interrupt must not leave them behind, nor wait for the last epoch
+        child.kill()
+        child.wait(KILLED_WAIT_S)
+        child.clear()
+    result = read_result(folder)
+    if result is None:
+        raise BadModel(f"the training process ended with {status} and left no result")
+    if not result.ok:
+        raise BadModel(f"the fit failed ({result.error_code}): {result.error}")
+    return result
 
 
 async def keep_nothing(row: JobRow, result: Result) -> Result:
@@ -96,19 +126,16 @@ class JobHost:
                     self._working += 1
                     group.create_task(self._work(self._waiting.popleft()))
 
-    async def submit(
-        self, kind: str, order: dict[str, Any], *, command_id: str = "", fill: Callable[[Path], None] | None = None
-    ) -> JobRow:
-        """Queue a job; `fill`, run on a thread, puts into its folder what it reads. Stored when this returns."""
+    async def submit(self, order: Order, inputs: JobInputs = NO_INPUTS, *, command_id: str = "") -> JobRow:
+        """Queue a job, its folder filled on a thread. Stored when this returns."""
         self._refuse_beyond_queue()
-        text = msgspec.json.encode({"job": kind, **order})
         row = JobRow(
-            id=fresh_id(), kind=kind, command_id=command_id, state="queued", why="", order_json=text.decode(),
-            created_ns=self._clock.now_ns(),
+            id=fresh_id(), kind=order.job, command_id=command_id, state="queued", why="",
+            order_json=msgspec.json.encode(order).decode(), created_ns=self._clock.now_ns(),
         )  # fmt: skip
         self._entering += 1
         try:
-            await asyncio.to_thread(make_folder, self._folder / row.id, text, fill)
+            await asyncio.to_thread(prepare, self._folder / row.id, order, inputs)
             await self._ledger.put_job(row)
         except BaseException:  # cancelled or not: a folder without a row would stay for ever
             await asyncio.to_thread(shutil.rmtree, self._folder / row.id, ignore_errors=True)
@@ -224,7 +251,7 @@ class JobHost:
         limits = Limits(
             parent=os.getpid(), cpu_s=budget.cpu_s, memory_bytes=budget.memory_bytes, disk_bytes=budget.disk_bytes
         )
-        child = await Child.start(folder, WORKER, limits)
+        child = Child(WORKER, folder, limits)
         watch = Watch(budget, self._clock)
         kill_at: int | None = None
         try:

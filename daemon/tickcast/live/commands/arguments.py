@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from tickcast.errors import CommandFault, CommandRefused
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
+from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 from tickcast.live.commands.keys import ROLES, Role
 from tickcast.records import field_default
 from tickcast.symbols import NAME_BYTES

@@ -18,8 +18,8 @@ from tickcast.engine.core import windows
 from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
-from tickcast.io.jobs.folder import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.jobs.host import JobHost
+from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.store.ledger import ChainCheck
 from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store

@@ -3,6 +3,7 @@
 What a job does is the child's; what it reads lies in its folder, put there by a thread while ticks flow.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,11 +16,19 @@ import pyarrow.parquet as pq
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.engine.core.questions import bar_identity
-from tickcast.engine.inference.model_folder import RESERVED, copy_plain_files
+from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, FileSource, Result, write_whole
 from tickcast.io.jobs.host import REGISTERED, JobHost
+from tickcast.io.jobs.orders import Order
+from tickcast.io.jobs.prepare import (
+    JobInputs,
+    backtest_order,
+    evaluate_order,
+    fit_order,
+    known_kind,
+    tune_order,
+)
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
@@ -30,7 +39,6 @@ from tickcast.loop.build import RUNGS
 from tickcast.records import JobRow, ModelCard, TrialRow
 from tickcast.settings import Settings
 
-Fill = Callable[[Path], None]
 EVER_NS = (1 << 63) - 1
 LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
 
@@ -51,17 +59,20 @@ class JobCommands:
 
     async def train(self, given: arguments.Train, context: Context) -> dict[str, Any]:
         job_params.refuse_fit(given.params)
-        order, fills = self._fit_order(given, given.kind, given.name), [self._bars(given)]
-        order["tags"] = [*given.tags]
+        params, models, asked = given.params, dict[str, Path](), dict[str, Any]()
         if given.start_with is not None:
             start = given.start_with
-            order["start"] = {"mode": start.mode, "freeze": [*start.freeze]}
-            fills.append(self._model(await self._parts.serving_models.models.resolve(start.model), START))
-        if names := arguments.members_of(given.params):
-            cards = [await self._parts.serving_models.models.resolve(name) for name in names]
-            order["params"] = {**given.params, "members": [card.digest for card in cards]}
-            fills += [self._model(card, f"{MEMBERS}/{number}") for number, card in enumerate(cards)]
-        return await self._done("train", order, fills, given.resume, context)
+            asked["start"] = {"mode": start.mode, "freeze": start.freeze}
+            models[START] = await self._folder(await self._registered(start.model))
+        if members := arguments.members_of(params):
+            cards = [await self._registered(name) for name in members]
+            params = {**params, "members": [card.digest for card in cards]}
+            models |= {f"{MEMBERS}/{number}": await self._folder(card) for number, card in enumerate(cards)}
+        order = fit_order(
+            self._settings, kind=known_kind(given.kind), name=_free_name(given.name or given.kind), params=params,
+            **{"tags": given.tags, "seed": given.seed, "created_ns": self._parts.clock.now_ns(), **asked},
+        )  # fmt: skip
+        return await self._done(order, models, given, context)
 
     async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
         job_params.refuse_fit(given.params)
@@ -70,76 +81,60 @@ class JobCommands:
             name: {key: value for key, value in msgspec.to_builtins(wanted).items() if value is not None}
             for name, wanted in given.space.items()
         }
-        order = {
-            "fit": self._fit_order(given, given.kind, given.name), "trials": given.trials, "metric": given.metric,
-            "sampler": given.sampler, "pruner": given.pruner, "seconds": given.seconds,
-            "workers": self._settings.jobs.workers, "seed": given.seed,
-            "space": {**dict.fromkeys(given.params), **space},
-        }  # fmt: skip
-        return await self._done("optimize", order, [self._bars(given)], given.resume, context)
+        order = tune_order(
+            self._settings, kind=given.kind, name=_free_name(given.name or given.kind), params=given.params,
+            space=space, trials=given.trials, metric=given.metric, sampler=given.sampler, pruner=given.pruner,
+            seconds=given.seconds, seed=given.seed,
+        )  # fmt: skip
+        return await self._done(order, {}, given, context)
 
     async def evaluate(self, given: arguments.Evaluate, context: Context) -> dict[str, Any]:
         job_params.refuse_others(given.params, job_params.EVALUATE)
         card = await self._card(given.model)
         if card is None:
             raise BadRequest("a rung has no folder to judge", remedy="name a registered model; backtest takes rungs")
-        order = {"groups": self._settings.symbols.groups, "seed": given.seed, **given.params}
-        fills = [self._bars(given), self._model(card, MODEL)]
-        return await self._done("evaluate", order, fills, given.resume, context)
+        order = evaluate_order(self._settings, seed=given.seed, **given.params)
+        return await self._done(order, {MODEL: await self._folder(card)}, given, context)
 
     async def backtest(self, given: arguments.Backtest, context: Context) -> dict[str, Any]:
         job_params.refuse_backtest(given.params)
-        card, fills = await self._card(given.model), [self._bars(given)]
-        if card is not None:
-            fills.append(self._model(card, MODEL))
+        card = await self._card(given.model)
+        models = {} if card is None else {MODEL: await self._folder(card)}
         settings = self._settings.model_dump(mode="json", exclude_defaults=True)
         if card is None and given.model:
             settings["model"] = settings.get("model", {}) | {"default": given.model}
         for secret in ("control", "kafka", "mqtt"):  # a backtest needs none of them
             settings.pop(secret, None)
-        order: dict[str, Any] = {
-            "settings": settings, "fee_bps": given.fee_bps, "slippage_bps": given.slippage_bps, "trials": given.trials,
-            "seed": given.seed, **given.params,
-        }  # fmt: skip
+        asked = dict(given.params)
         if given.retrain_every_bars:
-            order["retrain"] = {"every_bars": given.retrain_every_bars, "kind": given.retrain_kind}
-        return await self._done("backtest", order, fills, given.resume, context)
+            asked["retrain"] = {"every_bars": given.retrain_every_bars, "kind": given.retrain_kind}
+        order = backtest_order(
+            settings=settings, fee_bps=given.fee_bps, slippage_bps=given.slippage_bps, trials=given.trials,
+            seed=given.seed, **asked,
+        )  # fmt: skip
+        return await self._done(order, models, given, context)
 
     async def _card(self, model: str) -> ModelCard | None:
         """Of a registered model, or of the one that serves; None where a rung is meant."""
         name = model or self._parts.serving_models.serving_now()["default"]
         if not model and not await self._is_registered(name):
             return None
-        return None if model in RUNGS else await self._parts.serving_models.models.resolve(name)
+        return None if model in RUNGS else await self._registered(name)
+
+    async def _registered(self, name: str) -> ModelCard:
+        return await self._parts.serving_models.models.resolve(name)
 
     async def _is_registered(self, digest: str) -> bool:
         return any(row.digest == digest for row in await self._parts.serving_models.models.versions())
 
-    def _fit_order(self, given: arguments.JobData, kind: str, name: str) -> dict[str, Any]:
-        """What this deployment asks of every model, and what was asked for this one."""
-        settings, forecast = self._settings, self._settings.forecast
-        if (name or kind) in RESERVED:
-            raise BadRequest(f"a model cannot be named '{name or kind}': a rung is", remedy="give it a `name`")
-        return {
-            "kind": kind, "name": name or kind, "bars": bar_identity(settings), "transform": forecast.transform,
-            "lookback": settings.window.lookback, "horizon": forecast.horizon, "levels": forecast.quantiles,
-            "features": [entry.model_dump() for entry in settings.features.set],
-            "future": list(settings.features.future), "seed": given.seed, "params": given.params,
-            "created_ns": self._parts.clock.now_ns(),
-        }  # fmt: skip
-
     async def _done(
-        self, kind: str, order: dict[str, Any], fills: list[Fill], resume: str, context: Context
+        self, order: Order, models: dict[str, Path], given: arguments.JobData, context: Context
     ) -> dict[str, Any]:
         """The job's result; what it fitted is in the registry by then: the host keeps it before it calls a job done."""
-
-        def fill(folder: Path) -> None:
-            for each in fills:
-                each(folder)
-
+        resume = given.resume
         jobs = self._parts.jobs
         if not resume:
-            row = await jobs.submit(kind, order, command_id=context.id, fill=fill)
+            row = await jobs.submit(order, JobInputs(self._bars(given), models), command_id=context.id)
         elif (row := jobs.row(resume)).state != "done":  # else it is told again
             row = await jobs.resume(resume)
         await context.accepted({"job": row.id})
@@ -173,16 +168,10 @@ class JobCommands:
             source = msgspec.json.decode(file.read_bytes(), type=FileSource).path
         return msgspec.convert({"source": source, "added_ns": self._parts.clock.now_ns(), **found}, DatasetRow)
 
-    def _model(self, card: ModelCard, name: str) -> Fill:
-        artefacts = self._parts.serving_models.models.artefacts
+    async def _folder(self, card: ModelCard) -> Path:
+        return await asyncio.to_thread(self._parts.serving_models.models.artefacts.open, card.digest)
 
-        def fill(folder: Path) -> None:
-            (folder / name).mkdir(parents=True)
-            copy_plain_files(artefacts.open(card.digest), folder / name)
-
-        return fill
-
-    def _bars(self, given: arguments.JobData) -> Fill:
+    def _bars(self, given: arguments.JobData) -> Callable[[Path], object]:
         """Stored bars and rows are written here; a file is read by the child, which takes its time."""
         start, end = given.span_ns()
         if given.data:
@@ -198,6 +187,12 @@ class JobCommands:
     def _stored(self, path: Path, start: int, end: int, symbols: list[str]) -> None:
         if not self._parts.store.save_bars(path, start, end, symbols or None):
             raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
+
+
+def _free_name(name: str) -> str:
+    if name in RESERVED:
+        raise BadRequest(f"a model cannot be named '{name}': a rung is", remedy="give it a `name`")
+    return name
 
 
 def _wanted(given: arguments.JobData) -> list[arguments.Bar]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from tickcast.batch.judge.hold_out import CONFIDENCE
 from tickcast.batch.judge.metrics import MOST_IS_BEST
-from tickcast.batch.tune.order import INTERRUPTED, TELLING, TuneOrder
+from tickcast.batch.tune.spaces import INTERRUPTED, TELLING
 from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.orders import TuneOrder
 from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
 from tickcast.ui.pages import optimize_plots as plots
