@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 import brokerkit
 import docskit
 import mosquittokit
+import nursery
 from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
 from needs import need
@@ -31,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
+    nursery.hatch_workers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,6 +73,13 @@ def process_as_it_was() -> Iterator[None]:
     yield
     structlog.configure(**log)
     os.umask(umask)
+
+
+@pytest.fixture
+def cold_workers() -> Iterator[None]:
+    """Workers of jobs and of trials start as they do for a user."""
+    with nursery.cold_workers():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
-from nursery import Forked
-
 HOST = "127.0.0.1"
 LOWEST_PORT = 15_000
 LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -66,6 +64,8 @@ def wait_until(is_so: Callable[[], bool], what: str, *, limit_s: float = 60, eve
 class Child:
     """A process in a session of its own with its output in a file; it is killed when this process ends, however."""
 
+    popen: type["subprocess.Popen[bytes]"] = subprocess.Popen
+
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
         self._log = log
         self._process = self._start(command)
@@ -75,9 +75,9 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
-    def _start(self, command: Sequence[str | Path]) -> "subprocess.Popen[bytes] | Forked":
+    def _start(self, command: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as output:
-            return subprocess.Popen(
+            return self.popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 

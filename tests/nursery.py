@@ -1,145 +1,198 @@
-"""Daemons without the seconds of a start: a process that has all imports and kernels behind it forks one per order.
+"""Processes without the seconds of a start: one that has its imports and kernels behind it forks one per order.
 
-What it forks is a process of its own like any other: a session, a log, signals, an exit code. Tests of the start itself
-take a cold one.
+What it forks is a child of ours like any other: a session, open files, signals, an exit code. `Warm` starts a command
+in it; after `hatch_workers` all workers of jobs and of trials start so, but for those of tests that take the fixture
+`cold_workers`. Tests of the start itself take a cold one.
 
-As a script it is that process: orders come as JSON lines on stdin, what became of them goes out on stdout.
+As a script it is that process: orders come as JSON with open files on a socket, the process forked goes back.
 """
 
+import atexit
+import ctypes
+import gc
+import importlib
+import inspect
 import json
 import os
 import runpy
-import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, NoReturn
 
-LIMIT_S = 120.0  # for a fork, the first of which waits for the imports, and for an end
-
-
-class Forked:
-    """What `subprocess.Popen` is of a process that we have started ourselves, as far as `netkit.Child` asks."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._ended = threading.Event()
-        self._code: int | None = None
-
-    def end(self, status: int) -> None:
-        self._code = os.waitstatus_to_exitcode(status)
-        self._ended.set()
-
-    def poll(self) -> int | None:
-        return self._code
-
-    @property
-    def returncode(self) -> int | None:
-        return self._code
-
-    def send_signal(self, number: signal.Signals) -> None:
-        if self._code is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def wait(self) -> int:
-        if not self._ended.wait(LIMIT_S) or self._code is None:
-            raise TimeoutError(f"process {self.pid} does not end")
-        return self._code
+LIMIT_S = 120.0  # for a fork, the first of which waits for the imports
+PR_SET_CHILD_SUBREAPER = 36
+DAEMONS, WORKERS, HERE = "daemons", "workers", "here"  # what forks
+OF_WORKERS = ("tickcast.io.jobs.worker", "tickcast.batch.tune.trial_worker")
+TOLD_AT_START = ("PYTHONPATH", "NUMBA_CACHE_DIR", "LD_LIBRARY_PATH")  # what a running process no longer heeds
+libc = ctypes.CDLL(None)
+start_cold = subprocess.Popen._execute_child  # type: ignore[attr-defined]  # the one place where a process starts
+AT_FIRST = dict(os.environ)
+cold = False
 
 
 class Nursery:
-    """The process that forks, and a thread that hears of those that ended."""
+    """The process that forks; what it forks becomes our child, for it has nobody nearer to take it up."""
 
-    def __init__(self) -> None:
-        self._lock, self._children = threading.Lock(), dict[int, Forked]()
-        self._born = threading.Condition(self._lock)
-        self._last: Forked | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        threading.Thread(target=self._listen, name="nursery", daemon=True).start()
+    def __init__(self, kind: str) -> None:
+        self._lock = threading.Lock()
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.settimeout(LIMIT_S)
+        with theirs:
+            self._process = Cold([sys.executable, __file__, kind, str(theirs.fileno())], pass_fds=[theirs.fileno()])
 
-    def start(self, command: Sequence[str | Path], log: Path) -> Forked:
-        """`tickcast ...` or `python SCRIPT ...`, with what it says appended to `log`."""
-        log.touch()
-        with self._born:
-            self._last = None
-            assert self._process.stdin
-            self._process.stdin.write(json.dumps({"command": [str(part) for part in command], "log": str(log)}) + "\n")
-            self._process.stdin.flush()
-            if not self._born.wait_for(lambda: self._last is not None, LIMIT_S):
-                raise TimeoutError("the nursery forks nothing")
-            assert self._last is not None
-            return self._last
-
-    def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            told = json.loads(line)
-            with self._born:
-                if "status" in told:
-                    self._children.pop(told["pid"]).end(told["status"])
-                else:
-                    self._last = self._children[told["pid"]] = Forked(told["pid"])
-                    self._born.notify()
+    def fork(self, order: dict[str, Any], files: list[int]) -> int:
+        text = json.dumps({**order, "parent": os.getpid()}).encode()
+        with self._lock:
+            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            try:
+                socket.send_fds(self._orders, [text], files)
+                pid = int(self._orders.recv(32) or b"0")
+            finally:
+                libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        if not pid:
+            raise RuntimeError("the nursery has ended")
+        return pid
 
 
 @cache
-def nursery() -> Nursery:
+def nursery(kind: str) -> Nursery:
     """One for all tests of this process; it ends with us."""
-    return Nursery()
+    return Nursery(kind)
 
 
-def serve() -> None:
-    """Fork for each order, and tell of each that ended, until stdin ends."""
-    load()
+class Cold(subprocess.Popen):  # type: ignore[type-arg]
+    """Started as ever."""
+
+    _execute_child = start_cold
+
+
+class Warm(subprocess.Popen):  # type: ignore[type-arg]
+    """`tickcast ...`, `python SCRIPT ...`, `python -m MODULE ...` or `python -c CODE ...`, forked."""
+
+    def _execute_child(self, *given: Any, **named: Any) -> None:
+        start_warm(DAEMONS, self, *given, **named)
+
+
+def start_warm(kind: str, process: Any, *given: Any, **named: Any) -> None:
+    """Of a worker, as ever what it starts is its own: in its limits, and its child."""
+    asked = inspect.signature(start_cold).bind(process, *given, **named).arguments
+    order = {
+        "command": [os.fspath(part) for part in asked["args"]], "cwd": os.fspath(asked["cwd"] or os.getcwd()),
+        "env": dict(os.environ if asked["env"] is None else asked["env"]), "umask": _umask(),
+        "session": asked["start_new_session"], "group": asked["process_group"],
+    }  # fmt: skip
+    files = [
+        asked[name] if asked[name] != -1 else file for file, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
+    ]
+    process.pid = fork_here(order, files) if kind == HERE else nursery(kind).fork(order, files)
+    process._child_created = True
+    pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+    process._close_pipe_fds(*(asked[name] for name in pipes))
+
+
+def fork_here(order: dict[str, Any], files: list[int]) -> int:
+    pid = os.fork()
+    if not pid:
+        end(partial(become, files, parent=os.getppid(), **order))
+    return pid
+
+
+def _umask() -> int:
+    os.umask(now := os.umask(0o022))
+    return now
+
+
+def hatch_workers(kind: str = WORKERS) -> None:
+    """From here on."""
+
+    def start(process: Any, *given: Any, **named: Any) -> None:
+        asked = inspect.signature(start_cold).bind(process, *given, **named).arguments
+        if cold or not _is_worker(asked["args"]) or (kind == WORKERS and _is_told_otherwise(asked["env"])):
+            start_cold(process, *given, **named)
+        else:
+            start_warm(kind, process, *given, **named)
+
+    subprocess.Popen._execute_child = start  # type: ignore[attr-defined]
+
+
+def _is_worker(command: Any) -> bool:
+    if isinstance(command, str | bytes | os.PathLike):
+        return False
+    parts = [os.fspath(part) for part in command]
+    return parts[0] == sys.executable and any(
+        parts[at : at + 2] == ["-m", name] for name in OF_WORKERS for at in (1, 2)
+    )
+
+
+def _is_told_otherwise(env: Any) -> bool:
+    told = os.environ if env is None else env
+    return any(told.get(name, "") != AT_FIRST.get(name, "") for name in TOLD_AT_START)
+
+
+@contextmanager
+def cold_workers() -> Iterator[None]:
+    global cold
+    cold, before = True, cold
+    yield
+    cold = before
+
+
+def serve(kind: str, orders: socket.socket) -> None:
+    """Fork for each order, until there are no more."""
+    (load_daemon if kind == DAEMONS else load_worker)()
+    gc.collect()
+    gc.freeze()  # no child looks through it again, or copies it
     if threading.active_count() > 1:  # libraries have threads of their own, which know of forks
         raise RuntimeError(f"before the first fork there are {threading.enumerate()}")
-    awake, wake = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(awake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    rest = b""
     while True:
-        ready, _, _ = select.select([0, awake], [], [])
-        if awake in ready:
-            os.read(awake, 4096)
-            tell_of_ended()
-        if 0 in ready:
-            got = os.read(0, 65_536)
-            if not got:
-                return
-            *orders, rest = (rest + got).split(b"\n")
-            for order in orders:
-                pid = os.fork()
-                if not pid:
-                    sys.exit(become(**json.loads(order)))
-                tell({"pid": pid})
+        text, files, _, _ = socket.recv_fds(orders, 1 << 20, 3)
+        if not text:
+            os._exit(0)
+        told, tell = os.pipe()
+        if between := os.fork():
+            os.waitpid(between, 0)
+            orders.send(os.read(told, 32))
+        else:  # it ends at once, so that its child becomes that of who ordered it
+            if pid := os.fork():
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            end(partial(become, files, **json.loads(text)))
+        os.close(told)
+        os.close(tell)
+        for file in files:
+            os.close(file)
 
 
-def tell(what: dict[str, int]) -> None:
-    os.write(1, json.dumps(what).encode() + b"\n")
+def end(program: Callable[[], int]) -> NoReturn:
+    """As an interpreter ends, but for the seconds in which it would take all apart that was loaded."""
+    code: object = 1
+    try:
+        code = program()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def tell_of_ended() -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            return
-        tell({"pid": pid, "status": status})
-
-
-def load() -> None:
+def load_daemon() -> None:
     from tickcast.io import query_socket  # noqa: F401
     from tickcast.io.store import query_process, snapshot  # noqa: F401
     from tickcast.live import compile_kernels, daemon, serve  # noqa: F401
@@ -148,25 +201,71 @@ def load() -> None:
     compile_kernels.warm()
 
 
-def become(command: list[str], log: str) -> int:
+def load_worker() -> None:
+    """All that a fit and an export import, which is most when a first graph is written."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+    import tqdm
+
+    tqdm.tqdm.monitor_interval = 0  # seconds; else a thread watches what the exporter does
+    torch.set_num_threads(1)
+    from tickcast.batch.train import export, fit_net  # noqa: F401
+    from tickcast.batch.tune import trial_worker, tune  # noqa: F401
+    from tickcast.plugin import find, names
+    from trainkit import export_by_one_table  # noqa: F401  # to import it is enough
+    from zookit import fuzzed
+
+    for job in names("jobs"):
+        find("jobs", job)
+    export.export(fuzzed("nlinear"), Path(tempfile.mkdtemp()))
+
+
+def become(
+    files: list[int], *, command: list[str], cwd: str, env: dict[str, str], umask: int, session: bool, group: int,
+    parent: int,
+) -> int:  # fmt: skip
     """The program, as if it had just been started; its exit code."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
-    said, nothing = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), os.open(os.devnull, os.O_RDONLY)
-    for old, new in ((nothing, 0), (said, 1), (said, 2)):
-        os.dup2(old, new)
+    while os.getppid() != parent:  # until the one between us has ended
+        os.sched_yield()
+    if session:
+        os.setsid()
+    elif group >= 0:
+        os.setpgid(0, group)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
     os.closerange(3, 256)
-    if Path(command[0]).name == "tickcast":
+    os.chdir(cwd)
+    os.umask(umask)
+    os.environ.clear()
+    os.environ.update(env)
+    tempfile.tempdir = None
+    sys.path[:] = [place for place in sys.path if place != str(Path(__file__).parent)]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    program, *arguments = command
+    if Path(program).name == "tickcast":
         from tickcast.__main__ import main
 
         sys.argv = command
         return main()
-    sys.argv = command[1:]
-    sys.path.insert(0, str(Path(command[1]).parent))
-    runpy.run_path(command[1], run_name="__main__")
+    if "-u" in arguments[:2] or env.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    while arguments[0] in ("-P", "-u"):
+        arguments.pop(0)
+    if arguments[0] == "-m":
+        hatch_workers(HERE)
+        sys.argv = arguments[1:]
+        return int(importlib.import_module(arguments[1]).main(arguments[2:]))
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        return 0
+    sys.argv = arguments
+    sys.path.insert(0, str(Path(arguments[0]).parent))
+    runpy.run_path(arguments[0], run_name="__main__")
     return 0
 
 
 if __name__ == "__main__":
-    serve()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))

@@ -19,7 +19,7 @@ from feeder import Feeder, Message, feed_at_once
 from brokerkit import KafkaCluster, unique
 from kafkanode import ask
 from netkit import Child, wait_until
-from nursery import Forked, nursery
+from nursery import Warm
 from tickcast.errors import EXIT_FENCED, EXIT_OK, EXIT_REFUSED
 
 HERE = Path(__file__).parent
@@ -51,8 +51,7 @@ def modes(*short: str) -> pytest.MarkDecorator:
 class Daemon(Child):
     """One run of `tickcast run`, forked from a process that has its imports and kernels behind it."""
 
-    def _start(self, command: Sequence[str | Path]) -> Forked:
-        return nursery().start(command, self._log)
+    popen = Warm
 
     @property
     def exit_code(self) -> int | None:

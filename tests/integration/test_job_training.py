@@ -15,6 +15,7 @@ from trainkit import autoregressive, job, series
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cold_workers")
 async def test_a_fit_runs_as_a_job_and_leaves_a_model_that_answers(tmp_path: Path) -> None:
     order = job(tmp_path / "made", [series(name, autoregressive(600, seed=i)) for i, name in enumerate("AB")], epochs=2)
     async with hosting(tmp_path, command=WORKER) as hosted:

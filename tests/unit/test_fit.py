@@ -234,6 +234,7 @@ def test_a_model_that_fits_itself_is_taken_as_it_is(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cold_workers")
 def test_the_worker_leaves_progress_result_and_model(tmp_path: Path) -> None:
     job(tmp_path, frames(), epochs=2)
     done = run_worker(tmp_path)
@@ -269,6 +270,7 @@ def test_the_guide_names_every_parameter_of_the_model() -> None:
     assert not [name for name in NHITSParams.__struct_fields__ if f"| `{name}` |" not in guide]
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_the_worker_says_how_it_is_called() -> None:
     done = subprocess.run([sys.executable, "-m", "tickcast.io.jobs.worker"], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0

@@ -136,6 +136,7 @@ def rows_of_whole_lines(folder: Path) -> list[TrialRow]:
     return [msgspec.json.decode(line, type=TrialRow) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_a_killed_worker_costs_its_trial_alone_and_a_search_that_is_stopped_fits_no_model(tmp_path: Path) -> None:
     write_job(tmp_path, metric="mse")
     killed: list[int] = []
