@@ -80,31 +80,19 @@ def volatilities(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped
         out[i, 0] = np.sqrt(squares)
 
 
-class RollingStd:
+class RollingStd(parameters.OverSeries):
     """The sample standard deviation of the window."""
 
-    version = 1
-
-    def __init__(self, *, window: int = 24, of: str = "close") -> None:
-        self._series = parameters.series(of)
-        self._window = parameters.bars("window", window, least=2)
-        self.names = (f"rolling_std_{window}{parameters.suffix(of, 'close')}",)
-        self.lookback = lookback_of(self._series, window)
+    kind, least = "rolling_std", 2
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         spreads(bars, symbol, ordinal, self._window, self._series, out)
 
 
-class ZScore:
+class ZScore(parameters.OverSeries):
     """(newest - mean) / sample standard deviation of the window; 0 where that is 0."""
 
-    version = 1
-
-    def __init__(self, *, window: int = 24, of: str = "close") -> None:
-        self._series = parameters.series(of)
-        self._window = parameters.bars("window", window, least=2)
-        self.names = (f"zscore_{window}{parameters.suffix(of, 'close')}",)
-        self.lookback = lookback_of(self._series, window)
+    kind, least = "zscore", 2
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         positions(bars, symbol, ordinal, self._window, self._series, 1, out)

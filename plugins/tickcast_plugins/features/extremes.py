@@ -5,7 +5,7 @@ from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
 from tickcast_plugins.features import parameters
-from tickcast_plugins.features.series import column_of, lookback_of, values_of
+from tickcast_plugins.features.series import column_of, values_of
 
 
 @njit(cache=True, nogil=True)
@@ -23,17 +23,8 @@ def extremes(bars, symbol, ordinal, length, series, lowest, highest):  # type: i
     return newest
 
 
-class _Extremes:
+class _Extremes(parameters.OverSeries):
     """A window of one series, and its extremes."""
-
-    version = 1
-    kind: str
-
-    def __init__(self, *, window: int = 24, of: str = "close") -> None:
-        self._series = parameters.series(of)
-        self._window = parameters.bars("window", window)
-        self.names = (f"{self.kind}_{window}{parameters.suffix(of, 'close')}",)
-        self.lookback = lookback_of(self._series, window)
 
     def _find(self, bars: Bars, symbol: I32, ordinal: I64) -> tuple[F64, F64, F64]:
         lowest, highest = np.empty(len(symbol)), np.empty(len(symbol))

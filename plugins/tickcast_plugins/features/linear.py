@@ -60,16 +60,14 @@ def weigh(bars, symbol, ordinal, weights, series, level, out):  # type: ignore[n
             out[i, c] = level * anchor + weighted_sum(weights[c], values, anchor)
 
 
-class RollingMean:
+class RollingMean(parameters.OverSeries):
     """The mean of the window."""
 
-    version = 1
+    kind = "rolling_mean"
 
     def __init__(self, *, window: int = 24, of: str = "close") -> None:
-        self._series = parameters.series(of)
-        self._weights = np.full((1, parameters.bars("window", window)), 1 / window)
-        self.names = (f"rolling_mean_{window}{parameters.suffix(of, 'close')}",)
-        self.lookback = lookback_of(self._series, window)
+        super().__init__(window=window, of=of)
+        self._weights = np.full((1, window), 1 / window)
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         weigh(bars, symbol, ordinal, self._weights, self._series, 1.0, out)

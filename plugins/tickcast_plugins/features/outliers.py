@@ -112,16 +112,10 @@ def anomaly_scores(bars, symbol, ordinal, length, out):  # type: ignore[no-untyp
         out[i, 0] = newest / spread if spread > 0.0 else 0.0
 
 
-class Robust:
+class Robust(parameters.OverSeries):
     """(newest - median) / interquartile range of the window; 0 where that is 0."""
 
-    version = 1
-
-    def __init__(self, *, window: int = 24, of: str = "close") -> None:
-        self._series = parameters.series(of)
-        self._window = parameters.bars("window", window, least=4, most=LONGEST_RANKED)
-        self.names = (f"robust_{window}{parameters.suffix(of, 'close')}",)
-        self.lookback = lookback_of(self._series, window)
+    kind, least, most = "robust", 4, LONGEST_RANKED
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         robust_positions(bars, symbol, ordinal, self._window, self._series, out)

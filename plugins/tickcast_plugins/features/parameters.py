@@ -8,7 +8,7 @@ import numpy as np
 
 from tickcast.columns import F64
 from tickcast.errors import BadSettings
-from tickcast_plugins.features.series import SERIES
+from tickcast_plugins.features.series import SERIES, lookback_of
 
 MOST_BARS = 10_000  # every symbol's ring holds at least as many bars as the longest lookback
 LONGEST_SPAN = 1_000  # a recursive feature reads 8 times its span
@@ -49,6 +49,20 @@ def series(value: Any) -> int:
 def suffix(of: str, usual: str) -> str:
     """Tells a channel of another series than the usual one from it."""
     return "" if of == usual else f"_{of}"
+
+
+class OverSeries:
+    """A feature that gives one number of the last `window` values of a series."""
+
+    version = 1
+    kind: str  # what its channel is called
+    least, most = 1, MOST_BARS
+
+    def __init__(self, *, window: int = 24, of: str = "close") -> None:
+        self._series = series(of)
+        self._window = bars("window", window, least=self.least, most=self.most)
+        self.names = (f"{self.kind}_{window}{suffix(of, 'close')}",)
+        self.lookback = lookback_of(self._series, window)
 
 
 def learnt(name: str, value: Any, *, shape: tuple[int, ...]) -> F64:

@@ -50,8 +50,7 @@ class ClassJudge:
 
     def outcomes(self, inputs: Inputs, target: F32, scale: F64) -> F64:
         """[B, H, SUMS]: what each forecast adds; a window that never moved has no unit and adds nothing."""
-        probs = self.runner.probs(inputs)
-        moved = scale > SCALE_FLOOR
+        probs, moved = self.runner.probs(inputs), scale > SCALE_FLOOR
         known = classes_of(moves_of(target[moved], scale[moved]), self.band)
         given = np.take_along_axis(probs[moved].astype(np.float64), known[..., None], axis=2)[..., 0]
         found = np.zeros((*target.shape, len(SUMS)))
