@@ -8,15 +8,27 @@ import jsonschema
 import msgspec
 import pytest
 
+from controlkit import Desk, sealed, working
 from tickcast.errors import BadRequest, CommandRefused
-from tickcast.io.jobs.orders import BacktestOrder
-from tickcast.live.commands.arguments import ACCEPTED, Backtest, Optimize, Train, parse, role_of
+from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder, FitOrder, Order, TuneOrder, defaults_of
+from tickcast.live.commands import arguments
+from tickcast.live.commands.arguments import (
+    ACCEPTED,
+    Arguments,
+    Backtest,
+    Evaluate,
+    Optimize,
+    Train,
+    parse,
+    role_of,
+)
 from tickcast.live.commands.at_once import Commands
 from tickcast.live.commands.data_folder import below
+from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import JobCommands
 from tickcast.live.commands.service import handlers_of
 from tickcast.ui.cli import main, parser
-from tickcast.ui.documents.schemas import schema_of
+from tickcast.ui.documents.schemas import listing, schema_of
 from tickcast.ui.send import make_args
 
 JOB = "0" * 32
@@ -180,17 +192,51 @@ def test_defaults_fit_their_own_ranges() -> None:
     assert Backtest().trials == 1
 
 
-def test_trading_costs_the_same_whoever_asks_for_a_backtest() -> None:
-    shell = parser().parse_args(["backtest", "--data", "x"])
-    orders = (Backtest(), BacktestOrder())
-    assert {(order.fee_bps, order.slippage_bps) for order in orders} == {(shell.fee_bps, shell.slippage_bps)}
-    assert shell.fee_bps > 0
+@pytest.mark.parametrize(
+    ("name", "kind", "order"),
+    [
+        ("train", Train, FitOrder), ("evaluate", Evaluate, EvaluateOrder), ("backtest", Backtest, BacktestOrder),
+        ("optimize", Optimize, TuneOrder),
+    ],
+)  # fmt: skip
+def test_a_job_is_the_same_whoever_asks_for_it_without_saying_more(
+    name: str, kind: type[Arguments], order: type[Order]
+) -> None:
+    shell = {"train": "fit"}.get(name, name)
+    least = ["--data", "x", *(["--model", "m"] if name == "evaluate" else [])]
+    typed = vars(parser().parse_args([shell, *least]))
+    ordered, by_command = defaults_of(order), defaults_of(kind)
+    for key in ordered.keys() & by_command.keys():
+        assert [*by_command[key]] == ordered[key] if key == "tags" else by_command[key] == ordered[key], key
+    unsaid = {"train": {"name", "start"}, "optimize": {"trials", "seconds", "space"}}.get(name, set())
+    assert {key: typed[key] for key in (ordered.keys() & typed.keys()) - unsaid}.items() <= ordered.items()
 
 
 def test_what_is_of_the_fits_of_a_walk_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     for given in (["--param", "epochs=3"], ["--retrain-kind", "ridge"]):
         assert main(["backtest", "--data", "x", *given]) == BadRequest.exit_code
         assert "--retrain-every" in capsys.readouterr().err
+
+
+async def test_a_command_is_its_arguments_and_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCEPTED, "echo", ACCEPTED["status"])  # so that it goes again
+
+    @arguments.command("echo", "read")
+    class Echo(Arguments, frozen=True):
+        text: str
+
+    class Own:
+        async def echo(self, given: Echo, context: Context) -> dict[str, Any]:
+            return {"text": given.text}
+
+    assert role_of("echo") == "read"
+    assert schema_of("command-echo")["properties"]["text"] == {"type": "string"}
+    assert "what `echo` takes; role read" in listing()
+    assert make_args("echo", ["text=1"]) == {"text": "1"}
+    async with working(Desk(handlers_of(Own()))) as desk:
+        await desk.give(sealed("echo", {"text": "hello"}, role="read"), sealed("echo", {"texts": "hello"}, id="two"))
+        done, refused = await desk.replied(2)
+    assert (done.result, refused.error_code) == ({"text": "hello"}, "bad_argument")
 
 
 def test_every_command_has_one_method_that_takes_its_arguments():

@@ -24,6 +24,8 @@ Draws = Annotated[int, Meta(ge=100, le=100_000)]
 Metric = Literal["pinball", "mae", "mse", "directional", "sharpe"]
 Sampler = Literal["grid", "random", "tpe", "cmaes", "gp"]
 Pruner = Literal["none", "median", "hyperband"]
+Trials = Annotated[int, Meta(ge=1, le=10_000)]
+JobKind = Literal["train", "evaluate", "backtest", "optimize"]  # that a command may order
 
 KIND = "nhits"  # of model, where nobody says
 RATE, FINETUNE_RATE = 1e-3, 1e-4  # a tenth, so that a fit does not forget within a few steps what it begins with
@@ -148,7 +150,7 @@ class TuneOrder(Order, frozen=True, kw_only=True):
 
     job: Literal["optimize"] = "optimize"
     fit: FitOrder  # what every trial shares; the first trial is this as it stands
-    trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    trials: Trials = 50
     metric: Metric = "pinball"
     sampler: Sampler = "tpe"
     pruner: Pruner = "median"

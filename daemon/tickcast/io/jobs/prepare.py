@@ -70,14 +70,10 @@ def _ordered(kind: type[Some], fields: dict[str, Any], complaint: str = "this ca
         raise BadSettings(f"{complaint}: {error}") from None
 
 
-def _no_bars(folder: Path) -> None:
-    pass
-
-
 class JobInputs(NamedTuple):
     """What a job reads beside its order."""
 
-    bars: Callable[[Path], object] = _no_bars  # leaves them in the folder that it is given, or says where they are
+    bars: Callable[[Path], object] = lambda folder: None  # leaves them in the folder, or says where they are
     models: Mapping[str, Path] = {}  # folders of models, by what they are called in that folder
 
 

@@ -5,20 +5,21 @@ Defaults that depend on the deployment are left empty here and filled by who car
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from tickcast.errors import CommandFault, CommandRefused
-from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
-from tickcast.live.commands.keys import ROLES, Role
-from tickcast.records import field_default
+from tickcast.io.jobs import orders
+from tickcast.live.commands.keys import Role
+from tickcast.records import JobState, field_default
 from tickcast.symbols import NAME_BYTES
 
 SCHEMA = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALL = "default"
+BACKTEST, TUNE = (orders.defaults_of(kind) for kind in (orders.BacktestOrder, orders.TuneOrder))
 
 Symbol = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES)]
 Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=20_000, description="none = all")]
@@ -50,8 +51,7 @@ Params = Annotated[dict[str, Any], Meta(max_length=64)]
 Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
 Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
-Seed = Annotated[int, Meta(ge=0, le=2**62)]
+Tried = Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")]
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
 Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64
@@ -64,15 +64,22 @@ class Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
+class Accepted(NamedTuple):
+    """What a command takes, and who may give it."""
+
+    takes: type[Arguments]
+    role: Role
+
+
 Kind = TypeVar("Kind", bound=Arguments)
-_ACCEPTED: dict[str, tuple[type[Arguments], Role]] = {}
+ACCEPTED: dict[str, Accepted] = {}  # by name: all that the inbox, the shell and the documents know of commands
 
 
 def command(name: str, role: Role) -> Callable[[type[Kind]], type[Kind]]:
     """This is what the command of that name takes. The method of that name carries it out: see service.handlers_of."""
 
     def accept(kind: type[Kind]) -> type[Kind]:
-        _ACCEPTED[name] = kind, role
+        ACCEPTED[name] = Accepted(kind, role)
         return kind
 
     return accept
@@ -121,7 +128,7 @@ class JobData(EventSpan, frozen=True):
     data: DataName = ""
     rows: Annotated[tuple[Bar, ...], Meta(max_length=100_000)] = ()
     params: Params = {}
-    seed: Seed = 0
+    seed: orders.Seed = 0
     resume: Job = ""
 
     def __post_init__(self) -> None:
@@ -162,6 +169,45 @@ class Predict(Arguments, frozen=True):
             raise ValueError("either `closes` or `bars`")
 
 
+@command("status", "read")
+class Status(Arguments, frozen=True):
+    """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
+
+    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
+    model: Model = ""
+    tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
+
+    def __post_init__(self) -> None:
+        if self.model and self.section not in ("summary", "models", "accuracy"):
+            raise ValueError(f"`model` chooses among models and their figures: there is none in section {self.section}")
+        if self.tag and self.section not in ("summary", "models"):
+            raise ValueError(f"`tag` chooses among models: there is none in section {self.section}")
+
+
+@command("jobs", "read")
+class Jobs(Arguments, frozen=True):
+    job: Job = ""
+    kind: Literal["", orders.JobKind] = ""
+    state: Literal["", JobState] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+@command("report", "read")
+class ReportArguments(Arguments, frozen=True):
+    """How forecasts did in the last hours."""
+
+    hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
+    symbols: Symbols = ()
+    model: Model = ""
+
+
+@command("diagnose", "read")
+class Diagnose(Arguments, frozen=True):
+    """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
+
+    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
+
+
 class StartArguments(Arguments, frozen=True):
     """A model that training begins with."""
 
@@ -176,7 +222,7 @@ class Train(JobData, frozen=True):
     them are names of models.
     """
 
-    kind: Name = "nhits"
+    kind: Name = orders.KIND
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
     tags: Tags = ()
     start_with: StartArguments | None = None
@@ -198,11 +244,13 @@ class Backtest(JobData, frozen=True):
     """Walk forward through history and trade on the forecasts."""
 
     model: Model = ""
-    fee_bps: Bps = FEE_BPS
-    slippage_bps: Bps = SLIPPAGE_BPS
+    fee_bps: Bps = BACKTEST["fee_bps"]
+    slippage_bps: Bps = BACKTEST["slippage_bps"]
     retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
     retrain_kind: Annotated[str, Meta(max_length=64)] = ""
-    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = 1
+    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = (
+        BACKTEST["trials"]
+    )
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)
@@ -235,29 +283,30 @@ class Range(Arguments, frozen=True):
 class Optimize(JobData, frozen=True):
     """Look for the parameters of a kind that fit best."""
 
-    kind: Name = "nhits"
+    kind: Name = orders.KIND
     name: Annotated[str, Meta(max_length=64)] = ""
-    trials: Annotated[int, Meta(ge=1, le=10_000)] = 50
-    metric: Literal["pinball", "mae", "mse", "directional", "sharpe"] = "pinball"  # sought over the validation part
-    sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "tpe"
-    pruner: Literal["none", "median", "hyperband"] = "median"
-    seconds: Seconds = 3000  # of the search; the fit with what it found comes after it, within jobs.wall_s
+    trials: orders.Trials = TUNE["trials"]
+    metric: orders.Metric = TUNE["metric"]  # sought over the validation part
+    sampler: orders.Sampler = TUNE["sampler"]
+    pruner: orders.Pruner = TUNE["pruner"]
+    seconds: Seconds = int(
+        TUNE["seconds"]
+    )  # of the search; the fit with what it found comes after it, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
-@command("status", "read")
-class Status(Arguments, frozen=True):
-    """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
+@command("cancel", "train")
+class Cancel(Arguments, frozen=True):
+    job: OneJob
 
-    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
-    model: Model = ""
-    tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
 
-    def __post_init__(self) -> None:
-        if self.model and self.section not in ("summary", "models", "accuracy"):
-            raise ValueError(f"`model` chooses among models and their figures: there is none in section {self.section}")
-        if self.tag and self.section not in ("summary", "models"):
-            raise ValueError(f"`tag` chooses among models: there is none in section {self.section}")
+@command("export", "train")
+class Export(EventSpan, frozen=True, kw_only=True):
+    """Rows of the store as a file below `control.data_folder`."""
+
+    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    symbols: Symbols = ()
+    format: Literal["parquet", "csv"] = "parquet"
 
 
 @command("promote", "promote")
@@ -276,44 +325,6 @@ class Rollback(Arguments, frozen=True):
 
     route: Route = ALL
     note: Note = ""
-
-
-@command("jobs", "read")
-class Jobs(Arguments, frozen=True):
-    job: Job = ""
-    kind: Literal["", "train", "evaluate", "backtest", "optimize"] = ""
-    state: Literal["", "queued", "running", "done", "failed", "cancelled", "interrupted"] = ""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
-
-
-@command("cancel", "train")
-class Cancel(Arguments, frozen=True):
-    job: OneJob
-
-
-@command("report", "read")
-class ReportArguments(Arguments, frozen=True):
-    """How forecasts did in the last hours."""
-
-    hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
-    symbols: Symbols = ()
-    model: Model = ""
-
-
-@command("diagnose", "read")
-class Diagnose(Arguments, frozen=True):
-    """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
-
-    symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
-
-
-@command("export", "train")
-class Export(EventSpan, frozen=True, kw_only=True):
-    """Rows of the store as a file below `control.data_folder`."""
-
-    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
-    symbols: Symbols = ()
-    format: Literal["parquet", "csv"] = "parquet"
 
 
 @command("pause", "admin")
@@ -340,16 +351,13 @@ class Listing(Arguments, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
 
 
-ACCEPTED = dict(sorted(_ACCEPTED.items(), key=lambda named: ROLES.index(named[1][1])))  # by who may give them
-
-
 def role_of(command: str) -> Role:
-    return _accepted(command)[1]
+    return _accepted(command).role
 
 
 def parse(command: str, args: dict[str, Any]) -> Arguments:
     """The typed arguments; CommandRefused names the one that does not fit."""
-    kind, _ = _accepted(command)
+    kind = _accepted(command).takes
     try:
         return msgspec.convert(args, kind)
     except (msgspec.ValidationError, OverflowError) as error:
@@ -359,10 +367,10 @@ def parse(command: str, args: dict[str, Any]) -> Arguments:
 
 
 def schema(command: str) -> dict[str, Any]:
-    return msgspec.json.schema(_accepted(command)[0])
+    return msgspec.json.schema(_accepted(command).takes)
 
 
-def _accepted(command: str) -> tuple[type[Arguments], Role]:
+def _accepted(command: str) -> Accepted:
     if command not in ACCEPTED:
         raise CommandRefused(
             CommandFault.UNKNOWN_COMMAND, f"there is no command '{command}'", remedy=f"there are {', '.join(ACCEPTED)}"

@@ -1,4 +1,4 @@
-"""The commands that are answered at once, one handler each. Jobs have theirs in `work`; the inbox knows who may ask."""
+"""The commands that are answered at once, one handler each. Those that take long are in `job_commands`."""
 
 import asyncio
 import fnmatch

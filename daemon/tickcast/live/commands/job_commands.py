@@ -18,17 +18,10 @@ import structlog
 from tickcast.clock import Clock
 from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import BadData, BadRequest, JobFailed
+from tickcast.io.jobs import prepare
 from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, FileSource, Result, write_whole
 from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.jobs.orders import Order
-from tickcast.io.jobs.prepare import (
-    JobInputs,
-    backtest_order,
-    evaluate_order,
-    fit_order,
-    known_kind,
-    tune_order,
-)
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
@@ -40,6 +33,7 @@ from tickcast.records import JobRow, ModelCard, TrialRow
 from tickcast.settings import Settings
 
 EVER_NS = (1 << 63) - 1
+SECRET = {"control", "kafka", "mqtt"}  # sections of the settings that a backtest has no need of
 LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
 
 
@@ -68,9 +62,9 @@ class JobCommands:
             cards = [await self._registered(name) for name in members]
             params = {**params, "members": [card.digest for card in cards]}
             models |= {f"{MEMBERS}/{number}": await self._folder(card) for number, card in enumerate(cards)}
-        order = fit_order(
-            self._settings, kind=known_kind(given.kind), name=_free_name(given.name or given.kind), params=params,
-            **{"tags": given.tags, "seed": given.seed, "created_ns": self._parts.clock.now_ns(), **asked},
+        order = prepare.fit_order(
+            self._settings, kind=prepare.known_kind(given.kind), name=_named(given.name or given.kind), params=params,
+            tags=given.tags, seed=given.seed, created_ns=self._parts.clock.now_ns(), **asked,
         )  # fmt: skip
         return await self._done(order, models, given, context)
 
@@ -81,9 +75,9 @@ class JobCommands:
             name: {key: value for key, value in msgspec.to_builtins(wanted).items() if value is not None}
             for name, wanted in given.space.items()
         }
-        order = tune_order(
-            self._settings, kind=given.kind, name=_free_name(given.name or given.kind), params=given.params,
-            space=space, trials=given.trials, metric=given.metric, sampler=given.sampler, pruner=given.pruner,
+        order = prepare.tune_order(
+            self._settings, kind=given.kind, name=_named(given.name or given.kind), params=given.params, space=space,
+            trials=given.trials, metric=given.metric, sampler=given.sampler, pruner=given.pruner,
             seconds=given.seconds, seed=given.seed,
         )  # fmt: skip
         return await self._done(order, {}, given, context)
@@ -93,22 +87,20 @@ class JobCommands:
         card = await self._card(given.model)
         if card is None:
             raise BadRequest("a rung has no folder to judge", remedy="name a registered model; backtest takes rungs")
-        order = evaluate_order(self._settings, seed=given.seed, **given.params)
+        order = prepare.evaluate_order(self._settings, seed=given.seed, **given.params)
         return await self._done(order, {MODEL: await self._folder(card)}, given, context)
 
     async def backtest(self, given: arguments.Backtest, context: Context) -> dict[str, Any]:
         job_params.refuse_backtest(given.params)
         card = await self._card(given.model)
         models = {} if card is None else {MODEL: await self._folder(card)}
-        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
+        settings = self._settings.model_dump(mode="json", exclude_defaults=True, exclude=SECRET)
         if card is None and given.model:
             settings["model"] = settings.get("model", {}) | {"default": given.model}
-        for secret in ("control", "kafka", "mqtt"):  # a backtest needs none of them
-            settings.pop(secret, None)
         asked = dict(given.params)
         if given.retrain_every_bars:
             asked["retrain"] = {"every_bars": given.retrain_every_bars, "kind": given.retrain_kind}
-        order = backtest_order(
+        order = prepare.backtest_order(
             settings=settings, fee_bps=given.fee_bps, slippage_bps=given.slippage_bps, trials=given.trials,
             seed=given.seed, **asked,
         )  # fmt: skip
@@ -117,9 +109,9 @@ class JobCommands:
     async def _card(self, model: str) -> ModelCard | None:
         """Of a registered model, or of the one that serves; None where a rung is meant."""
         name = model or self._parts.serving_models.serving_now()["default"]
-        if not model and not await self._is_registered(name):
+        if model in RUNGS or not (model or await self._is_registered(name)):
             return None
-        return None if model in RUNGS else await self._registered(name)
+        return await self._registered(name)
 
     async def _registered(self, name: str) -> ModelCard:
         return await self._parts.serving_models.models.resolve(name)
@@ -131,10 +123,9 @@ class JobCommands:
         self, order: Order, models: dict[str, Path], given: arguments.JobData, context: Context
     ) -> dict[str, Any]:
         """The job's result; what it fitted is in the registry by then: the host keeps it before it calls a job done."""
-        resume = given.resume
-        jobs = self._parts.jobs
+        jobs, resume = self._parts.jobs, given.resume
         if not resume:
-            row = await jobs.submit(order, JobInputs(self._bars(given), models), command_id=context.id)
+            row = await jobs.submit(order, prepare.JobInputs(self._bars(given), models), command_id=context.id)
         elif (row := jobs.row(resume)).state != "done":  # else it is told again
             row = await jobs.resume(resume)
         await context.accepted({"job": row.id})
@@ -189,7 +180,7 @@ class JobCommands:
             raise BadData("the store has no bars of that span and those symbols", remedy="store.bars = all keeps them")
 
 
-def _free_name(name: str) -> str:
+def _named(name: str) -> str:
     if name in RESERVED:
         raise BadRequest(f"a model cannot be named '{name}': a rung is", remedy="give it a `name`")
     return name

@@ -6,9 +6,12 @@ It knows no kind of model: the range of a kind's own numbers is wide, and keeps 
 from collections.abc import Mapping
 from typing import Any
 
-from tickcast.errors import CommandFault, CommandRefused
+from msgspec import Struct
 
-FIT = {  # keys of a fit, as trainer's FitOrder has them: lowest and highest
+from tickcast.errors import CommandFault, CommandRefused
+from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder, Retrain
+
+FIT = {  # numbers of a fit: lowest and highest
     "lookback": (1, 10_000), "horizon": (1, 1_000), "batch_size": (1, 65_536), "accumulate": (1, 1_024),
     "epochs": (1, 100_000), "windows_per_epoch": (1, 100_000_000), "validation_windows": (1, 10_000_000),
     "rate_epochs": (1, 100_000), "patience": (1, 100_000), "threads": (1, 64), "seed": (0, 2**62),
@@ -18,11 +21,18 @@ DEPLOYMENTS = (  # keys of a fit that this deployment answers, or another argume
     "job", "kind", "name", "model_params", "bars", "transform", "levels", "features", "future", "start", "created_ns",
     "tags",
 )  # fmt: skip
-EVALUATE = ("horizons", "confidence", "draws")
-BACKTEST = ("horizon", "dead_band_bps", "confidence", "draws", "tosses", "retrain")
-RETRAIN = ("every_bars", "kind", "steps", "keep_bars", "takes_ms", "params")
 LARGEST = 1_000_000  # of whole numbers that no range is known of: a million units are no layer
 MOST_ITEMS = 10_000
+
+
+def _keys_of(kind: type[Struct], *others: str) -> tuple[str, ...]:
+    """All that may be asked by `params`: the others the deployment or an argument says."""
+    return tuple(name for name in kind.__struct_fields__ if name not in ("job", *others))
+
+
+EVALUATE = _keys_of(EvaluateOrder, "groups", "seed")
+BACKTEST = _keys_of(BacktestOrder, "settings", "fee_bps", "slippage_bps", "trials", "seed")
+RETRAIN = _keys_of(Retrain)
 
 
 def refuse_fit(params: Mapping[str, Any], *, named: tuple[str, ...] = ()) -> None:

@@ -9,7 +9,6 @@ import msgspec
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import ACTIVE, JobHost
 from tickcast.io.models.artefacts import Artefacts, artefact_folder
 from tickcast.io.models.cache import ModelCache
@@ -28,7 +27,7 @@ from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health, JobEvent, JobRow, Reply
+from tickcast.records import Accuracy, Health, JobEvent, Reply
 from tickcast.settings import Settings
 from tickcast.topics import JOBS, REPLIES
 
@@ -77,7 +76,7 @@ class CommandService:
         )
         self.jobs = JobHost(
             settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
-            on_event=self._events.put_nowait, keep=self._keep,
+            on_event=self._events.put_nowait, keep=lambda *made: self._at_length.keep(*made),
         )  # fmt: skip
         at_once = commands.Commands(commands.CommandParts(
             session.serving, session.pump, self.serving_models, session.store, self.jobs, session.health,
@@ -130,9 +129,6 @@ class CommandService:
         control = self._session.settings.control
         if control.keys_file is not None:
             self.inbox.renew(read_keys(control.keys_file, secrets=control.secrets_folder))
-
-    async def _keep(self, row: JobRow, result: Result) -> Result:
-        return await self._at_length.keep(row, result)
 
     def _left(self, command_id: str) -> str:
         """What goes on of a command that a run before this one left without an end."""
