@@ -54,8 +54,9 @@ def test_a_store_of_every_older_schema_becomes_what_a_new_one_is(tmp_path, start
 
 
 A_VALUE = {
-    "VARCHAR": "'text'", "INTEGER": "7", "BIGINT": "8", "UTINYINT": "3", "UBIGINT": "9", "DOUBLE": "0.25", "FLOAT": "0.5",
-    "BOOLEAN": "true", "UUID": "'00000000-0000-0000-0000-000000000001'", "JSON": "'{}'", "BLOB": "'\\x00\\xFF'::BLOB",
+    "VARCHAR": "'text'", "INTEGER": "7", "BIGINT": "8", "UTINYINT": "3", "UBIGINT": "9", "DOUBLE": "0.25",
+    "FLOAT": "0.5", "BOOLEAN": "true", "UUID": "'00000000-0000-0000-0000-000000000001'", "JSON": "'{}'",
+    "BLOB": "'\\x00\\xFF'::BLOB",
     "DOUBLE[]": "[0.5]", "FLOAT[]": "[0.5, NULL]", "INTEGER[]": "[1, 2]", "BIGINT[]": "[5]", "BOOLEAN[]": "[true]",
 }  # fmt: skip
 
@@ -67,8 +68,8 @@ def rows_of(path: Path) -> dict[str, dict[str, object]]:
         found = {}
         for table in set(tables) - {"schema_migrations"}:
             result = db.execute(f"SELECT * FROM {table}")
-            names = [column[0] for column in result.description]
-            found[table] = dict(zip(names, result.fetchall()[-1], strict=True))
+            names, rows = [column[0] for column in result.description], result.fetchall()
+            found[table] = dict(zip(names, rows[-1], strict=True)) if rows else {}
     return found
 
 
