@@ -22,7 +22,7 @@ async def run(given: dict[str, str], ticks: int) -> dict[str, float]:
     settings = load(overrides=given, environ={})[0]
     daemon = Daemon(settings, KafkaBus(settings))
     running = asyncio.create_task(daemon.run())
-    counts = daemon.serving.engine.builder.counts
+    counts = daemon.session.serving.engine.builder.counts
     started = None
     while (consumed := int(counts().sum())) < ticks:
         if started is None and consumed >= ticks // 10:

@@ -75,12 +75,12 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
     for _ in range(WARM_BARS):
         await bus.produce(topic, feed.slice(LOAD_SYMBOLS, clock.now_ns()))
         await asyncio.sleep(0.02)
-    while daemon.unread or daemon.pump.meter.bars < WARM_BARS * LOAD_SYMBOLS:
+    while daemon.session.unread() or daemon.session.pump.meter.bars < WARM_BARS * LOAD_SYMBOLS:
         await asyncio.sleep(0.05)
     await all_stored(daemon)
-    daemon.pump.meter.latency.clear()
-    daemon.lag.clear()
-    before, began = daemon.pump.meter.forecasts, clock.monotonic_ns()
+    daemon.session.pump.meter.latency.clear()
+    daemon.vitals.lag.latency.clear()
+    before, began = daemon.session.pump.meter.forecasts, clock.monotonic_ns()
     sent = 0
     while (passed := (clock.monotonic_ns() - began) / SECOND) < LOAD_S:
         due = int(passed * RATE_HZ) - sent
@@ -88,8 +88,8 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
             await bus.produce(topic, feed.slice(due, clock.now_ns()))
             sent += due
         await asyncio.sleep(SLICE_S)
-    latency, lag = daemon.pump.meter.latency.summary_ms(), daemon.lag.summary_ms()
-    rate = (daemon.pump.meter.forecasts - before) / LOAD_S
+    latency, lag = daemon.session.pump.meter.latency.summary_ms(), daemon.vitals.lag.latency.summary_ms()
+    rate = (daemon.session.pump.meter.forecasts - before) / LOAD_S
     daemon.drain()
     await running
     return latency["p99"], lag["p99"], rate
@@ -98,7 +98,7 @@ async def under_load(settings: Settings) -> tuple[float, float, float]:
 async def all_stored(daemon: Daemon) -> None:
     """Warming up closes far more bars at once than any market: what the store still has to write is waited for."""
     await asyncio.sleep(1)
-    while daemon.commits.behind or daemon.unread:
+    while daemon.session.commits.behind or daemon.session.unread():
         await asyncio.sleep(0.1)
 
 
@@ -114,20 +114,20 @@ async def burst(settings: Settings) -> tuple[float, float]:
     t0 = 1_700_000_000 * SECOND
     for bar in range(BURST_BARS):
         await bus.produce(topic, feed.slice(BURST_SYMBOLS, t0 + bar * SECOND))
-        while daemon.pump.meter.bars < bar * BURST_SYMBOLS or daemon.unread:
+        while daemon.session.pump.meter.bars < bar * BURST_SYMBOLS or daemon.session.unread():
             await asyncio.sleep(0.01)
     took = []
     for bar in range(BURST_BARS, BURST_BARS + RUNS):
         await all_stored(daemon)
         await forecasts.next_batches(0.1)
-        daemon.lag.clear()
+        daemon.vitals.lag.latency.clear()
         began, seen = clock.monotonic_ns(), 0
         await bus.produce(topic, feed.slice(1, t0 + bar * SECOND))
         while seen < BURST_SYMBOLS:
             seen += sum(map(len, await forecasts.next_batches(5.0)))
         took.append((clock.monotonic_ns() - began) / 1e6)
         await bus.produce(topic, feed.slice(BURST_SYMBOLS - 1, t0 + bar * SECOND))
-    lag = daemon.lag.summary_ms()["p99"]
+    lag = daemon.vitals.lag.latency.summary_ms()["p99"]
     daemon.drain()
     await running
     return median(took), lag

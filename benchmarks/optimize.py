@@ -91,16 +91,16 @@ async def beside_a_daemon(settings: Settings, job: Path) -> tuple[float, float, 
     await load.warm()
     await all_stored(daemon)
     feeding = asyncio.create_task(load.run())
-    daemon.pump.meter.latency.clear()
+    daemon.session.pump.meter.latency.clear()
     await asyncio.sleep(ALONE_S)
-    alone = daemon.pump.meter.latency.summary_ms()["p99"]
-    daemon.pump.meter.latency.clear()
-    before, began = daemon.pump.meter.forecasts, clock.monotonic_ns()
+    alone = daemon.session.pump.meter.latency.summary_ms()["p99"]
+    daemon.session.pump.meter.latency.clear()
+    before, began = daemon.session.pump.meter.forecasts, clock.monotonic_ns()
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tickcast.io.jobs.worker", str(job))
     await child.wait()
     seconds = (clock.monotonic_ns() - began) / SECOND
-    rate = (daemon.pump.meter.forecasts - before) / seconds
-    beside = daemon.pump.meter.latency.summary_ms()["p99"]
+    rate = (daemon.session.pump.meter.forecasts - before) / seconds
+    beside = daemon.session.pump.meter.latency.summary_ms()["p99"]
     feeding.cancel()
     daemon.drain()
     await running

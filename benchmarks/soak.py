@@ -21,7 +21,8 @@ from stats import Figure
 from tickcast.clock import SystemClock
 from tickcast.io.memory_bus import MemoryBus, Subscription
 from tickcast.live.buses.memory import EmbeddedBus
-from tickcast.live.daemon import Daemon, resident_bytes
+from tickcast.live.daemon import Daemon
+from tickcast.live.process import resident_bytes
 from tickcast.settings import Settings
 
 SOAK_S = float(os.environ.get("SOAK_S", "600"))
@@ -49,9 +50,9 @@ async def soak(settings: Settings) -> tuple[list[Sample], dict[str, float], int]
     for _ in range(WARM_BARS):
         await bus.produce(topic, feed.slice(SYMBOLS, clock.now_ns()))
         await asyncio.sleep(0.05)
-    while daemon.unread:
+    while daemon.session.unread():
         await asyncio.sleep(0.05)
-    daemon.pump.meter.latency.clear()
+    daemon.session.pump.meter.latency.clear()
     samples: list[Sample] = []
     beside = [asyncio.create_task(read_for_ever(published)), asyncio.create_task(sample_for_ever(daemon, samples))]
     sent, began = 0, clock.monotonic_ns()
@@ -62,7 +63,7 @@ async def soak(settings: Settings) -> tuple[list[Sample], dict[str, float], int]
         await asyncio.sleep(SLICE_S)
     for task in beside:
         task.cancel()
-    latency, forecasts = daemon.pump.meter.latency.summary_ms(), daemon.pump.meter.forecasts
+    latency, forecasts = daemon.session.pump.meter.latency.summary_ms(), daemon.session.pump.meter.forecasts
     daemon.drain()
     await running
     return samples, latency, forecasts
@@ -76,7 +77,7 @@ async def read_for_ever(published: Subscription) -> None:
 
 async def sample_for_ever(daemon: Daemon, samples: list[Sample]) -> None:
     while True:
-        _, ((of_duckdb,),) = await daemon.store.query(OF_DUCKDB)
+        _, ((of_duckdb,),) = await daemon.session.store.query(OF_DUCKDB)
         samples.append(Sample(resident_bytes(), int(str(of_duckdb))))
         await asyncio.sleep(1)
 

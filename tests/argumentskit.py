@@ -54,12 +54,12 @@ class World(NamedTuple):
         return f"{reply.error_code}: {reply.error}"
 
     async def rows(self, sql: str) -> list[dict[str, Any]]:
-        answer = await self.live.daemon.store.query(sql)
+        answer = await self.live.daemon.session.store.query(sql)
         return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
     async def ordered(self, command: str, **args: Any) -> Ordered:
         """What a job is told to do and on which bars; it is cancelled before it does it."""
-        jobs = self.live.daemon.control.jobs
+        jobs = self.live.daemon.session.commands.jobs
         before = {row.id for row in jobs.rows()}
         asking = asyncio.create_task(self.live.daemon.command(command, **args))
         await until(lambda: asking.done() or bool({row.id for row in jobs.rows()} - before), "the job to be listed")

@@ -43,12 +43,13 @@ class Live:
         self._consumed += len(messages)
         await until(lambda: self.daemon.health().consumed >= self._consumed, "all messages to be consumed")
         async with asyncio.timeout(WAIT_S):  # answered by the engine thread after the last turn: its results are out
-            await self.daemon.accuracy()
+            await self.daemon.session.accuracy()
 
     async def stored(self) -> None:
         """Returns once the store has all that was sent."""
+        store = self.daemon.session.store
         async with asyncio.timeout(WAIT_S):
-            while (await self.daemon.store.query("SELECT sum(next_offset) FROM offsets")).rows != [(self._consumed,)]:
+            while (await store.query("SELECT sum(next_offset) FROM offsets")).rows != [(self._consumed,)]:
                 await asyncio.sleep(0.02)
 
     async def forecasts(self) -> list[dict[str, Any]]:

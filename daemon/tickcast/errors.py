@@ -5,7 +5,7 @@ TickcastError
 │   ├── BadSettings        a setting is unknown, malformed or contradicts another
 │   ├── BadModel           a model folder is missing, damaged, or does not fit this deployment
 │   ├── BadStore           the store is held elsewhere, damaged, or from a newer schema
-│   ├── MissingPackage     what was asked for needs an extra that is not installed
+│   ├── MissingPackage     what was asked for needs a package that is missing, or is not the one we know
 │   ├── BadData            a data file is missing, empty, truncated or lacks a column
 │   ├── BadBroker          a broker refuses us at start: TLS, password, rights, a missing topic
 │   └── BadPositions       the committed positions do not fit this deployment, or the broker lost what follows them

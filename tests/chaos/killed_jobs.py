@@ -69,7 +69,7 @@ async def go_on(folder: Path) -> None:
     """To the end of the job; whoever was interrupted is resumed, and what is done is told by resuming it as well."""
     live = Live(live_settings(folder, jobs__workers=1))
     async with alive(live.daemon):
-        host = live.daemon.control.jobs
+        host = live.daemon.session.commands.jobs
         await until(lambda: host.rows()[0].state not in jobs.ACTIVE, "the job to end")
         was = host.rows()[0].state
         reply = await live.daemon.command("train", resume=host.rows()[0].id)

@@ -36,13 +36,13 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await live.send(messages(T0, 1))
         await live.send(messages(T0 + LATER_S * SECOND, 2))
         await live.stored()
-        yield World(live, live.daemon.serving.cards[0].digest, model, data)
+        yield World(live, live.daemon.session.serving.cards[0].digest, model, data)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def waiting(world: World) -> AsyncIterator[World]:
     """Its one worker is taken: what is ordered waits, and costs nothing."""
-    jobs = world.live.daemon.control.jobs
+    jobs = world.live.daemon.session.commands.jobs
     jobs._working += 1
     yield world
     jobs._working -= 1
@@ -61,8 +61,9 @@ async def test_a_folder_that_serves_is_a_version_like_any_other(world: World) ->
     assert "nothing_to_roll_back" in await world.refused("rollback")
     (told,) = (await world.ok("status", model="momentum"))["models"]
     assert told["evaluated"]["headline"] == judged["headline"]
-    card = await world.live.daemon.control.serving_models.models.resolve("momentum")  # without a hold-out of its own
-    figures = await world.live.daemon.control.serving_models._figures(card)
+    serving_models = world.live.daemon.session.commands.serving_models
+    card = await serving_models.models.resolve("momentum")  # without a hold-out of its own
+    figures = await serving_models._figures(card)
     skill = judged["headline"]["skill"]
     assert figures == {
         "skill": skill["value"], "skill_low": skill["low"], "skill_high": skill["high"],
@@ -77,12 +78,12 @@ async def test_it_is_registered_once_however_often_it_is_served(tmp_path: Path) 
     model = model_in(tmp_path / "momentum", "momentum")
     for _ in range(2):
         async with running(settings_of(tmp_path, model__default=model)) as live:
-            serving_models = live.daemon.control.serving_models
+            serving_models = live.daemon.session.commands.serving_models
             assert [row.name for row in await serving_models.models.versions()] == ["momentum"]
 
 
 async def test_status_tells_all_of_one_model_and_lists_those_of_a_tag(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.serving_models.models
+    models = world.live.daemon.session.commands.serving_models.models
     other = await models.register(model_in(tmp_path / "other", "other", tags=["slow", "new"]), origin="import")
     listed = {row["name"]: row for row in (await world.ok("status", section="models"))["models"]}
     assert {"momentum", "other"} <= listed.keys()
@@ -104,7 +105,7 @@ async def test_status_tells_all_of_one_model_and_lists_those_of_a_tag(world: Wor
 
 
 async def test_no_more_models_stay_loaded_than_the_settings_say(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.serving_models.models
+    models = world.live.daemon.session.commands.serving_models.models
     for name in ("one", "two"):
         await models.register(model_in(tmp_path / name, name, description=name), origin="import")
         await world.ok("forecast", symbols=["A"], model=name)
@@ -115,7 +116,7 @@ async def test_no_more_models_stay_loaded_than_the_settings_say(world: World, tm
 
 
 async def test_a_note_stands_in_the_history_of_a_route(world: World, tmp_path: Path) -> None:
-    models = world.live.daemon.control.serving_models.models
+    models = world.live.daemon.session.commands.serving_models.models
     await models.register(model_in(tmp_path / "noted", "noted", description="noted"), origin="import")
     with capture_logs() as logs:
         await world.ok("promote", model="noted", route="symbol:C", force=True, note="try it")
@@ -267,7 +268,7 @@ async def test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were(waiting
     job = first.folder.name
     assert [row["id"] for row in (await waiting.ok("jobs", job=job))["jobs"]] == [job]
     assert "leave out seed" in await waiting.refused("optimize", resume=job, seed=4)
-    jobs = waiting.live.daemon.control.jobs
+    jobs = waiting.live.daemon.session.commands.jobs
     with capture_logs() as logs:
         again = asyncio.create_task(waiting.live.daemon.command("optimize", resume=job))
         await until(

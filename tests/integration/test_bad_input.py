@@ -199,7 +199,7 @@ def fill_up(disk: Path) -> Path:
 
 async def state_is(live: Live, state: str) -> None:
     async with asyncio.timeout(WAIT_S):
-        while live.daemon.health().state != state or (state == "live" and live.daemon.commits.behind):
+        while live.daemon.health().state != state or (state == "live" and live.daemon.session.commits.behind):
             await asyncio.sleep(0.02)
 
 
@@ -240,7 +240,7 @@ async def test_on_a_full_disk_forecasts_are_published_and_stored_when_there_is_r
     assert sorted(stored) == sorted(f["id"].replace("-", "") for f in published)
     assert len(set(stored)) == len(stored)
     assert next_offset == len(messages)
-    assert bars == live.daemon.pump.meter.bars
+    assert bars == live.daemon.session.pump.meter.bars
 
 
 async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
@@ -254,7 +254,7 @@ async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
         await live.send(messages[:500])
         ballast = fill_up(small_disk)
         sent = 500
-        while live.daemon.commits.behind < 3:
+        while live.daemon.session.commits.behind < 3:
             await live.send(messages[sent : sent + 10])
             sent += 10
         consumed = live.daemon.health().consumed
@@ -262,7 +262,7 @@ async def test_with_too_many_units_behind_fetching_stops_and_goes_on_later(
         await asyncio.sleep(0.5)  # the turn that was under way may still be through; then nothing more
         assert live.daemon.health().state == "store_stalled"
         assert live.daemon.health().consumed <= consumed + len(messages) - sent
-        assert live.daemon.unread or not rest.done()
+        assert live.daemon.session.unread() or not rest.done()
         ballast.unlink()
         await rest
     with duckdb.connect(str(settings.store.path), read_only=True) as store:

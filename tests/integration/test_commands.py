@@ -101,9 +101,9 @@ async def test_status_symbols_report_and_diagnose_tell_what_the_daemon_counts(li
     health = live.daemon.health()
     status = await ok(live, "status")
     assert status["health"]["consumed"] == health.consumed
-    assert status["routes"] == {"default": live.daemon.serving.cards[0].digest}
+    assert status["routes"] == {"default": live.daemon.session.serving.cards[0].digest}
     everything = await ok(live, "symbols")
-    assert [entry["symbol"] for entry in everything["symbols"]] == sorted(live.daemon.serving.symbols.names())
+    assert [entry["symbol"] for entry in everything["symbols"]] == sorted(live.daemon.session.serving.symbols.names())
     first = await ok(live, "symbols", limit=2)
     rest = await ok(live, "symbols", after=first["symbols"][-1]["symbol"])
     assert first["more"]
@@ -136,7 +136,7 @@ async def test_paused_it_reads_nothing_and_then_goes_on_without_a_loss(live: Liv
     assert (await ok(live, "status"))["health"]["consumed"] <= before + 300  # what was being fetched may come
     stood = live.daemon.health().consumed
     await live.bus.produce(live.topic, world[1][300:600])
-    await live.daemon.accuracy()
+    await live.daemon.session.accuracy()
     assert live.daemon.health().consumed == stood
     await ok(live, "resume")
     live._consumed = before + 600
@@ -177,7 +177,7 @@ async def test_a_promoted_model_answers_from_the_command_on_and_after_a_restart_
     settings = of_model(tmp_path)
     async with running(settings) as live:
         await live.send(past[-4000:], chunk=1000)
-        card = await live.daemon.control.serving_models.models.register(model, origin="import")
+        card = await live.daemon.session.commands.serving_models.models.register(model, origin="import")
         assert await refused(live, "rollback") == "nothing_to_roll_back"
         await live.forecasts()
         row = (await ok(live, "promote", model=card.name, force=True))["promotion"]
@@ -224,7 +224,7 @@ async def test_a_model_whose_skill_is_not_shown_is_promoted_only_by_force(
 ) -> None:
     async with running(of_model(tmp_path)) as live:
         model = with_figures(world[2], tmp_path / "model", **figures)
-        card = await live.daemon.control.serving_models.models.register(model, origin="import")
+        card = await live.daemon.session.commands.serving_models.models.register(model, origin="import")
         reply = await live.daemon.command("promote", model=card.digest[:12])
         assert reply.error_code == ("no_evidence" if says else "")
         assert says in reply.error
@@ -234,15 +234,15 @@ async def test_a_model_whose_skill_is_not_shown_is_promoted_only_by_force(
 
 async def test_a_route_of_a_group_that_is_not_there_is_refused(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
-        card = await live.daemon.control.serving_models.models.register(world[2], origin="import")
+        card = await live.daemon.session.commands.serving_models.models.register(world[2], origin="import")
         assert await refused(live, "promote", model=card.name, route="group:nobody", force=True) == "bad_request"
 
 
 async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any, tmp_path: Path) -> None:
     async with running(of_model(tmp_path)) as live:
         await live.send(world[0][-4000:], chunk=1000)
-        card = await live.daemon.control.serving_models.models.register(world[2], origin="import")
-        name = live.daemon.serving.symbols.names()[0]
+        card = await live.daemon.session.commands.serving_models.models.register(world[2], origin="import")
+        name = live.daemon.session.serving.symbols.names()[0]
         await live.forecasts()
         await ok(live, "promote", model=card.name, route=f"symbol:{name}", force=True)
         await live.send(world[1][:1500])
@@ -259,7 +259,7 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
     assert told["model"].startswith("mine@")
     states = [event["state"] for event in await records(jobs)]
     assert [state for i, state in enumerate(states) if state not in states[:i]] == ["queued", "running", "done"]
-    symbol = live.daemon.serving.symbols.names()[0]
+    symbol = live.daemon.session.serving.symbols.names()[0]
     (forecast,) = (await ok(live, "forecast", symbols=[symbol], model="mine"))["forecasts"]
     assert forecast["model"] == "mine"
     assert forecast["rung"] == "model"
@@ -275,7 +275,8 @@ async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live
 
 async def dataset_is_what_was_stored(live: Live, told: dict[str, Any]) -> None:
     """`train` was the daemon's only order for bars, and no bar came meanwhile."""
-    store, card = live.daemon.store, await live.daemon.control.serving_models.models.resolve(told["digest"])
+    store = live.daemon.session.store
+    card = await live.daemon.session.commands.serving_models.models.resolve(told["digest"])
     found = await store.query("SELECT hash, source, symbols, bars, from_ns, to_ns FROM datasets")
     asked = await value(store, "SELECT 'command ' || id FROM commands WHERE command = 'train'")
     bars = await store.query("SELECT count(DISTINCT symbol), count(*), min(as_of_ns), max(as_of_ns) FROM bars")
@@ -290,7 +291,7 @@ async def test_what_no_job_may_ask_is_refused_before_a_folder_is_made(live: Live
     assert await refused(live, "evaluate", model="m", params={"groups": {}}) == "bad_argument"
     outside = {"settings": {"bars": {"history": "/etc/passwd"}}}
     assert await refused(live, "backtest", model="naive", params=outside) == "bad_argument"
-    assert live.daemon.control.jobs.rows() == []
+    assert live.daemon.session.commands.jobs.rows() == []
 
 
 @pytest.mark.slow
@@ -301,7 +302,7 @@ async def test_optimize_and_backtest_run_as_jobs_of_the_daemon(live: Live) -> No
     )
     assert told["model"].startswith("micro@")
     path = live.daemon.settings.store.path
-    trials = await live.daemon.store.ledger.trials(told["job"])
+    trials = await live.daemon.session.store.ledger.trials(told["job"])
     assert [t.number for t in trials] == [0, 1]
     assert path.exists()
     back = await ok(live, "backtest", fee_bps=1.0, params={"tosses": 2, "draws": 100})

@@ -36,7 +36,7 @@ async def test_every_forecast_is_published_once_stored_once_and_scored(tmp_path:
         await live.send(market(30)[1])
         published = await live.forecasts()
     ids = [f["id"] for f in published]
-    assert len(ids) == len(set(ids)) == live.daemon.pump.meter.forecasts > 80
+    assert len(ids) == len(set(ids)) == live.daemon.session.pump.meter.forecasts > 80
     with duckdb.connect(str(settings.store.path), read_only=True) as store:
         stored = {row[0] for row in store.execute("SELECT id FROM forecasts").fetchall()}
         ((scored,),) = store.execute("SELECT count(*) FROM scores").fetchall()
@@ -116,7 +116,7 @@ async def test_a_restart_fills_the_windows_from_the_store_and_forecasts_at_once(
         await live.send(messages[:half])
         before = len(await live.forecasts())
     async with running(settings) as live:
-        assert live.daemon.serving.engine.builder.bars_held().min() >= 12
+        assert live.daemon.session.serving.engine.builder.bars_held().min() >= 12
         await live.send(messages[half:])
         after = len(await live.forecasts())
     assert before > 50
@@ -165,7 +165,7 @@ async def test_a_silent_partition_gets_a_heartbeat_whose_bars_and_forecasts_are_
         now = live.daemon._clock.now_ns()
         await live.send([b'{"symbol":"A","ts":%d,"price":1.5,"size":1}' % (now + k * SECOND // 10) for k in range(3)])
         async with asyncio.timeout(10):
-            while live.daemon.pump.meter.bars < 3:
+            while live.daemon.session.pump.meter.bars < 3:
                 await asyncio.sleep(0.05)
         published = len(await live.forecasts())
     assert live.daemon.health().consumed == 3

@@ -57,7 +57,7 @@ async def test_ids_and_confidence_follow_from_the_code_on_the_page(
 ) -> None:
     settings = live_settings(tmp_path, window__lookback=12, forecast__horizon=3, bars__kind=kind, model__default="holt")
     records, live = await published(settings)
-    digests = {card.name: card.digest for card in live.daemon.serving.cards}
+    digests = {card.name: card.digest for card in live.daemon.session.serving.cards}
     assert len(records) > 20
     for record in records[:: len(records) // 20]:
         assert record["id"] == page_code.forecast_id(

@@ -100,7 +100,7 @@ async def test_a_message_of_thousands_of_bad_ticks_is_one_letter_with_their_numb
         await until(lambda: live.daemon.health().consumed == before + 20 * count, "the bad ticks to be consumed")
         await live.bus.produce(live.topic, [tick(n) for n in range(3, 15)])
         await until(lambda: live.daemon.health().consumed == before + 20 * count + 12, "the good ones behind them")
-        await until(lambda: not live.daemon.commits.behind, "all of it to be stored")
+        await until(lambda: not live.daemon.session.commits.behind, "all of it to be stored")
         health = live.daemon.health()
         assert health.state == "live"
         assert await live.forecasts()

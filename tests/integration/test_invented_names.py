@@ -43,21 +43,21 @@ async def test_new_symbols_find_a_place_after_a_flood_of_names_and_a_restart_kno
         assert await answered(live, REAL, 21, 100) == {*REAL}
         assert await answered(live, [*REAL, *HONEST], 101, 130) == {*REAL, *HONEST}
         health = live.daemon.health()
-        assert health.symbols <= LIMIT == len(live.daemon.serving.symbols)
+        assert health.symbols <= LIMIT == len(live.daemon.session.serving.symbols)
         assert health.consumed == health.accepted + health.rejected + health.late + health.held
-        assert {*REAL, *HONEST} <= {*live.daemon.serving.symbols.names()}
+        assert {*REAL, *HONEST} <= {*live.daemon.session.serving.symbols.names()}
         sql = "SELECT count(*) FROM dead_letters WHERE reason = 'symbol_limit'"
         await live.stored()
-        assert (await live.daemon.store.query(sql)).rows == [(health.reasons["symbol_limit"],)]
+        assert (await live.daemon.session.store.query(sql)).rows == [(health.reasons["symbol_limit"],)]
         sql = "SELECT symbol, count(*), min(as_of_ns) FROM bars WHERE symbol NOT LIKE 'X%' GROUP BY 1 ORDER BY 1"
-        rows = (await live.daemon.store.query(sql)).rows
+        rows = (await live.daemon.session.store.query(sql)).rows
         assert [(name, bars, (at - T0) // SECOND) for name, bars, at in rows] == [
             *((name, 28, 102) for name in HONEST), *((name, 20 + 79 + 1 + 28 + 1, 1) for name in REAL)
         ]  # fmt: skip
         sql = "SELECT max(n) FROM (SELECT count(*) n FROM bars WHERE symbol LIKE 'X%' GROUP BY symbol)"
-        assert (await live.daemon.store.query(sql)).rows == [(1,)]
+        assert (await live.daemon.session.store.query(sql)).rows == [(1,)]
     async with running(settings) as live:  # from the store, which holds more names than there are places
-        assert {*REAL, *HONEST} <= {*live.daemon.serving.symbols.names()}
+        assert {*REAL, *HONEST} <= {*live.daemon.session.serving.symbols.names()}
         assert await answered(live, [*REAL, *HONEST, "LATER"], 131, 160) == {*REAL, *HONEST, "LATER"}
         assert live.daemon.health().reasons.get("symbol_rate", 0) == 0
         assert Reason.SYMBOL_LIMIT.name.lower() not in live.daemon.health().reasons

@@ -137,7 +137,7 @@ class Group:
 
 
 def partitions_of(daemon):
-    return len(daemon.bus.lag()) if daemon.state == "live" else None
+    return len(daemon.session.bus.lag()) if daemon.state == "live" else None
 
 
 async def test_no_tick_goes_unanswered_while_members_join_and_leave_in_a_loop(kafka, tmp_path):
@@ -159,12 +159,12 @@ async def test_a_member_more_than_there_are_partitions_waits_and_takes_over(kafk
     group = Group(kafka, tmp_path, partitions=1)
     async with group.ticks():
         async with group.member("a") as first:
-            serving = first.serving
+            serving = first.session.serving
             async with group.member("b") as second:
                 await until(lambda: (partitions_of(first), partitions_of(second)) == (1, 0), "one with, one without")
                 consumed = first.health().consumed
                 await until(lambda: first.health().consumed > consumed, "the first to go on")
-                assert first.serving is serving  # it has kept its partition, so it has kept its windows
+                assert first.session.serving is serving  # it has kept its partition, so it has kept its windows
                 first.drain()
                 await until(lambda: partitions_of(second) == 1, "the other to take over")
                 await until(lambda: second.health().consumed, "it to read")

@@ -26,6 +26,7 @@ from tickcast.io.store.store import Store
 from tickcast.live.buses import kafka as kafka_bus
 from tickcast.live.buses.kafka import KafkaBus
 from tickcast.live.daemon import Daemon
+from tickcast.live.restore import snapshot_folder
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
@@ -206,12 +207,12 @@ async def stop_in_the_middle(stream: Stream, settings: Settings, ticks: list[lis
         monkeypatch.setattr(kafka_bus.Commits, "commit", never_beyond)
         await stream.send(beyond)
         async with asyncio.timeout(LIMIT_S):
-            while (await daemon.store.query("SELECT sum(next_offset) FROM offsets")).rows[0][0] <= sum(
+            while (await daemon.session.store.query("SELECT sum(next_offset) FROM offsets")).rows[0][0] <= sum(
                 reached.values()
             ):
                 await asyncio.sleep(0.02)
     monkeypatch.undo()
-    shutil.rmtree(kafka_bus.snapshot_folder(settings))
+    shutil.rmtree(snapshot_folder(settings))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ async def test_open_bars_of_several_ticks_begin_anew_and_it_is_said(stream):
     settings = stream.deployment(**TICK | {"bars__every_ticks": 3})
     first, last = parts(tape(60), 30)
     await drained(stream, settings, first)
-    shutil.rmtree(kafka_bus.snapshot_folder(settings))
+    shutil.rmtree(snapshot_folder(settings))
     log = await drained(stream, settings, last)
     assert said(log, "open_bars_cut")[0]["partitions"] == [*stream.ends]
     assert said(log, "windows_filled")[0]["symbols"] == SYMBOLS
@@ -312,7 +313,7 @@ async def test_a_snapshot_that_cannot_be_read_is_refused_and_forecasts_stay_the_
     settings, undisturbed = stream.deployment(**TIME), stream.deployment(**TIME)
     first, last = parts(tape(60), 40)
     await drained(stream, settings, first)
-    kept = [*kafka_bus.snapshot_folder(settings).iterdir()]
+    kept = [*snapshot_folder(settings).iterdir()]
     for path in kept:
         spoil(path)
     log = await drained(stream, settings, last)

@@ -11,7 +11,7 @@ from livekit import Live, live_settings, running, until
 from tickcast.clock import SystemClock
 from tickcast.io.systemd import Notifier
 from tickcast.live.commands.envelope import own_audience
-from tickcast.live.reload import Reload
+from tickcast.live.serve import Reload
 from tickcast.settings import Settings
 
 CLOCK = SystemClock()
@@ -35,7 +35,7 @@ class Said(Notifier):
 
 async def gives(live: Live, role: str, id: str, outcome: str) -> None:
     """A command by that key is counted so."""
-    inbox, settings = live.daemon.control.inbox, live.daemon.settings
+    inbox, settings = live.daemon.session.commands.inbox, live.daemon.settings
     before = inbox.counts[outcome]
     audience = own_audience(settings.kafka.group, settings.kafka.slot)
     raw = sealed("status", role=role, id=id, audience=audience, now_ms=CLOCK.now_ns() // 10**6)
@@ -47,7 +47,7 @@ async def gives(live: Live, role: str, id: str, outcome: str) -> None:
 async def test_keys_are_read_again_and_a_bad_file_keeps_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tickcast.live.reload.set_up_logging", lambda *_, **__: None)  # it is every test's
+    monkeypatch.setattr("tickcast.live.serve.set_up_logging", lambda *_, **__: None)  # it is every test's
     keys = tmp_path / "keys.toml"
     keys.write_text(entry("read"))
     settings: Settings = live_settings(tmp_path, control__keys_file=keys, window__lookback=8)

@@ -39,7 +39,7 @@ async def test_a_healthy_daemon_says_what_it_did_in_the_window(tmp_path: Path) -
         beats = [line for line in logs if line["event"] == "heartbeat"]
     assert {"state", "ticks_per_s", "bars", "forecasts", "skill", "refused", "cold", "lag_records"} <= beats[0].keys()
     assert sum(beat["bars"] for beat in beats) == 29
-    assert sum(beat["forecasts"] for beat in beats) == live.daemon.pump.meter.forecasts > 20
+    assert sum(beat["forecasts"] for beat in beats) == live.daemon.session.pump.meter.forecasts > 20
     assert sum(beat["refused"].get("late", 0) for beat in beats) == 1
     assert any(beat["ticks_per_s"] > 0 for beat in beats)
     assert beats[-1]["skill"] == 0.0  # last value beside itself
@@ -102,7 +102,7 @@ async def test_a_paused_daemon_says_so(tmp_path: Path) -> None:
 
 async def test_ticks_that_were_stamped_before_the_daemon_went_live_say_nothing_of_its_latency(tmp_path: Path) -> None:
     async with running(live_settings(tmp_path, **SMALL)) as live:
-        meter = live.daemon.pump.meter
+        meter = live.daemon.session.pump.meter
         real, meter.live_since_ns = meter.live_since_ns, 1 << 62  # as if all of these had waited for it
         await live.send([tick(n) for n in range(10)])
         assert len(meter.latency) == 0

@@ -25,7 +25,7 @@ async def test_a_store_whose_log_was_cut_short_is_made_good_from_the_topic(strea
     first, last = parts(tape(90), 75)
     async with running(settings) as daemon:
         await stream.send_slowly(first, settings)
-        await daemon.commits.saved()
+        await daemon.session.commits.saved()
         saved = [path.read_bytes() for path in store_files(settings)]
     for path, data in zip(store_files(settings), [saved[0], saved[1][: len(saved[1]) // 2]], strict=True):
         path.write_bytes(data)
@@ -56,7 +56,7 @@ async def test_what_a_lost_store_lacks_beside_a_snapshot_is_said_by_that_start_a
                 await stream.send(more)
                 await stream.all_committed(settings)
                 lacks.append(daemon.health().store_lacks)
-                await daemon.commits.saved()
+                await daemon.session.commits.saved()
         assert said(log, "snapshot_resumed")
     assert lacks == [{f"{topic}/{partition}": end for (topic, partition), end in reached.items()}, {}]
 
@@ -74,7 +74,7 @@ async def test_who_takes_a_slot_over_with_an_empty_store_says_what_it_lacks_and_
             await stream.send(last)
             await stream.all_committed(empty)
             health = daemon.health()
-            daemon.lookout.look([])
+            daemon.session.lookout.look([])
     assert health.store_lacks == {f"{topic}/{partition}": end for (topic, partition), end in reached.items()}
     assert said(log, "store_lacks_rows")
     assert health.unanswered > 0

@@ -127,7 +127,7 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
     async with daemon_of(lead) as daemon:
         naive = await routes(daemon)
         for folder in (one, two):
-            await daemon.control.serving_models.models.register(folder, origin="fit")
+            await daemon.session.commands.serving_models.models.register(folder, origin="fit")
         await ok(daemon, "promote", model="one", force=True)
         await ok(daemon, "promote", model="two", route="symbol:S1", force=True)
         await ok(daemon, "promote", model="two", force=True)
@@ -138,7 +138,7 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
             await until(lambda: other.health().bars >= 5, "bars of its partition")
             (forecast,) = (await ok(other, "forecast", symbols=["S1"]))["forecasts"]
             assert (forecast["model"], forecast["rung"]) == ("two", "model")
-            versions = await other.control.serving_models.models.versions()
+            versions = await other.session.commands.serving_models.models.versions()
             assert [(row.digest, row.origin) for row in versions] == [(digests[1], "fleet")]
         assert {key.partition("/")[0] for key in await place.held()} == {"@default", "@symbol:S1", "two"}
         await ok(daemon, "rollback")
@@ -181,7 +181,9 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
     with capture_logs() as logs:
         async with daemon_of(settings) as daemon:
             assert await routes(daemon) == {"default": read_card(good).digest}
-            assert daemon.control.serving_models.refused == Counter(bad_model=4, bad_model_record=3, bad_request=1)
+            assert daemon.session.commands.serving_models.refused == Counter(
+                bad_model=4, bad_model_record=3, bad_request=1
+            )
             findings = (await ok(daemon, "diagnose"))["findings"]
             refused = [found for found in findings if found["code"] == "model_refused"]
             assert {found["subject"]: found["detail"] for found in refused}["bad_model"] == "4 since the start"
@@ -192,7 +194,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
         await until(lambda: holds_only(place, good), "the topic to be healed")
     async with daemon_of(place.settings("late")) as daemon:
         assert await routes(daemon) == {"default": read_card(good).digest}
-        assert daemon.control.serving_models.refused == Counter(bad_model_record=1)
+        assert daemon.session.commands.serving_models.refused == Counter(bad_model_record=1)
 
 
 async def holds_only(place: Place, folder: Path) -> bool:

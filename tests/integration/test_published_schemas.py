@@ -58,7 +58,7 @@ async def published(
     async with running(settings) as live:
         subscriptions = {name: live.bus.subscribe(settings.topics.prefix + name) for name in TOPIC_MEANING}
         if broken is not None:
-            live.daemon.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
+            live.daemon.session.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
         await live.send(messages)
     return {name: await taken(subscription) for name, subscription in subscriptions.items()}
 
@@ -113,7 +113,7 @@ async def test_a_fitted_models_forecasts_and_its_failures_are_as_the_schema_says
     forecasts = valid("forecasts", (await published(settings, history + later))["forecasts"])
     assert {f["rung"] for f in forecasts} == {"naive", "model"}
     assert any("in_sample" in f["quality"] for f in forecasts)
-    like = Live(settings).daemon.serving.ladder.runners[0]  # type: ignore[union-attr]
+    like = Live(settings).daemon.session.serving.ladder.runners[0]  # type: ignore[union-attr]
     again = tmp_path / "again"
     again.mkdir()
     settings = model_settings("time", again, model__default=fitted.models["time"], quality__future_ms=0)

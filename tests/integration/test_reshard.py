@@ -17,8 +17,9 @@ from netkit import free_port
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED, BadPositions, BrokerAway, Fenced, TransactionLost
 from tickcast.io.kafka import client
 from tickcast.io.kafka.delivery import Delivery
-from tickcast.live.buses.kafka import KafkaBus, snapshot_folder
+from tickcast.live.buses.kafka import KafkaBus
 from tickcast.live.daemon import Daemon
+from tickcast.live.restore import snapshot_folder
 from tickcast.settings import load
 from tickcast.ui import cli, reshard
 

@@ -18,11 +18,11 @@ async def test_after_a_restart_the_model_before_stands_in(tmp_path: Path) -> Non
     async with running(settings) as live:
         for shift, name in enumerate(("one", "two", "three")):
             made = model_folder(tmp_path / name, name, shift=shift, bars=bar_identity(settings))
-            await live.daemon.control.serving_models.models.register(made, origin="import")
+            await live.daemon.session.commands.serving_models.models.register(made, origin="import")
             assert (await live.daemon.command("promote", model=name, force=True)).ok
         assert (await live.daemon.command("rollback")).ok
     async with running(settings) as live:
-        ladder = live.daemon.serving.ladder
+        ladder = live.daemon.session.serving.ladder
         assert ladder is not None
         assert [ladder.cards[number].name for number in ladder._firsts] == ["naive", "one", "two"]
         assert ladder.first.name == "two"

@@ -72,8 +72,8 @@ def test_while_a_broker_takes_the_connection_and_says_nothing(start: Start) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "stuck",
-    ["daemon.warm_up = lambda _: hang()", "bus_edges.restore = lambda *_: asyncio.to_thread(hang)",
-     "daemon.Store.open = lambda *_, **__: hang()"],
+    ["session.warm_up = lambda _: hang()", "bus_edges.fill_windows = lambda *_: asyncio.to_thread(hang)",
+     "session.Store.open = lambda *_, **__: hang()"],
     ids=["compiling kernels", "filling windows", "opening the store"],
 )  # fmt: skip
 def test_while_a_thread_of_the_start_is_busy_for_long(start: Start, tmp_path: Path, stuck: str) -> None:
@@ -82,7 +82,7 @@ def test_while_a_thread_of_the_start_is_busy_for_long(start: Start, tmp_path: Pa
 import asyncio, pathlib, sys, time
 from tickcast.ui import cli
 from tickcast.live.buses import memory as bus_edges
-from tickcast.live import daemon
+from tickcast.live import session
 def hang():
     pathlib.Path({str(begun)!r}).touch()
     time.sleep(600)
@@ -139,7 +139,7 @@ async def test_within_a_program_the_store_is_let_go_and_can_be_opened_again(
 
     settings = live_settings(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("tickcast.live.buses.memory.restore", never)
+        patched.setattr("tickcast.live.buses.memory.fill_windows", never)
         daemon = Daemon(settings, EmbeddedBus(MemoryBus(SystemClock())), clock=SystemClock())
         run = asyncio.create_task(daemon.run())
         await until(begun.is_set, "the start to be under way")

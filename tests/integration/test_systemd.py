@@ -131,7 +131,7 @@ async def test_the_watchdog_goes_unfed_while_the_engine_thread_is_stuck_and_is_f
     async with running(live_settings(tmp_path)) as live:
         await asyncio.to_thread(notify.until, "WATCHDOG")
         try:
-            stuck = asyncio.create_task(live.daemon._thread.call(go_on.wait))
+            stuck = asyncio.create_task(live.daemon.session.thread.call(go_on.wait))
             await asyncio.sleep(0.5)  # what was on its way when it stuck is over
             notify.heard()
             await asyncio.sleep(1.0)

@@ -21,14 +21,14 @@ async def test_members_are_named_as_in_the_registry_and_the_combination_answers_
         for name in ("a", "b"):
             reply = await live.daemon.command("train", kind="ridge", name=name, params={"rows": 100 + ord(name)})
             assert reply.ok, reply.error
-        models = live.daemon.control.serving_models.models
+        models = live.daemon.session.commands.serving_models.models
         both = {"members": ["a", (await models.resolve("b")).digest[:12]], "method": "weighted"}
         reply = await live.daemon.command("train", kind="ensemble", name="both", params=both)
         assert reply.ok, reply.error
         cards = [await models.resolve(name) for name in ("a", "b", "both")]
         assert cards[2].model_params["members"] == [cards[0].digest, cards[1].digest]
         assert [one["name"] for one in msgspec.to_builtins(reply.result)["metrics"]["members"]] == ["a", "b"]
-        symbol = live.daemon.serving.symbols.names()[0]
+        symbol = live.daemon.session.serving.symbols.names()[0]
         reply = await live.daemon.command("forecast", symbols=[symbol], model="both")
         assert reply.result["forecasts"][0]["model"] == "both"
         reply = await live.daemon.command("train", kind="ensemble", params={"members": ["a", "nobody"]})

@@ -6,8 +6,8 @@ import pytest
 from tickcast.columns import RawBatch, Rejects
 from tickcast.engine.core.events import Letters
 from tickcast.errors import Reason
-from tickcast.loop import dead_letters as letters_of
-from tickcast.loop.dead_letters import MOST_NUMBERS, dead_letters
+from tickcast.loop import publications as letters_of
+from tickcast.loop.publications import MOST_NUMBERS, dead_letters
 from tickcast.records import DeadLetter
 
 KEYS = [b"a", b"", b"b" * 400]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tickcast.live.liveness import Liveness
+from tickcast.live.process import Liveness
 
 
 async def answers() -> None:

@@ -89,11 +89,11 @@ async def test_registry_loaded_bytes_lets_models_go(tmp_path: Path) -> None:
         folder.mkdir()
         async with running(settings_of(folder, registry__loaded_models=8, registry__loaded_bytes=most)) as live:
             await live.send(messages(T0, 1))
-            models = live.daemon.control.serving_models.models
+            models = live.daemon.session.commands.serving_models.models
             for name in ("one", "two"):
                 card = await models.register(model_in(folder / name, name, description=name), origin="import")
-                await live.daemon.control.cache.get(card.digest)
-            loaded[most] = len(live.daemon.control.cache.held())
+                await live.daemon.session.commands.cache.get(card.digest)
+            loaded[most] = len(live.daemon.session.commands.cache.held())
     assert loaded == {1: 0, 1 << 20: 2}  # one that is too large is used and let go
 
 
@@ -102,7 +102,7 @@ async def test_bars_history_fills_the_windows_of_an_empty_store(tmp_path: Path) 
     history = csv(tmp_path, "symbol,ts,price,size\n" + lines)
     with capture_logs() as logs:
         async with running(settings_of(tmp_path, bars__history=history)) as live:
-            assert live.daemon.serving.symbols.names() == ["A"]
+            assert live.daemon.session.serving.symbols.names() == ["A"]
     assert [line["bars"] > 0 for line in logs if line["event"] in ("history_loaded", "windows_filled")] == [True, True]
 
 
@@ -112,4 +112,4 @@ async def test_runtime_drain_s_ends_a_drain_that_hangs(tmp_path: Path, monkeypat
 
     with pytest.raises(StoreStalled, match=r"runtime\.drain_s"):
         async with running(settings_of(tmp_path, runtime__drain_s=1)) as live:
-            monkeypatch.setattr(live.daemon, "_report", never)
+            monkeypatch.setattr(live.daemon.session, "_report", never)

@@ -231,12 +231,10 @@ async def replay(
             await pump.close_unit(last=True)
             await commits.idle()
     seconds = (clock.monotonic_ns() - began) / NS_PER_S
-    found = summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order)
-    found["mixed"] = history.mixed
+    found = summary(serving, pump, digest=sink.digest(), seconds=seconds, order=order) | {"mixed": history.mixed}
     refused = refusal(settings, serving.engine.builder.counts(), history.first_time)
-    if refused is None:
-        return {**found, "refused": "", "nearly_all_refused": False}
-    return {**found, "refused": refused.why, "nearly_all_refused": refused.nearly_all}
+    why, nearly_all = refused or ("", False)
+    return {**found, "refused": why, "nearly_all_refused": nearly_all}
 
 
 def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order: ReplayOrder) -> dict[str, Any]:

@@ -88,4 +88,4 @@ def _arrow() -> RawBatch:
 def _messages(topic: str, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]", count: int) -> RawBatch:
     size = len(data) // count
     starts = np.arange(count, dtype=np.int64) * size
-    return RawBatch(topic, 0, data, starts, starts + size, np.arange(count), np.full(count, -1))
+    return RawBatch(topic, 0, data, starts, starts + size, np.arange(count), stamps_ns=np.full(count, -1))

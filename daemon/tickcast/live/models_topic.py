@@ -88,11 +88,8 @@ class ModelsTopic:
         held = self._held = await self._read() if self._held is None else self._held
         models = self._serving_models.models
         last = {row.route: row for row in await models.history()}
-        routes = [
-            Routed(route=row.route, digest=row.digest, at_ns=row.at_ns)
-            for row in last.values()
-            if row.digest is not None
-        ]
+        routed = [row for row in last.values() if row.digest is not None]
+        routes = [Routed(route=row.route, digest=row.digest or "", at_ns=row.at_ns) for row in routed]
         folders = [await models.folder(digest) for digest in sorted({routed.digest for routed in routes})]
         records, written = changes(folders, routes, held), 0
         record = await asyncio.to_thread(next, records, None)

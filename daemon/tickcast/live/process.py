@@ -1,4 +1,4 @@
-"""What the daemon asks of its process: signals, the interpreter's turns, the collector, memory. It knows no ticks."""
+"""What the daemon asks of its process: signals, the interpreter's turns, memory, signs of life. It knows no ticks."""
 
 import asyncio
 import gc
@@ -7,10 +7,12 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from tickcast.clock import Clock
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL
+from tickcast.io.telemetry import LastMinute, LoopLag
 
 SWITCH_S = 0.0005  # Python's own 5 ms would be seen in every latency
 ECHO_S = 0.5  # `timeout`, `make` and the like pass on a signal that their whole group has had
@@ -30,6 +32,40 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Vitals:
+    """Of the process, from its start on: its age, and how late its loop woke."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.lag = LoopLag(clock)
+        self.recent_lag = LastMinute(self.lag.latency, clock)
+        self._clock, self._started_ns = clock, clock.monotonic_ns()
+
+    def uptime_s(self) -> float:
+        return (self._clock.monotonic_ns() - self._started_ns) / 1e9
+
+
+class Liveness:
+    """Whether the daemon gets on, for systemd's watchdog. It heals nothing.
+
+    The loop is asked by being asked at all; `passes` counts the turns of the pump; each of `tokens` goes through one
+    thread and comes back. A daemon that `waits` by a name of its own, such as for a full disk, is not stuck.
+    """
+
+    def __init__(
+        self, passes: Callable[[], int], waits: Callable[[], bool], *tokens: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._passes = passes
+        self._waits = waits
+        self._tokens = tokens
+        self._seen = -1
+
+    async def alive(self) -> bool:
+        """Does not come back while a thread is stuck."""
+        await asyncio.gather(*(token() for token in self._tokens))
+        seen, self._seen = self._seen, self._passes()
+        return self._seen != seen or self._waits()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Where a restart goes on: decided from what was committed, what the broker still holds, and what the settings say.
 
-Pure decisions; `kafka_bus` asks the broker and acts.
+Pure decisions; `buses/kafka.py` asks the broker, `restore.py` acts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,13 +96,13 @@ def place(
     """Of the partitions in `bounds`."""
     committed = {at: _position(settings, at, found.get(at), bound) for at, bound in bounds.items()}
     return Placement(
-        counts,
-        {at: bound.low for at, bound in bounds.items()},
-        committed,
-        {at: since(found.get(at), counts[at[0]]) for at in bounds},
-        {at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in bounds},
-        frozenset(at for at in bounds if at not in found or found[at].offset != committed[at]),
-        any(at not in found for at in bounds),
+        partitions=counts,
+        low={at: bound.low for at, bound in bounds.items()},
+        committed=committed,
+        since={at: since(found.get(at), counts[at[0]]) for at in bounds},
+        beats={at: int(found[at].note.get("beat", 0)) if at in found else 0 for at in bounds},
+        decided=frozenset(at for at in bounds if at not in found or found[at].offset != committed[at]),
+        is_new=any(at not in found for at in bounds),
     )
 
 

@@ -1,4 +1,7 @@
-"""Loading history into the store, and filling windows from it before the first live tick."""
+"""Bringing the engine to where it was before the first live tick: by a snapshot, else by bars that the store holds.
+
+Where a partition goes on is decided in `recovery.py`; here is what is done about it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -7,21 +10,25 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from tickcast.clock import Clock
+from tickcast.clock import SystemClock
 from tickcast.columns import BarBatch, Source
 from tickcast.engine.core.events import Outcome
-from tickcast.errors import BadSettings
+from tickcast.errors import BadSettings, BadStore
+from tickcast.io.store import snapshot
 from tickcast.io.store.history import BarsOfPartition
 from tickcast.io.store.store import Commit, Store
 from tickcast.live import recovery
-from tickcast.loop.build import Serving
-from tickcast.loop.dead_letters import dead_letters
+from tickcast.live.recovery import Placement
+from tickcast.loop.build import Serving, build, install_models
+from tickcast.loop.publications import dead_letters
 from tickcast.settings import Settings
+from tickcast.state import State
+from tickcast.symbols import SymbolTable
 
 Warn = Callable[[str], object]
 
 
-async def load(settings: Settings, path: Path, store: Store, *, symbols: list[str] | None, warn: Warn) -> int:
+async def load_history(settings: Settings, path: Path, store: Store, *, symbols: list[str] | None, warn: Warn) -> int:
     """Every bar that a data file closes goes to the store; returns how many.
 
     It is read twice, so that of what is refused in the end nothing was stored. `warn` is told where most of it was.
@@ -36,8 +43,7 @@ async def load(settings: Settings, path: Path, store: Store, *, symbols: list[st
     async for serving, outcome in _turns(closed_bars(settings, path, symbols=symbols, warn=warn)):
         most = settings.kafka.batch_bytes
         letters = [letter for refused in outcome.letters for letter in dead_letters(refused, most)]
-        unit = Commit(bars=outcome.bars, dead_letters=letters)
-        await store.write(unit, symbols=serving.symbols)
+        await store.write(Commit(bars=outcome.bars, dead_letters=letters), symbols=serving.symbols)
         loaded += sum(map(len, outcome.bars))
     return loaded
 
@@ -48,15 +54,15 @@ async def _turns(closing: Iterator[tuple[Serving, Outcome]]) -> AsyncIterator[tu
         yield closed
 
 
-async def restore(
-    serving: Serving, store: Store, clock: Clock, parts: Mapping[Source, BarsOfPartition] | None = None
+async def fill_windows(
+    serving: Serving, store: Store, parts: Mapping[Source, BarsOfPartition] | None = None
 ) -> BarBatch:
     """Windows from stored bars, of `parts` only; `bars.history` is loaded first where the store has none."""
     history, needed = serving.settings.bars.history, serving.engine.bars_needed()
     tail = await asyncio.to_thread(store.bars_tail, serving.symbols, needed, parts)
     if history is not None and not len(tail):
         log = structlog.get_logger()
-        loaded = await load(
+        loaded = await load_history(
             serving.settings, history, store, symbols=None, warn=lambda why: log.warning("history_refused", reason=why)
         )
         log.info("history_loaded", path=str(history), bars=loaded)
@@ -67,9 +73,52 @@ async def restore(
     return tail
 
 
-async def recover(
-    serving: Serving, store: Store, clock: Clock, place: recovery.Placement, *, reread: int = 0
-) -> dict[Source, int]:
+async def recover(serving: Serving, store: Store, place: Placement) -> dict[Source, int]:
+    """The engine as it was, by the shortest way; returns where each partition is read from.
+
+    1. The newest snapshot that fits the commits is resumed, and all since then is read again (`resume`).
+    2. Without one the windows are filled from stored bars, and each partition is read again from where these leave off
+       (`refill`); where the store is empty, too, `bars.history` is loaded into it first.
+    """
+    resumed = await resume(serving, store, place)
+    return await refill(serving, store, place) if resumed is None else place.committed | resumed
+
+
+async def resume(serving: Serving, store: Store, place: Placement) -> dict[Source, int] | None:
+    """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
+    log, settings = structlog.get_logger(), serving.settings
+    state, refused = await asyncio.to_thread(
+        snapshot.newest_valid, snapshot_folder(settings), settings, not_beyond=place.committed, beside=store.mark()
+    )
+    for problem in refused:
+        log.warning("snapshot_refused", reason=problem)
+    if state is None:
+        return None
+    if problem := recovery.usable(state.positions, place):
+        log.warning("snapshot_refused", reason=problem)
+        return None
+    try:
+        await asyncio.to_thread(_resume_state, build(settings), state)
+    except BadStore as problem:  # half filled, that engine could not begin without a snapshot either
+        log.warning("snapshot_refused", reason=str(problem))
+        return None
+    await asyncio.to_thread(_resume_state, serving, state)
+    log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
+    return state.positions
+
+
+def _resume_state(serving: Serving, state: State) -> None:
+    """With the models that the engine knew by then."""
+    if "ladder" in state.facts:
+        install_models(serving, state.part("ladder").facts["models"])
+    serving.engine.resume(state)
+
+
+def snapshot_folder(settings: Settings) -> Path:
+    return settings.snapshot.folder or settings.store.path.parent / "snapshots"
+
+
+async def refill(serving: Serving, store: Store, place: Placement, *, reread: int = 0) -> dict[Source, int]:
     """Without a snapshot: fill the windows from the store, and say where each partition is read from.
 
     With `reread` so many records fill the windows where the store has no bars, or is further behind.
@@ -82,7 +131,7 @@ async def recover(
         known = kept[at]._replace(next_offset=None) if at in place.decided else kept[at]
         start = recovery.start(settings, known, bars_needed=engine.bars_needed(), committed=offset, low=low)
         starts[at] = recovery.reread(settings, start, committed=offset, low=low, most=reread) if reread else start
-    bars = await restore(serving, store, clock, {at: BarsOfPartition(s.below, s.upto_ns) for at, s in starts.items()})
+    bars = await fill_windows(serving, store, {at: BarsOfPartition(s.below, s.upto_ns) for at, s in starts.items()})
     _take_up(serving, starts, bars, place.since)
     engine.positions = {at: start.offset for at, start in starts.items()}
     unseen = {at: offset for at, offset in engine.positions.items() if at not in store.positions()}
@@ -120,11 +169,8 @@ async def load_into_store(
     settings: Settings, path: Path, *, symbols: list[str] | None = None, warn: Warn = lambda why: None
 ) -> int:
     """The command: open the store, load, close it."""
-    from tickcast.clock import SystemClock
-    from tickcast.symbols import SymbolTable
-
     store = Store.open(settings, symbols=SymbolTable(1), cards=[], at_ns=SystemClock().now_ns())
     try:
-        return await load(settings, path, store, symbols=symbols, warn=warn)
+        return await load_history(settings, path, store, symbols=symbols, warn=warn)
     finally:
         await store.close()

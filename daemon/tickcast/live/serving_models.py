@@ -192,13 +192,8 @@ class ServingModels:
                 f"{card.name} would keep {share:.2f} of a core busy, inference.core_share is {most}",
                 remedy="ask fewer questions, raise the limit, or promote it with force = true",
             )  # fmt: skip
-        return {
-            "holdout_skill": skill,
-            "holdout_skill_low": low,
-            "holdout_windows": windows,
-            "core_share": share,
-            "forced": force,
-        }
+        holdout = {"holdout_skill": skill, "holdout_skill_low": low, "holdout_windows": windows}
+        return {**holdout, "core_share": share, "forced": force}
 
 
 def _not_shown(figures: Mapping[str, Any]) -> str:

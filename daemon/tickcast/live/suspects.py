@@ -39,11 +39,8 @@ class SuspectSource:
         if (piece := next(self._pieces, None)) is not None:
             return piece
         fetched = await self._source.next_fetched(max_wait_s)
-        if (
-            not fetched
-            or not (self._last.suspects or self._last.aside)
-            or not any(map(self._last.is_watching, fetched))
-        ):
+        is_calm = not (self._last.suspects or self._last.aside)
+        if not fetched or is_calm or not any(map(self._last.is_watching, fetched)):
             return fetched
         self._tell()
         self._pieces = self._in_pieces(fetched)

@@ -56,8 +56,7 @@ def _ladder(settings: Settings, features: FeatureSet, made_for: Settings) -> Lad
     default = settings.model.default
     if default == "none":
         return None
-    names = list(dict.fromkeys([*([default] if default in RUNGS else []), *settings.model.ladder]))
-    runners = [_rung(name, settings) for name in names]
+    runners = [_rung(name, settings) for name in _rung_names(settings)]
     if default not in RUNGS:
         runners.insert(0, _net(Path(default), made_for, features))
     return Ladder(runners, _rung("naive", settings), settings)
@@ -65,10 +64,14 @@ def _ladder(settings: Settings, features: FeatureSet, made_for: Settings) -> Lad
 
 def unreachable_rungs(settings: Settings) -> list[str]:
     """Those of the settings that never answer: a rung before them needs no more bars."""
-    default, ladder = settings.model.default, settings.model.ladder
-    names = list(dict.fromkeys([*([default] if default in RUNGS else []), *ladder]))
+    names = [] if settings.model.default == "none" else _rung_names(settings)
     needs = [_rung(name, settings).card.need_bars for name in names]
-    return [name for at, name in enumerate(names) if at and min(needs[:at]) <= needs[at] and default != "none"]
+    return [name for at, name in enumerate(names) if at and min(needs[:at]) <= needs[at]]
+
+
+def _rung_names(settings: Settings) -> list[str]:
+    default = settings.model.default
+    return list(dict.fromkeys([*([default] if default in RUNGS else []), *settings.model.ladder]))
 
 
 def _rung(name: str, settings: Settings) -> Runner:
@@ -112,9 +115,7 @@ def install_models(serving: Serving, digests: Sequence[str]) -> None:
     if ladder is None:
         return
     here = {card.digest for card in ladder.cards}
-    for digest in digests:
-        if digest in here:
-            continue
+    for digest in [digest for digest in digests if digest not in here]:
         try:
             folder = Artefacts(artefact_folder(serving.settings)).open(digest)
             serving.engine.install(open_model(folder, tile=serving.settings.inference.tile))

@@ -25,12 +25,9 @@ class MostRefused(NamedTuple):
 
 def bars_only(settings: Settings) -> Settings:
     """The same deployment without models: it folds and asks nothing."""
-    return settings.model_copy(
-        update={
-            "model": settings.model.model_copy(update={"default": "none"}),
-            "features": settings.features.model_copy(update={"publish": False}),
-        }
-    )
+    model = settings.model.model_copy(update={"default": "none"})
+    features = settings.features.model_copy(update={"publish": False})
+    return settings.model_copy(update={"model": model, "features": features})
 
 
 def closed_bars(
@@ -99,13 +96,6 @@ def refusal(settings: Settings, counts: I64, first_time: str) -> MostRefused | N
 
 def _spell(step_ns: int) -> str:
     """Such as 1 h or 250 ms."""
-    units = (
-        ("d", 86_400 * 10**9),
-        ("h", 3600 * 10**9),
-        ("min", 60 * 10**9),
-        ("s", 10**9),
-        ("ms", 10**6),
-        ("us", 10**3),
-    )
-    name, unit = next(((name, unit) for name, unit in units if step_ns % unit == 0), ("ns", 1))
+    units = {"d": 86_400 * 10**9, "h": 3600 * 10**9, "min": 60 * 10**9, "s": 10**9, "ms": MS, "us": 1000, "ns": 1}
+    name, unit = next((name, unit) for name, unit in units.items() if step_ns % unit == 0)
     return f"{step_ns // unit:,} {name}"

@@ -1,6 +1,5 @@
-"""Commit units: what happened in a moment is published, stored and committed as one, in order, behind the loop.
-
-The loop never waits for them; when too many units are open, fetching stops until one is through.
+"""What happened in a moment is published, stored and committed as one, behind the loop, which never waits for it: when
+too many commits are open, fetching stops until one is through.
 """
 
 import asyncio
@@ -22,22 +21,13 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 
 
 class Committing(Protocol):
-    """A bus on which a unit counts only once it is committed. `seal` never waits; the others go unit by unit."""
+    """A bus on which a commit counts only once it is committed; its part in the stages. `seal` never waits."""
 
-    def seal(self) -> Any:
-        """What was published since the last seal belongs to one unit."""
-
-    async def settle(self, sealed: Any) -> None:
-        """Until the broker holds all that the unit published."""
-
-    async def commit(self, sealed: Any, offsets: Mapping[Source, int]) -> None:
-        """The unit's positions are now where a restart goes on."""
-
-    def snapshot_due(self, *, last: bool) -> bool:
-        """Whether the state after this unit is to be saved; `last` = no other unit follows."""
-
-    async def save(self, state: Any) -> None:
-        """Keep the engine's state as it was after a unit that is committed."""
+    def seal(self) -> Any: ...  # 2: what was published since the last one
+    async def settle(self, sealed: Any) -> None: ...  # 3
+    async def commit(self, sealed: Any, offsets: Mapping[Source, int]) -> None: ...  # 5
+    def snapshot_due(self, *, last: bool) -> bool: ...  # at 2; `last`: no other commit follows
+    async def save(self, state: Any) -> None: ...  # 6
 
 
 class ClosedCommit(NamedTuple):
@@ -48,29 +38,31 @@ class ClosedCommit(NamedTuple):
 
 
 class CommitQueue:
+    """A commit goes through six stages, each after the one before it, and overtakes no other:
+
+    1. gathered (`add`): outcomes of `store.unit_ms`, whose publications were handed over as they came;
+    2. closed (`close`), between two turns: the bus seals what was published, and a snapshot that is due is taken;
+    3. settled: the broker holds all that was published;
+    4. stored: rows, positions and watermarks are in the store, as one transaction;
+    5. committed: its positions are where a restart goes on; one that comes before reads it all again;
+    6. saved: the snapshot is written, which is so never ahead of the commits.
+    """
+
     def __init__(
         self, store: Store, engine: Engine, settings: Settings, clock: Clock, *, bus: Committing | None = None
     ) -> None:
         self.stalled = False
-        self._bus = bus
-        self._store = store
-        self._engine = engine
-        self._settings = settings
-        self._clock = clock
-        self._unit = Commit()
-        self._unit_bytes = 0
+        self._bus, self._store, self._engine = bus, store, engine
+        self._settings, self._clock = settings, clock
+        self._unit, self._unit_bytes = Commit(), 0
         self._opened_ns = clock.monotonic_ns()
         self._queue: asyncio.Queue[ClosedCommit] = asyncio.Queue()
-        self._open = 0
+        self.behind = 0  # closed, and not through
         self._saving: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def behind(self) -> int:
-        return self._open
 
     async def room(self) -> None:
         """Returns once another unit may be opened."""
@@ -117,13 +109,11 @@ class CommitQueue:
         self._opened_ns = self._clock.monotonic_ns()
         if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
             return
-        self._open += 1
+        self.behind += 1
         self._idle.clear()
-        if self._open >= self._settings.store.max_units_behind:
+        if self.behind >= self._settings.store.max_units_behind:
             self._room.clear()
-        saving = None
-        if state is not None:
-            saving, self._saving = self._saving, None
+        saving, self._saving = (None, self._saving) if state is None else (self._saving, None)
         self._queue.put_nowait(ClosedCommit(unit, self._bus.seal() if self._bus else None, state, saving))
 
     async def write_all(self) -> None:
@@ -139,9 +129,9 @@ class CommitQueue:
                     await self._bus.save(state)
             if saving is not None and not saving.done():
                 saving.set_result(None)
-            self._open -= 1
+            self.behind -= 1
             self._room.set()
-            if not self._open:
+            if not self.behind:
                 self._idle.set()
 
     async def idle(self) -> None:

@@ -62,8 +62,7 @@ class LastTurn:
     def __init__(self, cells: mmap.mmap, topics: Sequence[str], *, by_content: bool = False) -> None:
         self.suspects: list[OffsetSpan] = []
         self.aside: list[OffsetSpan] = []
-        self._map = cells
-        self._by_content = by_content
+        self._map, self._by_content = cells, by_content
         self._cells = memoryview(cells).cast("q")
         self._number = {topic: _number_of(topic.encode()) for topic in topics}
         self._name = {number: topic for topic, number in self._number.items()}
@@ -112,9 +111,7 @@ class LastTurn:
     def end(self, *, is_over: bool = True) -> None:
         """`is_over`: all of the turn's messages have been through the engine."""
         self._cells[ORDER] += 1
-        if not is_over:
-            return
-        if self.suspects or self._cells[DEATHS]:
+        if is_over and (self.suspects or self._cells[DEATHS]):
             self._acquit(self._turn())
 
     def span_of(self, item: Any) -> OffsetSpan | None:

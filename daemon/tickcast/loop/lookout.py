@@ -77,8 +77,7 @@ class Lookout:
         self._look_at_partitions()
 
     def _look_at_partitions(self) -> None:
-        arrived = self._builder.arrived()
-        late = set()
+        arrived, late = self._builder.arrived(), set[Source]()
         for source, (ticks, too_late) in arrived.items():
             ticks_before, late_before = self._arrived.get(source, (0, 0))
             ticks, too_late = ticks - ticks_before, too_late - late_before

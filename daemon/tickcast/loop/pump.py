@@ -69,8 +69,7 @@ class Meter:
         self.unanswered += outcome.unanswered
         self.bars += sum(map(len, outcome.bars))
         self.scores += sum(map(len, outcome.scores))
-        if outcome.letters:
-            self.samples.note(outcome.letters)
+        self.samples.note(outcome.letters)
         for forecasts in outcome.forecasts:
             self.forecasts += len(forecasts)
             stamped = forecasts.stamp_ns[forecasts.stamp_ns >= self.live_since_ns]
@@ -90,12 +89,8 @@ class Pump:
         self._serving, self._engine = serving, serving.engine
         self._writer = JsonWriter(serving.settings, serving.cards, list(RUNGS))
         self._close_together = serving.symbols if serving.settings.bars.kind == "time" else ()
-        self._source = source
-        self._sink = sink
-        self._thread = thread
-        self._commits = commits
-        self._clock = clock
-        self._last_turn = last_turn
+        self._source, self._sink, self._thread, self._commits = source, sink, thread, commits
+        self._clock, self._last_turn = clock, last_turn
         self._stopping = False
         self._was_brief = False  # the last turn
         self._left: list[Event] = []  # of the last turn, for want of places

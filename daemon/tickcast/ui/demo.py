@@ -173,7 +173,7 @@ async def _watch(daemon: Daemon, forecasts: Subscription, view: LiveView, *, not
                     newest[forecast.symbol] = forecast
                     closes.setdefault(forecast.symbol, []).append(forecast.anchor)
             last = [_shown(f, closes[f.symbol]) for _, f in sorted(newest.items())[:SHOWN]]
-            now = ViewSnapshot(daemon.health(), await daemon.accuracy(), last, daemon.unread, note)
+            now = ViewSnapshot(daemon.health(), await daemon.session.accuracy(), last, daemon.session.unread(), note)
             view.show(now)
             if picture and last:
                 picture.write_text(view.picture(now), encoding="utf-8")
@@ -189,7 +189,7 @@ def _shown(forecast: ShownForecast, closes: list[float]) -> LastForecast:
 
 def _conclude(daemon: Daemon, console: Console, out: Path, *, changed: bool) -> None:
     health = daemon.health()
-    engine = daemon.serving.engine
+    engine = daemon.session.serving.engine
     rows: list[Accuracy] = engine.scorekeeper.accuracy(engine.newest_ns(), window="all")
     console.print(
         f"\n{health.consumed:,} ticks, {health.bars:,} bars, {health.forecasts:,} forecasts, {health.scored:,} scored; "

@@ -21,7 +21,7 @@ from tickcast.io.kafka.topics import Topic, partitions_of
 from tickcast.io.store import snapshot
 from tickcast.io.store.handover import Handover
 from tickcast.live import recovery
-from tickcast.live.buses.kafka import snapshot_folder
+from tickcast.live.restore import snapshot_folder
 from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings
 

@@ -105,15 +105,16 @@ def _frame(blob: Blob, data: U8, batches: Table) -> RawBatch:
     rows, traced = wire.frame_batches(data, batches, columns)
     starts, ends, offsets, stamps, key_starts, key_ends, trace = columns[:, :rows]
     return RawBatch(
-        blob.topic, blob.partition, data, starts, ends, offsets, stamps, (key_starts, key_ends),
-        trace if traced else None,
+        blob.topic, blob.partition, data, starts, ends, offsets, stamps_ns=stamps, keys=(key_starts, key_ends),
+        trace=trace if traced else None,
     )  # fmt: skip
 
 
 def _damaged(blob: Blob, batch: Any) -> Damaged:
     return Damaged(
-        blob.topic, blob.partition, int(batch["base"]), int(batch["last"]), REASONS[int(batch["state"])],
-        blob.data[int(batch["position"]) : int(batch["end"])], bool(batch["state"] == wire.TOO_LARGE),
+        blob.topic, blob.partition, first_offset=int(batch["base"]), last_offset=int(batch["last"]),
+        reason=REASONS[int(batch["state"])], data=blob.data[int(batch["position"]) : int(batch["end"])],
+        too_large=bool(batch["state"] == wire.TOO_LARGE),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def letter_of(damaged: Damaged) -> Letters:
 
 def as_one(topic: str, partition: int, offset: int, batch: bytes) -> RawBatch:
     data, start = np.frombuffer(batch, np.uint8), np.zeros(1, np.int64)
-    return RawBatch(topic, partition, data, start, start + len(data), start + offset, start - 1)
+    return RawBatch(topic, partition, data, start, start + len(data), start + offset, stamps_ns=start - 1)
 
 
 class BlobOpening:

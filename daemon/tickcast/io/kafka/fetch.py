@@ -49,8 +49,8 @@ class _Dispatch:
     ) -> Any:
         if value_deserializer is not BLOBS:
             return self._plain_partition(
-                tp, records.plain, aborted_transactions, fetch_offset, key_deserializer, value_deserializer, check_crcs,
-                isolation_level,
+                tp, records.plain, aborted_transactions, fetch_offset, key_deserializer=key_deserializer,
+                value_deserializer=value_deserializer, check_crcs=check_crcs, isolation_level=isolation_level,
             )  # fmt: skip
         left_out = (aborted_transactions or ()) if isolation_level == fetcher.READ_COMMITTED else ()
         return _OneBlob(Blob.scan(tp.topic, tp.partition, records.data, fetch_offset, left_out))
@@ -93,6 +93,6 @@ class _OneBlob:
 
 def warm_up() -> None:
     """Compile all kernels that reading runs, or load them from the cache, on one batch that is thrown away."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 10)
+    builder = DefaultRecordBatchBuilder(2, 0, 0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1 << 10)
     builder.append(0, 0, b"", b"", [(TRACEPARENT.decode(), bytes(TRACE_LENGTH))])
     open_blob(Blob.scan("", 0, bytes(builder.build()), 0, aborted=[(0, 0)]))

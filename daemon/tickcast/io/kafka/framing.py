@@ -109,8 +109,9 @@ def framer(kafka: KafkaSettings, partitions: int) -> Framer:
 def _messages(encoded: Encoded, symbols: SymbolTable, trace: Trace | None) -> Messages:
     data, starts = trace or (np.empty(0, np.uint8), np.empty(0, np.int64))
     return Messages(
-        _read_only(encoded.data), _read_only(encoded.starts), _read_only(encoded.ends), _read_only(encoded.symbol),
-        symbols.arrays.names, symbols.arrays.lengths, _read_only(data), _read_only(starts),
+        data=_read_only(encoded.data), starts=_read_only(encoded.starts), ends=_read_only(encoded.ends),
+        symbol=_read_only(encoded.symbol), names=symbols.arrays.names, lengths=symbols.arrays.lengths,
+        trace=_read_only(data), trace_starts=_read_only(starts),
     )  # fmt: skip
 
 

@@ -146,5 +146,5 @@ async def _spans(
 
 async def _first_since(consumer: Consumer, high: dict[Source, int], stamp_ms: int) -> dict[Source, int]:
     """Offset of the first message stamped then or later; where there is none, the end."""
-    first = await consumer.first_since(stamp_ms)
-    return {at: min(end if first[at] is None else first[at], end) for at, end in high.items()}
+    first = {at: offset for at, offset in (await consumer.first_since(stamp_ms)).items() if offset is not None}
+    return {at: min(first.get(at, end), end) for at, end in high.items()}

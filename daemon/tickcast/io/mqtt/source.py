@@ -121,7 +121,9 @@ def _raw_batch(source: str, arrivals: list[_Arrival]) -> RawBatch:
     lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
     ends = np.cumsum(lengths)
     data = np.frombuffer(bytearray().join(payloads), np.uint8)  # writable, which the decoders want
-    return RawBatch(source, 0, data, ends - lengths, ends, np.array(offsets, np.int64), np.array(stamps, np.int64))
+    return RawBatch(
+        source, 0, data, ends - lengths, ends, np.array(offsets, np.int64), stamps_ns=np.array(stamps, np.int64)
+    )
 
 
 def _checked_filters(settings: MqttSettings) -> list[Wildcard]:

@@ -41,12 +41,8 @@ class OpenAgain(Exception):
         self.reason = reason
 
 
-def _zero() -> int:
-    return 0
-
-
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenBus:
     """A bus that is connected, with the engine's windows filled and the source placed where they end."""
 
     source: pump.EventSource
@@ -55,19 +51,19 @@ class Opened:
     committing: Committing | None = None
     control: Commands | None = None
     models: ModelTopic | None = None  # what a fleet shares its models by
-    jobs: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
+    background: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to run beside the pump
     last_turn: LastTurn | None = None  # where what the engine works on outlives the process
     store_lacks: dict[str, int] = field(default_factory=dict)  # committed records whose rows are gone, by partition
 
-    to_repeat: Callable[[], int] = _zero  # records that a restart reads once more before it is live
+    to_repeat: Callable[[], int] = int  # records that a restart reads once more before it is live
     lag: Callable[[], dict[Source, int]] = dict  # records that wait in each partition
     stopped: Callable[[], Collection[Source]] = tuple  # partitions that are read no more
     dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
-    lag_s: Callable[[], float] = _zero  # age of the newest record that was read, while others wait
+    lag_s: Callable[[], float] = int  # age of the newest record that was read, while others wait
     goes_on: Callable[[], Awaitable[bool]] | None = None
     """Asked when the source has ended and all of it is committed. True: it goes on as before; False: the bus has other
     partitions for us and is to be opened again. None: the source ends with the daemon."""
 
 
 class Bus(Protocol):
-    def open(self, serving: Serving, store: Store, clock: Clock) -> AbstractAsyncContextManager[Opened]: ...
+    def open(self, serving: Serving, store: Store, clock: Clock) -> AbstractAsyncContextManager[OpenBus]: ...

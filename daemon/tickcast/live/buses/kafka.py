@@ -1,20 +1,19 @@
 """Kafka as the daemon's bus: take what is ours, find the way back to where it was, and commit unit by unit.
 
-The one opening is here, and what is a static slot's own; `group_bus` has what is a group member's.
+The one opening is here, and what is a static slot's own; `kafka_group.py` has what is a group member's.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
 
 from tickcast.clock import Clock
 from tickcast.columns import Source
-from tickcast.errors import BadBroker, BadStore, BrokerAway, StoreStalled
+from tickcast.errors import BadBroker, BrokerAway, StoreStalled
 from tickcast.io.control_messages import Message
 from tickcast.io.kafka import client
 from tickcast.io.kafka.client import Committed
@@ -28,20 +27,20 @@ from tickcast.io.kafka.topics import most_bytes, partitions_of
 from tickcast.io.store import snapshot
 from tickcast.io.store.store import Commit, Store
 from tickcast.live import recovery
-from tickcast.live.buses.bus import OpenAgain, Opened
+from tickcast.live.buses.bus import OpenAgain, OpenBus
 from tickcast.live.buses.kafka_edges import KafkaSink, KafkaSource, within
 from tickcast.live.buses.kafka_topics import wanted
 from tickcast.live.recovery import Placement
-from tickcast.live.restore import recover
+from tickcast.live.restore import recover, snapshot_folder
 from tickcast.live.suspects import SuspectSource
-from tickcast.loop.build import Serving, build, install_models
+from tickcast.loop.build import Serving
 from tickcast.loop.last_turn import LastTurn
 from tickcast.settings import Settings
 from tickcast.state import State
 from tickcast.topics import CONTROL, MODELS
 
 
-class Taken(NamedTuple):
+class Assignment(NamedTuple):
     """The partitions that are ours, a slot's until it is fenced. A group commits, ends and goes on in its own way."""
 
     sources: list[Source]
@@ -58,7 +57,7 @@ class KafkaBus:
         self._last_turn: LastTurn  # of the session
 
     @asynccontextmanager
-    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
         runtime, topics = self._settings.runtime, self._settings.topics.ticks
         try:
             with LastTurn.open(runtime.folder, topics, limit_s=runtime.turn_limit_s) as self._last_turn:
@@ -69,7 +68,7 @@ class KafkaBus:
             raise
 
     @asynccontextmanager
-    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
         settings, kafka, max_away_s = self._settings, self._settings.kafka, self._settings.runtime.max_wait_s
         await client.reach(kafka, max_wait_s=max_away_s, waiting=self._note_waiting)
         counts = await partitions_of(kafka, wanted(settings))
@@ -84,7 +83,7 @@ class KafkaBus:
         ):
             found = await client.committed(kafka, recovery.all_partitions(ticks))
             place = self._place(ticks, found, await reader.bounds())
-            begin = await self._fill(serving, store, clock, place)
+            begin = await self._recover(serving, store, place)
             lacks = await self._lacks(store, place, begin, found)
             reader.begin(begin)
             source = KafkaSource(reader, settings, clock, place, taken.is_over)
@@ -98,11 +97,12 @@ class KafkaBus:
                 await commits.commit(commits.seal(), place.committed)  # what `start` meant is decided once
             self._note_taken(begin)
             self._last_turn.starts_at(begin)
-            yield Opened(
+            yield OpenBus(
                 SuspectSource(source, self._last_turn, BlobOpening(kafka.expanded_bytes)), sink, delivery, commits,
                 last_turn=self._last_turn, store_lacks=lacks,
                 to_repeat=lambda: source.to_repeat(serving.engine.positions),
-                lag=reader.lag, lag_s=source.lag_s, stopped=lambda: reader.stopped, jobs=self._jobs(reader, ticks),
+                lag=reader.lag, lag_s=source.lag_s, stopped=lambda: reader.stopped,
+                background=self._background(reader, ticks),
                 goes_on=taken.goes_on and partial(taken.goes_on, commits), control=self._commands,
                 models=self._models(),
             )  # fmt: skip
@@ -129,8 +129,8 @@ class KafkaBus:
             await store.write(Commit(offsets={at: begin[at] for at in lost}))  # said once
         return {f"{topic}/{partition}": count for (topic, partition), count in lost.items()}
 
-    def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Taken]:
-        return nullcontext(Taken(recovery.own_partitions(self._settings.kafka, ticks)))
+    def _take(self, ticks: Mapping[str, int]) -> AbstractAsyncContextManager[Assignment]:
+        return nullcontext(Assignment(recovery.own_partitions(self._settings.kafka, ticks)))
 
     def _place(
         self, ticks: Mapping[str, int], found: Mapping[Source, Committed], bounds: Mapping[Source, Bounds]
@@ -139,32 +139,8 @@ class KafkaBus:
         recovery.refuse_changed_layout(self._settings.kafka, ticks, own)
         return recovery.place(self._settings.kafka, ticks, found, bounds)
 
-    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Placement) -> dict[Source, int]:
-        """The windows as they were, by a snapshot or without; returns where each partition is read from."""
-        resumed = await self._resume(serving, store, place)
-        return await recover(serving, store, clock, place) if resumed is None else place.committed | resumed
-
-    async def _resume(self, serving: Serving, store: Store, place: Placement) -> dict[Source, int] | None:
-        """The engine as the newest usable snapshot has it, and where its ticks end; None = there is none."""
-        folder = snapshot_folder(self._settings)
-        state, refused = await asyncio.to_thread(
-            snapshot.newest_valid, folder, self._settings, not_beyond=place.committed, beside=store.mark()
-        )
-        for problem in refused:
-            self._log.warning("snapshot_refused", reason=problem)
-        if state is None:
-            return None
-        if problem := recovery.usable(state.positions, place):
-            self._log.warning("snapshot_refused", reason=problem)
-            return None
-        try:
-            await asyncio.to_thread(_take_over, build(self._settings), state)
-        except BadStore as problem:  # half filled, that engine could not begin without a snapshot either
-            self._log.warning("snapshot_refused", reason=str(problem))
-            return None
-        await asyncio.to_thread(_take_over, serving, state)
-        self._log.info("snapshot_resumed", symbols=len(serving.symbols), positions=state.positions)
-        return state.positions
+    async def _recover(self, serving: Serving, store: Store, place: Placement) -> dict[Source, int]:
+        return await recover(serving, store, place)
 
     @asynccontextmanager
     async def _commands(self) -> AsyncIterator[AsyncIterator[Message]]:
@@ -175,7 +151,7 @@ class KafkaBus:
         kafka = self._settings.kafka
         return None if kafka.models == "none" else CompactedTopic(kafka, self._settings.topics.prefix + MODELS)
 
-    def _jobs(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+    def _background(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return [self._watch_partitions(reader, ticks)]
 
     def _note_taken(self, begin: Mapping[Source, int]) -> None:
@@ -190,13 +166,6 @@ class KafkaBus:
 
     def _note_waiting(self, problem: str, pause_s: float) -> None:
         self._log.warning("broker_away", reason=problem, retry_s=pause_s)
-
-
-def _take_over(serving: Serving, state: State) -> None:
-    """The engine as it was, with the models that it knew by then."""
-    if "ladder" in state.facts:
-        install_models(serving, state.part("ladder").facts["models"])
-    serving.engine.resume(state)
 
 
 class Patience:
@@ -283,7 +252,3 @@ class Commits:
             )
         except StoreStalled as stalled:
             structlog.get_logger().warning("snapshot_not_written", reason=str(stalled))
-
-
-def snapshot_folder(settings: Settings) -> Path:
-    return settings.snapshot.folder or settings.store.path.parent / "snapshots"

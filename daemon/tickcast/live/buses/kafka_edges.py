@@ -189,14 +189,14 @@ class KafkaSink:
         """The same; a message holds many rows, so those that were published before are left out of the writing."""
         outcome, symbols, names = publications.outcome, self._serving.symbols, self._serving.features.names
         sources = self._serving.engine.builder.sources()
-        for forecasts in outcome.forecasts:
-            if len(rows := forecasts.take(self._fresh(forecasts))):
-                write = self._arrow[self._forecasts].encode
-                yield self._forecasts, rows, write(rows, symbols, produced_ns=publications.produced_ns, sources=sources)
-        for vectors in outcome.vectors:
-            if len(rows := vectors.take(self._fresh(vectors))):
-                write = self._arrow[self._features].encode_features
-                yield self._features, rows, write(rows, symbols, names=names, sources=sources)
+        for one in outcome.forecasts:
+            if len(forecasts := one.take(self._fresh(one))):
+                write, produced_ns = self._arrow[self._forecasts].encode, publications.produced_ns
+                yield self._forecasts, forecasts, write(forecasts, symbols, produced_ns=produced_ns, sources=sources)
+        for each in outcome.vectors:
+            if len(vectors := each.take(self._fresh(each))):
+                text = self._arrow[self._features].encode_features(vectors, symbols, names=names, sources=sources)
+                yield self._features, vectors, text
 
     def _fresh(self, rows: Forecasts | FeatureRows) -> Bool:
         floors = np.array([self._floor(source) for source in self._serving.engine.builder.sources()], np.int64)

@@ -19,10 +19,10 @@ from tickcast.io.kafka.group import Membership, Share
 from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.store.store import Store
 from tickcast.live import recovery
-from tickcast.live.buses.bus import Opened
-from tickcast.live.buses.kafka import Commits, KafkaBus, Taken
+from tickcast.live.buses.bus import OpenBus
+from tickcast.live.buses.kafka import Assignment, Commits, KafkaBus
 from tickcast.live.recovery import Placement
-from tickcast.live.restore import recover
+from tickcast.live.restore import refill
 from tickcast.loop.build import Serving
 from tickcast.settings import Settings
 from tickcast.settings.buses import KafkaSettings
@@ -31,7 +31,7 @@ READ_AGAIN = 50_000  # records of each partition before the committed offset, wh
 
 
 class GroupBus(KafkaBus):
-    """Opened once for each session; the membership lasts from the first to the last."""
+    """OpenBus once for each session; the membership lasts from the first to the last."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -39,7 +39,7 @@ class GroupBus(KafkaBus):
         self._turn: Turn | None = None
 
     @asynccontextmanager
-    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+    async def _session(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
         self._turn = None
         try:
             async with super()._session(serving, store, clock) as opened:
@@ -48,11 +48,11 @@ class GroupBus(KafkaBus):
             await self._leave_unless_followed()
 
     @asynccontextmanager
-    async def _take(self, ticks: Mapping[str, int]) -> AsyncIterator[Taken]:
+    async def _take(self, ticks: Mapping[str, int]) -> AsyncIterator[Assignment]:
         member = await self._joined(list(ticks))
         self._turn = turn = Turn(self._settings.kafka, member, await member.next_share())
         try:
-            yield Taken(turn.share.sources, member.commit, turn.is_over, turn.goes_on)
+            yield Assignment(turn.share.sources, member.commit, turn.is_over, turn.goes_on)
         finally:
             turn.share.give_back()
 
@@ -63,14 +63,14 @@ class GroupBus(KafkaBus):
         added = {at: low for at, low in place.low.items() if recovery.was_added(at, found)}
         return place._replace(committed=place.committed | added)
 
-    async def _fill(self, serving: Serving, store: Store, clock: Clock, place: Placement) -> dict[Source, int]:
-        return await recover(serving, store, clock, place, reread=READ_AGAIN)
+    async def _recover(self, serving: Serving, store: Store, place: Placement) -> dict[Source, int]:
+        return await refill(serving, store, place, reread=READ_AGAIN)
 
     async def _lacks(self, *_: Any) -> dict[str, int]:
         """Rows of what was another's are in the other's store."""
         return {}
 
-    def _jobs(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
+    def _background(self, reader: KafkaReader, ticks: Mapping[str, int]) -> list[Coroutine[Any, Any, None]]:
         return []
 
     def _note_taken(self, begin: Mapping[Source, int]) -> None:

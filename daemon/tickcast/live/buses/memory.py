@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from tickcast.clock import Clock
-from tickcast.columns import I64, Encoded, RawBatch, Source
+from tickcast.columns import Encoded, RawBatch, Rejects, Source
 from tickcast.engine.core.events import Event, Heartbeat
 from tickcast.io.control_messages import Message, from_memory
 from tickcast.io.memory_bus import MemoryBus
 from tickcast.io.store.store import Store
-from tickcast.live.buses.bus import Opened
-from tickcast.live.restore import restore
+from tickcast.live.buses.bus import OpenBus
+from tickcast.live.restore import fill_windows
 from tickcast.loop.build import Serving
 from tickcast.loop.publications import Publications
 from tickcast.settings import Settings
@@ -93,7 +93,7 @@ class BusSink:
         self._prefix, self._letter_bytes = settings.topics.prefix, settings.kafka.batch_bytes
 
     def encode(self, publications: Publications) -> list[tuple[str, Encoded]]:
-        letters = [self._cut(raw, np.unique(rejects.row)) for raw, rejects, _ in publications.outcome.letters]
+        letters = [self._cut(raw, rejects) for raw, rejects, _ in publications.outcome.letters]
         topics = {"forecasts": publications.forecasts, "features": publications.features, "dlq": letters}
         return [(self._prefix + name, part) for name, parts in topics.items() for part in parts]
 
@@ -104,7 +104,8 @@ class BusSink:
     async def room(self) -> None:
         """Memory always takes more; a reader that is full makes producers wait."""
 
-    def _cut(self, raw: RawBatch, rows: I64) -> Encoded:
+    def _cut(self, raw: RawBatch, rejects: Rejects) -> Encoded:
+        rows = np.unique(rejects.row)
         starts = raw.starts[rows]
         return Encoded(raw.data, starts, np.minimum(raw.ends[rows], starts + self._letter_bytes), rows)
 
@@ -116,13 +117,13 @@ class EmbeddedBus:
         self._bus = bus
 
     @asynccontextmanager
-    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
-        await restore(serving, store, clock)
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
+        await fill_windows(serving, store)
         topics = serving.settings.topics.ticks
         subscription = self._bus.subscribe(*topics)
         source = BatchSource(subscription, topics[0], serving.settings, clock)
         try:
-            yield Opened(
+            yield OpenBus(
                 source, BusSink(self._bus, serving.settings), self._bus, lag=source.lag,
                 control=lambda: self._commands(serving.settings.topics.prefix + CONTROL),
             )  # fmt: skip

@@ -7,7 +7,7 @@ before the bus counts as open, so that a refusal ends the start.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from tickcast.beside import beside
 from tickcast.clock import Clock
@@ -15,9 +15,9 @@ from tickcast.columns import Encoded
 from tickcast.io.mqtt.client import MqttMirror
 from tickcast.io.mqtt.source import MqttSource
 from tickcast.io.store.store import Store
-from tickcast.live.buses.bus import Bus, Opened, Records
+from tickcast.live.buses.bus import Bus, OpenBus, Records
 from tickcast.live.buses.memory import BatchSource
-from tickcast.live.restore import restore
+from tickcast.live.restore import fill_windows
 from tickcast.live.suspects import SuspectSource
 from tickcast.loop.build import Serving
 from tickcast.loop.last_turn import LastTurn
@@ -34,7 +34,7 @@ class MirroredBus:
         self._settings = settings
 
     @asynccontextmanager
-    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
         mirror = MqttMirror(self._settings.mqtt, clock)
         async with self._bus.open(serving, store, clock) as opened, beside(mirror.run()):
             await mirror.link.tried.wait()
@@ -52,21 +52,19 @@ class MqttBus:
         self._settings = settings
 
     @asynccontextmanager
-    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[Opened]:
-        await restore(serving, store, clock)
+    async def open(self, serving: Serving, store: Store, clock: Clock) -> AsyncIterator[OpenBus]:
+        await fill_windows(serving, store)
         ticks = MqttSource(
             self._settings.mqtt, clock, max_away_s=self._settings.runtime.max_wait_s, positions=store.positions()
         )
-        source, runtime = (
-            BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock),
-            self._settings.runtime,
-        )
+        runtime = self._settings.runtime
+        source = BatchSource(ticks, self._settings.mqtt.ticks[0], self._settings, clock)
         with LastTurn.open(
             runtime.folder, self._settings.mqtt.ticks, limit_s=runtime.turn_limit_s, by_content=True
         ) as last:
             async with beside(ticks.run()):
                 await ticks.link.tried.wait()
-                yield Opened(
+                yield OpenBus(
                     SuspectSource(source, last), _Nowhere(), _Nowhere(), last_turn=last, lag=source.lag,
                     dropped=lambda: {"mqtt_ticks": ticks.dropped},
                 )  # fmt: skip
@@ -88,11 +86,6 @@ class _Nowhere:
         pass
 
 
-class _Both(NamedTuple):
-    inner: Any
-    copies: list[tuple[str, Encoded]]
-
-
 class MirroredSink:
     def __init__(self, inner: Sink, mirror: MqttMirror, serving: Serving) -> None:
         self._inner = inner
@@ -100,15 +93,15 @@ class MirroredSink:
         self._symbols = serving.symbols
         self._chosen = frozenset(serving.settings.mqtt.mirror)
 
-    def encode(self, publications: Publications) -> _Both:
+    def encode(self, publications: Publications) -> tuple[Any, list[tuple[str, Encoded]]]:
         forecasts = publications.forecasts if "forecasts" in self._chosen else []
         features = publications.features if "features" in self._chosen else []
         copies = [("forecasts", part) for part in forecasts] + [("features", part) for part in features]
-        return _Both(self._inner.encode(publications), copies)
+        return self._inner.encode(publications), copies
 
-    def publish(self, encoded: _Both) -> None:
-        self._inner.publish(encoded.inner)
-        for name, copy in encoded.copies:
+    def publish(self, encoded: tuple[Any, list[tuple[str, Encoded]]]) -> None:
+        self._inner.publish(encoded[0])
+        for name, copy in encoded[1]:
             self._mirror.offer(name, copy, self._symbols)
 
     async def room(self) -> None:

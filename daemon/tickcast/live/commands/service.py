@@ -1,20 +1,18 @@
 """Where commands come in and replies go out: registry, jobs and inbox of one session, wired to its bus."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
-from tickcast.clock import Clock
 from tickcast.io.jobs.host import ACTIVE, JobHost
 from tickcast.io.models.artefacts import Artefacts, artefact_folder
 from tickcast.io.models.cache import ModelCache
 from tickcast.io.models.models import Models
-from tickcast.io.store.store import Store
-from tickcast.live.buses.bus import Commands, Opened
+from tickcast.live.buses.bus import Commands
 from tickcast.live.commands import at_once as commands
 from tickcast.live.commands import job_commands as work
 from tickcast.live.commands.arguments import ACCEPTED
@@ -23,33 +21,15 @@ from tickcast.live.commands.inbox import Gate, Handler, Inbox
 from tickcast.live.commands.keys import read_keys
 from tickcast.live.models_topic import ModelsTopic
 from tickcast.live.serving_models import ServingModels
-from tickcast.loop.build import Serving
-from tickcast.loop.commits import CommitQueue
-from tickcast.loop.engine_thread import EngineThread
-from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health, JobEvent, Reply
-from tickcast.settings import Settings
+from tickcast.records import JobEvent, Reply
 from tickcast.topics import JOBS, REPLIES
+
+if TYPE_CHECKING:
+    from tickcast.live.session import Session
 
 COMING = ".fleet"  # folder below the registry's
 LOCAL = "local"  # our audience where nobody else can address us
 JSON = msgspec.json.Encoder()
-
-
-class Session(NamedTuple):
-    """What a session has by the time that commands may come."""
-
-    settings: Settings
-    clock: Clock
-    serving: Serving
-    store: Store
-    thread: EngineThread
-    commits: CommitQueue
-    pump: Pump
-    bus: Opened
-    health: Callable[[], Health]
-    accuracy: Callable[[], Coroutine[Any, Any, list[Accuracy]]]
-    drain: Callable[[], None]
 
 
 def handlers_of(*owners: object) -> dict[str, Handler]:
@@ -60,7 +40,7 @@ def handlers_of(*owners: object) -> dict[str, Handler]:
 class CommandService:
     """Made by `open`."""
 
-    def __init__(self, session: Session, models: Models, cache: ModelCache) -> None:
+    def __init__(self, session: "Session", models: Models, cache: ModelCache) -> None:
         settings, clock = session.settings, session.clock
         self._session = session
         self.cache = cache
@@ -95,7 +75,7 @@ class CommandService:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, session: Session) -> AsyncIterator["CommandService"]:
+    async def open(cls, session: "Session") -> AsyncIterator["CommandService"]:
         """What was promoted serves, and jobs of the run before are taken over, when this is entered."""
         settings, clock = session.settings, session.clock
         artefacts = await asyncio.to_thread(Artefacts, artefact_folder(settings))
