@@ -9,7 +9,7 @@ from source import DAEMON, OURS, python_files, tree
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
     "vocabulary": 2693, "engine": 6450, "io": 9446, "loop": 1151,
-    "live": 4374, "batch": 6122, "ui": 4868, "plugins": 5805,
+    "live": 4373, "batch": 6118, "ui": 4868, "plugins": 5805,
 }  # fmt: skip
 
 

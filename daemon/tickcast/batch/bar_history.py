@@ -60,14 +60,9 @@ def within(table: pa.Table, span_ns: Span, data: Path) -> pa.Table:
 
 
 def write_bars(
-    settings: Settings,
-    data: Path,
-    path: Path,
-    *,
-    symbols: list[str] | None,
-    span_ns: Span = (None, None),
+    settings: Settings, data: Path, path: Path, *, symbols: list[str] | None, span_ns: Span = (None, None),
     warn: Callable[[str], object] = say_refused,
-) -> None:
+) -> None:  # fmt: skip
     """Every bar of the span that the data close, sorted by symbol and then in the order of closing."""
     closed = read_closed(settings, data, symbols=symbols, warn=warn)
     pq.write_table(within(closed.table, span_ns, data), path)

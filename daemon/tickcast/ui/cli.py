@@ -18,14 +18,13 @@ from tickcast.beside import cause_of
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_SECOND_SIGNAL, BadSettings, TickcastError
 from tickcast.extras import missing_package
 from tickcast.settings import Origins, Settings, load
-from tickcast.ui.command_line import Doubts, comma_list, say_defaults
+from tickcast.ui.command_line import Doubts, Handler, comma_list, say_defaults
 from tickcast.ui.learn import add_learn
 from tickcast.ui.model_commands import add_commands
 
 HOUR_S = 3600
 
 T = TypeVar("T")
-Handler = Callable[[argparse.Namespace, Settings, Origins], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,8 +226,9 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
     order = ReplayOrder(
-        args.data or args.from_kafka, args.out, args.chunk, args.speed, args.start, args.end, args.symbols
-    )
+        args.data or args.from_kafka, args.out, chunk=args.chunk, speed=args.speed, from_ns=args.start, to_ns=args.end,
+        symbols=args.symbols,
+    )  # fmt: skip
     doubts = Doubts()
     _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
     return doubts.exit_code

@@ -180,11 +180,12 @@ async def _watch(daemon: Daemon, forecasts: Subscription, view: LiveView, *, not
             await asyncio.sleep(0.25)
 
 
-def _shown(forecast: ShownForecast, closes: list[float]) -> LastForecast:
-    last = forecast.quantiles[-1]
+def _shown(f: ShownForecast, closes: list[float]) -> LastForecast:
+    last = f.quantiles[-1]
     return LastForecast(
-        forecast.symbol, closes[-64:], forecast.anchor, forecast.point[-1], last[0], last[-1], forecast.rung
-    )
+        symbol=f.symbol, closes=closes[-64:], anchor=f.anchor, point=f.point[-1], low=last[0], high=last[-1],
+        model=f.rung,
+    )  # fmt: skip
 
 
 def _conclude(daemon: Daemon, console: Console, out: Path, *, changed: bool) -> None:

@@ -93,8 +93,8 @@ def _feature(args: argparse.Namespace, history: "BarHistory", until_ns: int, met
     from tickcast.batch.learn.unsupervised import LearnOrder, learn
 
     learnt = learn(history, LearnOrder(
-        args.kind, until_ns, args.k, args.window, args.sample, args.eps, args.least or LEAST["dbscan"], method,
-        args.seed,
+        kind=args.kind, until_ns=until_ns, number=args.k, window=args.window, most_windows=args.sample, eps=args.eps,
+        least=args.least or LEAST["dbscan"], method=method, seed=args.seed,
     ))  # fmt: skip
     entry = [f"{key} = {toml(value)}" for key, value in learnt.entry.items()]
     return [*_figures(learnt.figures), "[[features.set]]", *entry]

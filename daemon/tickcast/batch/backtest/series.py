@@ -38,7 +38,7 @@ def _series(frame: pl.DataFrame, symbol: str, settings: Settings, spreads: Quote
     as_of, timed = frame["as_of_ns"].to_numpy(), settings.bars.kind == "time"
     begin = as_of - settings.bars.every_ms * 10**6 if timed else np.concatenate([as_of[:1], as_of[:-1]])
     return Series(
-        begin, as_of, frame["open"].to_numpy(), frame["close"].to_numpy(),
-        spread_at(spreads, symbol, begin, after=not timed),
-        frame["move"].fill_null(float("nan")).to_numpy(), frame["in_sample"].fill_null(False).to_numpy(),
+        begin=begin, as_of=as_of, open=frame["open"].to_numpy(), close=frame["close"].to_numpy(),
+        half_spread=spread_at(spreads, symbol, begin, after=not timed),
+        move=frame["move"].fill_null(float("nan")).to_numpy(), in_sample=frame["in_sample"].fill_null(False).to_numpy(),
     )  # fmt: skip

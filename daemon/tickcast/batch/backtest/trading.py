@@ -139,11 +139,12 @@ def trades(series: Series, path: Path, terms: Terms) -> Trades:
     direction = side[enter]
     spread = series.half_spread
     return Trades(
-        direction, series.begin[enter], np.where(is_open, -1, series.begin[inside]),
-        series.open[enter] * (1 + direction * spread[enter]),
-        np.where(is_open, series.close[-1], series.open[inside] * (1 - direction * spread[inside])),
-        left - enter, _per_run(np.abs(q), enter, left, np.maximum), _per_run(gained, enter, left, np.add),
-        _per_run(own, enter, left, np.add) + exit_cost[left], series.as_of[path.decided[enter]],
+        side=direction, entered_ns=series.begin[enter], left_ns=np.where(is_open, -1, series.begin[inside]),
+        entry_price=series.open[enter] * (1 + direction * spread[enter]),
+        exit_price=np.where(is_open, series.close[-1], series.open[inside] * (1 - direction * spread[inside])),
+        bars=left - enter, largest=_per_run(np.abs(q), enter, left, np.maximum),
+        gross=_per_run(gained, enter, left, np.add), cost=_per_run(own, enter, left, np.add) + exit_cost[left],
+        decided_ns=series.as_of[path.decided[enter]],
     )  # fmt: skip
 
 

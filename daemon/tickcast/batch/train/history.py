@@ -62,11 +62,11 @@ def read_history(folder: Path, *, on_gap: str) -> BarHistory:
     names, symbol = _symbols(table.column("symbol"), path)
     start = np.searchsorted(symbol, np.arange(len(names))).astype(np.int64)
     columns = {name: _column(table, name, dtype) for name, dtype in DTYPES.items()}
-    opened, high, low, close, volume = (columns[name] for name in (*PRICES, "volume"))
-    bars = Bars(opened, high, low, close, volume, columns["mask"], columns["as_of_ns"], start, UNWRAPPED)
+    prices = {name: columns[name] for name in (*PRICES, "volume", "mask")}
+    bars = Bars(**prices, as_of=columns["as_of_ns"], start=start, wrap=UNWRAPPED)
     first = _first(symbol, start, columns["gap"], on_gap)
-    ends = np.append(start[1:], len(symbol))
-    return BarHistory(names, bars, columns["gap"], symbol, first, ends, _digest(names, symbol, columns))
+    ends, digest = np.append(start[1:], len(symbol)), _digest(names, symbol, columns)
+    return BarHistory(names, bars, columns["gap"], symbol, first=first, ends=ends, digest=digest)
 
 
 def _digest(names: list[str], symbol: I32, columns: dict[str, npt.NDArray[Any]]) -> str:

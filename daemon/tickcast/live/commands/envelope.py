@@ -117,8 +117,9 @@ def read(genuine: Genuine, *, now_ms: int, settings: ControlSettings) -> SignedC
     body = _body(envelope.body)
     digest = hashlib.sha256(envelope.signed_text()).hexdigest()
     return SignedCommand(
-        envelope.id, envelope.audience, key.id, key.role, body.command, body.args, envelope.timestamp, digest
-    )
+        id=envelope.id, audience=envelope.audience, key=key.id, role=key.role, command=body.command, args=body.args,
+        timestamp=envelope.timestamp, digest=digest,
+    )  # fmt: skip
 
 
 def _flat(raw: bytes) -> tuple[Envelope, bytes, bytes]:

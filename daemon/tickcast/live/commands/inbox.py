@@ -185,8 +185,8 @@ class Inbox:
 
         await self._take(
             SignedCommand(
-                command.id, self._gate.audience, by, role, command.command, command.args,
-                self._clock.now_ns() // NS_PER_MS, hashlib.sha256(text).hexdigest(),
+                id=command.id, audience=self._gate.audience, key=by, role=role, command=command.command,
+                args=command.args, timestamp=self._clock.now_ns() // NS_PER_MS, digest=hashlib.sha256(text).hexdigest(),
             ),
             tell,
         )  # fmt: skip

@@ -50,17 +50,15 @@ class CommandService:
             session.serving, models, cache, thread=session.thread, commits=session.commits, clock=clock,
             questions_per_s=self._questions_per_s, on_change=self._on_change,
         )  # fmt: skip
-        topic = session.bus.models
-        self.fleet = (
-            None if topic is None else ModelsTopic(topic, self.serving_models, artefact_folder(settings) / COMING)
-        )
+        topic, coming = session.bus.models, artefact_folder(settings) / COMING
+        self.fleet = None if topic is None else ModelsTopic(topic, self.serving_models, coming)
         self.jobs = JobHost(
             settings.jobs, settings.runtime.folder / "jobs", clock=clock, ledger=session.store.ledger,
             on_event=self._events.put_nowait, keep=lambda *made: self._at_length.keep(*made),
         )  # fmt: skip
         at_once = commands.Commands(commands.CommandParts(
-            session.serving, session.pump, self.serving_models, session.store, self.jobs, session.health,
-            session.accuracy, session.drain,
+            serving=session.serving, pump=session.pump, serving_models=self.serving_models, store=session.store,
+            jobs=self.jobs, health=session.health, accuracy=session.accuracy, drain=session.drain,
         ))  # fmt: skip
         self._at_length = work.JobCommands(
             work.JobCommandParts(settings, session.store, self.serving_models, self.jobs, clock)

@@ -196,7 +196,6 @@ def text_of(document: Schema) -> str:
 def listing() -> str:
     """A line per record: name, version, where it is found; and one per command."""
     lines = [(name, one.version, one.meaning) for name, one in PUBLISHED.items()]
-    for name in commands():
-        command = name.removeprefix(COMMAND)
-        lines.append((name, arguments.SCHEMA, f"what `{command}` takes; role {arguments.role_of(command)}"))
+    for command, accepted in arguments.ACCEPTED.items():
+        lines.append((COMMAND + command, arguments.SCHEMA, f"what `{command}` takes; role {accepted.role}"))
     return "".join(f"{name:<17} {version:>2}  {meaning}\n" for name, version, meaning in lines)
