@@ -4,7 +4,20 @@ import ast
 import re
 
 import pytest
-from source import CODE, DAEMON, PLUGINS, ROOT, functions, identifiers, is_kernel, python_files, short, text_files, tree
+from source import (
+    CODE,
+    DAEMON,
+    OURS,
+    PLUGINS,
+    ROOT,
+    functions,
+    identifiers,
+    is_kernel,
+    python_files,
+    short,
+    text_files,
+    tree,
+)
 
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
@@ -30,6 +43,24 @@ def test_no_file_and_no_function_is_too_long():
         if function.end_lineno - function.lineno >= MOST_FUNCTION_LINES
     ]
     assert set(long) == SPREAD_OUT
+
+
+MOST_IN_A_ROW = 6  # arguments without a name
+AS_MANY_AS_THERE_ARE = {"add_row", "pack_into"}  # the cells of a table, the fields of a format
+
+
+def test_no_call_has_many_arguments_without_names():
+    """But in kernels and of kernels, which know no names."""
+    kernels = {function.name for path in python_files(*OURS) for function in functions(path) if is_kernel(function)}
+    long = []
+    for path in python_files(*OURS):
+        inside = {id(node) for function in functions(path) if is_kernel(function) for node in ast.walk(function)}
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and id(node) not in inside and len(node.args) > MOST_IN_A_ROW:
+                called = ast.unparse(node.func).rpartition(".")[2]
+                if called not in kernels | AS_MANY_AS_THERE_ARE:
+                    long.append(f"{short(path)}:{node.lineno} {called}")
+    assert not long, "\n" + "\n".join(long)
 
 
 def test_no_file_is_named_after_nothing():
