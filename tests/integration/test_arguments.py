@@ -259,6 +259,19 @@ async def test_a_job_keeps_to_its_seed_its_model_and_its_costs(waiting: World) -
     assert (told.order["settings"]["model"]["default"], (told.folder / MODEL).exists()) == ("holt", False)
 
 
+async def test_what_cannot_be_ordered_is_refused_before_there_is_a_job(waiting: World) -> None:
+    jobs = waiting.live.daemon.control.jobs
+    before = [row.id for row in jobs.rows()]
+    for command, args in (
+        ("train", {"params": {"learning_rate": -1}}), ("train", {"kind": "nobody"}),
+        ("evaluate", {"params": {"draws": 1}}), ("backtest", {"params": {"tosses": 0}}),
+        ("backtest", {"retrain_every_bars": 5, "retrain_kind": "nobody"}),
+        ("optimize", {"params": {"split": "odd"}}), ("optimize", {"kind": "nobody"}),
+    ):  # fmt: skip
+        assert "invalid_config" in await waiting.refused(command, **args), (command, args)
+    assert [row.id for row in jobs.rows()] == before
+
+
 async def test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were(waiting: World) -> None:
     first = await waiting.ordered("optimize", trials=3)
     found = (await waiting.ok("jobs", kind="optimize", state="cancelled", limit=1))["jobs"]

@@ -190,6 +190,7 @@ def test_the_job_finds_what_the_shell_finds(tmp_path: Path) -> None:
     found = backtest_command.run(folder, progress)
     assert found["strategy"] == shell["strategy"]
     assert found["skill"] == shell["skill"]
+    assert (found["title"], shell["title"]) == ("Backtest of tape.parquet", "Backtest of shorter.parquet")
     assert (folder / found["folder"] / "backtest.html").is_file()
     assert progress.lines[-1]["steps"] >= progress.lines[-1]["step"]
     for broken, error in (
