@@ -34,7 +34,6 @@ class Runner(Protocol):
     """A loaded model that answers. `answer` is all that most need; what remembers earlier questions gives the rest."""
 
     card: ModelCard
-    device: str
 
     def answer(self, questions: Questions) -> Answers:
         """Quantiles [B, H, Q], ascending; and where the card has labels, how likely each is, of one call of the model.

@@ -72,7 +72,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self._runner = open_model(folder)
-        self.card, self.device = self._runner.card, "cpu"
+        self.card = self._runner.card
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
 
     def predict(self, inputs: Inputs) -> F32:
@@ -210,7 +210,7 @@ class Broken:
     """A model that is right but for one thing."""
 
     def __init__(self, model: Any, probs: Callable[[F32], F32]) -> None:
-        self._model, self._probs, self.card, self.device = model, probs, model.card, "cpu"
+        self._model, self._probs, self.card = model, probs, model.card
 
     def predict(self, inputs: Inputs) -> F32:
         found: F32 = self._model.predict(inputs)

@@ -82,8 +82,6 @@ def by_graph(folder: Path, inputs: Inputs) -> F32:
 class Heard(Runner):
     """A runner of classes that remembers what it was asked; `spoil` may change what it says."""
 
-    device = "cpu"
-
     def __init__(self, runner: Any, spoil: Callable[[F32], F32] = lambda probs: probs) -> None:
         self._runner, self._spoil, self.card = runner, spoil, runner.card
         self.asked: list[Inputs] = []
@@ -200,8 +198,6 @@ def write_plain(folder: Path) -> Any:
 
 class Failing(Runner):
     """A model of quantiles that raises."""
-
-    device = "cpu"
 
     def __init__(self, runner: Runner) -> None:
         self.card = runner.card

@@ -96,8 +96,6 @@ async def test_figures_that_no_label_has_reached_are_null_and_as_the_schema_says
 class Broken(Runner):
     """A model that answers with no numbers."""
 
-    device = "cpu"
-
     def __init__(self, like: Runner) -> None:
         self.card = like.card
 

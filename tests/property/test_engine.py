@@ -105,8 +105,6 @@ def test_coverage_becomes_nominal_on_a_random_walk() -> None:
 class Broken(Runner):
     """A model that gives what it is told to give."""
 
-    device = "cpu"
-
     def __init__(self, like: object, answer: object) -> None:
         import msgspec
 

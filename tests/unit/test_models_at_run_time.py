@@ -92,8 +92,6 @@ def test_a_restart_that_numbers_the_models_otherwise_goes_on_as_if_nothing_had_b
 class Broken(Runner):
     """A model whose first row of every call is no use, or which raises."""
 
-    device = "cpu"
-
     def __init__(self, options: Settings, *, raises: bool) -> None:
         self._rung, self._raises = rung("seasonal", options), raises
         need_bars = rung("holt", options).card.need_bars

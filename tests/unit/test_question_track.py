@@ -22,8 +22,6 @@ SMALL: dict[str, object] = {"window__lookback": 8, "forecast__horizon": 4}
 class Plain(Runner):
     """All that a model must be: it answers. It notes what it was asked."""
 
-    device = "cpu"
-
     def __init__(self, like: Runner) -> None:
         self._like, self.asked = like, list[Questions]()
         self.card = msgspec.structs.replace(like.card, name="plain", kind="plain", digest="p" * 64)

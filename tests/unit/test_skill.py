@@ -29,8 +29,6 @@ NORMAL, LAPLACE = NormalDist().inv_cdf, lambda level: np.sign(level - 0.5) * -np
 class Shaped(Runner):
     """A last value by another name, whose quantiles are those of another law, or so many times too wide."""
 
-    device = "cpu"
-
     def __init__(self, s: Settings, law=NORMAL, width: float = 1.0) -> None:  # type: ignore[no-untyped-def]
         self._naive = rung("naive", s)
         self.card = msgspec.structs.replace(self._naive.card, name="shaped", kind="shaped", digest="shaped")

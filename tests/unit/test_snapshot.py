@@ -129,8 +129,6 @@ def test_the_preferred_model_goes_on_answering(options: Settings) -> None:
 class Counting(Runner):
     """A stepped model: its quantiles widen with every call."""
 
-    device = "cpu"
-
     def __init__(self, settings: Settings) -> None:
         self._like = rung("naive", settings)
         self.card = self._like.card

@@ -39,7 +39,6 @@ class RowModel(ABC):
     """A plugin.Model that answers from one row. Subclasses learn arrays and say how they answer."""
 
     kind = ""
-    device = "cpu"
     params_type: type[msgspec.Struct]
     space: ClassVar[dict[str, Parameter]]  # of plugin.Tunable; without `rows` where more of them only cost more
     reads_channels = True

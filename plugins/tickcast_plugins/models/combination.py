@@ -46,7 +46,6 @@ class Combination(ABC):
     """A plugin.Model made of fitted ones. Subclasses say what their weights depend on, and how they are learnt."""
 
     kind = ""
-    device = "cpu"
     params_type: type[msgspec.Struct]
     space: ClassVar[dict[str, Parameter]]  # of plugin.Tunable
 

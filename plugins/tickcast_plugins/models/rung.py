@@ -23,7 +23,6 @@ class Rung(Runner, ABC):
     """A Runner made of a kernel. Subclasses state their need of bars and fill quantiles of moves."""
 
     kind = ""
-    device = "cpu"
 
     def __init__(self, transform: str, horizon: int, levels: Sequence[float], season_bars: int) -> None:
         if season_bars < 1 or horizon < 1:

@@ -64,7 +64,7 @@ class Ladder:
             return False
         if len(self.cards) == MOST_MODELS:
             raise BadRequest(f"{MOST_MODELS} models are loaded, more cannot be", remedy="restart with fewer")
-        _must_fit(card.lookback, card.horizon, card.levels, card.name, self._settings)
+        _must_fit(card, self._settings)
         self.runners.append(runner)
         self.cards.append(card)
         self.trained_from = np.array([card.trained_from_ns for card in self.cards], np.int64)
@@ -224,17 +224,18 @@ def find_unusable(moves, largest, unusable):  # type: ignore[no-untyped-def]
         unusable[i] = not fits
 
 
-def _must_fit(lookback: int, horizon: int, levels: list[float], name: str, settings: Settings) -> None:
-    remedy = "train a model with this deployment's settings, or change them to the model's"
-    if lookback > settings.window.lookback:
-        raise BadModel(
-            f"model {name} looks back {lookback} bars, window.lookback is {settings.window.lookback}", remedy=remedy
-        )
-    if horizon < settings.forecast.horizon:
-        raise BadModel(
-            f"model {name} reaches {horizon} bars ahead, forecast.horizon is {settings.forecast.horizon}", remedy=remedy
-        )
-    if levels != settings.forecast.quantiles:
-        raise BadModel(
-            f"model {name} has quantiles {levels}, forecast.quantiles are {settings.forecast.quantiles}", remedy=remedy
-        )
+def _must_fit(card: ModelCard, settings: Settings) -> None:
+    lookback, forecast = settings.window.lookback, settings.forecast
+    for wrong, why in (
+        (card.lookback > lookback, f"looks back {card.lookback} bars, window.lookback is {lookback}"),
+        (card.horizon < forecast.horizon, f"reaches {card.horizon} bars ahead, forecast.horizon is {forecast.horizon}"),
+        (
+            card.levels != forecast.quantiles,
+            f"has quantiles {card.levels}, forecast.quantiles are {forecast.quantiles}",
+        ),
+    ):
+        if wrong:
+            raise BadModel(
+                f"model {card.name} {why}",
+                remedy="train a model with this deployment's settings, or change them to the model's",
+            )

@@ -25,8 +25,6 @@ TILE = 2048  # rows of a call whose intermediate values stay in cache
 class OnnxRunner(Runner):
     """`model.onnx` of a folder. A longer window than the model's is cut to its newest bars."""
 
-    device = "cpu"
-
     def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
         self.card, self._tile = card, tile
         self._session = open_session(folder / GRAPH)
