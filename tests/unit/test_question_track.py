@@ -68,6 +68,18 @@ def test_who_asks_rides_in_the_ticks_own_call_and_is_told_what_is_published() ->
     assert before.anchor[1] != forecasts.anchor[0], "S0 was asked about before its tick came"
 
 
+def test_who_asks_is_told_the_widths_that_the_ticks_of_the_turn_have_brought() -> None:
+    s = settings(**SMALL, bars__kind="tick", score__adapt_every_bars=16, uncertainty__memory_bars=80)
+    runner = Plain(rung("naive", s))
+    together, apart = served(s, runner), served(s, runner)
+    rng = np.random.default_rng(5)
+    ticks = [("S0", T0 + 10**12 + i * 10**9, float(100 + rng.normal(0, 3)), 1.0) for i in range(80)]
+    (with_ask,) = together.engine.turn([*together.feed.batches(ticks, 80), Ask(("S0",))], T0).answers
+    apart.engine.turn(apart.feed.batches(ticks, 80), T0)
+    (later,) = apart.engine.turn([Ask(("S0",))], T0).answers
+    np.testing.assert_array_equal(with_ask.quantiles, later.quantiles)
+
+
 @pytest.mark.parametrize("overload", ["conflate", "skip"])
 def test_what_is_shed_is_the_ticks_alone(overload: str) -> None:
     s = settings(**SMALL, bars__kind="tick", forecast__overload=overload)

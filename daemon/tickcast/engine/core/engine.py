@@ -288,14 +288,13 @@ class Engine:
         bars = ClosedBars.join(closed) if closed else None
         questions = self._shed(Questions.concat(opened), bars, now_ns)
         answers = self.ladder.ask(questions)
-        for number, ask in enumerate(asks):
+        if bars is not None:
+            rows = np.flatnonzero(questions.asker == TICKS)
+            own = (questions.take(rows), answers.take(rows)) if asks else (questions, answers)
+            self._settle(bars, *own)
+        for number, ask in enumerate(asks):  # widened by what the ticks before have settled
             rows = np.flatnonzero(questions.asker == number)
             self._reply(ask, questions.take(rows), answers.take(rows))
-        if asks:
-            rows = np.flatnonzero(questions.asker == TICKS)
-            questions, answers = questions.take(rows), answers.take(rows)
-        if bars is not None:
-            self._settle(bars, questions, answers)
 
     def _shed(self, questions: Questions, closed: ClosedBars | None, now_ns: int) -> Questions:
         """Under overload `conflate` or `skip`, take back ticks' questions that are not to be asked, and count them."""
