@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from kafkanode import JARS, QUICK_COMPILER, KafkaNode, ask
+from kafkanode import CLASSES, JARS, QUICK_COMPILER, KafkaNode, ask
 from netkit import HOST, Certificates, Proxy, free_port
 
 REMEDY = "Java 17 and the jars of Kafka: run scripts/brokers.sh"
@@ -59,6 +59,8 @@ class KafkaCluster:
                     ports["PLAINTEXT"] = port
                 self.nodes.append(KafkaNode(number, self._folder / str(number), ports, jvm=jvm))
             self._format(_dotted(properties), secure=secure)
+            if size == 1 and not CLASSES.exists():
+                self.nodes[0].leave_classes()
             self.restart()
         except BaseException:
             self.close()

@@ -1,8 +1,10 @@
 """Fixtures that every folder of tests shares."""
 
+import gc
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,11 +22,13 @@ import nursery
 from brokerkit import KafkaBroker, KafkaCluster
 from mosquittokit import Mosquitto
 from needs import need
+from tickcast import plugin
 
 WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
 hypothesis.settings.load_profile("untimed")
+unfreeze = gc.unfreeze
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,6 +37,33 @@ def pytest_configure(config: pytest.Config) -> None:
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
     nursery.hatch_workers()
+    plugin.entry_points = by_places(plugin.entry_points)
+
+
+def by_places(entry_points: Callable[..., Any]) -> Callable[..., Any]:
+    """Who looks for a plugin reads the metadata of all that is installed: again only where something was installed."""
+
+    @cache
+    def found(group: str, places: tuple[tuple[str, int], ...]) -> Any:
+        return entry_points(group=group)
+
+    def in_places(*, group: str) -> Any:
+        return found(group, tuple((place, os.stat(place).st_mtime_ns) for place in sys.path if os.path.isdir(place)))
+
+    return in_places
+
+
+def pytest_collection_finish() -> None:
+    """A daemon that starts has all looked through that there is, and freezes it until it ends: what all the tests have
+    imported is frozen once instead.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.freeze = gc.unfreeze = lambda: None
+
+
+def pytest_unconfigure() -> None:
+    unfreeze()  # else libraries would tell at the end of all that they leave behind
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,8 +77,29 @@ class Cold(subprocess.Popen):  # type: ignore[type-arg]
 class Warm(subprocess.Popen):  # type: ignore[type-arg]
     """`tickcast ...`, `python SCRIPT ...`, `python -m MODULE ...` or `python -c CODE ...`, forked."""
 
+    kind = DAEMONS
+
     def _execute_child(self, *given: Any, **named: Any) -> None:
-        start_warm(DAEMONS, self, *given, **named)
+        start_warm(self.kind, self, *given, **named)
+
+
+class WarmFit(Warm):
+    """With torch behind it."""
+
+    kind = WORKERS
+
+
+def run(
+    command: Sequence[str | Path], *, timeout: float, popen: type[Warm] = Warm
+) -> "subprocess.CompletedProcess[str]":
+    """As `subprocess.run` with what it says."""
+    with popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 def start_warm(kind: str, process: Any, *given: Any, **named: Any) -> None:
@@ -209,14 +230,24 @@ def load_worker() -> None:
 
     tqdm.tqdm.monitor_interval = 0  # seconds; else a thread watches what the exporter does
     torch.set_num_threads(1)
+    from numba.core.caching import Cache
+
     from tickcast.batch.train import export, fit_net  # noqa: F401
     from tickcast.batch.tune import trial_worker, tune  # noqa: F401
     from tickcast.plugin import find, names
-    from trainkit import export_by_one_table  # noqa: F401  # to import it is enough
+    from trainkit import export_in_haste  # noqa: F401  # to import it is enough
     from zookit import fuzzed
 
-    for job in names("jobs"):
-        find("jobs", job)
+    for group in ("jobs", "features", "models"):
+        for name in names(group):
+            find(group, name)
+    keep = Cache.save_overload
+
+    def keep_if_it_may(*kernel: Any) -> None:
+        with suppress(OSError):  # a worker is kept from the folder
+            keep(*kernel)
+
+    Cache.save_overload = keep_if_it_may
     export.export(fuzzed("nlinear"), Path(tempfile.mkdtemp()))
 
 
@@ -240,6 +271,7 @@ def become(
     os.environ.update(env)
     tempfile.tempdir = None
     sys.path[:] = [place for place in sys.path if place != str(Path(__file__).parent)]
+    sys.path[:0] = [place for place in env.get("PYTHONPATH", "").split(os.pathsep) if place]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     program, *arguments = command

@@ -1,6 +1,5 @@
 """SIGKILL at every seam of a fit: the folder goes on by itself, to the weights of a fit that nobody killed."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
+import nursery
 from tickcast.batch.train.checkpoint import CHECKPOINT, LAST, Checkpoints
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.fit import FOLDER
@@ -46,7 +46,7 @@ def test_a_fit_that_was_killed_at_any_seam_ends_with_the_weights_of_one_that_was
 
 def killed(*fits: str) -> None:
     script = Path(__file__).with_name("killed_fit.py")
-    done = subprocess.run([sys.executable, str(script), *fits], capture_output=True, text=True, timeout=120)
+    done = nursery.run([sys.executable, script, *fits], timeout=120, popen=nursery.WarmFit)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,6 @@
 """A promotion by a signed command while ticks flow, and SIGKILL right after it: who answered which tick stays true."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,12 @@ from chaoskit import TICKCAST, Deployment, Supervisor, modes, seed_of, toml
 from feeder import Feeder, tape
 from ledger import read
 
+import nursery
 from brokerkit import KafkaBroker
 from tickcast.batch.synth import Market
+from tickcast.errors import EXIT_OK
 from tickcast.io.tape.tape import write_ticks
+from tickcast.ui.cli import main
 
 LIMIT_S = 90
 TICKS_PER_S = 300
@@ -34,10 +36,10 @@ class Ordered(Deployment):
         self.config.write_text(toml(self.settings))
 
     def order(self, command: str, *arguments: str) -> dict[str, Any]:
-        told = subprocess.run(
+        told = nursery.run(
             [*TICKCAST, "send", command, *arguments, "--config", self.config, "--key-id", "ops", "--key-file",
              self.folder / "ops.key", "--audience", f"{self.group}/0", "--timeout", "60", "--json"],
-            capture_output=True, text=True, timeout=LIMIT_S, check=False,
+            timeout=LIMIT_S,
         )  # fmt: skip
         assert told.stdout, told.stderr
         (reply,) = json.loads(told.stdout)["replies"]
@@ -45,9 +47,8 @@ class Ordered(Deployment):
 
 
 def tickcast(*arguments: object) -> str:
-    told = subprocess.run(
-        [*TICKCAST, *map(str, arguments)], capture_output=True, text=True, timeout=2 * LIMIT_S, check=True
-    )
+    told = nursery.run([*TICKCAST, *map(str, arguments)], timeout=2 * LIMIT_S)
+    assert told.returncode == 0, told.stderr
     return told.stdout
 
 
@@ -62,8 +63,8 @@ def micro_net(folder: Path, deployment: Ordered) -> Path:
         source = Market(seed=2, symbols=4, tick_rate_hz=20)
         write_ticks(folder / "ticks.parquet", source.ticks(source.start_ns + 120 * 10**9))
         params = [part for pair in QUICK for part in ("--param", pair)]
-        tickcast("fit", "--model", "micro", "--config", deployment.config, "--data", folder / "ticks.parquet", "--out",
-                 folder / "model", *params)  # fmt: skip
+        given = ("--config", deployment.config, "--data", folder / "ticks.parquet", "--out", folder / "model")
+        assert main(["fit", "--model", "micro", *map(str, given), *params]) == EXIT_OK
     return folder / "model"
 
 

@@ -104,6 +104,7 @@ def test_fitted_and_served_it_tells_a_direction_that_can_be_told(served: Any, na
     assert metrics["classes"]["log_loss"] < metrics["classes"]["log_loss_frequencies"] - 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_loaded_from_its_weights_it_answers_as_its_graph_does(served: Any, name: str) -> None:
     folder = served(name)

@@ -82,6 +82,7 @@ def test_fitted_it_beats_last_value_on_what_can_be_known(
     assert metrics["coverage"]["0.9"] == pytest.approx(0.9, abs=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sine", "autoregressive"])
 def test_served_it_keeps_the_contract(served: Callable[[str], Runner], name: str) -> None:
     check_model(lambda _: served(name), lookback=24)

@@ -28,6 +28,7 @@ from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.testing import check_model, walks
 
+pytestmark = pytest.mark.slow
 LENGTH, BARS, SYMBOLS = 6, 40, 5  # LENGTH is the look-back of snapshotkit's deployments
 Folders = Callable[[str], Path]
 
@@ -94,7 +95,6 @@ def opened(folder: Path) -> StepRunner:
     return runner
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_graphs_agree_and_a_state_that_is_new_says_what_the_sequence_says(folders: Folders, kind: str) -> None:
     runner = opened(folders(kind))

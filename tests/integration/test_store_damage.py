@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from nursery import Warm
 from storekit import SOURCE, forecasts, open_store, store_settings, unit, value
 from tickcast.errors import BadRequest, BadStore, StoreStalled
 from tickcast.io.store import database
@@ -37,9 +38,7 @@ asyncio.run(main())
 def killed_writer(folder: Path, *, commits: int) -> int:
     """A process that writes units of 50 and is killed after so many; returns the last offset that it knew stored."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER, str(folder)], stdout=subprocess.PIPE, env=env, text=True
-    ) as child:
+    with Warm([sys.executable, "-c", WRITE_FOR_EVER, str(folder)], stdout=subprocess.PIPE, env=env, text=True) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(commits)]
         child.send_signal(signal.SIGKILL)
@@ -201,7 +200,7 @@ def test_a_store_held_by_another_process_is_refused_with_its_pid(tmp_path, monke
     monkeypatch.setattr("tickcast.io.store.store.StoreLock", lambda path: StoreLock(path, wait_s=0.1))
     hold = "import sys, time; from pathlib import Path; from tickcast.io.store.lock import StoreLock; StoreLock(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"  # noqa: E501
     path = store_settings(tmp_path).store.path
-    with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+    with Warm([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(BadStore, match=rf"held by process {holder.pid} \(stop that process, or"):

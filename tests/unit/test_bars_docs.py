@@ -64,6 +64,7 @@ def test_a_span_over_midnight_in_two_parts_is_open_throughout() -> None:
     assert hours == [True, False, False, False, False, True]
 
 
+@pytest.mark.slow
 def test_the_example_split_is_no_jump_in_the_bars_and_forecasts_are_in_the_units_of_the_day(tmp_path: Path) -> None:
     outcome = run_over_the_split(tmp_path)
     (bars,), (forecasts,) = outcome.bars, outcome.forecasts
