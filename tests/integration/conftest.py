@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelkit import Fitted, fit_small, market
+from needs import need
 from tickcast.io.tape.tape import write_ticks
 
 KINDS, TAPE = ("time", "tick"), "ticks.parquet"
@@ -47,12 +48,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk in memory; a test that stores 16,000 forecasts needs 9 MB of it."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True, text=True
     )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    need(mounted.returncode == 0, f"the right to mount a small disk: run this test as root ({mounted.stderr.strip()})")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)

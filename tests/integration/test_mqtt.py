@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mosquittokit import PASSWORD, USER, Mosquitto
+from needs import need
 from netkit import HOST, free_port
 from tickcast import __version__
 from tickcast.clock import SystemClock
@@ -345,8 +346,7 @@ async def test_a_source_without_the_right_to_subscribe_is_refused(mosquitto: Mos
     rights = tmp_path / "rights.json"
     rights.write_text('{"defaultACLAccess": {"subscribe": false}}')
     plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
-    if plugin is None:
-        pytest.skip("needs the plugin dynamic-security, which Debian's mosquitto package has")
+    need(plugin is not None, "the plugin dynamic-security, which Debian's mosquitto package has")
     reconfigure(mosquitto, f"plugin {plugin}\nplugin_opt_config_file {rights}")
     with pytest.raises(BadBroker, match=r"feed/#.*mqtt\.ticks"):
         async with at_work(source(mosquitto.url)):

@@ -22,10 +22,15 @@ from tickcast.errors import BadData, BadRequest, StoreStalled
 from tickcast.io.jobs.child import OUTPUT_BYTES, disk_bytes, drop_beginning
 from tickcast.io.jobs.folder import MOST_READ_BYTES, ORDER, OUTPUT, PROGRESS, ProgressLines, read_result
 from tickcast.io.jobs.kernel_links import compiled_stamp
+from tickcast.io.jobs.limits import CREATE_RULESET, VERSION, libc
 from tickcast.io.jobs.orders import FitOrder
 from tickcast.io.jobs.prepare import JobInputs
 from tickcast.records import JobRow
 from tickcast.symbols import SymbolTable
+
+landlocked = pytest.mark.skipif(
+    libc.syscall(CREATE_RULESET, None, 0, VERSION) < 1, reason="needs a kernel with Landlock"
+)
 
 
 def stamped() -> None:
@@ -163,6 +168,7 @@ async def test_what_a_job_started_ends_with_it(tmp_path: Path) -> None:
         await until_gone(result["content"]["child"])
 
 
+@landlocked
 async def test_a_job_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -170,8 +176,6 @@ async def test_a_job_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
     async with hosting(tmp_path) as hosted:
         row, result = await hosted.done("trespass", outside=str(outside))
     assert row.state == "done", result
-    if result["sandbox"] == "none":
-        pytest.skip("needs a kernel with Landlock")
     refused, version = result["content"]["refused"], int(result["sandbox"].split()[1])
     assert {"new", "old", "delete", "link", "move"} <= set(refused)
     assert refused["connect"] == errno.EACCES or version < 4
@@ -179,6 +183,7 @@ async def test_a_job_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("old", "old")]
 
 
+@landlocked
 @pytest.mark.parametrize("kept", ["beside the sources", "in a folder that was named"])
 async def test_a_job_can_plant_nothing_that_the_daemon_would_run_or_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
@@ -201,8 +206,6 @@ async def test_a_job_can_plant_nothing_that_the_daemon_would_run_or_read(
     files = [*compiled, *(place / "old" for place in places[:5]), Path(symbols.__file__)]
     async with hosting(tmp_path) as hosted:
         _, result = await hosted.done("plant", places=[*map(str, places)], files=[*map(str, files)])
-    if result["sandbox"] == "none":
-        pytest.skip("needs a kernel with Landlock")
     assert compiled
     assert result["content"] == {"planted": [], "opened": [], "started": 1}
 
@@ -228,6 +231,7 @@ async def test_a_job_runs_the_compiled_kernels_and_keeps_those_that_it_compiles_
     assert before == {file: file.stat().st_mtime_ns for file in cache.rglob("*.nb?")}
 
 
+@landlocked
 def test_a_fit_from_the_shell_is_held_as_well(tmp_path: Path) -> None:
     folder, home = tmp_path / "job", tmp_path / "home"
     folder.mkdir()
@@ -238,8 +242,6 @@ def test_a_fit_from_the_shell_is_held_as_well(tmp_path: Path) -> None:
     subprocess.run([*jobkit.COMMAND, str(folder)], check=True, timeout=jobkit.WAIT_S)
     result = read_result(folder)
     assert result is not None
-    if result.sandbox == "none":
-        pytest.skip("needs a kernel with Landlock")
     assert result.content == {"planted": [], "opened": [], "started": 1}
 
 
