@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 2693, "engine": 6450, "io": 9446, "loop": 1151,
-    "live": 4373, "batch": 6118, "ui": 4868, "plugins": 5805,
+    "vocabulary": 2793, "engine": 6525, "io": 9469, "loop": 1150,
+    "live": 4365, "batch": 6105, "ui": 4797, "plugins": 5790,
 }  # fmt: skip
 
 
