@@ -63,6 +63,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
+    while nursery.nurseries:
+        nursery.nurseries.popitem()[1].close()
     unfreeze()  # else libraries would tell at the end of all that they leave behind
 
 

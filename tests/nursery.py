@@ -23,7 +23,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,11 +61,19 @@ class Nursery:
             raise RuntimeError("the nursery has ended")
         return pid
 
+    def close(self) -> None:
+        self._orders.close()
+        self._process.wait(LIMIT_S)
 
-@cache
+
 def nursery(kind: str) -> Nursery:
     """One for all tests of this process; it ends with us."""
-    return Nursery(kind)
+    if kind not in nurseries:
+        nurseries[kind] = Nursery(kind)
+    return nurseries[kind]
+
+
+nurseries: dict[str, Nursery] = {}
 
 
 class Cold(subprocess.Popen):  # type: ignore[type-arg]
