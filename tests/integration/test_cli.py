@@ -84,6 +84,7 @@ def test_check_prints_each_value_with_its_origin(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cold_workers")
 def test_fit_then_replay_with_the_fitted_model(
     fitted: Fitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
