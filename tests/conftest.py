@@ -5,8 +5,9 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ from tickcast import plugin
 
 WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
 
+SLOW = "SLOW_TESTS"  # names the file in which a lane lists them for who shares tests out, who collects none
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
 hypothesis.settings.load_profile("untimed")
 unfreeze = gc.unfreeze
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):  # a lane is deaf to Ctrl-C and 80 columns wide, and so would be what it starts
+    if not hasattr(config, "workerinput"):
+        os.environ[SLOW] = os.path.join(tempfile.mkdtemp(), "slow")
+    else:  # a lane is deaf to Ctrl-C and 80 columns wide, and so would be what it starts
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
@@ -53,13 +58,17 @@ def by_places(entry_points: Callable[..., Any]) -> Callable[..., Any]:
     return in_places
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)  # before a lane says what it has
+def pytest_collection_finish(session: pytest.Session) -> None:
     """A daemon that starts has all looked through that there is, and freezes it until it ends: what all the tests have
     imported is frozen once instead.
     """
     gc.collect()
     gc.freeze()
     gc.freeze = gc.unfreeze = lambda: None
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        slow = [item.nodeid for item in session.items if item.get_closest_marker("slow")]
+        Path(os.environ[SLOW]).write_text("\n".join(slow), encoding="utf-8")
 
 
 def pytest_unconfigure() -> None:
@@ -69,9 +78,11 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick ones first: what they find is known in minutes."""
     for item in items:
         if needs_kafka(item.path):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -81,16 +92,36 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """For `pytest -n 2`: a file is one lane's whole, and all files that need Kafka are one lane's, for two tests that
-    start, kill and load brokers beside each other would stretch each other's waits.
+    """For `pytest -n 2`: the quick tests of a file are one lane's, then its slow ones, and all that need Kafka are one
+    lane's, for two tests that start, kill and load brokers beside each other would stretch each other's waits. Where a
+    quick test fails in CI, the slow ones are left out.
     """
-    return Lanes(config, log)
+    lanes = Lanes(config, log)
+    config.pluginmanager.register(lanes)
+    return lanes
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    failed = ""  # a quick test
+
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "kafka" if needs_kafka(self.config.rootpath / file) else file
+        if nodeid not in self.slow:
+            return file
+        return "kafka" if needs_kafka(self.config.rootpath / file) else f"{file} slow"
+
+    @cached_property
+    def slow(self) -> frozenset[str]:
+        return frozenset(Path(os.environ[SLOW]).read_text(encoding="utf-8").splitlines())
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        if self.failed and "CI" in os.environ and self.collection[item_index] in self.slow:
+            self.config.pluginmanager.getplugin("dsession").shouldstop = f"{self.failed} failed, which is a quick test"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and report.nodeid not in self.slow:
+            self.failed = report.nodeid
 
 
 @cache
