@@ -85,6 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A lane has been sent hundreds of tests by the time that it is to stop."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not os.path.exists(os.environ[SLOW]):
+        item.session.shouldstop = "a quick test failed"
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if (times := os.environ.get("TEST_TIMES")) and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(times, "a") as file:
@@ -118,6 +124,7 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]
         super().mark_test_complete(node, item_index, duration)
         if self.failed and "CI" in os.environ and self.collection[item_index] in self.slow:
             self.config.pluginmanager.getplugin("dsession").shouldstop = f"{self.failed} failed, which is a quick test"
+            Path(os.environ[SLOW]).unlink(missing_ok=True)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and report.nodeid not in self.slow:

@@ -260,7 +260,7 @@ async def test_a_job_keeps_to_its_seed_its_model_and_its_costs(waiting: World) -
 
 
 async def test_what_cannot_be_ordered_is_refused_before_there_is_a_job(waiting: World) -> None:
-    jobs = waiting.live.daemon.control.jobs
+    jobs = waiting.live.daemon.session.commands.jobs
     before = [row.id for row in jobs.rows()]
     for command, args in (
         ("train", {"params": {"learning_rate": -1}}), ("train", {"kind": "nobody"}),

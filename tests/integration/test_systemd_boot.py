@@ -26,6 +26,7 @@ say() { echo "$1=${*:2}" >> /probe.out; }
 show() { systemctl show tickcast -p "$1" --value; }
 until_shown() { for _ in $(seq 600); do [ "$(show "$1")" = "$2" ] && return; sleep 0.2; done; }
 
+say booted yes
 systemctl start tickcast; say start $?
 say active "$(show ActiveState)"
 say status "$(show StatusText)"
@@ -156,6 +157,7 @@ def test_the_unit_starts_reloads_is_watched_stops_and_is_refused_under_a_real_sy
     assert int(told.pop("compiled", "0")) > 0, journal
     assert "cpuinfo" not in journal  # a closed /proc would cost onnxruntime its fast kernels
     assert told == {
+        "booted": "yes",
         "start": "0",
         "active": "active",
         "status": "live: 0 ticks, 0 forecasts, 0 symbols of which 0 are cold",

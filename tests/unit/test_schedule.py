@@ -59,6 +59,17 @@ def test_targets_skip_closed_time(closed: ClosedTime) -> None:
     assert [*targets[0]] == [utc("2024-07-03T20:00"), utc("2024-07-05T13:31"), utc("2024-07-05T13:32")]
 
 
+@pytest.mark.parametrize(
+    ("friday", "monday"),
+    [("2024-03-08T20:58", "2024-03-11T13:31"), ("2024-11-01T19:58", "2024-11-04T14:31")],
+    ids=["summer begins", "summer ends"],
+)
+def test_targets_follow_the_clock_of_the_market_over_a_switch(closed: ClosedTime, friday: str, monday: str) -> None:
+    """It opens at 09:30 of its own zone on both sides: one hour less or more lies between them."""
+    targets = target_times(closed, np.array([utc(friday)]), steps=4, every_ns=MINUTE)[0]
+    assert [*targets] == [utc(friday) + MINUTE, utc(friday) + 2 * MINUTE, utc(monday), utc(monday) + MINUTE]
+
+
 def test_a_night_is_no_gap_and_a_tick_at_night_is_refused(closed: ClosedTime) -> None:
     s = settings(bars__every_ms=60_000, bars__calendar="nyse.toml", quality__max_jump_ms=10**9)
     times = ["2024-07-03T19:58", "2024-07-03T19:59", "2024-07-03T21:00", "2024-07-05T13:30", "2024-07-05T13:32"]
