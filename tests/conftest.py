@@ -66,7 +66,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.freeze = gc.unfreeze = lambda: None
-    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+    if getattr(session.config, "workerinput", {}).get("workerid") == "gw0":
         slow = [item.nodeid for item in session.items if item.get_closest_marker("slow")]
         Path(os.environ[SLOW]).write_text("\n".join(slow), encoding="utf-8")
 
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """A lane has been sent hundreds of tests by the time that it is to stop."""
-    if "PYTEST_XDIST_WORKER" in os.environ and not os.path.exists(os.environ[SLOW]):
+    if hasattr(item.config, "workerinput") and not os.path.exists(os.environ[SLOW]):
         item.session.shouldstop = "a quick test failed"
 
 
