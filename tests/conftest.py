@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from tickcast import plugin
 
 WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
 
-SLOW = "SLOW_TESTS"  # names the file in which a lane lists them for who shares tests out, who collects none
+SLOW = "SLOW_TESTS"  # names the file in which a lane lists them for who shares tests out; once it is gone, lanes stop
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
 hypothesis.settings.load_profile("untimed")
@@ -36,7 +37,9 @@ unfreeze = gc.unfreeze
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        os.environ[SLOW] = os.path.join(tempfile.mkdtemp(), "slow")
+        folder = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(folder))
+        os.environ[SLOW] = os.path.join(folder, "slow")
     else:  # a lane is deaf to Ctrl-C and 80 columns wide, and so would be what it starts
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in ("COLUMNS", "LINES"):

@@ -69,10 +69,9 @@ class ArrowWriter:
 
     def __init__(
         self, settings: Settings, cards: list[ModelCard], rungs: list[str], partition_of: PartitionOf,
-        device: str = "cpu",
     ) -> None:  # fmt: skip
         self._most_bytes, self._partition_of = settings.kafka.batch_bytes - AROUND, partition_of
-        self._deployment = Deployment.of(settings, cards, rungs, device)
+        self._deployment = Deployment.of(settings, cards, rungs)
         self._schemas = {table.name: schema_of(table) for table in (FORECASTS, FEATURES)}
 
     def encode(

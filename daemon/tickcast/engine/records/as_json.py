@@ -93,8 +93,8 @@ class Plan:
 class JsonWriter:
     """Built once per deployment; plans, which depend on models, sources and shapes, are kept between calls."""
 
-    def __init__(self, settings: Settings, cards: list[ModelCard], rungs: list[str], device: str = "cpu") -> None:
-        self._deployment = Deployment.of(settings, cards, rungs, device)
+    def __init__(self, settings: Settings, cards: list[ModelCard], rungs: list[str]) -> None:
+        self._deployment = Deployment.of(settings, cards, rungs)
         self._plans: dict[str, tuple[Hashable, Plan]] = {}
 
     def encode(

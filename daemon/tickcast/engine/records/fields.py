@@ -22,20 +22,19 @@ class Deployment(NamedTuple):
     expires_after_ns: int | None  # after as_of; None for bars without a time of their own
     cards: list[ModelCard]
     rungs: list[str]
-    device: str
 
     @classmethod
-    def of(cls, settings: Settings, cards: list[ModelCard], rungs: list[str], device: str = "cpu") -> "Deployment":
+    def of(cls, settings: Settings, cards: list[ModelCard], rungs: list[str]) -> "Deployment":
         bars, forecast = settings.bars, settings.forecast
         expires_after_ns = forecast.expires_bars * bars.every_ms * 10**6 if bars.kind == "time" else None
-        return cls(forecast.quantiles, forecast.transform, expires_after_ns, cards, rungs, device)
+        return cls(forecast.quantiles, forecast.transform, expires_after_ns, cards, rungs)
 
     @property
     def median(self) -> int:
         return self.levels.index(0.5)
 
 
-UNKNOWN = Deployment(levels=[], transform="", expires_after_ns=None, cards=[], rungs=[], device="")
+UNKNOWN = Deployment(levels=[], transform="", expires_after_ns=None, cards=[], rungs=[])
 
 
 class Facts(NamedTuple):

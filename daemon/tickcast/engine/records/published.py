@@ -139,7 +139,7 @@ FORECASTS = RecordTable(
             "input_hash", Kind.HEX, "string", lambda f: (f.rows.input_hash,), _hex(16), "of all inputs of the model",
             stored="input_hash",
         ),
-        RecordField("device", Kind.CONSTANT, "string", lambda f: f.deployment.device, str),
+        RecordField("device", Kind.CONSTANT, "string", lambda f: "cpu", str),
         RecordField(
             "confidence", Kind.REAL, "float", column("confidence"), Annotated[float, Meta(ge=0.5, le=1)],
             "probability that the median has the right side", digits=7, stored="confidence",

@@ -97,9 +97,7 @@ class FitOrder(Order, frozen=True, kw_only=True):
     windows_per_epoch: Positive = 65_536  # fewer where the training part holds fewer
     validation_windows: Positive = 8_192  # evenly spaced over the part; the same in every epoch
     symbol_weight: Annotated[float, Meta(ge=0, le=1)] = 0.5  # a symbol of n windows is drawn as often as n ** this
-    half_life_bars: NotBelow = (
-        0.0  # a window so much older than its symbol's newest is drawn half as often; 0 = equally
-    )
+    half_life_bars: NotBelow = 0.0  # a window so much older than its symbol's newest is drawn half as often; 0 = never
     patience: Positive = 5  # epochs without a better validation loss
     time_budget_s: Above = 600.0
     checkpoint_s: Above = 30.0  # at most so long between two checkpoints
@@ -136,9 +134,8 @@ NOT_TRAINING = {
     "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
     "future", "split", "start", "created_ns",
 }  # fmt: skip
-TRAINING = tuple(
-    name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING
-)  # what a person steers a fit by
+# What a person steers a fit by.
+TRAINING = tuple(name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING)
 OF_TRAINING = (  # of these a search may choose; a model's own parameter may have the name of any other
     "learning_rate", "batch_size", "weight_decay", "loss", "optimizer", "momentum", "schedule", "gradient_clip",
     "accumulate", "symbol_weight", "half_life_bars",
