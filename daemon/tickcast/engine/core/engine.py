@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tickcast.columns import F64, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
+from tickcast.columns import F64, I32, U64, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
 from tickcast.engine.core import windows
 from tickcast.engine.core.bars import LATEST_NS
 from tickcast.engine.core.events import Ask, AskAnswer, Event, Heartbeat, Letters, Outcome, Reached
@@ -22,6 +22,7 @@ from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
 from tickcast.engine.core.scoring import Entries
+from tickcast.engine.core.shadows import Due, ShadowOrder, Shadows
 from tickcast.errors import BadOutput, BadRequest, Quality
 from tickcast.plugin import Runner
 from tickcast.questions import TICKS, Questions
@@ -56,6 +57,9 @@ class Engine:
         self.scorekeeper = Scorekeeper(settings, symbols, cards, last_value=last_value)
         self.routes = Routes(symbols, settings.symbols.groups, cards)
         self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
+        self.shadows = None if ladder is None else Shadows(
+            settings, symbols, ladder, serving=self.routes, scorekeeper=self.scorekeeper
+        )  # fmt: skip
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
@@ -72,9 +76,11 @@ class Engine:
     def turn(self, events: Sequence[Event], now_ns: int) -> Outcome:
         """Take the events in order and return all that happened. A command waits until what came before is answered.
 
-        What is `left` in the outcome waits for places of silent symbols: give it again after `pass_places`.
+        What is `left` in the outcome waits for places of silent symbols: give it again after `pass_places`. Shadows
+        answer at the beginning of the next turn, which may be empty.
         """
         self._outcome = outcome = Outcome()
+        self._ask_shadows()
         for event in events:
             if outcome.left and not isinstance(event, Ask | Command):
                 outcome.left.append(event)
@@ -103,6 +109,8 @@ class Engine:
         """Symbols that were silent too long are as if they had never been, and others may have their codes. Only when
         nothing is under way any more that names a symbol by its code."""
         codes = self.places.leaving
+        if self.shadows is not None:
+            self.shadows.forget(codes)
         self.builder.forget(codes)
         self.scorekeeper.forget(codes)
         self.questioner.forget(codes)
@@ -127,8 +135,10 @@ class Engine:
         self.questioner.remember(bars, bars.ordinal[start][inverse])
 
     def snapshot(self) -> State:
-        """A copy of all that decides later outcomes. Between two turns; no question is pending then."""
+        """A copy of all that decides later outcomes. Between two turns; no question is pending then, nor a shadow."""
         parts: dict[str, HasState] = {"ring": self.questioner} | self._parts()
+        if self.shadows:
+            parts["shadows"] = self.shadows
         state = State.join({name: part.snapshot() for name, part in parts.items()})
         state.facts["positions"] = [[*source, offset] for source, offset in self.positions.items()]
         state.facts["failures"] = [self.questioner.feature_failures.copy(), self.questioner.last_failure]
@@ -141,6 +151,8 @@ class Engine:
         """
         for name, part in self._parts().items():
             part.resume(state.part(name))
+        if self.shadows is not None and "shadows" in state.facts:
+            self.shadows.resume(state.part("shadows"))
         self.questioner.resume(state.part("ring"))
         self.positions = state.positions
         self.questioner.feature_failures, self.questioner.last_failure = state.facts["failures"]
@@ -157,18 +169,39 @@ class Engine:
             raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
         if self.ladder.add(runner):
             self.scorekeeper.add_model()
+            if self.shadows is not None:
+                self.shadows.add_model()
             self._seeds = id_seeds(self.ladder.cards, self._settings)
 
     def _obey(self, command: Command) -> None:
         """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
-        no model takes a route back."""
-        if command.command == "use_model" and self.ladder is not None:
-            model, route = str(command.args.get("model", "")), str(command.args.get("route", DEFAULT))
+        no model takes a route back. `shadow_model`: it answers beside whoever does; no model ends that."""
+        if self.ladder is None or self.shadows is None:
+            return
+        model, route = str(command.args.get("model", "")), str(command.args.get("route", DEFAULT))
+        if command.command == "use_model":
             number = self.ladder.number(model) if model or route == DEFAULT else NO_MODEL
+            self.shadows.promote(number, route)
             if route == DEFAULT:
                 self.ladder.prefer(number)
             else:
                 self.routes.set(route, number)
+        elif command.command == "shadow_model" and model:
+            block_ns, every = int(command.args["block_ns"]), int(command.args.get("every", 1))
+            self.shadows.begin(ShadowOrder(route, self.ladder.number(model), block_ns, every))
+        elif command.command == "shadow_model":
+            self.shadows.end(route)
+
+    def _ask_shadows(self) -> None:
+        """What they say of the turns before."""
+        if self.shadows is None or not self.shadows.waiting:
+            return
+        said, blocks = self.shadows.answer()
+        self._outcome.blocks += blocks
+        for turn, rows, answers, entries in said:
+            ids = self._ids(answers.model, turn.closed.bars, turn.questions.take(rows))
+            own = entries._replace(id_high=ids[0], id_low=ids[1])
+            self._outcome.shadows.append(self._forecasts(turn.closed, turn.questions.take(rows), answers, own))
 
     def _take(self, raw: RawBatch, now_ns: int) -> None:
         ticks, rejects = self._decoder.decode(raw)
@@ -204,6 +237,7 @@ class Engine:
 
     def _void_leaving(self) -> None:
         """Whoever is to be forgotten leaves no question behind."""
+        self._ask_shadows()
         codes = self.places.leaving
         home = self.builder.home_of(codes.astype(np.int32))
         now = np.full(len(codes), self.newest_ns())
@@ -318,9 +352,15 @@ class Engine:
         question = np.full(len(bars), -1, np.int64)
         question[questions.row] = np.arange(len(questions))
         rows = rows_of(bars, closed.void_before, question)
-        scores = self.scorekeeper.settle(rows, entries, self.builder.marks())
+        marks = self.builder.marks()
+        scores = self.scorekeeper.settle(rows, entries, marks)
         if len(scores):
             self._outcome.scores.append(scores)
+        if self.shadows:
+            self.shadows.note(Due(
+                closed, questions, id_high=entries.id_high, id_low=entries.id_low, marks=marks, scores=scores,
+                newest_ns=self.builder.reached_ns(),
+            ))  # fmt: skip
         if len(questions):
             self._outcome.questions += len(questions)
             self._outcome.forecasts.append(self._forecasts(closed, questions, answers, entries))
@@ -329,15 +369,19 @@ class Engine:
         """The answers in units of scale, named, with room for what is published."""
         assert self.ladder is not None
         model, as_of, n = answers.model, questions.as_of, len(questions)
-        high, low = make_ids(
-            self._seeds, model, self._symbols.arrays, symbol=questions.symbol, as_of=as_of, tie=bars.tie[questions.row]
-        )
+        high, low = self._ids(model, bars, questions)
         seen = (as_of >= self.ladder.trained_from[model]) & (as_of <= self.ladder.trained_to[model])
         units = answers.moves / questions.scale[:, None, None]
         return Entries(
             raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
             id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
             cold=np.empty(n, np.uint8),
+        )  # fmt: skip
+
+    def _ids(self, model: I32, bars: BarBatch, questions: Questions) -> tuple[U64, U64]:
+        return make_ids(
+            self._seeds, model, self._symbols.arrays, symbol=questions.symbol, as_of=questions.as_of,
+            tie=bars.tie[questions.row],
         )  # fmt: skip
 
     def _forecasts(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tickcast.columns import F32, F64, I32, I64, U8, BarBatch, Bars, FeatureRows, Forecasts, RawBatch, Rejects, Scores
+from tickcast.engine.core.blocks import BlockRow
 from tickcast.errors import BadOutput, BadRequest
 from tickcast.plugin import Runner
 from tickcast.records import Command
@@ -81,6 +82,8 @@ class Outcome:
     forecasts: list[Forecasts] = field(default_factory=list)
     scores: list[Scores] = field(default_factory=list)
     vectors: list[FeatureRows] = field(default_factory=list)
+    shadows: list[Forecasts] = field(default_factory=list)  # of models that do not serve, of the turn before
+    blocks: list[BlockRow] = field(default_factory=list)  # of their contests
     letters: list[Letters] = field(default_factory=list)
     answers: list[AskAnswer] = field(default_factory=list)  # to those who asked
     positions: dict[tuple[str, int], int] = field(default_factory=dict)

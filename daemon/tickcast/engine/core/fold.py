@@ -138,6 +138,11 @@ class BarBuilder:
         """The largest event time that was accepted anywhere; 0 before the first."""
         return max([0, *(int(self._state.partition[p]["newest"]) for p in range(len(self.partitions)))])
 
+    def reached_ns(self) -> int:
+        """The event time that every partition with a tick has come to; 0 before the first."""
+        newest = self._state.partition["newest"][: len(self.partitions)]
+        return int(newest[newest > 0].min(initial=LATEST_NS)) if newest.any() else 0
+
     def newest_of(self, source: tuple[str, int]) -> int:
         """The largest event time accepted from a partition."""
         return int(self._state.partition[self.partitions[source]]["newest"])

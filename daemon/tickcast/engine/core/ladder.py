@@ -100,7 +100,11 @@ class Ladder:
     @property
     def first(self) -> ModelCard:
         """Of the model that is tried first."""
-        return self.cards[self._order[0]]
+        return self.cards[self.first_number]
+
+    @property
+    def first_number(self) -> int:
+        return self._order[0]
 
     def forget(self, symbol: I64) -> None:
         """These codes go to other symbols: none goes on from what they carried on."""
@@ -133,6 +137,14 @@ class Ladder:
             for number in np.unique(asked):
                 self._ask(answers, int(number), questions, np.flatnonzero(asked == number))
         return answers
+
+    def ask_shadows(self, questions: Questions) -> tuple[LadderAnswers, Mask]:
+        """Where a model fails nobody stands in for it; and where one did."""
+        answers, useless = self._room(len(questions)), np.zeros(len(questions), np.bool_)
+        for number in np.unique(questions.model):
+            rows = np.flatnonzero(questions.model == number)
+            useless[rows] = self._enter(answers, int(number), questions, rows)
+        return answers, useless
 
     def ask_other(self, runner: Runner, questions: Questions) -> LadderAnswers:
         """A model that is not of the ladder; BadOutput where its answer cannot be used."""

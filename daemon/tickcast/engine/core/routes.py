@@ -47,11 +47,15 @@ class Routes:
         """`model` with the routed ones in it, where the symbol has the bars that they need."""
         if not self._routes:
             return model
-        self._adopt_new_symbols()
-        routed = self._model[symbol]
+        routed = self.of(symbol)
         needs = np.array([card.need_bars for card in self._cards])
         fits = (routed != NO_MODEL) & (model != NOBODY) & (bars_held >= needs[routed])
         return np.where(fits, routed, model).astype(np.uint8)
+
+    def of(self, symbol: I32) -> I32:
+        """The model of each symbol's route; NO_MODEL of one that has none."""
+        self._adopt_new_symbols()
+        return self._model[symbol]
 
     def forget(self) -> None:
         """Codes have gone to other symbols; a route is a name's."""

@@ -164,6 +164,16 @@ class Scorekeeper:
                 wider[at] = column
         self._renumber_questions(at, ours)
 
+    def take_over(self, other: "Scorekeeper", model: int) -> None:
+        """What another one, of the same models, has learnt of this one's widths."""
+        partitions = max(len(self._mark), len(other._mark))
+        self._make_room(partitions)
+        other._make_room(partitions)
+        groups = len(self._groups)
+        cells = (np.arange(partitions)[:, None] * self._cells + model * groups + np.arange(groups)).ravel()
+        for column, source in zip(self._conformal, other._conformal, strict=True):
+            column[cells] = source[cells]
+
     def snapshot(self) -> State:
         state = State.join({
             "book": copied(self._book, dict.fromkeys(self._book._fields, len(self._symbols))),

@@ -1,0 +1,207 @@
+"""Shadows: models that answer beside those that serve, from the same windows, and are scored as they are. Nothing that
+they say is served, and no forecast waits for them: they are asked when a turn is over.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tickcast.columns import I32, I64, U64, Scores
+from tickcast.engine.core.blocks import BlockRow, Blocks
+from tickcast.engine.core.fold import ClosedBars
+from tickcast.engine.core.ladder import Ladder, LadderAnswers
+from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
+from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
+from tickcast.engine.core.scoring import Entries
+from tickcast.questions import Questions
+from tickcast.settings import Settings
+from tickcast.state import State
+from tickcast.symbols import SymbolTable
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowOrder:
+    """Who is to answer beside the model of a route, and for how much of the time."""
+
+    route: str
+    model: int  # by number
+    block_ns: int  # of event time: one observation of the contest
+    every: int = 1  # of so many blocks one is asked, as a whole
+
+
+class Due(NamedTuple):
+    """What a turn closed and asked, as it stood then; the shadows have yet to be asked."""
+
+    closed: ClosedBars
+    questions: Questions
+    id_high: U64  # of the forecasts that serve: by these the scores of both find each other
+    id_low: U64
+    marks: I64
+    scores: Scores  # of what serves, settled in that turn
+    newest_ns: int  # that every partition has reached
+
+
+class Shadowed(NamedTuple):
+    """What the shadows said in a turn, in units of scale, widened by their own labels."""
+
+    due: Due
+    rows: I64  # of the questions
+    answers: LadderAnswers
+    entries: Entries
+
+
+class Shadows:
+    def __init__(
+        self, settings: Settings, symbols: SymbolTable, ladder: Ladder, *, serving: Routes, scorekeeper: Scorekeeper
+    ) -> None:
+        """Beside what serves by these routes, and is scored by that keeper."""
+        self._settings, self._symbols, self._ladder = settings, symbols, ladder
+        self._serving, self._scorekeeper = serving, scorekeeper
+        self._orders: dict[str, ShadowOrder] = {}
+        self._blocks: dict[str, Blocks] = {}  # by route
+        self._routes = Routes(symbols, settings.symbols.groups, ladder.cards)
+        self._keeper: Scorekeeper | None = None  # a book of its own, made with the first shadow
+        self._due: list[Due] = []
+
+    def __len__(self) -> int:
+        return len(self._orders)
+
+    @property
+    def waiting(self) -> bool:
+        """Somebody has yet to be asked."""
+        return bool(self._due)
+
+    def begin(self, order: ShadowOrder) -> None:
+        """From now on; another one of that route ends. One that served before goes on with the widths it had then."""
+        self.end(order.route)
+        if order.route != DEFAULT:
+            self._routes.set(order.route, order.model)
+        self._orders[order.route] = order
+        self._blocks[order.route] = Blocks(order.route, order.block_ns)
+        self._keeper = self._keeper or self._fresh_keeper()
+        self._keeper.take_over(self._scorekeeper, order.model)
+
+    def end(self, route: str) -> None:
+        """What is open of it goes with it."""
+        if self._orders.pop(route, None) is None:
+            return
+        del self._blocks[route]
+        if route != DEFAULT:
+            self._routes.set(route, NO_MODEL)
+        if not self._orders:
+            self._keeper = None
+            self._due.clear()
+
+    def note(self, due: Due) -> None:
+        """To be asked by `answer`."""
+        if self._orders:
+            self._due.append(due)
+
+    def answer(self) -> tuple[list[Shadowed], list[BlockRow]]:
+        """Ask, settle and compare for all turns that were noted, in their order; and the blocks that closed."""
+        said, rows = [], []
+        due, self._due = self._due, []
+        for turn in due:
+            shadowed, settled = self._answer(turn)
+            self._compare(turn.scores, settled)
+            said += [shadowed] if len(shadowed.rows) else []
+            rows += [row for blocks in self._blocks.values() for row in blocks.close(turn.newest_ns)]
+        return said, rows
+
+    def promote(self, model: int, route: str) -> None:
+        """A shadow that serves from now on brings its widths along, and is none any more."""
+        order = self._orders.get(route)
+        if self._keeper is not None and order is not None and order.model == model:
+            self._scorekeeper.take_over(self._keeper, model)
+        self.end(route)
+
+    def forget(self, codes: I64) -> None:
+        """These codes go to other symbols."""
+        if self._keeper is not None:
+            self._keeper.forget(codes)
+        self._routes.forget()
+
+    def add_model(self) -> None:
+        if self._keeper is not None:
+            self._keeper.add_model()
+
+    def _answer(self, due: Due) -> tuple[Shadowed, Scores]:
+        assert self._keeper is not None
+        model = self._choose(due)
+        rows = np.flatnonzero(model != NO_MODEL)
+        asked = replace(due.questions.take(rows), model=model[rows])
+        answers, useless = self._ladder.ask_shadows(asked)
+        self._note_failures(asked, useless)
+        rows, asked, answers = rows[~useless], asked.take(~useless), answers.take(~useless)
+        entries = self._entries(due, rows, asked, answers)
+        question = np.full(len(due.closed.bars), -1, np.int64)
+        question[asked.row] = np.arange(len(asked))
+        settled = self._keeper.settle(rows_of(due.closed.bars, due.closed.void_before, question), entries, due.marks)
+        return Shadowed(due, rows, answers, entries), settled
+
+    def _choose(self, due: Due) -> I32:
+        """Whose turn it is beside the model that serves: none where something else than the route's model answered."""
+        questions, bars = due.questions, due.closed.bars
+        held = bars.ordinal[questions.row] - due.closed.first[questions.row] + 1
+        routed, served = self._routes.of(questions.symbol), self._serving.of(questions.symbol)
+        model = np.full(len(questions), NO_MODEL, np.int32)
+        for order in self._orders.values():
+            if order.route == DEFAULT:
+                is_its = (served == NO_MODEL) & (questions.model == self._ladder.first_number)
+            else:
+                is_its = (routed == order.model) & (questions.model == served)
+            turn = (questions.as_of // order.block_ns) % order.every == 0
+            fits = held >= self._ladder.cards[order.model].need_bars
+            model[is_its & turn & fits] = order.model
+        return model
+
+    def _entries(self, due: Due, rows: I64, asked: Questions, answers: LadderAnswers) -> Entries:
+        n, as_of = len(rows), asked.as_of
+        units = answers.moves / asked.scale[:, None, None]
+        seen = (as_of >= self._ladder.trained_from[asked.model]) & (as_of <= self._ladder.trained_to[asked.model])
+        return Entries(
+            raw=units, anchor=asked.anchor, scale=asked.scale, model=asked.model, in_sample=seen.astype(np.uint8),
+            id_high=due.id_high[rows], id_low=due.id_low[rows], wide=np.empty_like(units),
+            confidence=np.empty(n, np.float32), cold=np.empty(n, np.uint8),
+        )  # fmt: skip
+
+    def _note_failures(self, asked: Questions, useless: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
+        for order in self._orders.values():
+            self._blocks[order.route].add_failed(asked.as_of[useless & (asked.model == order.model)])
+
+    def _compare(self, served: Scores, settled: Scores) -> None:
+        """The labels that both have; what a shadow was fitted on says nothing."""
+        _, ours, theirs = np.intersect1d(served.id_low, settled.id_low, assume_unique=True, return_indices=True)
+        fair = (served.id_high[ours] == settled.id_high[theirs]) & (settled.in_sample[theirs] == 0)
+        ours, theirs = ours[fair], theirs[fair]
+        for order in self._orders.values():
+            own = settled.model[theirs] == order.model
+            self._blocks[order.route].add(
+                settled.as_of[theirs][own], served.loss[ours][own], settled.loss[theirs][own]
+            )  # fmt: skip
+
+    def _fresh_keeper(self) -> Scorekeeper:
+        ladder = self._ladder
+        return Scorekeeper(self._settings, self._symbols, ladder.cards, last_value=ladder.last_value)
+
+    def snapshot(self) -> State:
+        """After `answer`: nothing is due."""
+        assert not self._due
+        parts = {f"blocks {route}": blocks.snapshot() for route, blocks in self._blocks.items()}
+        if self._keeper is not None:
+            parts["keeper"] = self._keeper.snapshot()
+        state = State.join(parts)
+        cards = self._ladder.cards
+        state.facts["orders"] = [
+            [order.route, cards[order.model].digest, order.block_ns, order.every] for order in self._orders.values()
+        ]
+        return state
+
+    def resume(self, state: State) -> None:
+        """The models are installed already."""
+        for route, digest, block_ns, every in state.facts["orders"]:
+            self.begin(ShadowOrder(route, self._ladder.number(digest), block_ns, every))
+            self._blocks[route].resume(state.part(f"blocks {route}"))
+        if self._keeper is not None:
+            self._keeper.resume(state.part("keeper"))
