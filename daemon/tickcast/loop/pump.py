@@ -115,18 +115,24 @@ class Pump:
             if fetched is None:
                 return
             if fetched:
-                call = self._thread.call_briefly if self._is_brief(fetched) else self._thread.call
-                publications, encoded = await call(lambda fetched=fetched: self._turn(fetched))  # type: ignore[misc]
-                outcome = publications.outcome
-                self._sink.publish(encoded)
-                self._hand_out(outcome.answers)
-                self.meter.note(outcome, self._clock.now_ns())
-                self._commits.add(outcome, publications.dead_letters)
+                outcome = await self._take_turn(fetched)
+                if self._engine.asks_shadows:  # what serves is on its way
+                    await self._take_turn([])
                 if outcome.left:
                     await self._pass_places()
             if self._commits.due:
                 await self.close_unit()
             await asyncio.sleep(0)
+
+    async def _take_turn(self, fetched: list[Any]) -> Outcome:
+        call = self._thread.call_briefly if self._is_brief(fetched) else self._thread.call
+        publications, encoded = await call(lambda: self._turn(fetched))
+        outcome = publications.outcome
+        self._sink.publish(encoded)
+        self._hand_out(outcome.answers)
+        self.meter.note(outcome, self._clock.now_ns())
+        self._commits.add(outcome, publications.dead_letters)
+        return outcome
 
     async def _next_fetched(self) -> list[Any] | None:
         if self.paused:

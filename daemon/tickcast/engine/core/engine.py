@@ -105,6 +105,11 @@ class Engine:
             self._void_leaving()
         return outcome
 
+    @property
+    def asks_shadows(self) -> bool:
+        """The next turn does, even an empty one."""
+        return self.shadows is not None and self.shadows.waiting
+
     def pass_places(self) -> None:
         """Symbols that were silent too long are as if they had never been, and others may have their codes. Only when
         nothing is under way any more that names a symbol by its code."""
