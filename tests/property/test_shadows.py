@@ -100,18 +100,24 @@ def test_a_shadow_that_gives_no_number_is_counted_as_failed_and_disturbs_nobody(
 
 
 def test_promoted_it_goes_on_with_the_widths_that_it_had_and_is_no_shadow_any_more() -> None:
+    """What it had open goes unscored: widths are the same at first, and later differ by the labels of these."""
     s, ticks = settings(**SMALL, bars__every_ms=500), walk(6000, 5, seed=5)
     served = Served(s, ticks, chunk=500, runners=[rung("holt", s), rung("naive", s)])
     shadowed = Shadowed(s, ticks[:4000], chunk=500, shadow=rung("holt", s))
-    engine = shadowed.engine
+    engine, batches = shadowed.engine, shadowed.feed.batches(ticks, 500)[8:]
     engine.turn([Command(id="", command="use_model", args={"model": "holt"})], T0)
     assert not engine.shadows
-    outcomes = [
-        engine.turn([raw], T0) for raw in shadowed.feed.batches(ticks, 500)[8:]
-    ]  # offsets go on where the first 4,000 ended
-    ours = type(served.forecasts).concat([f for o in outcomes for f in o.forecasts])
-    theirs = served.forecasts.take(served.forecasts.as_of >= ours.as_of.min())
-    np.testing.assert_array_equal(ours.quantiles, theirs.quantiles)
+    ours = engine.turn(batches[:1], T0).forecasts[0]
+    first = ours.take(ours.as_of == ours.as_of.min())
+    theirs = served.forecasts.take(served.forecasts.as_of == ours.as_of.min())
+    np.testing.assert_array_equal(first.quantiles, theirs.quantiles)
+    fresh = Served(s, [], chunk=500)
+    fresh.engine.install(rung("holt", s))
+    for raw in fresh.feed.batches(ticks[:4000], 500):
+        fresh.engine.turn([raw], T0)
+    fresh.engine.turn([Command(id="", command="use_model", args={"model": "holt"})], T0)
+    without = fresh.engine.turn(fresh.feed.batches(ticks, 500)[8:9], T0).forecasts[0]
+    assert not np.array_equal(without.quantiles[: len(first)], first.quantiles)  # one that was no shadow has none
 
 
 def test_a_snapshot_goes_on_with_the_shadow_bit_by_bit() -> None:
