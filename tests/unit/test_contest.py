@@ -61,6 +61,14 @@ def test_many_gains_at_once_are_the_blocks_one_by_one(gains: list[float]) -> Non
     np.testing.assert_allclose(contest.log_evidence(np.array([gains])), [found], rtol=0, atol=1e-9)
 
 
+def test_the_evidence_is_that_of_confseq() -> None:
+    """`betting.diversified_betting_mart((1 + d) / 2, 0.5, ...)` with the stakes 2 k / 25, theta 1 and trunc_scale 1, of
+    github.com/gostevehoward/confseq at 70b1ef3: the logarithm after 5, 20, 40 and 60 gains."""
+    gains = 0.1 + 0.6 * np.sin(1.7 * np.arange(1, 61))
+    theirs = [0.4280727902928879, 0.7638632134855635, 0.7953146260438994, 1.5980749232857032]
+    np.testing.assert_allclose(contest.log_evidence(gains)[[4, 19, 39, 59]], theirs, rtol=1e-13)
+
+
 @pytest.mark.parametrize(("gain", "sign"), [(1.0, 1), (-1.0, -1)])
 def test_evidence_neither_overflows_nor_is_lost(gain: float, sign: int) -> None:
     logs = contest.log_evidence(np.full(100_000, gain))
@@ -198,6 +206,21 @@ def test_the_margin_is_where_the_law_of_the_bound_says() -> None:
             rate = k / 50
             found += math.exp(rate * total - (-math.log(1 - 2 * rate) - 2 * rate) / 4 * spread) / 24
         assert found == pytest.approx(40, rel=1e-6)
+
+
+def test_the_interval_is_that_of_comparecast_for_each_stake() -> None:
+    """`eprocess.eprocess_expm(d, lambda_=k / 50, cgf="exponential", c=2)`, k = 1 .. 24, of
+    github.com/yjchoe/ComparingForecasters at 52748c8: the logarithm of the mean after 5, 20 and 60 gains."""
+    gains = 0.1 + 0.6 * np.sin(1.7 * np.arange(1, 61))
+    theirs = {5: 0.09023457896425009, 20: 0.19327352051232596, 60: 0.5798184450440371}
+    means = np.array([0.0, *np.cumsum(gains)[:-1] / np.arange(1, 60)])
+    spread = np.cumsum((gains - means) ** 2)
+    for blocks, log_e in theirs.items():
+        total = contest.mean_margin(blocks, spread[blocks - 1], 2 / math.exp(log_e)) * blocks
+        assert total == pytest.approx(gains[:blocks].sum(), rel=1e-9)
+    found = run(gains.tolist(), OPEN_ENDED._replace(alpha=1e-300)).evidence()
+    assert found.high - found.gain == pytest.approx(contest.mean_margin(60, spread[-1], 0.05))
+    assert found.gain - found.low == pytest.approx(contest.mean_margin(60, spread[-1], 0.05))
 
 
 def test_the_interval_holds_the_mean_at_all_blocks_at_once() -> None:
