@@ -27,6 +27,7 @@ MOST, MOST_BOUND, MOST_ALIKE = 5.0, 6.5, 7.0  # percent
 TURN = (20, 120)  # blocks
 BETTER_BY = 0.5  # deviations, within a good turn
 EFFECTS = (0.1, 0.2, 0.3)
+ROUND, EARNED = 250, 0.3  # blocks; deviations by which a champion was better than last value
 LAST_BLOCKS = 50  # that tuned stakes look back on
 Series = Callable[[np.random.Generator, int, int], F64]  # (draws, runs, bars) -> mean gain and noise, in deviations
 
@@ -98,11 +99,8 @@ def run(series: Series, seed: int, *, block_rule: bool = True, alpha: float = AL
 def terms_for(champion: F64, challenger: F64, *, block_rule: bool, alpha: float) -> Terms:
     horizon = 1 if block_rule else len(champion) // contest.LEAST_BLOCKS
     terms = contest.terms_of(champion, challenger, horizon=horizon, alpha=alpha, most_bars=BARS)
-    return terms if block_rule else terms._replace(block_bars=1, most_blocks=BARS, bound=bound_of(champion, challenger))
-
-
-def bound_of(champion: F64, challenger: F64) -> float:
-    return contest.BOUND * float(np.sqrt((contest.block_gains(champion, challenger, 1) ** 2).mean()))
+    bound = contest.bound_of(contest.block_gains(champion, challenger, 1))
+    return terms if block_rule else terms._replace(block_bars=1, most_blocks=BARS, bound=bound)
 
 
 def first_better(champion: F64, challenger: F64, terms: Terms) -> int:
@@ -177,6 +175,27 @@ def tuned_stakes(seed: int) -> Figure:
     return Figure("better by turns, one stake tuned on 50 blocks: promoted", 100 * float(promoted.mean()), "%")
 
 
+def last_value_takes_over(seed: int) -> list[Figure]:
+    """A champion earned its place for 1,000 blocks, and is worse than last value from then on: blocks until it goes."""
+    rng, half, rounds = np.random.default_rng(seed), BARS // 2, BARS // ROUND
+    drift = np.concatenate([np.full(half, -EARNED), np.full(half, BETTER_BY)])
+    needed = -np.log([contest.spent_alpha(k) for k in range(1, rounds + 1)])
+    enough: dict[str, list[F64]] = {"in rounds": [], "in one go": []}
+    for _ in range(RUNS // CHUNK):
+        gains = np.clip((noise(rng, CHUNK, BARS) + drift) / contest.BOUND, -1.0, 1.0)
+        cut = contest.log_evidence(gains.reshape(CHUNK, rounds, ROUND)) >= needed[:, None]
+        enough["in rounds"].append(cut.reshape(CHUNK, BARS))
+        enough["in one go"].append(contest.log_evidence(gains) >= -math.log(ALPHA))
+    return [_takeover(name, np.concatenate(parts), half) for name, parts in enough.items()]
+
+
+def _takeover(name: str, enough: F64, half: int) -> Figure:
+    found, early = enough[:, half:].any(axis=1), 100 * enough[:, :half].any(axis=1).mean()
+    late = np.where(found, enough[:, half:].argmax(axis=1) + 1, half)
+    note = f"in {100 * found.mean():.0f} % of runs within {half:,}; before the break in {early:.1f} %"
+    return Figure(f"last value takes over, {name}: median blocks", float(np.median(late)), "blocks", note=note)
+
+
 def interval_ever_off(seed: int) -> Figure:
     """Runs in which the interval once leaves out the mean, which is 0."""
     rng = np.random.default_rng(seed)
@@ -205,6 +224,7 @@ def main() -> list[Figure]:
         figures += wrong(f"{name}, without the block rule", run(alike(correlation), 5, block_rule=False), None)
     figures.append(one_after_the_other(100))
     figures.append(interval_ever_off(6))
+    figures += last_value_takes_over(8)
     for effect in EFFECTS:
         figures += power(effect, 7)
     return figures

@@ -101,6 +101,23 @@ def test_a_contest_ends_undecided_when_it_has_had_its_blocks() -> None:
     assert run([0.01] * 7, terms).verdict is Verdict.UNDECIDED
 
 
+def test_a_contest_in_rounds_begins_anew_with_less_to_spend_and_forgets_what_was_before() -> None:
+    terms = OPEN_ENDED._replace(most_blocks=30, rounds=True)
+    held = run([-0.4] * 60, terms)
+    assert held.verdict is Verdict.OPEN
+    found = held.evidence()
+    assert (found.round, found.blocks, found.log_e, found.digest) == (3, 0, 0.0, "0" * 64)
+    assert found.alpha == pytest.approx(0.05 / 12)
+    assert found.log_needed == pytest.approx(math.log(12 / 0.05))
+    gains = [0.5] * 29
+    first = int(np.argmax(contest.log_evidence(np.array(gains)) >= math.log(12 / 0.05))) + 1
+    for block in range(1, first + 1):
+        assert held.verdict is Verdict.OPEN, block
+        held.settle(*losses(0.5))
+    assert held.verdict is Verdict.BETTER
+    assert run([-0.4] * 60 + gains, terms._replace(most_blocks=1000)).verdict is Verdict.OPEN
+
+
 def test_better_by_share_alone_but_not_in_all_it_lost_is_not_better() -> None:
     """Small blocks are won, large ones lost by more."""
     held = Contest(OPEN_ENDED)
@@ -324,7 +341,7 @@ def test_what_candidates_may_spend_is_alpha_in_all() -> None:
 def test_a_contest_that_was_cut_anywhere_goes_on_bit_by_bit(
     pairs: list[tuple[float, float]], data: st.DataObject
 ) -> None:
-    terms = Terms(alpha=0.025, block_bars=2, most_blocks=25, bound=0.3)
+    terms = Terms(alpha=0.025, block_bars=2, most_blocks=9, bound=0.3, rounds=data.draw(st.booleans()))
     whole, part = Contest(terms), Contest(terms)
     cut = data.draw(st.integers(0, len(pairs)))
     for i, pair in enumerate(pairs):

@@ -43,6 +43,6 @@ def test_the_levels_of_autonomy_are_those_of_the_policy() -> None:
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert f"{contest.MOST_CORRELATION:g}" in PAGE
     assert f"fewer than {contest.LEAST_BLOCKS} such blocks" in PAGE
-    assert (contest.BOUND, contest.ALPHA, len(contest.STAKES)) == (4.0, 0.05, 24)
+    assert (contest.BOUND, contest.ALPHA, len(contest.STAKES)) == (3.0, 0.05, 24)
     assert [f"{100 * contest.spent_alpha(k):.2g} %" for k in (1, 2, 3)] == ["2.5 %", "0.83 %", "0.42 %"]
     assert "2.5 %, 0.83 %, 0.42 %" in PAGE

@@ -29,7 +29,7 @@ ALPHA = 0.05  # chance of a wrong promotion, over all candidates until the next 
 INTERVAL_ALPHA = 0.05
 MOST_CORRELATION = 0.1  # of neighbouring blocks
 LEAST_BLOCKS = 20  # of a hold-out, from which a correlation can be told
-BOUND = 4.0  # root mean squares of the hold-out's gains
+BOUND = 3.0  # standard deviations of the hold-out's gains, beyond their mean
 HALVINGS = 60
 
 
@@ -45,6 +45,7 @@ class Terms(NamedTuple):
     alpha: float
     block_bars: int
     most_blocks: int
+    rounds: bool = False  # a contest without end: after its blocks it begins anew, with the next share of alpha
     bound: float = 1.0  # of the relative gain: one beyond it counts as this much
     correlation: float = 0.0  # of neighbouring blocks of the hold-out
     blocks: int = 0  # of the hold-out
@@ -57,6 +58,8 @@ class Evidence(NamedTuple):
     """What a decision is written down with."""
 
     verdict: Verdict
+    round: int  # from 1; what follows is of this one
+    alpha: float
     blocks: int
     unusable: int  # blocks in which the challenger gave something that is no number
     log_e: float
@@ -71,6 +74,8 @@ class Evidence(NamedTuple):
 
 
 class Tally(NamedTuple):
+    """Of the round that is on."""
+
     wealth: F64  # [stakes] logarithms
     bars: I64  # [1] of the block that is open
     losses: F64  # [2] of that block: champion, challenger
@@ -89,11 +94,8 @@ class Contest:
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.verdict = Verdict.OPEN
-        self._tally = Tally(
-            wealth=np.zeros(len(STAKES)), bars=np.zeros(1, np.int64), losses=np.zeros(2), totals=np.zeros(2),
-            blocks=np.zeros(1, np.int64), unusable=np.zeros(1, np.int64), gains=np.zeros(len(SUMS)),
-            digest=np.zeros(32, np.uint8),
-        )  # fmt: skip
+        self.round = 1
+        self._tally = _fresh_tally()
 
     def settle(self, champion: float, challenger: float) -> Verdict:
         """A bar that was the truth for both: their losses on the same labels. After a verdict nothing changes it."""
@@ -109,24 +111,30 @@ class Contest:
     def evidence(self) -> Evidence:
         tally, bound = self._tally, self.terms.bound
         n, mean, deviation = int(tally.blocks[0]), self._mean(), self._deviation()
-        log_e, log_needed = float(log_mean(tally.wealth)), -math.log(self.terms.alpha)
+        log_e, log_needed = float(log_mean(tally.wealth)), -math.log(self.alpha)
         margin = mean_margin(n, float(tally.gains[SPREAD]), INTERVAL_ALPHA)
         return Evidence(
-            verdict=self.verdict, blocks=n, unusable=int(tally.unusable[0]), log_e=log_e, log_needed=log_needed,
-            gain=bound * mean, low=bound * max(mean - margin, -1.0), high=bound * min(mean + margin, 1.0),
-            skill=float(skill(tally.totals[1], tally.totals[0])), correlation=self._correlation(),
-            more_blocks=blocks_needed(mean, deviation, log_needed - log_e), digest=tally.digest.tobytes().hex(),
+            verdict=self.verdict, round=self.round, alpha=self.alpha, blocks=n, unusable=int(tally.unusable[0]),
+            log_e=log_e, log_needed=log_needed, gain=bound * mean, low=bound * max(mean - margin, -1.0),
+            high=bound * min(mean + margin, 1.0), skill=float(skill(tally.totals[1], tally.totals[0])),
+            correlation=self._correlation(), more_blocks=blocks_needed(mean, deviation, log_needed - log_e),
+            digest=tally.digest.tobytes().hex(),
         )  # fmt: skip
+
+    @property
+    def alpha(self) -> float:
+        """Of this round."""
+        return spent_alpha(self.round, self.terms.alpha) if self.terms.rounds else self.terms.alpha
 
     def snapshot(self) -> State:
         state = copied(self._tally)
-        state.facts["terms"], state.facts["verdict"] = self.terms._asdict(), self.verdict.value
+        state.facts.update(terms=self.terms._asdict(), verdict=self.verdict.value, round=self.round)
         return state
 
     @classmethod
     def resumed(cls, state: State) -> Self:
         contest = cls(Terms(**state.facts["terms"]))
-        contest.verdict = Verdict(state.facts["verdict"])
+        contest.verdict, contest.round = Verdict(state.facts["verdict"]), state.facts["round"]
         put_back(state, contest._tally)
         return contest
 
@@ -140,8 +148,10 @@ class Contest:
         else:
             tally.unusable[0] += not math.isfinite(tally.losses[1])
         tally.losses[:], tally.bars[:] = 0.0, 0
-        if log_mean(tally.wealth) >= -math.log(terms.alpha) and tally.totals[1] < tally.totals[0]:
+        if log_mean(tally.wealth) >= -math.log(self.alpha) and tally.totals[1] < tally.totals[0]:
             self.verdict = Verdict.BETTER
+        elif tally.blocks[0] >= terms.most_blocks and terms.rounds:
+            self.round, self._tally = self.round + 1, _fresh_tally()
         elif tally.blocks[0] >= terms.most_blocks:
             self.verdict = Verdict.UNDECIDED
 
@@ -174,11 +184,19 @@ class Contest:
         return float((sums[BESIDE] - mean * ends + (n - 1) * mean * mean) / around)
 
 
+def _fresh_tally() -> Tally:
+    return Tally(
+        wealth=np.zeros(len(STAKES)), bars=np.zeros(1, np.int64), losses=np.zeros(2), totals=np.zeros(2),
+        blocks=np.zeros(1, np.int64), unusable=np.zeros(1, np.int64), gains=np.zeros(len(SUMS)),
+        digest=np.zeros(32, np.uint8),
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------- before it begins
 
 
 def spent_alpha(candidate: int, alpha: float = ALPHA) -> float:
-    """The share of `alpha` of the k-th candidate since the last promotion, from 1: over all of them it is `alpha`."""
+    """The share of `alpha` of the k-th candidate since the last promotion, or round, from 1: in all it is `alpha`."""
     return alpha / (candidate * (candidate + 1))
 
 
@@ -196,7 +214,7 @@ def terms_of(champion: F64, challenger: F64, *, horizon: int, alpha: float, most
         return terms._replace(
             refusal=f"the hold-out has {len(gains)} blocks of {block_bars} bars: too few to tell how alike they are"
         )
-    bound = min(1.0, BOUND * math.sqrt(float((gains * gains).mean()))) or 1.0
+    bound = bound_of(gains)
     clipped = np.clip(gains, -bound, bound)
     needed = blocks_needed(float(clipped.mean()) / bound, float(clipped.std()) / bound, -math.log(alpha))
     terms = terms._replace(bound=bound, gain=float(clipped.mean()), needed_blocks=needed)
@@ -204,6 +222,11 @@ def terms_of(champion: F64, challenger: F64, *, horizon: int, alpha: float, most
         return terms
     why = f"it needs about {needed:,.0f} blocks of {block_bars} bars" if needed < math.inf else "it is no better there"
     return terms._replace(refusal=f"by its hold-out {why}, and the budget is {most_bars:,} bars")
+
+
+def bound_of(gains: F64) -> float:
+    """Beyond which hardly any gain lies; 1 where none differs from nothing."""
+    return min(1.0, abs(float(gains.mean())) + BOUND * float(gains.std())) or 1.0
 
 
 def block_gains(champion: F64, challenger: F64, block_bars: int) -> F64:
