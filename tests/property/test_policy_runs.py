@@ -141,7 +141,7 @@ def test_a_host_that_sleeps_until_it_is_told_misses_nothing() -> None:
     def began(times: Iterator[int] | range, policy: Policy) -> list[tuple[int, str]]:
         found = []
         for now_ns in times:
-            for one in policy.due(now_ns, Facts(bars=0, fitted_ns=first)):
+            for one in policy.due(now_ns, Facts(bars=(now_ns - first) // MINUTE_NS, fitted_ns=first)):
                 found.append((now_ns, one.id))
                 policy.on_ended(one.id, now_ns, failed=False)
         return found

@@ -104,6 +104,14 @@ def test_an_old_model_is_fitted_anew_and_a_rung_has_no_age() -> None:
     assert policy(max_age_s=1).due(fitted, IDLE) == []
 
 
+def test_while_no_bar_closes_nothing_is_fitted_again_but_by_cron() -> None:
+    held, closed = policy(max_age_s=60, rest_s=1, fit=["0 3 * * *"]), Facts(bars=10, fitted_ns=0)
+    (fit,) = held.due(HOUR_NS, closed)
+    held.on_ended(fit.id, HOUR_NS, failed=False)
+    assert held.due(2 * HOUR_NS, closed) == []
+    assert [one.why for one in held.due(3 * HOUR_NS, closed)] == [("cron 0 3 * * *",)]
+
+
 def test_so_many_new_bars_are_a_reason() -> None:
     held = policy(max_new_bars=100, rest_s=1)
     assert held.due(HOUR_NS, Facts(bars=199, fitted_bars=100)) == []

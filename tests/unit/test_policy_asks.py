@@ -126,6 +126,26 @@ def test_candidates_shadow_one_by_one_and_each_has_less_to_spend() -> None:
     assert held.alpha == pytest.approx(0.05 / 20)
 
 
+def test_the_next_candidate_waits_until_the_shadow_before_it_is_gone() -> None:
+    held = policy(autonomy=2)
+    for verdict in ("open", "better", "undecided"):
+        before = Challenger(model="a", role="candidate", verdict=verdict)
+        found = held.due(1, Facts(bars=1, challengers=(before, Challenger(model="b", role="candidate"))))
+        assert "shadow" not in [one.kind for one in found]
+    assert [
+        one.model for one in held.due(2, Facts(bars=1, challengers=(Challenger(model="b", role="candidate"),)))
+    ] == ["b"]
+
+
+def test_without_autonomy_nothing_is_kept_for_later() -> None:
+    held = policy(autonomy=1, fit=["0 * * * *"], max_new_bars=5)
+    held.due(HOUR_NS, Facts(bars=9))
+    assert held.proposed
+    off = restarted(held, autonomy=0, fit=["0 * * * *"])
+    assert off.due(9 * HOUR_NS, Facts(bars=9)) == []
+    assert restarted(off, autonomy=2, fit=["0 * * * *"]).due(9 * HOUR_NS, Facts(bars=9)) == []
+
+
 def test_a_promotion_begins_the_count_of_candidates_anew_and_a_rollback_does_not() -> None:
     held = policy(autonomy=3)
     (shadow,) = held.due(1, CANDIDATE)

@@ -139,7 +139,7 @@ class Policy:
         """What is to be done now, or proposed now; each once."""
         self._move_to(now_ns)
         if self._settings.autonomy == 0:
-            self._is.slots.clear()
+            self._is.slots, self._is.proposed = {}, {}
             return []
         self._note(facts)
         found = [*self._allowed(facts)]
@@ -274,9 +274,11 @@ class Policy:
         return "full" if facts.fitted_ns is None else self._settings.mode  # a rung has no weights to begin with
 
     def _reasons(self, facts: Facts) -> Iterator[str]:
-        """For a fit, beside cron."""
-        schedule, seen = self._settings, max(facts.fitted_bars, self._is.seen_bars)
-        new, enough = facts.bars - seen, facts.bars - seen >= schedule.min_new_bars
+        """For a fit, beside cron; none where there is nothing new to learn from."""
+        schedule, new = self._settings, facts.bars - max(facts.fitted_bars, self._is.seen_bars)
+        if new <= 0:
+            return
+        enough = new >= schedule.min_new_bars
         age_s = -1 if self._is.fitted_ns is None else (self._is.now_ns - self._is.fitted_ns) // SECOND_NS
         if schedule.max_age_s and age_s >= schedule.max_age_s:
             yield f"the newest fit is {age_s} s old"
@@ -335,10 +337,10 @@ class Policy:
         )  # fmt: skip
 
     def _shadows(self, facts: Facts) -> bool:
-        """A candidate is in shadow, or about to be."""
+        """A candidate is in shadow still, or about to be."""
         pending = (*self._is.begun.values(), *self._is.proposed.values())
         return any(one.kind is Kind.SHADOW for one in pending) or any(
-            one.role == "candidate" and one.verdict in (Verdict.OPEN, Verdict.BETTER) for one in facts.challengers
+            one.role == "candidate" and one.verdict != READY for one in facts.challengers
         )
 
     # ------------------------------------------------------------ giving out
