@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from loop_gate_cases import crypto_widths
 from stats import Figure
 from tickcast.columns import F64, I64
 from tickcast.engine.core import contest
@@ -28,6 +29,7 @@ TURN = (20, 120)  # blocks
 BETTER_BY = 0.5  # deviations, within a good turn
 EFFECTS = (0.1, 0.2, 0.3)
 ROUND, EARNED = 250, 0.3  # blocks; deviations by which a champion was better than last value
+HOURS = 8760
 LAST_BLOCKS = 50  # that tuned stakes look back on
 Series = Callable[[np.random.Generator, int, int], F64]  # (draws, runs, bars) -> mean gain and noise, in deviations
 
@@ -211,6 +213,18 @@ def interval_ever_off(seed: int) -> Figure:
     return Figure("interval of the mean gain: ever off", 100 * off / RUNS, "%", 100 * contest.INTERVAL_ALPHA)
 
 
+def on_crypto() -> Figure:
+    """How long a contest on real bars is: a year as the hold-out, and how many more bars it says that it needs."""
+    champion, challenger = (loss[-HOURS:] for loss in crypto_widths())
+    terms = contest.terms_of(champion, challenger, horizon=12, alpha=contest.spent_alpha(1), most_bars=HOURS)
+    note = (
+        f"{terms.needed_blocks:,.0f} blocks of {terms.block_bars} bars, mean gain {terms.gain:+.4f}, bound "
+        f"{terms.bound:.3f}, correlation {terms.correlation:.2f} over {terms.blocks} blocks of the hold-out"
+    )
+    needed = terms.needed_blocks * terms.block_bars
+    return Figure("hourly crypto, EWMA's width beside the window's: bars needed", needed, "bars", note=note)
+
+
 def main() -> list[Figure]:
     figures = [
         *wrong("no better", run(noise, 1), MOST, MOST_BOUND),
@@ -224,7 +238,7 @@ def main() -> list[Figure]:
         figures += wrong(f"{name}, without the block rule", run(alike(correlation), 5, block_rule=False), None)
     figures.append(one_after_the_other(100))
     figures.append(interval_ever_off(6))
-    figures += last_value_takes_over(8)
+    figures += [*last_value_takes_over(8), on_crypto()]
     for effect in EFFECTS:
         figures += power(effect, 7)
     return figures
