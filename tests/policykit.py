@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from tickcast.loop.policy import Facts, Policy
+from tickcast.loop.actions import Facts
+from tickcast.loop.policy import Policy
 from tickcast.settings import Settings
 from tickcast.settings.schedule import ScheduleSettings
 from tickcast.settings.service import JobSettings

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickcast.cron import DAY, Cron, wall_minute
-from tickcast.loop.policy import JOBS, Action, Challenger, Facts, Policy
+from tickcast.loop.actions import JOBS, Action, Challenger, Facts
+from tickcast.loop.policy import Policy
 from tickcast.settings import Settings
 from tickcast.settings.schedule import ScheduleSettings
 from tickcast.state import State

@@ -3,7 +3,7 @@
 import math
 
 from policykit import DAY_S, HOUR_NS, IDLE, at, policy, restarted
-from tickcast.loop.policy import Facts
+from tickcast.loop.actions import Facts
 
 # ---------------------------------------------------------------- cron
 

@@ -6,7 +6,7 @@ import pytest
 
 from policykit import HOUR_NS, IDLE, at, policy, restarted
 from tickcast.errors import BadSettings, BadStore
-from tickcast.loop.policy import Action, Challenger, Facts, Kind
+from tickcast.loop.actions import Action, Challenger, Facts, Kind
 from tickcast.settings import load
 from tickcast.settings.schedule import ScheduleSettings
 from tickcast.state import State

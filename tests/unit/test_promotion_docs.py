@@ -8,7 +8,7 @@ import pytest
 from pagekit import code_of
 from tickcast.engine.core import contest
 from tickcast.engine.core.contest import Evidence
-from tickcast.loop.policy import NEEDS, Kind
+from tickcast.loop.actions import NEEDS, Kind
 from tickcast.settings.schedule import ScheduleSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text(encoding="utf-8")
