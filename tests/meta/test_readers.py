@@ -26,7 +26,7 @@ OF_SECTION = {  # what takes the keys of a section as its own arguments: its cla
     "codec.fields": {"Fields"}, "codec.topics": {"CodecTopic"}, "kafka.security": {"KafkaSecurity"},
     "mqtt": {"MqttSettings", "source", "mirror_settings"}, "control": {"ControlSettings", "Desk"},
     "jobs": {"JobSettings", "hosting"},
-    "features.set": {"FeatureEntry", "entry"},
+    "features.set": {"FeatureEntry", "entry"}, "schedule": {"ScheduleSettings", "policy"},
 }  # fmt: skip
 CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and the text by which it is changed
     **{
@@ -35,7 +35,7 @@ CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and
     },
     **{
         f"jobs.{key}": ("unit/test_jobs.py", f'{{"{key}": ')
-        for key in ("wall_s", "cpu_s", "memory_bytes", "disk_bytes", "silence_s")
+        for key in ("wall_s", "memory_bytes", "disk_bytes", "silence_s")
     },
     "codec.topics.kind": ("integration/test_warm.py", '("codec.topics.a.kind", "arrow", 1)'),
     "mqtt.key_file": ("integration/test_mqtt.py", '"key_file": own.key("client")'),

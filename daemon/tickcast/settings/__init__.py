@@ -24,6 +24,7 @@ from tickcast.settings.engine import (
     UncertaintySettings,
     WindowSettings,
 )
+from tickcast.settings.schedule import ScheduleSettings
 from tickcast.settings.section import YEAR_MS
 from tickcast.settings.service import (
     ControlSettings,
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     control: ControlSettings = ControlSettings()
     jobs: JobSettings = JobSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     log: LogSettings = LogSettings()

@@ -1,0 +1,70 @@
+"""What a policy may give out, what it is told, and which follows from which. It decides nothing by itself."""
+
+import math
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from tickcast.engine.core.contest import Verdict
+
+
+class Kind(StrEnum):
+    """What can be done."""
+
+    FIT = "fit"
+    OPTIMIZE = "optimize"
+    SHADOW = "shadow"  # let a candidate answer beside the one that serves
+    END_SHADOW = "end_shadow"  # it was not shown to be better
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"  # to what served before
+    STEP_DOWN = "step_down"  # to last value, by the naive rung
+
+
+JOBS = (Kind.FIT, Kind.OPTIMIZE)
+NEEDS = {  # the least autonomy
+    Kind.FIT: 2, Kind.OPTIMIZE: 2, Kind.SHADOW: 2, Kind.END_SHADOW: 1, Kind.PROMOTE: 3, Kind.ROLLBACK: 3,
+    Kind.STEP_DOWN: 3,
+}  # fmt: skip
+Role = Literal["candidate", "former", "last_value"]
+READY = "ready"  # a candidate whose hold-out passed, and that does not shadow yet
+FOLLOWS = {  # of the role of a challenger and the verdict of its contest
+    ("candidate", READY): Kind.SHADOW, ("candidate", Verdict.UNDECIDED): Kind.END_SHADOW,
+    ("candidate", Verdict.BETTER): Kind.PROMOTE, ("former", Verdict.BETTER): Kind.ROLLBACK,
+    ("last_value", Verdict.BETTER): Kind.STEP_DOWN,
+}  # fmt: skip
+
+
+class Challenger(msgspec.Struct, frozen=True, kw_only=True):
+    """Who stands against the model that serves."""
+
+    model: str
+    role: Role
+    verdict: str = READY
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is so, as the host sees it."""
+
+    bars: int  # that the symbol has closed which closed most
+    fitted_bars: int = 0  # of them, those before the data of the serving model ended
+    fitted_ns: int | None = None  # event time at which they ended; None = a rung, which has no age
+    alarm: bool = False  # drift is alarmed and skill is worse
+    skill: float = math.nan  # rolling, of the serving model; NaN = too few labels
+    challengers: tuple[Challenger, ...] = ()
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    kind: Kind
+    why: tuple[str, ...]
+    waits: bool  # for a person
+    model: str = ""  # that it is about
+    mode: str = ""  # of a fit
+    slots: int = 0  # of cron, that it makes good
+    cpu_s: int = 0  # that a job may take; 0 = no bound
+    gpu_s: int = 0
+    alpha: float = 0.0  # of the contest of a shadow
+    most_bars: int = 0
+    begun_ns: int = 0
+    begun_bars: int = 0
