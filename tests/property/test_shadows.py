@@ -15,7 +15,7 @@ BLOCK_NS = 20 * 10**9
 
 
 def order(**args: object) -> Command:
-    return Command(id="", command="shadow_model", args={"model": "holt", "block_ns": BLOCK_NS, **args})
+    return Command(id="", command="shadow_model", args={"model": "holt", "contest": "c", "block_ns": BLOCK_NS, **args})
 
 
 class Shadowed(Served):
@@ -67,8 +67,8 @@ def test_chunks_change_no_block(kind: dict[str, object]) -> None:
     assert whole.blocks
     for chunk in (7, 1000):
         other = Shadowed(s, ticks, chunk=chunk, shadow=rung("holt", s))
-        assert [row[:4] for row in other.blocks] == [row[:4] for row in whole.blocks]
-        np.testing.assert_allclose([row[4:] for row in other.blocks], [row[4:] for row in whole.blocks], rtol=1e-6)
+        assert [row[:5] for row in other.blocks] == [row[:5] for row in whole.blocks]
+        np.testing.assert_allclose([row[5:] for row in other.blocks], [row[5:] for row in whole.blocks], rtol=1e-6)
 
 
 def test_a_share_of_the_blocks_is_asked_as_a_whole() -> None:

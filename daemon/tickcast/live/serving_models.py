@@ -60,7 +60,7 @@ class ServingModels:
             before = served(await self.models.history(DEFAULT))[-2:-1] if route == DEFAULT else []
             for model in (*before, digest):  # the default's one before stands in for it
                 try:
-                    await self._switch(await self._cache.get(model), route)
+                    await self._switch_to(model, route)
                 except (BadModel, BadRequest) as problem:
                     self.note_refused(problem, route=route, digest=model[:12])
         self._pin()
@@ -102,11 +102,13 @@ class ServingModels:
         await self.models.promote(card.digest, route, by=by, evidence=evidence, positions=positions)
 
     async def promote(
-        self, model: str, route: str, *, force: bool, by: str, note: str, command_id: str
-    ) -> PromotionRow:
+        self, model: str, route: str, *, force: bool, by: str, note: str, command_id: str,
+        shown: Mapping[str, Any] | None = None,
+    ) -> PromotionRow:  # fmt: skip
+        """`shown`: what else speaks for it, as the evidence of a contest."""
         card = await self.models.resolve(model)
         refuse_unfit(card, self._serving.settings, self._serving.features)
-        evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note}
+        evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note} | (shown or {})
         loaded = await self._cache.loaded(card.digest)
         if self.serving_now().get(route) == card.digest:
             raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
@@ -118,18 +120,44 @@ class ServingModels:
         )  # fmt: skip
         return self._changed(row)
 
-    async def rollback(self, route: str, *, by: str, command_id: str, note: str = "") -> PromotionRow:
+    async def rollback(
+        self, route: str, *, by: str, command_id: str, note: str = "", shown: Mapping[str, Any] | None = None
+    ) -> PromotionRow:
         """To what served the route before; a route of its own that had nothing before is taken back."""
         before = await self.models.before(route)
         if before is None:
             positions = await self._use(self._base if route == DEFAULT else "", route)
         else:
-            positions = await self._switch(await self._cache.get(before), route)
+            positions = await self._switch_to(before, route)
         await self._commits.saved()
         row = await self.models.rollback(
-            route, by=by, evidence={"note": note}, command_id=command_id, positions=positions
+            route, by=by, evidence={"note": note} | (shown or {}), command_id=command_id, positions=positions
         )
         return self._changed(row)
+
+    async def step_down(self, route: str, *, by: str, command_id: str, shown: Mapping[str, Any]) -> PromotionRow:
+        """To last value, which no registry needs to know."""
+        ladder = self._serving.ladder
+        assert ladder is not None
+        naive = ladder.cards[ladder.last_value].digest
+        positions = await self._use(naive, route)
+        await self._commits.saved()
+        row = await self.models.step_down(
+            naive, route, by=by, evidence=shown, command_id=command_id, positions=positions
+        )  # fmt: skip
+        return self._changed(row)
+
+    async def shadow(self, model: str, route: str, *, contest: str, block_ns: int, every: int) -> None:
+        """From now on it answers beside whoever serves the route; no model ends that."""
+        if model and not self._is_in_ladder(model):
+            runner = await self._cache.get(model)
+            await self._thread.call(lambda: self._serving.engine.install(runner))
+        args = {"model": model, "route": route, "contest": contest, "block_ns": block_ns, "every": every}
+        await self._obey(Command(id="", command="shadow_model", args=args))
+
+    def _is_in_ladder(self, digest: str) -> bool:
+        ladder = self._serving.ladder
+        return ladder is not None and any(card.digest == digest for card in ladder.cards)
 
     def _changed(self, row: PromotionRow) -> PromotionRow:
         self._log.info(
@@ -145,22 +173,30 @@ class ServingModels:
         if gone:
             self._log.info("models_retired", digests=[digest[:12] for digest in gone])
 
+    async def _switch_to(self, digest: str, route: str) -> list[Position]:
+        """A registered model, or a rung."""
+        if self._is_in_ladder(digest):
+            return await self._use(digest, route)
+        return await self._switch(await self._cache.get(digest), route)
+
     async def _switch(self, runner: Runner, route: str) -> list[Position]:
         await self._thread.call(lambda: self._serving.engine.install(runner))
         return await self._use(runner.card.digest, route)
 
     async def _use(self, digest: str, route: str) -> list[Position]:
         """Returns the next offset of every partition at which it took effect."""
+        positions = await self._obey(Command(id="", command="use_model", args={"model": digest, "route": route}))
+        self._pin()
+        return positions
+
+    async def _obey(self, order: Command) -> list[Position]:
         engine = self._serving.engine
-        order = Command(id="", command="use_model", args={"model": digest, "route": route})
 
         def obey() -> list[Position]:
             engine.turn([order], self._clock.now_ns())
             return [(*source, offset) for source, offset in engine.positions.items()]
 
-        positions = await self._thread.call(obey)
-        self._pin()
-        return positions
+        return await self._thread.call(obey)
 
     def _pin(self) -> None:
         self._cache.pin(self.serving_now().values())

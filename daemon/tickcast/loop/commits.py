@@ -77,6 +77,7 @@ class CommitQueue:
         unit.bars += outcome.bars
         unit.forecasts += outcome.forecasts
         unit.scores += outcome.scores
+        unit.blocks += outcome.blocks
         unit.dead_letters += letters
         unit.offsets |= outcome.positions
         self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))
@@ -107,7 +108,7 @@ class CommitQueue:
         unit.sources = self._engine.builder.sources()
         unit.watermarks = {source: self._engine.builder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
+        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or unit.blocks or state):
             return
         self.behind += 1
         self._idle.clear()

@@ -11,14 +11,15 @@ import numpy as np
 from tickcast.columns import F64, I64
 from tickcast.state import State
 
-MOST_OPEN = 8  # of a pair; where a partition stands still, the oldest is closed without what it owes
+MOST_OPEN = 8  # of a contest; where a partition stands still, the oldest is closed without what it owes
 
 
 class BlockRow(NamedTuple):
-    """A closed block of a pair."""
+    """A closed block of a contest."""
 
-    pair: str
+    contest: str
     number: int  # since 1970, in blocks
+    ended_ns: int  # event time
     labels: int
     failed: int  # questions for which the challenger had no answer
     loss: float  # of the champion, the sum over the labels
@@ -26,10 +27,10 @@ class BlockRow(NamedTuple):
 
 
 class Blocks:
-    """Of one pair of models."""
+    """Of one contest."""
 
-    def __init__(self, pair: str, block_ns: int) -> None:
-        self.pair, self.block_ns = pair, block_ns
+    def __init__(self, contest: str, block_ns: int) -> None:
+        self.contest, self.block_ns = contest, block_ns
         self._open: dict[int, list[float]] = {}  # number -> labels, failed, loss, loss of the challenger
         self._closed_to = -1  # numbers up to this one are closed: what comes of them later is left out
 
@@ -75,4 +76,7 @@ class Blocks:
 
     def _row(self, number: int, sums: list[float]) -> BlockRow:
         labels, failed, loss, challenger = sums
-        return BlockRow(self.pair, number, int(labels), int(failed), loss, challenger)
+        return BlockRow(
+            self.contest, number, (number + 1) * self.block_ns, labels=int(labels), failed=int(failed), loss=loss,
+            loss_challenger=challenger,
+        )  # fmt: skip

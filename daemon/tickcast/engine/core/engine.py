@@ -192,8 +192,8 @@ class Engine:
             else:
                 self.routes.set(route, number)
         elif command.command == "shadow_model" and model:
-            block_ns, every = int(command.args["block_ns"]), int(command.args.get("every", 1))
-            self.shadows.begin(ShadowOrder(route, self.ladder.number(model), block_ns, every))
+            rest = {name: command.args[name] for name in ("contest", "block_ns", "every") if name in command.args}
+            self.shadows.begin(ShadowOrder(route, self.ladder.number(model), **rest))
         elif command.command == "shadow_model":
             self.shadows.end(route)
 

@@ -39,6 +39,10 @@ class Routes:
             self._routes[route] = number
         self._known = 0
 
+    def number(self, route: str) -> int:
+        """The model of a route; NO_MODEL where it has none."""
+        return self._routes.get(route, NO_MODEL)
+
     def digests(self) -> dict[str, str]:
         """The digest of each route's model."""
         return {route: self._cards[number].digest for route, number in self._routes.items()}

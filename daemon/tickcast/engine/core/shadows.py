@@ -22,10 +22,12 @@ from tickcast.symbols import SymbolTable
 
 @dataclass(frozen=True, slots=True)
 class ShadowOrder:
-    """Who is to answer beside the model of a route, and for how much of the time."""
+    """Who is to answer beside the model of a route, and for how much of the time. Last value need not be asked: it is
+    beside every model, and so is beside it together with another."""
 
     route: str
     model: int  # by number
+    contest: str  # by which its blocks are known
     block_ns: int  # of event time: one observation of the contest
     every: int = 1  # of so many blocks one is asked, as a whole
 
@@ -51,6 +53,9 @@ class Shadowed(NamedTuple):
     entries: Entries
 
 
+Key = tuple[str, bool]  # a route, and whether who is beside its model is asked
+
+
 class Shadows:
     def __init__(
         self, settings: Settings, symbols: SymbolTable, ladder: Ladder, *, serving: Routes, scorekeeper: Scorekeeper
@@ -58,8 +63,8 @@ class Shadows:
         """Beside what serves by these routes, and is scored by that keeper."""
         self._settings, self._symbols, self._ladder = settings, symbols, ladder
         self._serving, self._scorekeeper = serving, scorekeeper
-        self._orders: dict[str, ShadowOrder] = {}
-        self._blocks: dict[str, Blocks] = {}  # by route
+        self._orders: dict[Key, ShadowOrder] = {}
+        self._blocks: dict[Key, Blocks] = {}
         self._routes = Routes(symbols, settings.symbols.groups, ladder.cards)
         self._keeper: Scorekeeper | None = None  # a book of its own, made with the first shadow
         self._due: list[Due] = []
@@ -74,24 +79,36 @@ class Shadows:
 
     def begin(self, order: ShadowOrder) -> None:
         """From now on; another one of that route ends. One that served before goes on with the widths it had then."""
-        self.end(order.route)
-        if order.route != DEFAULT:
-            self._routes.set(order.route, order.model)
-        self._orders[order.route] = order
-        self._blocks[order.route] = Blocks(order.route, order.block_ns)
-        self._keeper = self._keeper or self._fresh_keeper()
-        self._keeper.take_over(self._scorekeeper, order.model)
+        key = (order.route, is_asked := order.model != self._ladder.last_value)
+        self._end(key)
+        self._orders[key] = order
+        self._blocks[key] = Blocks(order.contest, order.block_ns)
+        if is_asked:
+            if order.route != DEFAULT:
+                self._routes.set(order.route, order.model)
+            self._keeper = self._keeper or self._fresh_keeper()
+            self._keeper.take_over(self._scorekeeper, order.model)
 
     def end(self, route: str) -> None:
-        """What is open of it goes with it."""
-        if self._orders.pop(route, None) is None:
+        """All of the route; what is open of it goes with it."""
+        for is_asked in (True, False):
+            self._end((route, is_asked))
+
+    def _end(self, key: Key) -> None:
+        if self._orders.pop(key, None) is None:
             return
-        del self._blocks[route]
-        if route != DEFAULT:
+        del self._blocks[key]
+        route, is_asked = key
+        if is_asked and route != DEFAULT:
             self._routes.set(route, NO_MODEL)
-        if not self._orders:
+        if not any(asked for _, asked in self._orders):
             self._keeper = None
+        if not self._orders:
             self._due.clear()
+
+    def contests(self) -> list[str]:
+        """That are on."""
+        return [order.contest for order in self._orders.values()]
 
     def note(self, due: Due) -> None:
         """To be asked by `answer`."""
@@ -103,15 +120,17 @@ class Shadows:
         said, rows = [], []
         due, self._due = self._due, []
         for turn in due:
-            shadowed, settled = self._answer(turn)
-            self._compare(turn.scores, settled)
-            said += [shadowed] if len(shadowed.rows) else []
+            self._compare_last_value(turn.scores)
+            if self._keeper is not None:
+                shadowed, settled = self._answer(turn, self._keeper)
+                self._compare(turn.scores, settled)
+                said += [shadowed] if len(shadowed.rows) else []
             rows += [row for blocks in self._blocks.values() for row in blocks.close(turn.newest_ns)]
         return said, rows
 
     def promote(self, model: int, route: str) -> None:
         """A shadow that serves from now on brings its widths along, and is none any more."""
-        order = self._orders.get(route)
+        order = self._orders.get((route, True))
         if self._keeper is not None and order is not None and order.model == model:
             self._scorekeeper.take_over(self._keeper, model)
         self.end(route)
@@ -126,8 +145,7 @@ class Shadows:
         if self._keeper is not None:
             self._keeper.add_model()
 
-    def _answer(self, due: Due) -> tuple[Shadowed, Scores]:
-        assert self._keeper is not None
+    def _answer(self, due: Due, keeper: Scorekeeper) -> tuple[Shadowed, Scores]:
         model = self._choose(due)
         rows = np.flatnonzero(model != NO_MODEL)
         asked = replace(due.questions.take(rows), model=model[rows])
@@ -137,7 +155,7 @@ class Shadows:
         entries = self._entries(due, rows, asked, answers)
         question = np.full(len(due.closed.bars), -1, np.int64)
         question[asked.row] = np.arange(len(asked))
-        settled = self._keeper.settle(rows_of(due.closed.bars, due.closed.void_before, question), entries, due.marks)
+        settled = keeper.settle(rows_of(due.closed.bars, due.closed.void_before, question), entries, due.marks)
         return Shadowed(due, rows, answers, entries), settled
 
     def _choose(self, due: Due) -> I32:
@@ -146,7 +164,7 @@ class Shadows:
         held = bars.ordinal[questions.row] - due.closed.first[questions.row] + 1
         routed, served = self._routes.of(questions.symbol), self._serving.of(questions.symbol)
         model = np.full(len(questions), NO_MODEL, np.int32)
-        for order in self._orders.values():
+        for order in self._asked():
             if order.route == DEFAULT:
                 is_its = (served == NO_MODEL) & (questions.model == self._ladder.first_number)
             else:
@@ -167,19 +185,33 @@ class Shadows:
         )  # fmt: skip
 
     def _note_failures(self, asked: Questions, useless: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
-        for order in self._orders.values():
-            self._blocks[order.route].add_failed(asked.as_of[useless & (asked.model == order.model)])
+        for order in self._asked():
+            self._blocks[order.route, True].add_failed(asked.as_of[useless & (asked.model == order.model)])
 
     def _compare(self, served: Scores, settled: Scores) -> None:
         """The labels that both have; what a shadow was fitted on says nothing."""
         _, ours, theirs = np.intersect1d(served.id_low, settled.id_low, assume_unique=True, return_indices=True)
         fair = (served.id_high[ours] == settled.id_high[theirs]) & (settled.in_sample[theirs] == 0)
         ours, theirs = ours[fair], theirs[fair]
-        for order in self._orders.values():
+        for order in self._asked():
             own = settled.model[theirs] == order.model
-            self._blocks[order.route].add(
+            self._blocks[order.route, True].add(
                 settled.as_of[theirs][own], served.loss[ours][own], settled.loss[theirs][own]
             )  # fmt: skip
+
+    def _compare_last_value(self, served: Scores) -> None:
+        """Where the route's model answered: last value's loss is known of every label."""
+        for (route, is_asked), order in self._orders.items():
+            if is_asked:
+                continue
+            of = self._serving.of(served.symbol)
+            model = self._ladder.first_number if route == DEFAULT else self._serving.number(route)
+            own = (served.model == model) & ((of == NO_MODEL) | (route != DEFAULT)) & (served.in_sample == 0)
+            own &= (served.as_of // order.block_ns) % order.every == 0
+            self._blocks[route, False].add(served.as_of[own], served.loss[own], served.loss_naive[own])
+
+    def _asked(self) -> list[ShadowOrder]:
+        return [order for (_, is_asked), order in self._orders.items() if is_asked]
 
     def _fresh_keeper(self) -> Scorekeeper:
         ladder = self._ladder
@@ -188,20 +220,22 @@ class Shadows:
     def snapshot(self) -> State:
         """After `answer`: nothing is due."""
         assert not self._due
-        parts = {f"blocks {route}": blocks.snapshot() for route, blocks in self._blocks.items()}
+        parts = {f"blocks {blocks.contest}": blocks.snapshot() for blocks in self._blocks.values()}
         if self._keeper is not None:
             parts["keeper"] = self._keeper.snapshot()
         state = State.join(parts)
         cards = self._ladder.cards
         state.facts["orders"] = [
-            [order.route, cards[order.model].digest, order.block_ns, order.every] for order in self._orders.values()
+            [order.route, cards[order.model].digest, order.contest, order.block_ns, order.every]
+            for order in self._orders.values()
         ]
         return state
 
     def resume(self, state: State) -> None:
         """The models are installed already."""
-        for route, digest, block_ns, every in state.facts["orders"]:
-            self.begin(ShadowOrder(route, self._ladder.number(digest), block_ns, every))
-            self._blocks[route].resume(state.part(f"blocks {route}"))
+        for route, digest, contest, block_ns, every in state.facts["orders"]:
+            order = ShadowOrder(route, self._ladder.number(digest), contest, block_ns, every)
+            self.begin(order)
+            self._blocks[route, order.model != self._ladder.last_value].resume(state.part(f"blocks {contest}"))
         if self._keeper is not None:
             self._keeper.resume(state.part("keeper"))

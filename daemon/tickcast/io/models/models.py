@@ -111,18 +111,27 @@ class Models:
         row = self._row(route, "rollback", by, evidence, command_id, positions)
         return await self._ledger.add_promotion(row, one_back)
 
+    async def step_down(
+        self, digest: str, route: str, *, by: str, evidence: Mapping[str, Any], command_id: str,
+        positions: Sequence[Any] = (),
+    ) -> PromotionRow:  # fmt: skip
+        """From now on a rung answers the route's questions; a rollback brings back what served."""
+        refuse_bad_route(route)
+        row = self._row(route, "promote", by, evidence, command_id, positions)
+        return await self._ledger.add_promotion(row, lambda history: digest)
+
     async def before(self, route: str) -> str | None:
         """Digest of what a rollback would bring back; None where the route had no model of its own before."""
         refuse_bad_route(route)
         return one_back(await self._ledger.promotions(route))
 
     async def active(self, route: str = DEFAULT) -> ModelCard | None:
-        """Of the model that the route was given; None where it has none of its own."""
+        """Of the model that the route was given; None where it has none of its own, or a rung."""
         refuse_bad_route(route)
         standing = served(await self._ledger.promotions(route))
         if not standing:
             return None
-        return next(row.card for row in await self._ledger.versions() if row.digest == standing[-1])
+        return next((row.card for row in await self._ledger.versions() if row.digest == standing[-1]), None)
 
     async def history(self, route: str = "") -> list[PromotionRow]:
         """Every promotion and rollback of a route or of all, oldest first."""

@@ -1,4 +1,4 @@
-"""The store's rows of what was ordered and what serves: commands, versions, promotions, jobs, trials, data sets.
+"""The store's rows of what was ordered and what serves: commands, versions, promotions, decisions, jobs, trials, data.
 
 Every call is one transaction on the thread that writes. It judges nothing: what may be promoted, models.py knows.
 """
@@ -11,7 +11,8 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from tickcast.io.store.ledger_rows import DatasetRow, Origin, PromotionRow, VersionRow
+from tickcast.engine.core.blocks import BlockRow
+from tickcast.io.store.ledger_rows import DatasetRow, DecisionRow, Origin, PromotionRow, VersionRow
 from tickcast.records import CommandRow, JobRow, ModelCard, Reply, TrialRow
 
 GENESIS = "0" * 64  # the hash before the first command
@@ -99,6 +100,27 @@ class Ledger:
         rest = "WHERE route = ? OR ? = '' ORDER BY sequence"
         return await self._look(lambda connection: _rows(connection, PromotionRow, "promotions", rest, route, route))
 
+    async def decide(self, rows: Sequence[DecisionRow], state: str) -> None:
+        """Note decisions, and what the daemon goes on from after them, at once."""
+        await self._change(lambda connection: _decide(connection, rows, state))
+
+    async def upkeep(self) -> str:
+        """What `decide` was last given; empty before."""
+        found = await self._look(lambda connection: _run(connection, "SELECT state_json FROM upkeep"))
+        return str(found[0][0]) if found else ""
+
+    async def decisions(self, limit: int = 1000) -> list[DecisionRow]:
+        """Newest first."""
+        rest = "ORDER BY sequence DESC LIMIT ?"
+        return await self._look(lambda connection: _rows(connection, DecisionRow, "decisions", rest, limit))
+
+    async def blocks(self, contest: str, after: int) -> list[BlockRow]:
+        """Of a contest, those with a higher number, in order."""
+        wanted = (
+            f"SELECT {', '.join(BlockRow._fields)} FROM contest_blocks WHERE contest = ? AND number > ? ORDER BY number"
+        )
+        return [BlockRow(*row) for row in await self._look(lambda connection: _run(connection, wanted, contest, after))]
+
     async def put_job(self, row: JobRow) -> None:
         """As it is now; the row before of the same job goes."""
         await self._change(lambda connection: _put(connection, "jobs", [row]))
@@ -177,6 +199,14 @@ def _add_promotion(connection: Connection, row: PromotionRow, decide: Decide) ->
     added = msgspec.structs.replace(row, sequence=last + 1, digest=decide(history))
     _insert(connection, "promotions", _values(added))
     return added
+
+
+def _decide(connection: Connection, rows: Sequence[DecisionRow], state: str) -> None:
+    ((last,),) = _run(connection, "SELECT coalesce(max(sequence), 0) FROM decisions")
+    for number, row in enumerate(rows, last + 1):
+        _insert(connection, "decisions", _values(msgspec.structs.replace(row, sequence=number)))
+    _run(connection, "DELETE FROM upkeep")
+    _run(connection, "INSERT INTO upkeep VALUES (?)", state)
 
 
 def _add_dataset(connection: Connection, row: DatasetRow) -> None:

@@ -1,4 +1,4 @@
-"""Rows of the ledger that only the registry makes: versions, promotions, data sets. They do nothing."""
+"""Rows of the ledger about models: versions, promotions, decisions, data sets. They do nothing."""
 
 from typing import Any, Literal, Self
 
@@ -63,3 +63,19 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     from_ns: int
     to_ns: int
     added_ns: int
+
+
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about a model, or became of that. `why` is what spoke for it when it came due."""
+
+    at_ns: int
+    action: str  # by which what belongs together is known
+    kind: str
+    event: Literal["proposed", "approved", "dismissed", "begun", "done", "failed"]
+    route: str = "default"
+    model: str = ""  # digest
+    champion: str = ""  # digest of who served then
+    why: list[str] = []
+    evidence_json: str = "{}"
+    given_by: str = "schedule"
+    sequence: int = 0

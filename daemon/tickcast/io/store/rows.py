@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
+from tickcast.engine.core.blocks import BlockRow
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
 from tickcast.records import Accuracy, DeadLetter
@@ -139,6 +140,10 @@ def accuracy_rows(records: list[Accuracy]) -> pa.Table:
         if name != "schema":
             columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
     return pa.table(columns)
+
+
+def block_rows(blocks: list[BlockRow]) -> pa.Table:
+    return pa.table({name: [getattr(block, name) for block in blocks] for name in BlockRow._fields})
 
 
 def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> pa.Table:

@@ -47,6 +47,8 @@ _LIST = (
     StoreTable(
         "watermarks", key=("source_topic", "source_partition", "next_offset"), handed_over=True, exported=False,
     ),
+    StoreTable("contest_blocks", "ended_ns", ("contest", "number")),
+    StoreTable("decisions", "at_ns"),
     StoreTable("commands", "received_ns"),
     StoreTable("promotions", "at_ns"),
     StoreTable("versions", "registered_ns"),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tickcast.columns import BarBatch, Forecasts, Scores, Source
+from tickcast.engine.core.blocks import BlockRow
 from tickcast.errors import StoreStalled
 from tickcast.io.store import rolloff, rows
 from tickcast.io.store.database import connect
@@ -44,6 +45,7 @@ class Commit:
     scores: list[Scores] = field(default_factory=list)
     bars: list[BarBatch] = field(default_factory=list)
     accuracy: list[Accuracy] = field(default_factory=list)
+    blocks: list[BlockRow] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     offsets: dict[Source, int] = field(default_factory=dict)  # next offset
     watermarks: dict[Source, int] = field(default_factory=dict)  # event time reached
@@ -147,6 +149,8 @@ class Writer:
         if unit.accuracy:
             table = rows.accuracy_rows(unit.accuracy)
             yield "accuracy", table, np.ones(len(table), np.bool_)  # while no tick comes, the same figures come again
+        if unit.blocks:
+            yield "contest_blocks", rows.block_rows(unit.blocks), np.ones(len(unit.blocks), np.bool_)
         if unit.dead_letters:
             ends = np.array([self._next_offset((d.topic, d.partition)) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])
