@@ -75,6 +75,23 @@ class ServingModels:
         ladder = self._serving.ladder
         return {} if ladder is None else {DEFAULT: ladder.first.digest, **self._serving.engine.routes.digests()}
 
+    async def registered(self, digest: str) -> ModelCard | None:
+        """None where it is a rung."""
+        return next((row.card for row in await self.models.versions() if row.digest == digest), None)
+
+    async def card(self, digest: str) -> ModelCard:
+        return await self.models.resolve(digest)
+
+    @property
+    def last_value(self) -> str:
+        """Its digest."""
+        ladder = self._serving.ladder
+        return ladder.cards[ladder.last_value].digest if ladder else ""
+
+    def share_of(self, card: ModelCard) -> float:
+        """Of a core that the model would keep busy."""
+        return card.cost_us * 1e-6 * self._questions_per_s()
+
     def is_loaded(self, digest: str) -> bool:
         ladder = self._serving.ladder
         return digest in self._cache.held() or any(card.digest == digest for card in (ladder.cards if ladder else []))
@@ -108,7 +125,7 @@ class ServingModels:
         """`shown`: what else speaks for it, as the evidence of a contest."""
         card = await self.models.resolve(model)
         refuse_unfit(card, self._serving.settings, self._serving.features)
-        evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note} | (shown or {})
+        evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note, **(shown or {})}
         loaded = await self._cache.loaded(card.digest)
         if self.serving_now().get(route) == card.digest:
             raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
@@ -131,7 +148,7 @@ class ServingModels:
             positions = await self._switch_to(before, route)
         await self._commits.saved()
         row = await self.models.rollback(
-            route, by=by, evidence={"note": note} | (shown or {}), command_id=command_id, positions=positions
+            route, by=by, evidence={"note": note, **(shown or {})}, command_id=command_id, positions=positions
         )
         return self._changed(row)
 
@@ -147,8 +164,8 @@ class ServingModels:
         )  # fmt: skip
         return self._changed(row)
 
-    async def shadow(self, model: str, route: str, *, contest: str, block_ns: int, every: int) -> None:
-        """From now on it answers beside whoever serves the route; no model ends that."""
+    async def shadow(self, model: str, route: str, *, contest: str = "", block_ns: int = 0, every: int = 1) -> None:
+        """From now on it answers beside whoever serves the route; no model ends that of all."""
         if model and not self._is_in_ladder(model):
             runner = await self._cache.get(model)
             await self._thread.call(lambda: self._serving.engine.install(runner))
@@ -215,7 +232,7 @@ class ServingModels:
     def _evidence(self, card: ModelCard, figures: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         """What speaks for it: its hold-out, and that it can be afforded. `force` needs neither, and is noted."""
         skill, low, windows = figures.get("skill"), figures.get("skill_low"), figures.get("windows")
-        share = card.cost_us * 1e-6 * self._questions_per_s()
+        share = self.share_of(card)
         most = self._serving.settings.inference.core_share
         if not force and (skill is None or low is None or low <= 0):
             raise ModelRefused(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
 from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_interpreter
+from tickcast.live.upkeep import Told
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
@@ -195,6 +197,26 @@ class Session:
     async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
         engine = self.serving.engine
         return await self.thread.call(lambda: engine.scorekeeper.accuracy(engine.newest_ns(), window=window))
+
+    async def look(self) -> Told:
+        """At what the upkeep goes by."""
+        return await self.thread.call(self._look)
+
+    def _look(self) -> Told:
+        engine, settings = self.serving.engine, self.settings
+        bars, bar_ns = engine.builder.bars_of_busiest()
+        ladder = self.serving.ladder
+        card = ladder.first if ladder else None
+        new = max(engine.newest_ns() - card.trained_to_ns, 0) // max(bar_ns, 1) if card else 0
+        rows = engine.scorekeeper.accuracy(engine.newest_ns(), window="rolling") if card else []
+        rows = [row for row in rows if card and row.model == card.name and row.version == card.version]
+        rows = [row for row in rows if row.group == "all" and row.n]
+        naive = sum(row.pinball_naive * row.n for row in rows)
+        skill = 1 - sum(row.pinball * row.n for row in rows) / naive if naive > 0 else math.nan
+        return Told(
+            bars=bars, fitted_bars=max(bars - new, 0), bar_ns=settings.bars.every_ms * 10**6
+            if settings.bars.kind == "time" else bar_ns, skill=skill, alarm=False,
+        )  # fmt: skip
 
     def health(self) -> Health:
         """A snapshot; counters are read while the engine works, each is right by itself."""

@@ -13,26 +13,30 @@ import msgspec
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.engine.core.contest import ALPHA, Contest, Terms, Verdict
-from tickcast.errors import TickcastError
+from tickcast.engine.core.contest import ALPHA, Contest, Terms
+from tickcast.errors import BadRequest, TickcastError
+from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.host import REGISTERED
 from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.ledger_rows import DecisionRow
+from tickcast.live.commands.job_commands import Refit
 from tickcast.live.serving_models import ServingModels
-from tickcast.loop.actions import READY, Action, Challenger, Facts, Kind, Role
+from tickcast.loop.actions import JOBS, READY, Action, Challenger, Facts, Kind, Role
 from tickcast.loop.policy import Policy
+from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
 
-ROUTE = "default"
-Fit = Callable[[Action, str], Awaitable["Candidate"]]
+ROUTE, BY = "default", "schedule"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that a job of the schedule fitted, and the terms of its contest, by the bars that neither had seen."""
+    """A model that a job of the schedule fitted, with the terms of its contest and of that with last value after it."""
 
     model: str  # digest
     champion: str
     terms: dict[str, Any]
+    last_value: dict[str, Any]
 
 
 class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +44,8 @@ class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     champion: str
     role: Role
-    terms: dict[str, Any]  # in blocks of `block_ns`
+    terms: dict[str, Any]
+    last_value: dict[str, Any]  # the terms with it, should the challenger win
     block_ns: int
     every: int = 1
 
@@ -67,12 +72,13 @@ class Upkeep:
     """`resume` once, then `run` beside the pump."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, serving_models: ServingModels, *, clock: Clock, fit: Fit,
-        look: Callable[[], Awaitable[Told]], shadow_cost: Callable[[str], float],
+        self, settings: Settings, ledger: Ledger, serving_models: ServingModels, *, clock: Clock,
+        refit: Callable[[Refit], Awaitable[Result]], look: Callable[[], Awaitable[Told]],
     ) -> None:  # fmt: skip
-        """`fit` has a job done; `shadow_cost` is the share of a core that a model would take."""
+        """`refit` has a job done; `look` tells what is so."""
         self._settings, self._ledger, self._models, self._clock = settings, ledger, serving_models, clock
-        self._fit, self._look, self._shadow_cost = fit, look, shadow_cost
+        self._refit, self._look = refit, look
+        self._share = settings.inference.shadow_share
         self._policy = Policy(settings)
         self._is = Standing()
         self._contests: dict[str, Contest] = {}
@@ -133,8 +139,7 @@ class Upkeep:
     # ------------------------------------------------------------ what is so
 
     async def _facts(self) -> Facts:
-        told, champion = await self._look(), self._champion()
-        card = self._models.card_of(champion)
+        told, card = await self._look(), await self._champion_card()
         return Facts(
             bars=told.bars, fitted_bars=told.fitted_bars, fitted_ns=card.trained_to_ns or None if card else None,
             alarm=told.alarm, skill=told.skill, challengers=tuple(self._challengers()),
@@ -149,6 +154,10 @@ class Upkeep:
 
     def _champion(self) -> str:
         return self._models.serving_now().get(ROUTE, "")
+
+    async def _champion_card(self) -> ModelCard | None:
+        """None where a rung serves."""
+        return await self._models.registered(self._champion())
 
     async def _settle(self, contest: OpenContest) -> None:
         """The blocks that were stored since; one in which the challenger had no answer counts as lost."""
@@ -177,18 +186,31 @@ class Upkeep:
         finally:
             self._doing.discard(action.id)
         async with self._changing:
-            cpu_s = int(shown.pop("cpu_s", 0))
-            self._policy.on_ended(action.id, self._clock.now_ns(), failed=failed, cpu_s=cpu_s)
+            self._policy.on_ended(action.id, self._clock.now_ns(), failed=failed, cpu_s=int(shown.get("cpu_s", 0)))
+            if action.kind in JOBS and not failed:
+                self._take(shown)
             await self._note([self._row(action, "failed" if failed else "done", evidence=shown)])
         self._log.info("upkeep_done", action=action.id, kind=action.kind, failed=failed, why=[*action.why])
 
     async def _fit_anew(self, action: Action) -> dict[str, Any]:
-        champion = self._champion()
-        candidate = await self._fit(action, champion)
-        if refusal := candidate.terms.get("refusal"):
-            return {"model": candidate.model, "refused": refusal, "terms": candidate.terms}
-        self._is.ready = [one for one in self._is.ready if one.model != candidate.model] + [candidate]
-        return {"model": candidate.model, "terms": candidate.terms}
+        """Of the kind that serves, by its parameters; it is a candidate where the hold-out speaks for it."""
+        schedule, champion = self._settings.schedule, await self._champion_card()
+        kind = champion.kind if champion else schedule.kind
+        params = {**(champion.model_params if champion else {}), **schedule.params}
+        result = await self._refit(Refit(
+            id=action.id, kind=kind, name=champion.name if champion else kind, params=params, mode=action.mode,
+            champion=champion, alpha=self._policy.alpha, most_bars=schedule.shadow_bars,
+        ))  # fmt: skip
+        cpu_s = result.content.get("cpu_s", 0)
+        return {"model": result.content[REGISTERED]["digest"], **result.content["against"], "cpu_s": cpu_s}
+
+    def _take(self, fitted: dict[str, Any]) -> None:
+        """As a candidate, where the hold-out speaks for it."""
+        candidate = Candidate(
+            model=fitted["model"], champion=self._champion(), terms=fitted["terms"], last_value=fitted["last_value"]
+        )
+        if not candidate.terms["refusal"]:
+            self._is.ready = [one for one in self._is.ready if one.model != candidate.model] + [candidate]
 
     async def _begin_contest(self, action: Action) -> dict[str, Any]:
         candidate = next((one for one in self._is.ready if one.model == action.model), None)
@@ -196,17 +218,65 @@ class Upkeep:
             return {"contest": action.id}
         terms = Terms(**candidate.terms)
         terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
-        contest = await self._contest(action.id, candidate.model, "candidate", terms)
+        every = max(1, math.ceil(self._models.share_of(await self._models.card(candidate.model)) / self._share))
+        contest = await self._contest(
+            action.id, candidate.model, "candidate", terms, last_value=candidate.last_value, every=every
+        )
         self._is.ready = [one for one in self._is.ready if one.model != action.model]
-        return {"contest": contest.id, "terms": contest.terms, "every": contest.every}
+        return {"contest": contest.id, "terms": contest.terms, "every": every}
 
-    async def _contest(self, id: str, model: str, role: Role, terms: Terms) -> OpenContest:
-        """From now on: its blocks are spans of event time, each one observation."""
+    async def _end_contest(self, action: Action) -> dict[str, Any]:
+        shown = self._told_of(self._of(action.model))
+        self._is.contests = [one for one in self._is.contests if one.model != action.model]
+        await self._models.shadow("", ROUTE)
+        for contest in self._is.contests:  # what is left goes on
+            await self._shadow(contest)
+        return shown
+
+    async def _promote(self, action: Action) -> dict[str, Any]:
+        """And then the roles are swapped: who served answers beside it, and serves again if that is shown better."""
+        won, former = self._of(action.model), self._champion()
+        shown = self._told_of(won)
+        await self._models.promote(
+            action.model, ROUTE, force=True, by=BY, note="", command_id=action.id, shown=shown
+        )  # fmt: skip
+        self._is.contests = []
+        if former != self._models.last_value:
+            terms = Terms(**won.terms)._replace(alpha=ALPHA, rounds=True)
+            await self._contest(
+                f"{action.id}.former", former, "former", terms, last_value=won.last_value, every=won.every
+            )
+        await self._beside_last_value(f"{action.id}.last_value", won.last_value)
+        return shown
+
+    async def _roll_back(self, action: Action) -> dict[str, Any]:
+        won = self._of(action.model)
+        shown = self._told_of(won)
+        await self._models.rollback(ROUTE, by=BY, command_id=action.id, shown=shown)
+        self._is.contests = []
+        if self._champion() != self._models.last_value:
+            await self._beside_last_value(f"{action.id}.last_value", won.last_value)
+        return shown
+
+    async def _step_down(self, action: Action) -> dict[str, Any]:
+        shown = self._told_of(self._of(action.model))
+        await self._models.step_down(ROUTE, by=BY, command_id=action.id, shown=shown)
+        self._is.contests = []
+        return shown
+
+    async def _beside_last_value(self, id: str, terms: dict[str, Any]) -> None:
+        """Without end: it is a challenger at all times."""
+        lasting = Terms(**terms)._replace(alpha=ALPHA, rounds=True)
+        lasting = lasting._replace(most_blocks=max(self._settings.schedule.shadow_bars // lasting.block_bars, 1))
+        await self._contest(id, self._models.last_value, "last_value", lasting, last_value=terms, every=1)
+
+    async def _contest(
+        self, id: str, model: str, role: Role, terms: Terms, *, last_value: dict[str, Any], every: int
+    ) -> OpenContest:
+        """From now on; its blocks are spans of event time."""
         told = await self._look()
-        share = self._shadow_cost(model) / self._settings.inference.shadow_share
-        every = max(1, math.ceil(share)) if role != "last_value" else 1
         contest = OpenContest(
-            id=id, model=model, champion=self._champion(), role=role, terms=terms._replace(block_bars=1)._asdict(),
+            id=id, model=model, champion=self._champion(), role=role, terms=terms._asdict(), last_value=last_value,
             block_ns=terms.block_bars * told.bar_ns, every=every,
         )  # fmt: skip
         self._is.contests = [one for one in self._is.contests if one.id != id] + [contest]
@@ -214,49 +284,11 @@ class Upkeep:
         await self._shadow(contest)
         return contest
 
-    async def _end_contest(self, action: Action) -> dict[str, Any]:
-        shown = self._evidence(action.model)
-        self._is.contests = [one for one in self._is.contests if one.model != action.model]
-        await self._models.shadow("", ROUTE, contest="", block_ns=0, every=1)
-        for contest in self._is.contests:  # what is left goes on
-            await self._shadow(contest)
-        return shown
-
-    async def _promote(self, action: Action) -> dict[str, Any]:
-        """And then the roles are swapped: who served answers beside it, and serves again if that is shown better."""
-        shown, former, terms = self._evidence(action.model), self._champion(), self._terms(action.model)
-        await self._models.promote(
-            action.model, ROUTE, force=True, by="schedule", note="", command_id=action.id, shown=shown
-        )
-        await self._after(action, former, terms)
-        return shown
-
-    async def _roll_back(self, action: Action) -> dict[str, Any]:
-        shown, terms = self._evidence(action.model), self._terms(action.model)
-        await self._models.rollback(ROUTE, by="schedule", command_id=action.id, shown=shown)
-        await self._after(action, "", terms)
-        return shown
-
-    async def _step_down(self, action: Action) -> dict[str, Any]:
-        shown = self._evidence(action.model)
-        await self._models.step_down(ROUTE, by="schedule", command_id=action.id, shown=shown)
-        self._is.contests = []
-        return shown
-
-    async def _after(self, action: Action, former: str, terms: Terms | None) -> None:
-        """Contests of who serves now: with who served before, and with last value, which never ends."""
-        self._is.contests, self._contests = [], {}
-        if terms is None:
-            return
-        terms = terms._replace(alpha=ALPHA, rounds=True, block_bars=self._block_bars)
-        if former:
-            await self._contest(f"{action.id}.former", former, "former", terms)
-        await self._contest(f"{action.id}.last_value", self._models.last_value, "last_value", terms)
-
     # ------------------------------------------------------------ what is noted
 
     def _open(self, contest: OpenContest) -> None:
-        self._contests[contest.id] = Contest(Terms(**contest.terms))
+        """A stored block is one observation."""
+        self._contests[contest.id] = Contest(Terms(**contest.terms)._replace(block_bars=1))
         self._settled[contest.id] = -1
 
     async def _shadow(self, contest: OpenContest) -> None:
@@ -264,12 +296,14 @@ class Upkeep:
             contest.model, ROUTE, contest=contest.id, block_ns=contest.block_ns, every=contest.every
         )
 
-    def _evidence(self, model: str) -> dict[str, Any]:
-        """Of the contest of a model, in what JSON can hold."""
-        contest = next((one for one in self._is.contests if one.model == model), None)
-        return {} if contest is None else self._told_of(contest)
+    def _of(self, model: str) -> OpenContest:
+        found = [one for one in self._is.contests if one.model == model]
+        if not found:
+            raise BadRequest(f"{model[:12]} is in no contest any more")
+        return found[0]
 
     def _told_of(self, contest: OpenContest) -> dict[str, Any]:
+        """Its evidence, in what JSON can hold."""
         found = self._contests[contest.id].evidence()._asdict()
         found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                  for name, value in found.items()}  # fmt: skip

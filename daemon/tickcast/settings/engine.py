@@ -85,3 +85,5 @@ class InferenceSettings(Section):
     """Questions per call on CPU."""
     core_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A model that would keep more of a core busy at today's rate of questions is not promoted."""
+    shadow_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """So much of a core one may take that answers beside those that serve; over it, it answers in every n-th block."""

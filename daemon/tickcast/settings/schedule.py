@@ -1,7 +1,7 @@
 """Settings of what the daemon does by itself: when it fits anew, what that may cost, and how far it may go."""
 
 import re
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import field_validator
@@ -22,6 +22,10 @@ class ScheduleSettings(Section):
     """Lines of cron at which a search for parameters begins."""
     zone: str = "UTC"
     """Zone of the lines, of `quiet` and of a day of the budgets. What summer time leaves out comes at the leap."""
+    kind: str = "nhits"
+    """Kind of the model that is fitted where a rung serves; else it is of the kind that serves."""
+    params: dict[str, Any] = {}
+    """Of a fit: parameters of the training and of the model, as `train` takes them."""
     mode: Literal["full", "warm", "finetune"] = "full"
     """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
     max_age_s: Natural = 0
@@ -46,6 +50,8 @@ class ScheduleSettings(Section):
     """Hours in which none of its jobs begins, as `22:00-06:30`; what comes due in them begins after."""
     jitter_s: Natural = 0
     """A slot of cron begins up to so much later: always as much for the same deployment, line and slot."""
+    look_every_s: Positive = 10
+    """So often is looked at what is due."""
     shadow_bars: Positive = 10_000
     """Bars that a candidate may shadow; one that its hold-out says would take longer does not begin."""
 

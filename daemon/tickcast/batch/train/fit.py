@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 import tickcast
+from tickcast.batch.judge.against import of_last_value, of_model, terms_against
 from tickcast.batch.judge.hold_out import evaluate, last_value_widths
 from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.classes import class_figures
@@ -17,9 +18,11 @@ from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.fit_job import FitJob, completed, read_parent
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
 from tickcast.clock import Clock, SystemClock
-from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH
+from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH, verify_strictly
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadSettings
+from tickcast.io.jobs.folder import CHAMPION
 from tickcast.io.jobs.orders import TRAINING, FitOrder
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.questions import Questions
@@ -49,9 +52,24 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     (partial / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-    return {
-        "model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()
-    }  # fmt: skip
+    made = {"model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()}
+    return made if order.against is None else made | {"against": _against(folder, card, dataset, job)}
+
+
+def _against(folder: Path, card: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
+    """The terms of its contest with who serves, and of who serves with last value once it has won."""
+    asked = job.order.against
+    assert asked is not None
+    own, levels = of_model(OnnxRunner(folder, card).predict), card.levels
+    last_value = of_last_value(np.array(card.last_value))
+    given = {"alpha": asked.alpha, "most_bars": asked.most_bars}
+    lasting = terms_against(own, last_value, dataset, levels, after_ns=0, **given)
+    champion, after_ns = last_value, 0
+    if asked.champion:
+        served = verify_strictly(job.folder / CHAMPION)
+        champion, after_ns = of_model(open_model(job.folder / CHAMPION).predict), served.trained_to_ns
+    terms = terms_against(champion, own, dataset, levels, after_ns=after_ns, **given)
+    return {"terms": terms._asdict(), "last_value": lasting._asdict()}
 
 
 def build(order: FitOrder, dataset: Dataset) -> Net | Model:

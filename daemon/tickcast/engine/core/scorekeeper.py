@@ -171,8 +171,8 @@ class Scorekeeper:
         other._make_room(partitions)
         groups = len(self._groups)
         cells = (np.arange(partitions)[:, None] * self._cells + model * groups + np.arange(groups)).ravel()
-        for column, source in zip(self._conformal, other._conformal, strict=True):
-            column[cells] = source[cells]
+        for name, column in self._conformal._asdict().items():
+            column[cells] = getattr(other._conformal, name)[cells]
 
     def snapshot(self) -> State:
         state = State.join({

@@ -12,6 +12,7 @@ import msgspec
 ORDER, LIMITS, PROGRESS, RESULT = "order.json", "limits.json", "progress.jsonl", "result.json"
 BARS, SOURCE = "bars.parquet", "source.json"  # closed bars, or where the child takes them from
 MODEL, START = "model", "start"  # model folders: what is judged or was fitted, and what a fit begins with
+CHAMPION = "champion"  # the model that serves, beside which a fit is judged, too
 MEMBERS = "members"  # model folders 0, 1, ... that a combination is made of
 TRIALS = "trials.jsonl"
 OUTPUT = "output.txt"  # what the child printed

@@ -63,6 +63,14 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
 
 
+class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The contest with who serves that would follow: its terms are found by the hold-out."""
+
+    alpha: Confidence
+    most_bars: Positive
+    champion: bool = False  # its folder is in the job's; else it is last value
+
+
 class FitOrder(Order, frozen=True, kw_only=True):
     """bars, features, future and levels are the deployment's settings."""
 
@@ -80,6 +88,7 @@ class FitOrder(Order, frozen=True, kw_only=True):
     future: list[str] = []
     split: Literal["default", "paper"] = "default"
     start: WarmStart | None = None  # None = weights by seed
+    against: Against | None = None
     loss: Literal["quantile", "mae", "mse", "huber", "mape", "directional", "nll", "cross_entropy"] = "quantile"
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: Above | None = None  # the highest; None = RATE, finetuning FINETUNE_RATE
@@ -132,7 +141,7 @@ class FitOrder(Order, frozen=True, kw_only=True):
 
 NOT_TRAINING = {
     "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
-    "future", "split", "start", "created_ns",
+    "future", "split", "start", "against", "created_ns",
 }  # fmt: skip
 # What a person steers a fit by.
 TRAINING = tuple(name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING)

@@ -19,7 +19,18 @@ from tickcast.clock import Clock
 from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.io.jobs import prepare
-from tickcast.io.jobs.folder import BARS, MEMBERS, MODEL, SOURCE, START, TRIALS, FileSource, Result, write_whole
+from tickcast.io.jobs.folder import (
+    BARS,
+    CHAMPION,
+    MEMBERS,
+    MODEL,
+    SOURCE,
+    START,
+    TRIALS,
+    FileSource,
+    Result,
+    write_whole,
+)
 from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.jobs.orders import Order
 from tickcast.io.store.ledger_rows import DatasetRow
@@ -34,7 +45,21 @@ from tickcast.settings import Settings
 
 EVER_NS = (1 << 63) - 1
 SECRET = {"control", "kafka", "mqtt"}  # sections of the settings that a backtest has no need of
+KEPT_ON = ("queued", "running", "done")  # jobs that need no second one
 LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
+
+
+class Refit(NamedTuple):
+    """A fit of the schedule's."""
+
+    id: str  # of what ordered it: a job of it that a run before began is taken up
+    kind: str
+    name: str
+    params: dict[str, Any]
+    mode: str  # full, warm or finetune
+    champion: ModelCard | None  # who serves, where that is a registered model
+    alpha: float
+    most_bars: int
 
 
 class JobCommandParts(NamedTuple):
@@ -67,6 +92,28 @@ class JobCommands:
             tags=given.tags, seed=given.seed, created_ns=self._parts.clock.now_ns(), **asked,
         )  # fmt: skip
         return await self._done(order, models, given, context)
+
+    async def refit(self, asked: Refit) -> Result:
+        """On all stored bars; with the terms of its contest with who serves. The model is in the registry then."""
+        jobs, champion, models, more = self._parts.jobs, asked.champion, dict[str, Path](), dict[str, Any]()
+        if champion is not None:
+            models[CHAMPION] = await self._folder(champion)
+        if champion is not None and asked.mode != "full":
+            models[START], more["start"] = models[CHAMPION], {"mode": asked.mode}
+        against = {"alpha": asked.alpha, "most_bars": asked.most_bars, "champion": champion is not None}
+        order = prepare.fit_order(
+            self._settings, kind=prepare.known_kind(asked.kind), name=_named(asked.name), params=asked.params,
+            created_ns=self._parts.clock.now_ns(), against=against, **more,
+        )  # fmt: skip
+        begun = [row for row in jobs.rows() if row.command_id == asked.id and row.state in KEPT_ON]
+        if not begun:
+            inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, 0, EVER_NS, []), models)
+            begun = [await jobs.submit(order, inputs, command_id=asked.id)]
+        row = await jobs.ended(begun[-1].id)
+        result = msgspec.json.decode(row.result_json, type=Result)
+        if row.state != "done":
+            raise JobFailed(row.why, f"job {row.id} {row.state}: {result.error or row.why}")
+        return result
 
     async def optimize(self, given: arguments.Optimize, context: Context) -> dict[str, Any]:
         job_params.refuse_fit(given.params)

@@ -21,6 +21,7 @@ from tickcast.live.commands.inbox import Gate, Handler, Inbox
 from tickcast.live.commands.keys import read_keys
 from tickcast.live.models_topic import ModelsTopic
 from tickcast.live.serving_models import ServingModels
+from tickcast.live.upkeep import Upkeep
 from tickcast.records import JobEvent, Reply
 from tickcast.topics import JOBS, REPLIES
 
@@ -63,6 +64,10 @@ class CommandService:
         self._at_length = work.JobCommands(
             work.JobCommandParts(settings, session.store, self.serving_models, self.jobs, clock)
         )
+        self.upkeep = Upkeep(
+            settings, session.store.ledger, self.serving_models, clock=clock, refit=self._at_length.refit,
+            look=session.look,
+        )  # fmt: skip
         keys_file, kafka = settings.control.keys_file, settings.kafka
         keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
@@ -89,6 +94,7 @@ class CommandService:
                 await desk.fleet.learn()
             await desk.serving_models.take_up()
             await desk.jobs.recover(await session.store.ledger.jobs())
+            await desk.upkeep.resume()
             yield desk
         finally:
             await cache.close()
@@ -100,7 +106,7 @@ class CommandService:
         kafka = self._session.settings.kafka
         leads = self.fleet is not None and kafka.models == "lead" and kafka.slot == 0
         keeping = [self.fleet.keep()] if self.fleet is not None and leads else []
-        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *listening, *keeping]
+        return [self._work(), self.jobs.run(), self._tell_of_jobs(), self.upkeep.run(), *listening, *keeping]
 
     def renew_keys(self) -> None:
         """Read again who may give commands; BadSettings: the keys of before stay."""

@@ -1,0 +1,75 @@
+"""The daemon keeps its models good by itself: it fits, lets the candidate shadow, promotes it on evidence, and steps
+down when the market turns against it."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livekit import Live, live_settings, running, until
+from tickcast.settings import Settings
+
+T0, SECOND = 1_700_000_000_000_000_000, 10**9
+SYMBOLS = ("A", "B")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def upkeep_settings(folder: Path, **more: object) -> Settings:
+    given = {
+        "bars__kind": "tick", "forecast__horizon": 2, "window__lookback": 16, "score__adapt_every_bars": 16,
+        "schedule__autonomy": 3, "schedule__kind": "ridge", "schedule__max_new_bars": 1000,
+        "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50,
+    }  # fmt: skip
+    return live_settings(folder, **given, **more)
+
+
+class Market:
+    """Moves that turn back, or go on; one tick a second for each symbol."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(1)
+        self._move, self._price, self._bar = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
+
+    def ticks(self, bars: int, *, persistence: float) -> list[bytes]:
+        found = []
+        for _ in range(bars):
+            self._move = persistence * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
+            self._price = self._price + self._move
+            self._bar += 1
+            found += [
+                b'{"symbol":"%s","ts":%d,"price":%.10f,"size":1}'
+                % (name.encode(), T0 + self._bar * SECOND, 100 * float(np.exp(price)))
+                for name, price in zip(SYMBOLS, self._price, strict=True)
+            ]
+        return found
+
+
+async def decided(live: Live, kind: str, event: str) -> bool:
+    return any(row.kind == kind and row.event == event for row in await live.daemon.session.store.ledger.decisions())
+
+
+async def feed_until(live: Live, market: Market, kind: str, event: str, *, persistence: float, most: int) -> None:
+    for _ in range(most):
+        await live.send(market.ticks(100, persistence=persistence))
+        await live.stored()
+        if await decided(live, kind, event):
+            return
+        await asyncio.sleep(1)
+    raise AssertionError([*map(str, await live.daemon.session.store.ledger.decisions())])
+
+
+async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp_path: Path) -> None:
+    market = Market()
+    async with running(upkeep_settings(tmp_path)) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await until(lambda: decided(live, "fit", "done"), "a fit")
+        await until(lambda: decided(live, "shadow", "done"), "a shadow")
+        await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
+        serving = live.daemon.session.commands.serving_models
+        assert (await serving.registered(serving.serving_now()["default"])).kind == "ridge"
+        await feed_until(live, market, "step_down", "done", persistence=0.9, most=60)
+        assert serving.serving_now()["default"] == serving.last_value
+        rows = await live.daemon.session.store.ledger.decisions()
+        print([(row.kind, row.event, row.evidence_json[:300]) for row in rows])
