@@ -30,6 +30,10 @@ class OwnTopic(NamedTuple):
 _LIST = (
     OwnTopic("forecasts", "one record per answered question, keyed by its symbol", by_symbol=True),
     OwnTopic(
+        "shadow", "forecasts of models that answer beside those that serve, in the same form",
+        lambda settings: settings.schedule.autonomy >= 2, by_symbol=True,
+    ),
+    OwnTopic(
         "features", "the feature vectors, when `features.publish` is on", lambda settings: settings.features.publish,
         by_symbol=True,
     ),

@@ -7,7 +7,7 @@ stored together with each decision, before that is carried out; all that it does
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -18,7 +18,9 @@ from tickcast.errors import BadRequest, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
 from tickcast.io.store.ledger import Ledger
-from tickcast.io.store.ledger_rows import DecisionRow
+from tickcast.io.store.ledger_rows import DecisionRow, Event
+from tickcast.live.commands import arguments
+from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import Refit
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.actions import JOBS, READY, Action, Challenger, Facts, Kind, Role
@@ -116,15 +118,34 @@ class Upkeep:
                 await self._note([self._row(one, "proposed" if one.waits else "begun") for one in due])
         return [action for action in due if not action.waits]
 
-    async def decide(self, action: str, *, approve: bool, by: str) -> bool:
-        """A person's word on what was proposed; False where it is not proposed."""
+    # ------------------------------------------------------------ what a person orders and asks
+
+    async def approve(self, given: arguments.Approve, context: Context) -> dict[str, Any]:
+        return await self._answer(given.action, self._policy.approve, "approved", by=context.key)
+
+    async def dismiss(self, given: arguments.Dismiss, context: Context) -> dict[str, Any]:
+        return await self._answer(given.action, self._policy.dismiss, "dismissed", by=context.key)
+
+    async def history(self, given: arguments.History, context: Context) -> dict[str, Any]:
+        rows = [row for row in await self._ledger.decisions() if given.kind in ("", row.kind)][: given.limit]
+        promotions = await self._models.models.history()
+        return {
+            "decisions": [msgspec.to_builtins(row) for row in rows],
+            "served": [msgspec.to_builtins(row) for row in promotions[::-1][: given.limit]],
+        }
+
+    async def _answer(
+        self, action: str, say: Callable[[str], bool], event: Literal["approved", "dismissed"], *, by: str
+    ) -> dict[str, Any]:
         async with self._changing:
-            proposed = next((one for one in self._policy.proposed if one.id == action), None)
+            proposed = {one.id: one for one in self._policy.proposed}.get(action)
             if proposed is None:
-                return False
-            (self._policy.approve if approve else self._policy.dismiss)(action)
-            await self._note([self._row(proposed, "approved" if approve else "dismissed", given_by=by)])
-        return True
+                raise BadRequest(
+                    f"'{action}' is not proposed", remedy="`status section=decisions` lists what is"
+                )  # fmt: skip
+            say(action)
+            await self._note([self._row(proposed, event, given_by=by)])
+        return {event: msgspec.to_builtins(proposed)}
 
     def told(self) -> dict[str, Any]:
         """For `status`."""
@@ -186,7 +207,9 @@ class Upkeep:
         finally:
             self._doing.discard(action.id)
         async with self._changing:
-            self._policy.on_ended(action.id, self._clock.now_ns(), failed=failed, cpu_s=int(shown.get("cpu_s", 0)))
+            self._policy.on_ended(
+                action.id, self._clock.now_ns(), failed=failed, cpu_s=math.ceil(shown.get("cpu_s", 0))
+            )
             if action.kind in JOBS and not failed:
                 self._take(shown)
             await self._note([self._row(action, "failed" if failed else "done", evidence=shown)])
@@ -201,8 +224,8 @@ class Upkeep:
             id=action.id, kind=kind, name=champion.name if champion else kind, params=params, mode=action.mode,
             champion=champion, alpha=self._policy.alpha, most_bars=schedule.shadow_bars,
         ))  # fmt: skip
-        cpu_s = result.content.get("cpu_s", 0)
-        return {"model": result.content[REGISTERED]["digest"], **result.content["against"], "cpu_s": cpu_s}
+        made, found = result.content[REGISTERED]["digest"], result.content["against"]
+        return {"model": made, **found, "cpu_s": result.cpu_s}
 
     def _take(self, fitted: dict[str, Any]) -> None:
         """As a candidate, where the hold-out speaks for it."""
@@ -313,9 +336,11 @@ class Upkeep:
         self._is.policy = self._policy.snapshot().facts
         await self._ledger.decide(rows, msgspec.json.encode(self._is).decode())
 
-    def _row(self, action: Action, event: str, *, evidence: dict[str, Any] | None = None, **given: Any) -> DecisionRow:
+    def _row(
+        self, action: Action, event: Event, *, evidence: dict[str, Any] | None = None, **given: Any
+    ) -> DecisionRow:
         return DecisionRow(
-            at_ns=self._clock.now_ns(), action=action.id, kind=action.kind, event=event, route=ROUTE,  # type: ignore[arg-type]
+            at_ns=self._clock.now_ns(), action=action.id, kind=action.kind, event=event, route=ROUTE,
             model=action.model, champion=self._champion(), why=[*action.why],
             evidence_json=msgspec.json.encode(evidence or {}).decode(), **given,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tickcast.columns import Encoded
+from tickcast.columns import Encoded, Forecasts
 from tickcast.engine.core.events import Letters, Outcome
 from tickcast.engine.records.as_json import JsonWriter
 from tickcast.errors import Reason
@@ -27,9 +27,17 @@ class Publications:
     @cached_property
     def forecasts(self) -> list[Encoded]:
         """As JSON, in the outcome's order."""
+        return self._written(self.outcome.forecasts)
+
+    @cached_property
+    def shadows(self) -> list[Encoded]:
+        """Forecasts of models that do not serve."""
+        return self._written(self.outcome.shadows)
+
+    def _written(self, parts: list[Forecasts]) -> list[Encoded]:
         symbols, sources = self._serving.symbols, self._serving.engine.builder.sources()
         write, produced_ns = self._writer.encode, self.produced_ns
-        return [write(part, symbols, produced_ns=produced_ns, sources=sources) for part in self.outcome.forecasts]
+        return [write(part, symbols, produced_ns=produced_ns, sources=sources) for part in parts]
 
     @cached_property
     def features(self) -> list[Encoded]:

@@ -48,6 +48,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""  # how the work ended: done, stopped, stopped_early, out_of_time, ...
     metrics: dict[str, Any] = {}
     content: dict[str, Any] = {}  # what else this kind of job found
+    cpu_s: float = 0.0  # processor time that it took
     sandbox: str = ""  # what kept the child within its folder
     error_code: str = ""
     error: str = ""

@@ -8,6 +8,7 @@ from tickcast.records import ModelCard
 
 Origin = Literal["fit", "import", "fleet", "folder"]  # a folder that the settings name
 Action = Literal["promote", "rollback"]
+Event = Literal["proposed", "approved", "dismissed", "begun", "done", "failed"]
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int
     action: str  # by which what belongs together is known
     kind: str
-    event: Literal["proposed", "approved", "dismissed", "begun", "done", "failed"]
+    event: Event
     route: str = "default"
     model: str = ""  # digest
     champion: str = ""  # digest of who served then

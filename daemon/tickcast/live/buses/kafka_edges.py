@@ -142,6 +142,7 @@ class KafkaSink:
         self._framers = {topic: framer(kafka, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
         self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
+        self._shadow = prefix + "shadow"
         self._arrow = _arrow_writers(serving, partitions) if serving.settings.kafka.encoding == "arrow" else {}
         self._poison: dict[Source, int] = {}
 
@@ -181,6 +182,9 @@ class KafkaSink:
         for at, forecasts in enumerate(outcome.forecasts):
             if (fresh := self._fresh(forecasts)).any():
                 yield self._forecasts, *_only(forecasts, publications.forecasts[at], fresh)
+        for at, said in enumerate(outcome.shadows):
+            if (fresh := self._fresh(said)).any():
+                yield self._shadow, *_only(said, publications.shadows[at], fresh)
         for at, vectors in enumerate(outcome.vectors):
             if (fresh := self._fresh(vectors)).any():
                 yield self._features, *_only(vectors, publications.features[at], fresh)
@@ -189,10 +193,11 @@ class KafkaSink:
         """The same; a message holds many rows, so those that were published before are left out of the writing."""
         outcome, symbols, names = publications.outcome, self._serving.symbols, self._serving.features.names
         sources = self._serving.engine.builder.sources()
-        for one in outcome.forecasts:
+        parts = [(self._forecasts, one) for one in outcome.forecasts] + [(self._shadow, one) for one in outcome.shadows]
+        for topic, one in parts:
             if len(forecasts := one.take(self._fresh(one))):
-                write, produced_ns = self._arrow[self._forecasts].encode, publications.produced_ns
-                yield self._forecasts, forecasts, write(forecasts, symbols, produced_ns=produced_ns, sources=sources)
+                write, produced_ns = self._arrow[topic].encode, publications.produced_ns
+                yield topic, forecasts, write(forecasts, symbols, produced_ns=produced_ns, sources=sources)
         for each in outcome.vectors:
             if len(vectors := each.take(self._fresh(each))):
                 text = self._arrow[self._features].encode_features(vectors, symbols, names=names, sources=sources)

@@ -94,7 +94,10 @@ class BusSink:
 
     def encode(self, publications: Publications) -> list[tuple[str, Encoded]]:
         letters = [self._cut(raw, rejects) for raw, rejects, _ in publications.outcome.letters]
-        topics = {"forecasts": publications.forecasts, "features": publications.features, "dlq": letters}
+        topics = {
+            "forecasts": publications.forecasts, "shadow": publications.shadows, "features": publications.features,
+            "dlq": letters,
+        }  # fmt: skip
         return [(self._prefix + name, part) for name, parts in topics.items() for part in parts]
 
     def publish(self, encoded: list[tuple[str, Encoded]]) -> None:

@@ -57,6 +57,7 @@ Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64
 Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
+ActionName = Annotated[str, Meta(min_length=1, max_length=200, description="id of what is proposed")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
@@ -173,7 +174,9 @@ class Predict(Arguments, frozen=True):
 class Status(Arguments, frozen=True):
     """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
 
-    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
+    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"] = (
+        "summary"
+    )
     model: Model = ""
     tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
 
@@ -317,6 +320,28 @@ class Promote(Arguments, frozen=True):
     route: Route = ALL
     force: bool = False  # without evidence
     note: Note = ""
+
+
+@command("approve", "promote")
+class Approve(Arguments, frozen=True):
+    """Have done what the schedule proposes; `status section=decisions` lists it."""
+
+    action: ActionName
+
+
+@command("dismiss", "promote")
+class Dismiss(Arguments, frozen=True):
+    """Take what the schedule proposes off the table, for a while."""
+
+    action: ActionName
+
+
+@command("history", "read")
+class History(Arguments, frozen=True):
+    """What was decided about models, by whom and on which evidence, newest first; and what served what, when."""
+
+    kind: Literal["", "fit", "optimize", "shadow", "end_shadow", "promote", "rollback", "step_down"] = ""
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
 @command("rollback", "promote")

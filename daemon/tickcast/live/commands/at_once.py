@@ -49,6 +49,7 @@ class CommandParts(NamedTuple):
     health: Callable[[], Health]
     accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
     drain: Callable[[], None]
+    upkeep: Callable[[], Result]
 
 
 class Commands:
@@ -114,7 +115,8 @@ class Commands:
         sections: dict[str, Callable[[], Any]] = {
             "health": self._health, "models": partial(self._models, given.model, given.tag),
             "accuracy": partial(self._accuracy, given.model), "jobs": self._job_counts, "routes": self._routes,
-            "store": self._store, "settings": partial(self._changed_settings, context.role),
+            "decisions": self._decisions, "store": self._store,
+            "settings": partial(self._changed_settings, context.role),
         }  # fmt: skip
         summary = ("models",) if given.model or given.tag else ("health", "routes", "jobs")
         wanted = summary if given.section == "summary" else (given.section,)
@@ -164,6 +166,9 @@ class Commands:
 
     async def _routes(self) -> dict[str, str]:
         return self._parts.serving_models.serving_now()
+
+    async def _decisions(self) -> Result:
+        return self._parts.upkeep()
 
     async def _store(self) -> Result:
         path = self._settings.store.path

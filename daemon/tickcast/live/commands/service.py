@@ -60,6 +60,7 @@ class CommandService:
         at_once = commands.Commands(commands.CommandParts(
             serving=session.serving, pump=session.pump, serving_models=self.serving_models, store=session.store,
             jobs=self.jobs, health=session.health, accuracy=session.accuracy, drain=session.drain,
+            upkeep=lambda: self.upkeep.told(),
         ))  # fmt: skip
         self._at_length = work.JobCommands(
             work.JobCommandParts(settings, session.store, self.serving_models, self.jobs, clock)
@@ -72,7 +73,7 @@ class CommandService:
         keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
         self.inbox = Inbox(
-            session.store.ledger, handlers_of(at_once, self._at_length), self._reply, clock=clock,
+            session.store.ledger, handlers_of(at_once, self._at_length, self.upkeep), self._reply, clock=clock,
             gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info, left=self._left,
         )  # fmt: skip
 
