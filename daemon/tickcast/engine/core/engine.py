@@ -9,21 +9,20 @@ from typing import Protocol
 
 import numpy as np
 
-from tickcast.columns import F64, I32, U64, BarBatch, FeatureRows, Forecasts, RawBatch, Rejects, TickBatch
-from tickcast.engine.core import windows
+from tickcast.columns import F64, BarBatch, FeatureRows, RawBatch, Rejects, TickBatch
 from tickcast.engine.core.bars import LATEST_NS
 from tickcast.engine.core.events import Ask, AskAnswer, Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.fold import LOUD, Adjustments, BarBuilder, ClosedBars
+from tickcast.engine.core.forecaster import Forecaster
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
 from tickcast.engine.core.places import Places
-from tickcast.engine.core.questions import Questioner, due, id_seeds, make_ids
+from tickcast.engine.core.questions import Questioner, due
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
-from tickcast.engine.core.scoring import Entries
 from tickcast.engine.core.shadows import Due, ShadowOrder, Shadows
-from tickcast.errors import BadOutput, BadRequest, Quality
+from tickcast.errors import BadOutput, BadRequest
 from tickcast.plugin import Runner
 from tickcast.questions import TICKS, Questions
 from tickcast.records import Command
@@ -36,9 +35,6 @@ class DecodesTicks(Protocol):
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
 
     def forget_names(self) -> None: ...
-
-
-ADAPTIVE_COLD, IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
 
 
 class Engine:
@@ -57,17 +53,18 @@ class Engine:
         self.scorekeeper = Scorekeeper(settings, symbols, cards, last_value=last_value)
         self.routes = Routes(symbols, settings.symbols.groups, cards)
         self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
-        self.shadows = None if ladder is None else Shadows(
-            settings, symbols, ladder, serving=self.routes, scorekeeper=self.scorekeeper
-        )  # fmt: skip
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
         self._symbols = symbols
         self._decoder = decoder
         self._features = features
-        self._transform = windows.TRANSFORMS[settings.forecast.transform]
-        self._seeds = id_seeds(cards, settings)
+        self._forecaster = None if ladder is None else Forecaster(
+            settings, symbols, self.builder, ladder, questioner=self.questioner, scorekeeper=self.scorekeeper
+        )  # fmt: skip
+        self.shadows = None if ladder is None or self._forecaster is None else Shadows(
+            settings, symbols, ladder, serving=self.routes, scorekeeper=self.scorekeeper, forecaster=self._forecaster
+        )  # fmt: skip
         self._closed: list[ClosedBars] = []  # in this turn, not yet worked through
         self._open: list[Questions] = []  # of these bars, and of who asks
         self._asks: list[Ask] = []  # who asks, by number
@@ -176,7 +173,6 @@ class Engine:
             self.scorekeeper.add_model()
             if self.shadows is not None:
                 self.shadows.add_model()
-            self._seeds = id_seeds(self.ladder.cards, self._settings)
 
     def _obey(self, command: Command) -> None:
         """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
@@ -199,14 +195,10 @@ class Engine:
 
     def _ask_shadows(self) -> None:
         """What they say of the turns before."""
-        if self.shadows is None or not self.shadows.waiting:
-            return
-        said, blocks = self.shadows.answer()
-        self._outcome.blocks += blocks
-        for turn, rows, answers, entries in said:
-            ids = self._ids(answers.model, turn.closed.bars, turn.questions.take(rows))
-            own = entries._replace(id_high=ids[0], id_low=ids[1])
-            self._outcome.shadows.append(self._forecasts(turn.closed, turn.questions.take(rows), answers, own))
+        if self.shadows is not None and self.shadows.waiting:
+            forecasts, blocks = self.shadows.answer()
+            self._outcome.shadows += forecasts
+            self._outcome.blocks += blocks
 
     def _take(self, raw: RawBatch, now_ns: int) -> None:
         ticks, rejects = self._decoder.decode(raw)
@@ -353,7 +345,8 @@ class Engine:
 
     def _settle(self, closed: ClosedBars, questions: Questions, answers: LadderAnswers) -> None:
         """Work through closed bars, whose questions the models have answered."""
-        bars, entries = closed.bars, self._entries(closed.bars, questions, answers)
+        assert self._forecaster is not None
+        bars, entries = closed.bars, self._forecaster.entries(closed.bars, questions, answers)
         question = np.full(len(bars), -1, np.int64)
         question[questions.row] = np.arange(len(questions))
         rows = rows_of(bars, closed.void_before, question)
@@ -368,64 +361,8 @@ class Engine:
             ))  # fmt: skip
         if len(questions):
             self._outcome.questions += len(questions)
-            self._outcome.forecasts.append(self._forecasts(closed, questions, answers, entries))
-
-    def _entries(self, bars: BarBatch, questions: Questions, answers: LadderAnswers) -> Entries:
-        """The answers in units of scale, named, with room for what is published."""
-        assert self.ladder is not None
-        model, as_of, n = answers.model, questions.as_of, len(questions)
-        high, low = self._ids(model, bars, questions)
-        seen = (as_of >= self.ladder.trained_from[model]) & (as_of <= self.ladder.trained_to[model])
-        units = answers.moves / questions.scale[:, None, None]
-        return Entries(
-            raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
-            id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
-            cold=np.empty(n, np.uint8),
-        )  # fmt: skip
-
-    def _ids(self, model: I32, bars: BarBatch, questions: Questions) -> tuple[U64, U64]:
-        return make_ids(
-            self._seeds, model, self._symbols.arrays, symbol=questions.symbol, as_of=questions.as_of,
-            tie=bars.tie[questions.row],
-        )  # fmt: skip
-
-    def _forecasts(
-        self, closed: ClosedBars, questions: Questions, answers: LadderAnswers, entries: Entries
-    ) -> Forecasts:
-        bars = closed.bars.take(questions.row)
-        factor = self.builder.unit_factor(bars.symbol, bars.as_of)
-        quantiles, anchor, scale = self._in_prices(questions, entries.wide, factor)
-        return Forecasts(
-            symbol=bars.symbol, ordinal=bars.ordinal, as_of=bars.as_of, tie=bars.tie, partition=bars.partition,
-            offset=bars.offset, anchor=anchor, scale=scale, rung=answers.rung, model=answers.model,
-            flags=answers.flags | entries.cold * ADAPTIVE_COLD | entries.in_sample * IN_SAMPLE,
-            id_high=entries.id_high, id_low=entries.id_low, input_hash=windows.input_hash(questions.inputs),
-            target_ns=self.questioner.targets(bars.as_of), quantiles=quantiles, confidence=entries.confidence,
-            probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
-        )  # fmt: skip
+            self._outcome.forecasts.append(self._forecaster.forecasts(closed, questions, answers, entries))
 
     def _reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> None:
-        """Widened as the symbol's own forecasts are."""
-        symbol, as_of, level = questions.symbol, questions.as_of, ask.confidence_level
-        whose = answers.model, symbol, self.builder.home_of(symbol)
-        units = answers.moves / questions.scale[:, None, None]
-        wide, sure = self.scorekeeper.widened(units, *whose)
-        levels = wide.shape[2]
-        if level is not None:  # its two bounds ride behind the quantiles
-            wide = np.concatenate([wide, self.scorekeeper.interval(level, units, wide, *whose)], axis=2)
-        factor = None if ask.bars is not None else self.builder.unit_factor(symbol, as_of)
-        prices, anchor, scale = self._in_prices(questions, wide, factor)
-        self._outcome.answers.append(AskAnswer(
-            ask, as_of=as_of, target_ns=self.questioner.targets(as_of), anchor=anchor, scale=scale,
-            quantiles=prices[:, :, :levels], confidence=sure, probs=answers.probs, model=answers.model,
-            rung=answers.rung, flags=answers.flags, interval=None if level is None else prices[:, :, levels:],
-        ))  # fmt: skip
-
-    def _in_prices(self, questions: Questions, wide: F64, factor: F64 | None) -> tuple[F64, F64, F64]:
-        """Quantiles, anchor and scale in the series' own unit of today, which is `factor` of the first day's."""
-        anchor, scale = questions.anchor, questions.scale
-        quantiles = windows.prices(self._transform, anchor, wide * scale[:, None, None])
-        if factor is not None:
-            quantiles, anchor = quantiles * factor[:, None, None], anchor * factor
-            scale = scale if self._transform == windows.LOG_RETURN else scale * factor
-        return quantiles, anchor, scale
+        assert self._forecaster is not None
+        self._outcome.answers.append(self._forecaster.reply(ask, questions, answers))

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tickcast.columns import I32, I64, U64, Scores
+from tickcast.columns import I32, I64, U64, Forecasts, Scores
 from tickcast.engine.core.blocks import BlockRow, Blocks
 from tickcast.engine.core.fold import ClosedBars
-from tickcast.engine.core.ladder import Ladder, LadderAnswers
+from tickcast.engine.core.forecaster import Forecaster
+from tickcast.engine.core.ladder import Ladder, Mask
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
-from tickcast.engine.core.scoring import Entries
 from tickcast.questions import Questions
 from tickcast.settings import Settings
 from tickcast.state import State
@@ -44,25 +44,17 @@ class Due(NamedTuple):
     newest_ns: int  # that every partition has reached
 
 
-class Shadowed(NamedTuple):
-    """What the shadows said in a turn, in units of scale, widened by their own labels."""
-
-    due: Due
-    rows: I64  # of the questions
-    answers: LadderAnswers
-    entries: Entries
-
-
 Key = tuple[str, bool]  # a route, and whether who is beside its model is asked
 
 
 class Shadows:
     def __init__(
-        self, settings: Settings, symbols: SymbolTable, ladder: Ladder, *, serving: Routes, scorekeeper: Scorekeeper
-    ) -> None:
+        self, settings: Settings, symbols: SymbolTable, ladder: Ladder, *, serving: Routes, scorekeeper: Scorekeeper,
+        forecaster: Forecaster,
+    ) -> None:  # fmt: skip
         """Beside what serves by these routes, and is scored by that keeper."""
         self._settings, self._symbols, self._ladder = settings, symbols, ladder
-        self._serving, self._scorekeeper = serving, scorekeeper
+        self._serving, self._scorekeeper, self._forecaster = serving, scorekeeper, forecaster
         self._orders: dict[Key, ShadowOrder] = {}
         self._blocks: dict[Key, Blocks] = {}
         self._routes = Routes(symbols, settings.symbols.groups, ladder.cards)
@@ -115,16 +107,16 @@ class Shadows:
         if self._orders:
             self._due.append(due)
 
-    def answer(self) -> tuple[list[Shadowed], list[BlockRow]]:
-        """Ask, settle and compare for all turns that were noted, in their order; and the blocks that closed."""
+    def answer(self) -> tuple[list[Forecasts], list[BlockRow]]:
+        """Ask, settle and compare for all turns that were noted, in their order: forecasts, and blocks that closed."""
         said, rows = [], []
         due, self._due = self._due, []
         for turn in due:
             self._compare_last_value(turn.scores)
             if self._keeper is not None:
-                shadowed, settled = self._answer(turn, self._keeper)
+                forecasts, settled = self._answer(turn, self._keeper)
                 self._compare(turn.scores, settled)
-                said += [shadowed] if len(shadowed.rows) else []
+                said += [forecasts] if len(forecasts) else []
             rows += [row for blocks in self._blocks.values() for row in blocks.close(turn.newest_ns)]
         return said, rows
 
@@ -145,18 +137,21 @@ class Shadows:
         if self._keeper is not None:
             self._keeper.add_model()
 
-    def _answer(self, due: Due, keeper: Scorekeeper) -> tuple[Shadowed, Scores]:
+    def _answer(self, due: Due, keeper: Scorekeeper) -> tuple[Forecasts, Scores]:
         model = self._choose(due)
         rows = np.flatnonzero(model != NO_MODEL)
         asked = replace(due.questions.take(rows), model=model[rows])
         answers, useless = self._ladder.ask_shadows(asked)
         self._note_failures(asked, useless)
         rows, asked, answers = rows[~useless], asked.take(~useless), answers.take(~useless)
-        entries = self._entries(due, rows, asked, answers)
+        entries = self._forecaster.entries(due.closed.bars, asked, answers)
         question = np.full(len(due.closed.bars), -1, np.int64)
         question[asked.row] = np.arange(len(asked))
-        settled = keeper.settle(rows_of(due.closed.bars, due.closed.void_before, question), entries, due.marks)
-        return Shadowed(due, rows, answers, entries), settled
+        settled = keeper.settle(
+            rows_of(due.closed.bars, due.closed.void_before, question),
+            entries._replace(id_high=due.id_high[rows], id_low=due.id_low[rows]), due.marks,
+        )  # fmt: skip
+        return self._forecaster.forecasts(due.closed, asked, answers, entries), settled
 
     def _choose(self, due: Due) -> I32:
         """Whose turn it is beside the model that serves: none where something else than the route's model answered."""
@@ -174,17 +169,7 @@ class Shadows:
             model[is_its & turn & fits] = order.model
         return model
 
-    def _entries(self, due: Due, rows: I64, asked: Questions, answers: LadderAnswers) -> Entries:
-        n, as_of = len(rows), asked.as_of
-        units = answers.moves / asked.scale[:, None, None]
-        seen = (as_of >= self._ladder.trained_from[asked.model]) & (as_of <= self._ladder.trained_to[asked.model])
-        return Entries(
-            raw=units, anchor=asked.anchor, scale=asked.scale, model=asked.model, in_sample=seen.astype(np.uint8),
-            id_high=due.id_high[rows], id_low=due.id_low[rows], wide=np.empty_like(units),
-            confidence=np.empty(n, np.float32), cold=np.empty(n, np.uint8),
-        )  # fmt: skip
-
-    def _note_failures(self, asked: Questions, useless: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
+    def _note_failures(self, asked: Questions, useless: Mask) -> None:
         for order in self._asked():
             self._blocks[order.route, True].add_failed(asked.as_of[useless & (asked.model == order.model)])
 

@@ -182,7 +182,7 @@ class KafkaSink:
         for at, forecasts in enumerate(outcome.forecasts):
             if (fresh := self._fresh(forecasts)).any():
                 yield self._forecasts, *_only(forecasts, publications.forecasts[at], fresh)
-        for at, said in enumerate(outcome.shadows):
+        for at, said in enumerate(self._shadows_of(outcome)):
             if (fresh := self._fresh(said)).any():
                 yield self._shadow, *_only(said, publications.shadows[at], fresh)
         for at, vectors in enumerate(outcome.vectors):
@@ -193,7 +193,9 @@ class KafkaSink:
         """The same; a message holds many rows, so those that were published before are left out of the writing."""
         outcome, symbols, names = publications.outcome, self._serving.symbols, self._serving.features.names
         sources = self._serving.engine.builder.sources()
-        parts = [(self._forecasts, one) for one in outcome.forecasts] + [(self._shadow, one) for one in outcome.shadows]
+        parts = [(self._forecasts, one) for one in outcome.forecasts] + [
+            (self._shadow, one) for one in self._shadows_of(outcome)
+        ]
         for topic, one in parts:
             if len(forecasts := one.take(self._fresh(one))):
                 write, produced_ns = self._arrow[topic].encode, publications.produced_ns
@@ -202,6 +204,10 @@ class KafkaSink:
             if len(vectors := each.take(self._fresh(each))):
                 text = self._arrow[self._features].encode_features(vectors, symbols, names=names, sources=sources)
                 yield self._features, vectors, text
+
+    def _shadows_of(self, outcome: Outcome) -> list[Forecasts]:
+        """Where they have a topic: one that a person had begin needs none."""
+        return outcome.shadows if self._shadow in self._framers else []
 
     def _fresh(self, rows: Forecasts | FeatureRows) -> Bool:
         floors = np.array([self._floor(source) for source in self._serving.engine.builder.sources()], np.int64)

@@ -79,6 +79,7 @@ def _numbered(record: type[Struct]) -> int:
 
 PUBLISHED = {
     "forecasts": Published(struct_of("ForecastRecord", FORECASTS), TOPIC_MEANING["forecasts"], FORECASTS.schema),
+    "shadow": Published(struct_of("ShadowRecord", FORECASTS), TOPIC_MEANING["shadow"], FORECASTS.schema),
     "features": Published(struct_of("FeatureVector", FEATURES), TOPIC_MEANING["features"], FEATURES.schema),
     "accuracy": Published(
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
@@ -95,7 +96,10 @@ PUBLISHED = {
 
 COMMAND = "command-"  # before the name of a command: the schema of its arguments
 
-IN_ARROW = {table.name: as_arrow.schema_of(table) for table in (FORECASTS, FEATURES)}  # what `kafka.encoding` is about
+IN_ARROW = {  # what `kafka.encoding` is about
+    name: as_arrow.schema_of(table)
+    for name, table in {"forecasts": FORECASTS, "shadow": FORECASTS, "features": FEATURES}.items()
+}
 
 
 def schema_of(name: str) -> Schema:
