@@ -203,15 +203,16 @@ def _takeover(name: str, enough: F64, half: int) -> Figure:
 def a_good_turn_first(seed: int) -> list[Figure]:
     """No better in the end, but better at first: promoted rightly then. The roles are swapped after it."""
     rng, needed = np.random.default_rng(seed), -math.log(ALPHA)
-    served: list[float] = []  # blocks, of those that were promoted
+    promoted, served = 0, []  # blocks until the rollback
     for gains in _in_turns(rng, RUNS, HOLD_OUT + BARS, first=1)[:, HOLD_OUT:] / contest.BOUND:
         enough = contest.log_evidence(np.clip(gains, -1.0, 1.0)) >= needed
         if enough.any():
+            promoted += 1
             back = contest.log_evidence(np.clip(-gains[enough.argmax() + 1 :], -1.0, 1.0)) >= needed
-            served.append(float(back.argmax()) + 1 if back.any() else math.inf)
-    rolled = 100 * float(np.isfinite(served).mean())
-    note = f"of these rolled back before the end: {rolled:.0f} %, after {np.median(served):,.0f} blocks in the median"
-    return [Figure("better in a first turn only: promoted", 100 * len(served) / RUNS, "%", note=note)]
+            served += [int(back.argmax()) + 1] if back.any() else []
+    share, after = 100 * len(served) / max(promoted, 1), np.median(served) if served else math.nan
+    note = f"{share:.0f} % of these are rolled back before the end, after {after:,.0f} blocks in the median"
+    return [Figure("better in a first turn only: promoted", 100 * promoted / RUNS, "%", note=note)]
 
 
 def interval_ever_off(seed: int) -> Figure:
