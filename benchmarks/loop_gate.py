@@ -223,7 +223,7 @@ def interval_ever_off(seed: int) -> Figure:
         gains = np.clip(noise(rng, CHUNK, BARS) / contest.BOUND, -1.0, 1.0)
         sums, blocks = gains.cumsum(axis=1), np.arange(1, BARS + 1)
         before = np.hstack([np.zeros((CHUNK, 1)), (sums / blocks)[:, :-1]])
-        spread = ((gains - before) ** 2).cumsum(axis=1)
+        spread = ((gains - np.clip(before, -contest.CENTRE, contest.CENTRE)) ** 2).cumsum(axis=1)
         law = contest.CURVES * spread[..., None]
         rate = contest.STAKES / contest.SCALE * np.abs(sums)[..., None]
         off += int((contest.log_mean(rate - law) >= math.log(2 / contest.INTERVAL_ALPHA)).any(axis=1).sum())

@@ -215,23 +215,23 @@ def test_the_correlation_of_neighbours_is_that_of_the_series() -> None:
 
 
 def test_the_margin_is_where_the_law_of_the_bound_says() -> None:
-    """Howard and others: exp(l S - psi(l) V), psi(l) = (-ln(1 - c l) - c l) / c^2, c = 2, is 2 / alpha in the mean."""
+    """Of Howard and others: exp(l S - psi(l) V), psi(l) = (-ln(1 - c l) - c l) / c^2, is 2 / alpha in the mean."""
     for blocks, spread in ((1, 0.5), (40, 3.0), (1000, 90.0), (10**6, 5e4)):
         total = contest.mean_margin(blocks, spread, 0.05) * blocks
         found = 0.0
         for k in range(1, 25):
-            rate = k / 50
-            found += math.exp(rate * total - (-math.log(1 - 2 * rate) - 2 * rate) / 4 * spread) / 24
+            rate = k / 25 / 1.25
+            found += math.exp(rate * total - (-math.log(1 - 1.25 * rate) - 1.25 * rate) / 1.25**2 * spread) / 24
         assert found == pytest.approx(40, rel=1e-6)
 
 
 def test_the_interval_is_that_of_comparecast_for_each_stake() -> None:
-    """`eprocess.eprocess_expm(d, lambda_=k / 50, cgf="exponential", c=2)`, k = 1 .. 24, of
+    """`eprocess.eprocess_expm(d, vs=spread, lambda_=k / 31.25, cgf="exponential", c=1.25)`, k = 1 .. 24, of
     github.com/yjchoe/ComparingForecasters at 52748c8: the logarithm of the mean after 5, 20 and 60 gains."""
     gains = 0.1 + 0.6 * np.sin(1.7 * np.arange(1, 61))
-    theirs = {5: 0.09023457896425009, 20: 0.19327352051232596, 60: 0.5798184450440371}
+    theirs = {5: 0.12006738119481995, 20: 0.15742884470123666, 60: 0.5776747774452322}
     means = np.array([0.0, *np.cumsum(gains)[:-1] / np.arange(1, 60)])
-    spread = np.cumsum((gains - means) ** 2)
+    spread = np.cumsum((gains - np.clip(means, -0.25, 0.25)) ** 2)
     for blocks, log_e in theirs.items():
         total = contest.mean_margin(blocks, spread[blocks - 1], 2 / math.exp(log_e)) * blocks
         assert total == pytest.approx(gains[:blocks].sum(), rel=1e-9)

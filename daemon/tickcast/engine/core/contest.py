@@ -23,7 +23,8 @@ from tickcast.figures import skill
 from tickcast.state import State, copied, put_back
 
 STAKES: F64 = np.arange(1, 25) / 25  # none so high that one lost block ruins it
-SCALE = 2.0  # widest distance of a gain from the mean of those before it
+CENTRE = 0.25  # furthest that the mean of the blocks before is followed
+SCALE = 1 + CENTRE  # widest distance of a gain from it
 CURVES: F64 = -(np.log1p(-STAKES) + STAKES) / SCALE**2  # of the exponential law, at stakes / SCALE
 ALPHA = 0.05  # chance of a wrong promotion, over all candidates until the next one
 INTERVAL_ALPHA = 0.05
@@ -87,7 +88,7 @@ class Tally(NamedTuple):
 
 
 (TOTAL, SQUARES, SPREAD, BESIDE, FIRST, LAST) = SUMS = range(6)
-"""SPREAD: squared distances from the mean of the blocks before; BESIDE: products of neighbours."""
+"""SPREAD: squared distances from the mean of the blocks before, within CENTRE; BESIDE: products of neighbours."""
 
 
 class Contest:
@@ -159,7 +160,7 @@ class Contest:
         tally = self._tally
         sums, n = tally.gains, int(tally.blocks[0])
         tally.wealth[:] += np.log1p(STAKES * gain)
-        sums[SPREAD] += (gain - self._mean()) ** 2
+        sums[SPREAD] += (gain - min(max(self._mean(), -CENTRE), CENTRE)) ** 2
         sums[BESIDE] += gain * sums[LAST] if n else 0.0
         sums[FIRST] = sums[FIRST] if n else gain
         sums[TOTAL] += gain
