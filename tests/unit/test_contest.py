@@ -144,6 +144,20 @@ def test_with_the_roles_swapped_every_gain_is_the_other_one() -> None:
     assert ours.digest != theirs.digest
 
 
+def test_a_challenger_that_is_better_by_turns_but_never_on_average_does_not_pass() -> None:
+    """And does, where a stake follows the last blocks."""
+    rng, runs, blocks = np.random.default_rng(2), 150, 800
+    turns = np.where(np.arange(blocks) // 40 % 2, 0.2, -0.2)
+    gains = np.clip(turns + 0.3 * rng.standard_normal((runs, blocks)), -1, 1)
+    assert (contest.log_evidence(gains) >= math.log(20)).any(axis=1).mean() <= 0.05
+    purse, passed = np.zeros(runs), np.zeros(runs, np.bool_)
+    for t in range(20, blocks):
+        past = gains[:, t - 20 : t]
+        purse += np.log1p(np.clip(past.mean(axis=1) / (past**2).mean(axis=1), 0, 0.96) * gains[:, t])
+        passed |= purse >= math.log(20)
+    assert passed.mean() > 0.5
+
+
 # ---------------------------------------------------------------- blocks and gains
 
 
