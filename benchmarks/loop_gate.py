@@ -115,7 +115,7 @@ def first_better(champion: F64, challenger: F64, terms: Terms) -> int:
 
 
 def check(champion: F64, challenger: F64, terms: Terms, expected: int) -> None:
-    """That a contest decides the same; it may wait where the sum of losses says otherwise."""
+    """That a contest decides the same; it may wait where the sum of losses says otherwise, or have ended it before."""
     held = Contest(terms)
     for pair in zip(champion.tolist(), challenger.tolist(), strict=True):
         held.settle(*pair)

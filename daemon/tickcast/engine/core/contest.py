@@ -37,6 +37,7 @@ HALVINGS = 60
 class Verdict(StrEnum):
     OPEN = "open"
     BETTER = "better"  # the challenger
+    WORSE = "worse"  # the interval of its mean gain lies below zero; not in rounds, which go on
     UNDECIDED = "undecided"  # the contest has had all of its blocks
 
 
@@ -151,8 +152,11 @@ class Contest:
         tally.losses[:], tally.bars[:] = 0.0, 0
         if log_mean(tally.wealth) >= -math.log(self.alpha) and tally.totals[1] < tally.totals[0]:
             self.verdict = Verdict.BETTER
-        elif tally.blocks[0] >= terms.most_blocks and terms.rounds:
-            self.round, self._tally = self.round + 1, _fresh_tally()
+        elif terms.rounds:
+            if tally.blocks[0] >= terms.most_blocks:
+                self.round, self._tally = self.round + 1, _fresh_tally()
+        elif is_below(float(tally.gains[TOTAL]), float(tally.gains[SPREAD]), INTERVAL_ALPHA):
+            self.verdict = Verdict.WORSE
         elif tally.blocks[0] >= terms.most_blocks:
             self.verdict = Verdict.UNDECIDED
 
@@ -296,6 +300,11 @@ def mean_margin(blocks: int, spread: float, alpha: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if log_mean(STAKES / SCALE * middle + logs) >= wanted else (middle, high)
     return float(high) / blocks
+
+
+def is_below(total: float, spread: float, alpha: float) -> bool:
+    """Whether that interval of gains with such a sum lies below zero."""
+    return total < 0 and bool(log_mean(-STAKES / SCALE * total - CURVES * spread) >= math.log(2 / alpha))
 
 
 def _chained(digest: U8, gain: float) -> U8:
