@@ -91,6 +91,7 @@ def slots_until(end_ns: int, zone: str) -> dict[str, int]:
     return {kind: sum(len([*Cron.of(line).slots(*walls)]) for line in lines) for kind, lines in LINES.items()}
 
 
+@pytest.mark.slow
 def test_a_year_with_a_restart_every_hour_is_the_year_in_one_go() -> None:
     hours = range(T0, T0 + 366 * 24 * HOUR_NS, HOUR_NS)
     whole, parts = ran(1, hours, **BUSY), ran(1, hours, restarts=True, **BUSY)

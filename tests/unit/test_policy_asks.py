@@ -29,7 +29,8 @@ def of(role: Any, verdict: str, model: str = "x") -> Facts:
     ("facts", "kind", "alone_from"),
     [
         (CANDIDATE, "shadow", 2), (of("candidate", "better"), "promote", 3),
-        (of("candidate", "undecided"), "end_shadow", 1), (of("former", "better"), "rollback", 3),
+        (of("candidate", "undecided"), "end_shadow", 1), (of("candidate", "worse"), "end_shadow", 1),
+        (of("former", "better"), "rollback", 3), (of("former", "undecided"), "end_shadow", 1),
         (of("last_value", "better"), "step_down", 3), (Facts(bars=900), "fit", 2),
     ],
 )  # fmt: skip
@@ -44,7 +45,7 @@ def test_autonomy_says_what_waits_for_a_person(facts: Facts, kind: str, alone_fr
 
 
 @pytest.mark.parametrize(
-    "facts", [of("candidate", "open"), of("former", "open"), of("former", "undecided"), of("last_value", "undecided")]
+    "facts", [of("candidate", "open"), of("former", "open"), of("last_value", "open"), of("last_value", "worse")]
 )
 def test_a_contest_that_shows_nothing_changes_nothing(facts: Facts) -> None:
     assert policy(autonomy=3).due(1, facts) == []

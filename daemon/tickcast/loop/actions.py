@@ -15,7 +15,7 @@ class Kind(StrEnum):
     FIT = "fit"
     OPTIMIZE = "optimize"
     SHADOW = "shadow"  # let a candidate answer beside the one that serves
-    END_SHADOW = "end_shadow"  # it was not shown to be better
+    END_SHADOW = "end_shadow"  # it was not shown to be better; a former champion: it need not come back
     PROMOTE = "promote"
     ROLLBACK = "rollback"  # to what served before
     STEP_DOWN = "step_down"  # to last value, by the naive rung
@@ -29,9 +29,10 @@ NEEDS = {  # the least autonomy
 Role = Literal["candidate", "former", "last_value"]
 READY = "ready"  # a candidate whose hold-out passed, and that does not shadow yet
 FOLLOWS = {  # of the role of a challenger and the verdict of its contest
-    ("candidate", READY): Kind.SHADOW, ("candidate", Verdict.UNDECIDED): Kind.END_SHADOW,
-    ("candidate", Verdict.BETTER): Kind.PROMOTE, ("former", Verdict.BETTER): Kind.ROLLBACK,
-    ("last_value", Verdict.BETTER): Kind.STEP_DOWN,
+    ("candidate", READY): Kind.SHADOW, ("candidate", Verdict.BETTER): Kind.PROMOTE,
+    ("candidate", Verdict.WORSE): Kind.END_SHADOW, ("candidate", Verdict.UNDECIDED): Kind.END_SHADOW,
+    ("former", Verdict.BETTER): Kind.ROLLBACK, ("former", Verdict.WORSE): Kind.END_SHADOW,
+    ("former", Verdict.UNDECIDED): Kind.END_SHADOW, ("last_value", Verdict.BETTER): Kind.STEP_DOWN,
 }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from tickcast.figures import skill
 from tickcast.state import State, copied, put_back
 
 STAKES: F64 = np.arange(1, 25) / 25  # none so high that one lost block ruins it
-SCALE = 2.0  # widest distance of a gain from the mean of those before it
+CENTRE = 0.25  # furthest that the mean of the blocks before is followed
+SCALE = 1 + CENTRE  # widest distance of a gain from it
 CURVES: F64 = -(np.log1p(-STAKES) + STAKES) / SCALE**2  # of the exponential law, at stakes / SCALE
 ALPHA = 0.05  # chance of a wrong promotion, over all candidates until the next one
 INTERVAL_ALPHA = 0.05
@@ -36,6 +37,7 @@ HALVINGS = 60
 class Verdict(StrEnum):
     OPEN = "open"
     BETTER = "better"  # the challenger
+    WORSE = "worse"  # the interval of its mean gain lies below zero; not in rounds, which go on
     UNDECIDED = "undecided"  # the contest has had all of its blocks
 
 
@@ -87,7 +89,7 @@ class Tally(NamedTuple):
 
 
 (TOTAL, SQUARES, SPREAD, BESIDE, FIRST, LAST) = SUMS = range(6)
-"""SPREAD: squared distances from the mean of the blocks before; BESIDE: products of neighbours."""
+"""SPREAD: squared distances from the mean of the blocks before, within CENTRE; BESIDE: products of neighbours."""
 
 
 class Contest:
@@ -150,8 +152,11 @@ class Contest:
         tally.losses[:], tally.bars[:] = 0.0, 0
         if log_mean(tally.wealth) >= -math.log(self.alpha) and tally.totals[1] < tally.totals[0]:
             self.verdict = Verdict.BETTER
-        elif tally.blocks[0] >= terms.most_blocks and terms.rounds:
-            self.round, self._tally = self.round + 1, _fresh_tally()
+        elif terms.rounds:
+            if tally.blocks[0] >= terms.most_blocks:
+                self.round, self._tally = self.round + 1, _fresh_tally()
+        elif is_below(float(tally.gains[TOTAL]), float(tally.gains[SPREAD]), INTERVAL_ALPHA):
+            self.verdict = Verdict.WORSE
         elif tally.blocks[0] >= terms.most_blocks:
             self.verdict = Verdict.UNDECIDED
 
@@ -159,7 +164,7 @@ class Contest:
         tally = self._tally
         sums, n = tally.gains, int(tally.blocks[0])
         tally.wealth[:] += np.log1p(STAKES * gain)
-        sums[SPREAD] += (gain - self._mean()) ** 2
+        sums[SPREAD] += (gain - min(max(self._mean(), -CENTRE), CENTRE)) ** 2
         sums[BESIDE] += gain * sums[LAST] if n else 0.0
         sums[FIRST] = sums[FIRST] if n else gain
         sums[TOTAL] += gain
@@ -295,6 +300,11 @@ def mean_margin(blocks: int, spread: float, alpha: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if log_mean(STAKES / SCALE * middle + logs) >= wanted else (middle, high)
     return float(high) / blocks
+
+
+def is_below(total: float, spread: float, alpha: float) -> bool:
+    """Whether that interval of gains with such a sum lies below zero."""
+    return total < 0 and bool(log_mean(-STAKES / SCALE * total - CURVES * spread) >= math.log(2 / alpha))
 
 
 def _chained(digest: U8, gain: float) -> U8:
