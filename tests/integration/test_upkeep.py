@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from livekit import Live, live_settings, running, until
+from tickcast.clock import fresh_id
+from tickcast.records import Command
 from tickcast.settings import Settings
 
 T0, SECOND = 1_700_000_000_000_000_000, 10**9
@@ -53,7 +55,6 @@ async def decided(live: Live, kind: str, event: str) -> bool:
 async def feed_until(live: Live, market: Market, kind: str, event: str, *, persistence: float, most: int) -> None:
     for _ in range(most):
         await live.send(market.ticks(100, persistence=persistence))
-        await live.stored()
         if await decided(live, kind, event):
             return
         await asyncio.sleep(1)
@@ -73,3 +74,54 @@ async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp
         assert serving.serving_now()["default"] == serving.last_value
         rows = await live.daemon.session.store.ledger.decisions()
         print([(row.kind, row.event, row.evidence_json[:300]) for row in rows])
+
+
+async def test_after_a_restart_it_goes_on_with_the_contest_that_was_on(tmp_path: Path) -> None:
+    """On this bus the engine's state goes with the process: the contest goes on from its stored blocks."""
+    market, settings = Market(), upkeep_settings(tmp_path, store__bars="all")
+    async with running(settings) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await until(lambda: decided(live, "shadow", "done"), "a shadow")
+        await live.send(market.ticks(60, persistence=-0.6))
+        await until(lambda: contest_blocks(live, least=5), "blocks")
+        before = live.daemon.session.commands.upkeep.told()["contests"][0]
+        assert before["verdict"] == "open"
+    async with running(settings) as live:
+        (after,) = live.daemon.session.commands.upkeep.told()["contests"]
+        assert after["contest"] == before["contest"]
+        await until(lambda: contest_blocks(live, least=before["blocks"]), "the blocks of before")
+        await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
+        rows = await live.daemon.session.store.ledger.decisions()
+        assert [row.event for row in rows if row.kind == "promote"] == ["done", "begun"]
+        assert [row.event for row in rows if row.kind == "fit"] == ["done", "begun"]
+
+
+async def contest_blocks(live: Live, *, least: int) -> bool:
+    return bool(live.daemon.session.commands.upkeep.told()["contests"][0]["blocks"] >= least)
+
+
+async def test_a_person_is_asked_and_answers(tmp_path: Path) -> None:
+    """On level 1 a fit is proposed once; dismissed it is not proposed again for a while; approved it is done."""
+    market = Market()
+    async with running(upkeep_settings(tmp_path, schedule__autonomy=1)) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await until(lambda: decided(live, "fit", "proposed"), "a proposal")
+        commands = live.daemon.session.commands
+        (proposed,) = commands.upkeep.told()["proposed"]
+        wrong = await commands.inbox.call(order("approve", action="no such"), by="me", role="promote")
+        assert "not proposed" in wrong.error
+        reply = await commands.inbox.call(order("approve", action=proposed["id"]), by="me", role="promote")
+        assert reply.result["approved"]["kind"] == "fit"
+        await until(lambda: decided(live, "fit", "done"), "the fit")
+        await until(lambda: decided(live, "shadow", "proposed"), "the next proposal")
+        (shadow,) = commands.upkeep.told()["proposed"]
+        await commands.inbox.call(order("dismiss", action=shadow["id"]), by="me", role="promote")
+        assert not commands.upkeep.told()["proposed"]
+        told = await commands.inbox.call(order("history", kind="shadow", limit=1), by="me", role="read")
+        assert [(row["event"], row["given_by"]) for row in told.result["decisions"]] == [("dismissed", "me")]
+        shown = await commands.inbox.call(order("status", section="decisions"), by="me", role="read")
+        assert shown.result["decisions"]["candidates"]
+
+
+def order(command: str, **args: object) -> Command:
+    return Command(id=fresh_id(), command=command, args=args)

@@ -172,6 +172,11 @@ class ServingModels:
         args = {"model": model, "route": route, "contest": contest, "block_ns": block_ns, "every": every}
         await self._obey(Command(id="", command="shadow_model", args=args))
 
+    def contests(self) -> list[str]:
+        """For which models answer beside those that serve."""
+        shadows = self._serving.engine.shadows
+        return shadows.contests() if shadows is not None else []
+
     def _is_in_ladder(self, digest: str) -> bool:
         ladder = self._serving.ladder
         return ladder is not None and any(card.digest == digest for card in ladder.cards)

@@ -96,7 +96,8 @@ class Upkeep:
             self._policy.resume(State(facts=self._is.policy))
         for contest in self._is.contests:
             self._open(contest)
-            await self._shadow(contest)
+            if contest.id not in self._models.contests():  # else the engine goes on with it
+                await self._shadow(contest)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -237,8 +238,8 @@ class Upkeep:
 
     async def _begin_contest(self, action: Action) -> dict[str, Any]:
         candidate = next((one for one in self._is.ready if one.model == action.model), None)
-        if candidate is None:  # a run before this one has begun it
-            return {"contest": action.id}
+        if candidate is None:
+            raise BadRequest(f"{action.model[:12]} is no candidate any more")
         terms = Terms(**candidate.terms)
         terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
         every = max(1, math.ceil(self._models.share_of(await self._models.card(candidate.model)) / self._share))
@@ -258,24 +259,26 @@ class Upkeep:
 
     async def _promote(self, action: Action) -> dict[str, Any]:
         """And then the roles are swapped: who served answers beside it, and serves again if that is shown better."""
-        won, former = self._of(action.model), self._champion()
+        won = self._of(action.model)
         shown = self._told_of(won)
-        await self._models.promote(
-            action.model, ROUTE, force=True, by=BY, note="", command_id=action.id, shown=shown
-        )  # fmt: skip
+        if not await self._is_listed(action):
+            await self._models.promote(
+                action.model, ROUTE, force=True, by=BY, note="", command_id=action.id, shown=shown
+            )  # fmt: skip
         self._is.contests = []
-        if former != self._models.last_value:
-            terms = Terms(**won.terms)._replace(alpha=ALPHA, rounds=True)
+        if won.champion != self._models.last_value:
+            terms = Terms(**won.terms)._replace(alpha=ALPHA, rounds=False)
             await self._contest(
-                f"{action.id}.former", former, "former", terms, last_value=won.last_value, every=won.every
-            )
+                f"{action.id}.former", won.champion, "former", terms, last_value=won.last_value, every=won.every
+            )  # fmt: skip
         await self._beside_last_value(f"{action.id}.last_value", won.last_value)
         return shown
 
     async def _roll_back(self, action: Action) -> dict[str, Any]:
         won = self._of(action.model)
         shown = self._told_of(won)
-        await self._models.rollback(ROUTE, by=BY, command_id=action.id, shown=shown)
+        if not await self._is_listed(action):
+            await self._models.rollback(ROUTE, by=BY, command_id=action.id, shown=shown)
         self._is.contests = []
         if self._champion() != self._models.last_value:
             await self._beside_last_value(f"{action.id}.last_value", won.last_value)
@@ -283,9 +286,14 @@ class Upkeep:
 
     async def _step_down(self, action: Action) -> dict[str, Any]:
         shown = self._told_of(self._of(action.model))
-        await self._models.step_down(ROUTE, by=BY, command_id=action.id, shown=shown)
+        if not await self._is_listed(action):
+            await self._models.step_down(ROUTE, by=BY, command_id=action.id, shown=shown)
         self._is.contests = []
         return shown
+
+    async def _is_listed(self, action: Action) -> bool:
+        """A run before this one has done it, and ended before it could say so."""
+        return any(row.command_id == action.id for row in await self._models.models.history(ROUTE))
 
     async def _beside_last_value(self, id: str, terms: dict[str, Any]) -> None:
         """Without end: it is a challenger at all times."""

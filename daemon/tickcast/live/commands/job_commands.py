@@ -105,8 +105,10 @@ class JobCommands:
             self._settings, kind=prepare.known_kind(asked.kind), name=_named(asked.name), params=asked.params,
             created_ns=self._parts.clock.now_ns(), against=against, **more,
         )  # fmt: skip
-        begun = [row for row in jobs.rows() if row.command_id == asked.id and row.state in KEPT_ON]
-        if not begun:
+        begun = [row for row in jobs.rows() if row.command_id == asked.id and row.state in (*KEPT_ON, "interrupted")]
+        if begun and begun[-1].state == "interrupted":
+            begun = [await jobs.resume(begun[-1].id)]
+        elif not begun:
             inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, 0, EVER_NS, []), models)
             begun = [await jobs.submit(order, inputs, command_id=asked.id)]
         row = await jobs.ended(begun[-1].id)
