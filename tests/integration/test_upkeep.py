@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def upkeep_settings(folder: Path, **more: object) -> Settings:
-    given = {
+    given: dict[str, object] = {
         "bars__kind": "tick", "forecast__horizon": 2, "window__lookback": 16, "score__adapt_every_bars": 16,
         "schedule__autonomy": 3, "schedule__kind": "ridge", "schedule__max_new_bars": 1000,
         "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50,
     }  # fmt: skip
-    return live_settings(folder, **given, **more)
+    return live_settings(folder, **(given | more))
 
 
 class Market:
