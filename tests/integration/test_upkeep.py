@@ -4,6 +4,7 @@ down when the market turns against it."""
 import asyncio
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -125,3 +126,23 @@ async def test_a_person_is_asked_and_answers(tmp_path: Path) -> None:
 
 def order(command: str, **args: object) -> Command:
     return Command(id=fresh_id(), command=command, args=args)
+
+
+async def test_a_bad_model_that_a_person_forces_rolls_itself_back(tmp_path: Path) -> None:
+    """Who served before answers beside it, and is shown to be better."""
+    market = Market()
+    async with running(upkeep_settings(tmp_path)) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
+        commands = live.daemon.session.commands
+        good = commands.serving_models.serving_now()["default"]
+        trained = await commands.inbox.call(
+            order("train", kind="ridge", name="bad", params={"penalty": 1e6}), by="me", role="train"
+        )
+        assert trained.ok, trained.error
+        forced = await commands.inbox.call(order("promote", model="bad", force=True), by="me", role="promote")
+        assert forced.ok, forced.error
+        await feed_until(live, market, "rollback", "done", persistence=-0.6, most=60)
+        assert commands.serving_models.serving_now()["default"] == good
+        (row, *_) = await live.daemon.session.store.ledger.decisions()
+        assert msgspec.json.decode(row.evidence_json)["role"] == "former"

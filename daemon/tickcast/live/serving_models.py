@@ -79,9 +79,6 @@ class ServingModels:
         """None where it is a rung."""
         return next((row.card for row in await self.models.versions() if row.digest == digest), None)
 
-    async def card(self, digest: str) -> ModelCard:
-        return await self.models.resolve(digest)
-
     @property
     def last_value(self) -> str:
         """Its digest."""

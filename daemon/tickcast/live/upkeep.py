@@ -30,6 +30,7 @@ from tickcast.settings import Settings
 from tickcast.state import State
 
 ROUTE, BY = "default", "schedule"
+USUAL_BLOCK, USUAL_BOUND = 4, 0.25  # horizons, and of a gain
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
 class Standing(msgspec.Struct, kw_only=True):
     """What it goes on from."""
 
+    champion: str = ""  # whose contests these are
     policy: dict[str, Any] = {}
     ready: list[Candidate] = []
     contests: list[OpenContest] = []
@@ -85,7 +87,7 @@ class Upkeep:
         self._is = Standing()
         self._contests: dict[str, Contest] = {}
         self._settled: dict[str, int] = {}  # the newest block of each that was counted
-        self._changing = asyncio.Lock()
+        self._changing, self._promoting = asyncio.Lock(), asyncio.Lock()
         self._doing: set[str] = set()
         self._log = structlog.get_logger()
 
@@ -111,6 +113,7 @@ class Upkeep:
     async def step(self) -> list[Action]:
         """Look once; what is to be done now. It is noted already."""
         async with self._changing:
+            await self._follow_champion()
             for contest in self._is.contests:
                 await self._settle(contest)
             facts = await self._facts()
@@ -198,8 +201,8 @@ class Upkeep:
         self._doing.add(action.id)
         does = {
             Kind.FIT: self._fit_anew, Kind.OPTIMIZE: self._fit_anew, Kind.SHADOW: self._begin_contest,
-            Kind.END_SHADOW: self._end_contest, Kind.PROMOTE: self._promote, Kind.ROLLBACK: self._roll_back,
-            Kind.STEP_DOWN: self._step_down,
+            Kind.END_SHADOW: self._end_contest, Kind.PROMOTE: self._change, Kind.ROLLBACK: self._change,
+            Kind.STEP_DOWN: self._change,
         }  # fmt: skip
         try:
             shown, failed = await does[action.kind](action), False
@@ -242,7 +245,7 @@ class Upkeep:
             raise BadRequest(f"{action.model[:12]} is no candidate any more")
         terms = Terms(**candidate.terms)
         terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
-        every = max(1, math.ceil(self._models.share_of(await self._models.card(candidate.model)) / self._share))
+        every = await self._every(candidate.model)
         contest = await self._contest(
             action.id, candidate.model, "candidate", terms, last_value=candidate.last_value, every=every
         )
@@ -257,49 +260,67 @@ class Upkeep:
             await self._shadow(contest)
         return shown
 
-    async def _promote(self, action: Action) -> dict[str, Any]:
-        """And then the roles are swapped: who served answers beside it, and serves again if that is shown better."""
-        won = self._of(action.model)
-        shown = self._told_of(won)
-        if not await self._is_listed(action):
-            await self._models.promote(
-                action.model, ROUTE, force=True, by=BY, note="", command_id=action.id, shown=shown
-            )  # fmt: skip
-        self._is.contests = []
-        if won.champion != self._models.last_value:
-            terms = Terms(**won.terms)._replace(alpha=ALPHA, rounds=False)
-            await self._contest(
-                f"{action.id}.former", won.champion, "former", terms, last_value=won.last_value, every=won.every
-            )  # fmt: skip
-        await self._beside_last_value(f"{action.id}.last_value", won.last_value)
-        return shown
-
-    async def _roll_back(self, action: Action) -> dict[str, Any]:
-        won = self._of(action.model)
-        shown = self._told_of(won)
-        if not await self._is_listed(action):
-            await self._models.rollback(ROUTE, by=BY, command_id=action.id, shown=shown)
-        self._is.contests = []
-        if self._champion() != self._models.last_value:
-            await self._beside_last_value(f"{action.id}.last_value", won.last_value)
-        return shown
-
-    async def _step_down(self, action: Action) -> dict[str, Any]:
-        shown = self._told_of(self._of(action.model))
-        if not await self._is_listed(action):
-            await self._models.step_down(ROUTE, by=BY, command_id=action.id, shown=shown)
-        self._is.contests = []
-        return shown
+    async def _change(self, action: Action) -> dict[str, Any]:
+        """Of who serves: one after the other, and none on the evidence of a contest with somebody who serves no more."""
+        async with self._promoting:
+            won = self._of(action.model)
+            shown = self._told_of(won)
+            if await self._is_listed(action):
+                return shown
+            if won.champion != self._champion():
+                raise BadRequest(f"the contest was with {won.champion[:12]}, which serves no more")
+            given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
+            if action.kind is Kind.PROMOTE:
+                await self._models.promote(action.model, ROUTE, force=True, note="", **given)
+            elif action.kind is Kind.ROLLBACK:
+                await self._models.rollback(ROUTE, **given)
+            else:
+                await self._models.step_down(ROUTE, **given)
+            return shown
 
     async def _is_listed(self, action: Action) -> bool:
         """A run before this one has done it, and ended before it could say so."""
         return any(row.command_id == action.id for row in await self._models.models.history(ROUTE))
 
-    async def _beside_last_value(self, id: str, terms: dict[str, Any]) -> None:
-        """Without end: it is a challenger at all times."""
-        lasting = Terms(**terms)._replace(alpha=ALPHA, rounds=True)
-        lasting = lasting._replace(most_blocks=max(self._settings.schedule.shadow_bars // lasting.block_bars, 1))
-        await self._contest(id, self._models.last_value, "last_value", lasting, last_value=terms, every=1)
+    async def _follow_champion(self) -> None:
+        """Whoever made it serve: with a promotion the roles are swapped, and who served before answers beside it, to
+        serve again if that is shown better. Last value is a challenger at all times.
+        """
+        champion, before = self._champion(), self._is.champion
+        if champion == before or (await self._look()).bar_ns == 0:
+            return
+        known = [one for one in self._is.contests if one.model == champion]
+        terms = Terms(**known[0].terms) if known else self._usual_terms()
+        lasting = Terms(**known[0].last_value) if known else terms
+        self._is.champion, self._is.contests = champion, []
+        await self._models.shadow("", ROUTE)
+        if champion != self._models.last_value:
+            promotions = await self._models.models.history(ROUTE)
+            is_new = bool(promotions) and promotions[-1].action == "promote"
+            if is_new and before and before != self._models.last_value:
+                await self._begin("former", before, terms._replace(alpha=ALPHA, rounds=False), lasting)
+            most = max(self._settings.schedule.shadow_bars // lasting.block_bars, 1)
+            endless = lasting._replace(alpha=ALPHA, rounds=True, most_blocks=most)
+            await self._begin("last_value", self._models.last_value, endless, lasting)
+        await self._note([])
+
+    def _usual_terms(self) -> Terms:
+        """Of a model that no hold-out spoke for, such as one that a person promoted."""
+        block_bars = USUAL_BLOCK * self._settings.forecast.horizon
+        most = max(self._settings.schedule.shadow_bars // block_bars, 1)
+        return Terms(alpha=ALPHA, block_bars=block_bars, most_blocks=most, bound=USUAL_BOUND)
+
+    async def _begin(self, role: Role, model: str, terms: Terms, lasting: Terms) -> None:
+        every = 1 if role == "last_value" else await self._every(model)
+        await self._contest(
+            f"{role}.{self._is.champion[:12]}.{self._clock.now_ns()}", model, role, terms,
+            last_value=lasting._asdict(), every=every,
+        )  # fmt: skip
+
+    async def _every(self, model: str) -> int:
+        """Of so many blocks it answers in one, so that it takes no more than its share."""
+        card = await self._models.registered(model)
+        return 1 if card is None else max(1, math.ceil(self._models.share_of(card) / self._share))
 
     async def _contest(
         self, id: str, model: str, role: Role, terms: Terms, *, last_value: dict[str, Any], every: int
