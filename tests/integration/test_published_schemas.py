@@ -13,6 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from brokerkit import KafkaBroker, unique
+from kit import rung
 from livekit import WAIT_S, Live, alive, live_settings, running, until
 from modelkit import Fitted, model_settings
 from mosquittokit import PASSWORD, USER, Mosquitto
@@ -57,10 +58,19 @@ async def published(
     """Every message of every topic of a whole life of the daemon, in order; `broken` takes the first model's place."""
     async with running(settings) as live:
         subscriptions = {name: live.bus.subscribe(settings.topics.prefix + name) for name in TOPIC_MEANING}
+        await shadow(live)
         if broken is not None:
             live.daemon.session.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
         await live.send(messages)
     return {name: await taken(subscription) for name, subscription in subscriptions.items()}
+
+
+async def shadow(live: Live) -> None:
+    """A rung answers beside whoever serves."""
+    session = live.daemon.session
+    beside = rung("seasonal" if session.settings.model.default == "holt" else "holt", session.settings)
+    await session.thread.call(lambda: session.serving.engine.install(beside))
+    await session.commands.serving_models.shadow(beside.card.digest, "default", contest="shown", block_ns=10 * SECOND)
 
 
 async def taken(subscription: Any) -> list[bytes]:
@@ -213,7 +223,7 @@ def same(found: Any, shown: Any) -> bool:
 
 
 OF_THE_CLOCK = {
-    "forecasts": {"produced_ns", "age_ms"}, "features": set(), "accuracy": set(),
+    "forecasts": {"produced_ns", "age_ms"}, "shadow": {"produced_ns", "age_ms"}, "features": set(), "accuracy": set(),
     "health": {
         "instance", "state", "uptime_s", "turns", "batch_mean", "loop_lag_ms", "loop_lag_life_ms", "latency_ms",
         "latency_life_ms", "store_units_behind", "rss_bytes", "produced_ns",

@@ -137,7 +137,7 @@ async def test_a_bad_model_that_a_person_forces_rolls_itself_back(tmp_path: Path
         commands = live.daemon.session.commands
         good = commands.serving_models.serving_now()["default"]
         trained = await commands.inbox.call(
-            order("train", kind="ridge", name="bad", params={"penalty": 1e6}), by="me", role="train"
+            order("train", kind="ridge", name="bad", params={"penalties": [1e6]}), by="me", role="train"
         )
         assert trained.ok, trained.error
         forced = await commands.inbox.call(order("promote", model="bad", force=True), by="me", role="promote")

@@ -54,6 +54,7 @@ WORK = {
     "params": (LIVE, JOB), "seed": (LIVE, JOB),
     "resume": (LIVE, "test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were"),
 }  # fmt: skip
+UPKEEP, PERSON = "integration/test_upkeep.py", "test_a_person_is_asked_and_answers"
 FORECAST = "test_a_forecast_reaches_as_far_and_is_as_sure_as_was_asked"
 PREDICT = "test_predict_looks_at_what_it_is_given"
 STATUS = "test_status_tells_all_of_one_model_and_lists_those_of_a_tag"
@@ -84,6 +85,8 @@ SHOWN = {  # command -> argument -> the file and the test that change it and see
     "status": dict.fromkeys(("section", "model", "tag"), (LIVE, STATUS)),
     "promote": dict.fromkeys(("model", "route", "force", "note"), (LIVE, NOTE)),
     "rollback": dict.fromkeys(("route", "note"), (LIVE, NOTE)),
+    "approve": {"action": (UPKEEP, PERSON)}, "dismiss": {"action": (UPKEEP, PERSON)},
+    "history": dict.fromkeys(("kind", "limit"), (UPKEEP, PERSON)),
     "jobs": dict.fromkeys(("job", "kind", "state", "limit"), (LIVE, JOBS)),
     "cancel": {"job": (LIVE, JOBS)},
     "symbols": dict.fromkeys(("like", "after", "limit"), (LIVE, PAGE)),

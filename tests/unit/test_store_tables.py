@@ -10,7 +10,7 @@ from tickcast.io.store.schema import folder, read_migrations
 from tickcast.io.store.tables import TABLES
 from tickcast.live.commands.arguments import Export
 
-OF_THE_STORE_ITSELF = {"commits", "deployment", "models", "archive_files", "routes", "datasets"}
+OF_THE_STORE_ITSELF = {"commits", "deployment", "models", "archive_files", "routes", "datasets", "upkeep"}
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ class Session:
 
     def _look(self) -> Told:
         engine, settings = self.serving.engine, self.settings
-        bars, bar_ns = engine.builder.bars_of_busiest()
+        bars, bar_ns = engine.pace()
         ladder = self.serving.ladder
         card = ladder.first if ladder else None
         new = max(engine.newest_ns() - card.trained_to_ns, 0) // max(bar_ns, 1) if card else 0

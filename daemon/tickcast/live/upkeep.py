@@ -261,7 +261,7 @@ class Upkeep:
         return shown
 
     async def _change(self, action: Action) -> dict[str, Any]:
-        """Of who serves: one after the other, and none on the evidence of a contest with somebody who serves no more."""
+        """Of who serves: one after the other, and none by a contest with somebody who serves no more."""
         async with self._promoting:
             won = self._of(action.model)
             shown = self._told_of(won)

@@ -126,6 +126,22 @@ class Engine:
     def newest_ns(self) -> int:
         return self.builder.newest_ns()
 
+    def pace(self) -> tuple[int, int]:
+        """Bars that the symbol has closed which closed most, and the usual time from one to the next; 0 before two."""
+        builder = self.builder
+        closed = builder.state.symbol["next"]
+        code = np.array([int(closed.argmax())], np.int32)
+        ordinal, first, newest = (int(column[0]) for column in builder.newest_bars(code))
+        if ordinal <= first:
+            return int(closed.max()), 0
+        oldest = int(builder.bars.as_of[builder.bars.start[code[0]] + (first & builder.bars.wrap)])
+        return int(closed.max()), max((newest - oldest) // (ordinal - first), 1)
+
+    def _reached_ns(self) -> int:
+        """The event time that every partition with a tick has come to; 0 before the first."""
+        newest = self.builder.state.partition["newest"]
+        return int(newest[newest > 0].min(initial=LATEST_NS)) if newest.any() else 0
+
     def bars_needed(self) -> int:
         """Bars of history with which every model of the ladder can answer at once."""
         return self._settings.window.lookback + self._features.lookback
@@ -357,7 +373,7 @@ class Engine:
         if self.shadows:
             self.shadows.note(Due(
                 closed, questions, id_high=entries.id_high, id_low=entries.id_low, marks=marks, scores=scores,
-                newest_ns=self.builder.reached_ns(),
+                newest_ns=self._reached_ns(),
             ))  # fmt: skip
         if len(questions):
             self._outcome.questions += len(questions)

@@ -138,23 +138,6 @@ class BarBuilder:
         """The largest event time that was accepted anywhere; 0 before the first."""
         return max([0, *(int(self._state.partition[p]["newest"]) for p in range(len(self.partitions)))])
 
-    def bars_of_busiest(self) -> tuple[int, int]:
-        """Bars that the symbol has closed which closed most, and the usual time from one to the next; 0 before two."""
-        closed = self._state.symbol["next"]
-        code = np.array([int(closed.argmax())], np.int32)
-        ordinal, first, newest = self.newest_bars(code)
-        held = int((ordinal - first)[0])
-        if held < 1:
-            return int(closed.max()), 0
-        bars = self.bars
-        oldest = int(bars.as_of[bars.start[code[0]] + (int(first[0]) & bars.wrap)])
-        return int(closed.max()), max((int(newest[0]) - oldest) // held, 1)
-
-    def reached_ns(self) -> int:
-        """The event time that every partition with a tick has come to; 0 before the first."""
-        newest = self._state.partition["newest"][: len(self.partitions)]
-        return int(newest[newest > 0].min(initial=LATEST_NS)) if newest.any() else 0
-
     def newest_of(self, source: tuple[str, int]) -> int:
         """The largest event time accepted from a partition."""
         return int(self._state.partition[self.partitions[source]]["newest"])

@@ -141,8 +141,9 @@ class KafkaSink:
         kafka = within(serving.settings.kafka, most_bytes)
         self._framers = {topic: framer(kafka, count) for topic, count in partitions.items()}
         prefix = serving.settings.topics.prefix
-        self._forecasts, self._features, self._letters = (prefix + name for name in ("forecasts", "features", "dlq"))
-        self._shadow = prefix + "shadow"
+        self._forecasts, self._shadow, self._features, self._letters = (
+            prefix + name for name in ("forecasts", "shadow", "features", "dlq")
+        )
         self._arrow = _arrow_writers(serving, partitions) if serving.settings.kafka.encoding == "arrow" else {}
         self._poison: dict[Source, int] = {}
 

@@ -12,6 +12,29 @@ from msgspec import Meta, Struct, field
 
 from tickcast.errors import CommandFault, CommandRefused
 from tickcast.io.jobs import orders
+from tickcast.live.commands.argument_types import (
+    TAG_LENGTH,
+    ActionName,
+    Bps,
+    Count,
+    DataName,
+    Horizon,
+    Job,
+    Members,
+    Model,
+    Name,
+    Note,
+    OneJob,
+    OneModel,
+    Params,
+    Pattern,
+    Route,
+    Seconds,
+    Symbol,
+    Symbols,
+    Tags,
+    Time,
+)
 from tickcast.live.commands.keys import Role
 from tickcast.records import JobState, field_default
 from tickcast.symbols import NAME_BYTES
@@ -20,45 +43,6 @@ SCHEMA = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALL = "default"
 BACKTEST, TUNE = (orders.defaults_of(kind) for kind in (orders.BacktestOrder, orders.TuneOrder))
-
-Symbol = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES)]
-Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=20_000, description="none = all")]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")]
-Model = Annotated[
-    str,
-    Meta(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9_.-]{1,64})?)?$(?!\n)",
-        description="name, name@version or the first digits of a digest",
-    ),
-]
-OneModel = Annotated[Model, Meta(min_length=1)]
-Members = Annotated[tuple[OneModel, ...], Meta(max_length=16)]
-Route = Annotated[
-    str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
-]
-Job = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)", description="id of a job")]
-OneJob = Annotated[Job, Meta(min_length=1)]
-DataName = Annotated[
-    str,
-    Meta(
-        pattern=r"^(?!.*(^|/)\.\.?(/|$))([A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*)?$(?!\n)",
-        max_length=200,
-        description="a file or folder below control.data_folder",
-    ),
-]
-Time = Annotated[datetime, Meta(tz=True, description="RFC 3339")]
-Params = Annotated[dict[str, Any], Meta(max_length=64)]
-Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
-Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Tried = Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")]
-Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
-Note = Annotated[str, Meta(max_length=500)]
-TAG_LENGTH = 64
-Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
-Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
-ActionName = Annotated[str, Meta(min_length=1, max_length=200, description="id of what is proposed")]
-Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -307,7 +291,19 @@ class Cancel(Arguments, frozen=True):
 class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
-    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    table: Literal[
+        "bars",
+        "forecasts",
+        "scores",
+        "accuracy",
+        "contest_blocks",
+        "decisions",
+        "commands",
+        "promotions",
+        "versions",
+        "jobs",
+        "trials",
+    ]
     symbols: Symbols = ()
     format: Literal["parquet", "csv"] = "parquet"
 
