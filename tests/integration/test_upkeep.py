@@ -146,3 +146,19 @@ async def test_a_bad_model_that_a_person_forces_rolls_itself_back(tmp_path: Path
         assert commands.serving_models.serving_now()["default"] == good
         (row, *_) = await live.daemon.session.store.ledger.decisions()
         assert msgspec.json.decode(row.evidence_json)["role"] == "former"
+
+
+async def test_a_shadow_that_takes_more_than_its_share_answers_in_every_nth_block(tmp_path: Path) -> None:
+    """And a fit takes the parameters of the schedule before those that a kind has by itself."""
+    market, settings = (
+        Market(),
+        upkeep_settings(tmp_path, inference__shadow_share=1e-7, schedule__params="{penalties = [0.5]}"),
+    )
+    async with running(settings) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await until(lambda: decided(live, "shadow", "done"), "a shadow")
+        rows = await live.daemon.session.store.ledger.decisions()
+        (shown,) = [row for row in rows if (row.kind, row.event) == ("shadow", "done")]
+        assert msgspec.json.decode(shown.evidence_json)["every"] > 1
+        card = await live.daemon.session.commands.serving_models.registered(shown.model)
+        assert card.model_params["penalties"] == [0.5]

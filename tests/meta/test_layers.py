@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 2793, "engine": 6525, "io": 9469, "loop": 1150,
-    "live": 4365, "batch": 6105, "ui": 4797, "plugins": 5790,
+    "vocabulary": 3004, "engine": 7267, "io": 9550, "loop": 1574,
+    "live": 4929, "batch": 6172, "ui": 4801, "plugins": 5790,
 }  # fmt: skip
 
 

@@ -37,7 +37,6 @@ Params = Annotated[dict[str, Any], Meta(max_length=64)]
 Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
 Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Tried = Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")]
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
 Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64

@@ -12,29 +12,7 @@ from msgspec import Meta, Struct, field
 
 from tickcast.errors import CommandFault, CommandRefused
 from tickcast.io.jobs import orders
-from tickcast.live.commands.argument_types import (
-    TAG_LENGTH,
-    ActionName,
-    Bps,
-    Count,
-    DataName,
-    Horizon,
-    Job,
-    Members,
-    Model,
-    Name,
-    Note,
-    OneJob,
-    OneModel,
-    Params,
-    Pattern,
-    Route,
-    Seconds,
-    Symbol,
-    Symbols,
-    Tags,
-    Time,
-)
+from tickcast.live.commands import argument_types as of
 from tickcast.live.commands.keys import Role
 from tickcast.records import JobState, field_default
 from tickcast.symbols import NAME_BYTES
@@ -78,7 +56,7 @@ class Bar(Arguments, frozen=True):
     high: float | None = None
     low: float | None = None
     volume: Annotated[float, Meta(ge=0)] = 0.0
-    ts: Time | None = None
+    ts: of.Time | None = None
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 
     def __post_init__(self) -> None:
@@ -92,8 +70,8 @@ class Bar(Arguments, frozen=True):
 class EventSpan(Arguments, frozen=True):
     """A span of event time; an end that is left out is open."""
 
-    start: Time | None = field(name="from", default=None)
-    end: Time | None = field(name="to", default=None)
+    start: of.Time | None = field(name="from", default=None)
+    end: of.Time | None = field(name="to", default=None)
 
     def __post_init__(self) -> None:
         if self.start is not None and self.end is not None and self.start >= self.end:
@@ -109,12 +87,12 @@ class JobData(EventSpan, frozen=True):
     `symbols`. `resume` takes up a job that was ended, as it was ordered.
     """
 
-    symbols: Symbols = ()
-    data: DataName = ""
+    symbols: of.Symbols = ()
+    data: of.DataName = ""
     rows: Annotated[tuple[Bar, ...], Meta(max_length=100_000)] = ()
-    params: Params = {}
+    params: of.Params = {}
     seed: orders.Seed = 0
-    resume: Job = ""
+    resume: of.Job = ""
 
     def __post_init__(self) -> None:
         EventSpan.__post_init__(self)
@@ -132,9 +110,9 @@ class Forecast(Arguments, frozen=True):
     truth that often, between equal tails.
     """
 
-    symbols: Annotated[tuple[Symbol, ...], Meta(min_length=1, max_length=1000)]
-    model: Model = ""
-    horizon: Horizon = 0
+    symbols: Annotated[tuple[of.Symbol, ...], Meta(min_length=1, max_length=1000)]
+    model: of.Model = ""
+    horizon: of.Horizon = 0
     confidence_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
 
 
@@ -144,10 +122,10 @@ class Predict(Arguments, frozen=True):
 
     closes: Annotated[tuple[float, ...], Meta(max_length=10_000)] = ()
     bars: Annotated[tuple[Bar, ...], Meta(max_length=10_000)] = ()
-    as_of: Time | None = None  # end of the last bar, for models that look at the calendar
+    as_of: of.Time | None = None  # end of the last bar, for models that look at the calendar
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
-    model: Model = ""
-    horizon: Horizon = 0
+    model: of.Model = ""
+    horizon: of.Horizon = 0
 
     def __post_init__(self) -> None:
         if bool(self.closes) == bool(self.bars):
@@ -161,8 +139,8 @@ class Status(Arguments, frozen=True):
     section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"] = (
         "summary"
     )
-    model: Model = ""
-    tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
+    model: of.Model = ""
+    tag: Annotated[str, Meta(max_length=of.TAG_LENGTH)] = ""
 
     def __post_init__(self) -> None:
         if self.model and self.section not in ("summary", "models", "accuracy"):
@@ -173,7 +151,7 @@ class Status(Arguments, frozen=True):
 
 @command("jobs", "read")
 class Jobs(Arguments, frozen=True):
-    job: Job = ""
+    job: of.Job = ""
     kind: Literal["", orders.JobKind] = ""
     state: Literal["", JobState] = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
@@ -184,8 +162,8 @@ class ReportArguments(Arguments, frozen=True):
     """How forecasts did in the last hours."""
 
     hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
-    symbols: Symbols = ()
-    model: Model = ""
+    symbols: of.Symbols = ()
+    model: of.Model = ""
 
 
 @command("diagnose", "read")
@@ -198,9 +176,9 @@ class Diagnose(Arguments, frozen=True):
 class StartArguments(Arguments, frozen=True):
     """A model that training begins with."""
 
-    model: OneModel
+    model: of.OneModel
     mode: Literal["warm", "finetune", "transfer"] = "warm"
-    freeze: Annotated[tuple[Pattern, ...], Meta(max_length=64)] = ()
+    freeze: Annotated[tuple[of.Pattern, ...], Meta(max_length=64)] = ()
 
 
 @command("train", "train")
@@ -209,9 +187,9 @@ class Train(JobData, frozen=True):
     them are names of models.
     """
 
-    kind: Name = orders.KIND
+    kind: of.Name = orders.KIND
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
-    tags: Tags = ()
+    tags: of.Tags = ()
     start_with: StartArguments | None = None
 
     def __post_init__(self) -> None:
@@ -223,21 +201,21 @@ class Train(JobData, frozen=True):
 class Evaluate(JobData, frozen=True):
     """Judge a model on data."""
 
-    model: Model = ""
+    model: of.Model = ""
 
 
 @command("backtest", "train")
 class Backtest(JobData, frozen=True):
     """Walk forward through history and trade on the forecasts."""
 
-    model: Model = ""
-    fee_bps: Bps = BACKTEST["fee_bps"]
-    slippage_bps: Bps = BACKTEST["slippage_bps"]
+    model: of.Model = ""
+    fee_bps: of.Bps = BACKTEST["fee_bps"]
+    slippage_bps: of.Bps = BACKTEST["slippage_bps"]
     retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
     retrain_kind: Annotated[str, Meta(max_length=64)] = ""
-    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = (
-        BACKTEST["trials"]
-    )
+    trials: Annotated[
+        of.Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")
+    ] = BACKTEST["trials"]
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)
@@ -270,13 +248,13 @@ class Range(Arguments, frozen=True):
 class Optimize(JobData, frozen=True):
     """Look for the parameters of a kind that fit best."""
 
-    kind: Name = orders.KIND
+    kind: of.Name = orders.KIND
     name: Annotated[str, Meta(max_length=64)] = ""
     trials: orders.Trials = TUNE["trials"]
     metric: orders.Metric = TUNE["metric"]  # sought over the validation part
     sampler: orders.Sampler = TUNE["sampler"]
     pruner: orders.Pruner = TUNE["pruner"]
-    seconds: Seconds = int(
+    seconds: of.Seconds = int(
         TUNE["seconds"]
     )  # of the search; the fit with what it found comes after it, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
@@ -284,7 +262,7 @@ class Optimize(JobData, frozen=True):
 
 @command("cancel", "train")
 class Cancel(Arguments, frozen=True):
-    job: OneJob
+    job: of.OneJob
 
 
 @command("export", "train")
@@ -292,19 +270,10 @@ class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
     table: Literal[
-        "bars",
-        "forecasts",
-        "scores",
-        "accuracy",
-        "contest_blocks",
-        "decisions",
-        "commands",
-        "promotions",
-        "versions",
-        "jobs",
-        "trials",
-    ]
-    symbols: Symbols = ()
+        "bars", "forecasts", "scores", "accuracy", "contest_blocks", "decisions", "commands", "promotions",
+        "versions", "jobs", "trials",
+    ]  # fmt: skip
+    symbols: of.Symbols = ()
     format: Literal["parquet", "csv"] = "parquet"
 
 
@@ -312,24 +281,24 @@ class Export(EventSpan, frozen=True, kw_only=True):
 class Promote(Arguments, frozen=True):
     """Have a model answer for a route."""
 
-    model: OneModel
-    route: Route = ALL
+    model: of.OneModel
+    route: of.Route = ALL
     force: bool = False  # without evidence
-    note: Note = ""
+    note: of.Note = ""
 
 
 @command("approve", "promote")
 class Approve(Arguments, frozen=True):
     """Have done what the schedule proposes; `status section=decisions` lists it."""
 
-    action: ActionName
+    action: of.ActionName
 
 
 @command("dismiss", "promote")
 class Dismiss(Arguments, frozen=True):
     """Take what the schedule proposes off the table, for a while."""
 
-    action: ActionName
+    action: of.ActionName
 
 
 @command("history", "read")
@@ -344,8 +313,8 @@ class History(Arguments, frozen=True):
 class Rollback(Arguments, frozen=True):
     """Have the model answer that did before."""
 
-    route: Route = ALL
-    note: Note = ""
+    route: of.Route = ALL
+    note: of.Note = ""
 
 
 @command("pause", "admin")
@@ -367,7 +336,7 @@ class Drain(Arguments, frozen=True):
 class Listing(Arguments, frozen=True):
     """The symbols that have been seen."""
 
-    like: Annotated[Pattern, Meta(description="`*` stands for anything")] = "*"
+    like: Annotated[of.Pattern, Meta(description="`*` stands for anything")] = "*"
     after: Annotated[str, Meta(max_length=NAME_BYTES)] = ""  # the last name of the page before
     limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
 
@@ -402,7 +371,7 @@ def _accepted(command: str) -> Accepted:
 def members_of(params: dict[str, Any]) -> tuple[str, ...]:
     """The models that a combination is to be made of."""
     try:
-        return msgspec.convert(params.get("members", ()), Members)
+        return msgspec.convert(params.get("members", ()), of.Members)
     except msgspec.ValidationError as error:
         raise ValueError(f"params.members: {error}") from None
 
