@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tickcast.errors import BadSettings
 from tickcast.settings import names as setting_names
 from tickcast.settings import slots as slot_paths
+from tickcast.settings.alerts import AlertSettings
 from tickcast.settings.buses import BusSettings, KafkaSettings, MqttSettings, TopicSettings
 from tickcast.settings.engine import (
     FeatureSettings,
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     control: ControlSettings = ControlSettings()
     jobs: JobSettings = JobSettings()
+    alerts: AlertSettings = AlertSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     log: LogSettings = LogSettings()

@@ -12,10 +12,13 @@ import pyarrow as pa
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.records import Accuracy, Alert, DeadLetter
 from tickcast.symbols import SymbolTable
 
 Array = npt.NDArray[Any]
+ALERT_COLUMNS = (
+    "at_ns", "name", "subject", "event", "severity", "detail", "first_ns", "last_ns", "ended_ns", "raised_by",
+)  # fmt: skip
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +142,12 @@ def accuracy_rows(records: list[Accuracy]) -> pa.Table:
         if name != "schema":
             columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
     return pa.table(columns)
+
+
+def alert_rows(alerts: list[Alert]) -> pa.Table:
+    """What the list of alerts says of a name is not stored."""
+    kinds = {name: pa.int64() if name.endswith("_ns") else pa.string() for name in ALERT_COLUMNS}
+    return pa.table({name: pa.array([getattr(a, name) for a in alerts], kind) for name, kind in kinds.items()})
 
 
 def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> pa.Table:

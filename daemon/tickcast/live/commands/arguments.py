@@ -53,6 +53,10 @@ Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent"
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Tried = Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")]
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
+Section = Literal["summary", "health", "alerts", "models", "accuracy", "jobs", "routes", "store", "settings"]
+Table = Literal[
+    "bars", "forecasts", "scores", "accuracy", "alerts", "commands", "promotions", "versions", "jobs", "trials"
+]
 Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64
 Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
@@ -173,7 +177,7 @@ class Predict(Arguments, frozen=True):
 class Status(Arguments, frozen=True):
     """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
 
-    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "store", "settings"] = "summary"
+    section: Section = "summary"
     model: Model = ""
     tag: Annotated[str, Meta(max_length=TAG_LENGTH)] = ""
 
@@ -248,9 +252,7 @@ class Backtest(JobData, frozen=True):
     slippage_bps: Bps = BACKTEST["slippage_bps"]
     retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
     retrain_kind: Annotated[str, Meta(max_length=64)] = ""
-    trials: Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")] = (
-        BACKTEST["trials"]
-    )
+    trials: Tried = BACKTEST["trials"]
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)
@@ -289,9 +291,7 @@ class Optimize(JobData, frozen=True):
     metric: orders.Metric = TUNE["metric"]  # sought over the validation part
     sampler: orders.Sampler = TUNE["sampler"]
     pruner: orders.Pruner = TUNE["pruner"]
-    seconds: Seconds = int(
-        TUNE["seconds"]
-    )  # of the search; the fit with what it found comes after it, within jobs.wall_s
+    seconds: Seconds = int(TUNE["seconds"])  # of the search; the last fit comes after it, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
@@ -304,7 +304,7 @@ class Cancel(Arguments, frozen=True):
 class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
-    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    table: Table
     symbols: Symbols = ()
     format: Literal["parquet", "csv"] = "parquet"
 
