@@ -195,7 +195,7 @@ def _open_alerts(connection: Connection) -> list[Alert]:
     found = _run(
         connection,
         f"SELECT {', '.join(ALERT_COLUMNS)} FROM alerts QUALIFY event <> 'ended' AND row_number() OVER "
-        "(PARTITION BY name, subject ORDER BY at_ns DESC, rowid DESC) = 1 ORDER BY first_ns",
+        "(PARTITION BY name, subject ORDER BY at_ns DESC, rowid DESC) = 1 ORDER BY first_ns, name, subject",
     )
     return [_alert(dict(zip(ALERT_COLUMNS, row, strict=True))) for row in found]
 
