@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from test_alerts import SMALL, alert_settings, is_open, is_over, ticks
+from test_alerts import SMALL, alert_settings, end_at_once, is_open, is_over, ticks
 
 from argumentskit import model_in, settings_of
 from livekit import Live, running, until
@@ -45,7 +45,7 @@ class Broken(Runner):
 
 
 async def test_a_model_that_gives_no_numbers_is_failing_and_its_forecasts_are_counted(tmp_path: Path) -> None:
-    async with running(alert_settings(tmp_path)) as live:
+    async with running(alert_settings(tmp_path, alerts__quiet_s=3600)) as live:
         ladder = live.daemon.session.serving.ladder
         assert ladder is not None
         real, ladder.runners[0] = ladder.runners[0], Broken(ladder.runners[0])
@@ -55,6 +55,7 @@ async def test_a_model_that_gives_no_numbers_is_failing_and_its_forecasts_are_co
         assert live.daemon.health().fallbacks == live.daemon.health().forecasts > 20
         ladder.runners[0] = real
         await live.send(ticks(30, 30))
+        end_at_once(live)
         await until(is_over(live, "model_failing"), "its end")
 
 

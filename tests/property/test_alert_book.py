@@ -92,6 +92,23 @@ def test_one_stands_for_all_beyond_the_bound_until_there_is_room():
         ("s00", "ended"),
         (OTHERS, "ended"),
     ]
+    book.raise_alert("disk_low", "x1", "d", 100)
+    book.raise_alert("disk_low", "x2", "d", 100)
+    still = dict.fromkeys([*(f"s{n:02}" for n in range(2, MOST_SUBJECTS)), "x1", "x2"], "d")
+    book.see("disk_low", still, 101)
+    ended = book.see("disk_low", still, 101 + 10 * SECOND)
+    assert [(alert.subject, alert.event) for alert in ended] == [("s01", "ended")]  # x2 has to wait for its turn
+    raised = book.see("disk_low", still, 102 + 10 * SECOND)
+    assert [(alert.subject, alert.event) for alert in raised] == [("x2", "raised")]
+    ended = book.see("disk_low", still, 103 + 20 * SECOND)
+    assert [(alert.subject, alert.event) for alert in ended] == [(OTHERS, "ended")]
+
+
+def test_where_there_is_room_again_a_subject_is_its_own():
+    book = new_book([], 0)
+    for n in range(MOST_SUBJECTS + 1):
+        book.raise_alert("disk_low", f"s{n:02}", "d", n)
+    book.end_alert("disk_low", "s00", 99)
     (raised,) = book.raise_alert("disk_low", f"s{MOST_SUBJECTS}", "d", 100)
     assert (raised.subject, raised.event) == (f"s{MOST_SUBJECTS}", "raised")
 

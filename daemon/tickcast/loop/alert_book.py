@@ -84,7 +84,7 @@ class AlertBook:
 
     def _key(self, name: str, subject: str) -> Key:
         key = (name, _line(subject, SUBJECT_CHARS))
-        if key in self._open or sum(own == name for own, _ in self._open) < MOST_SUBJECTS:
+        if key in self._open or sum(own == name and of != OTHERS for own, of in self._open) < MOST_SUBJECTS:
             return key
         return name, OTHERS
 

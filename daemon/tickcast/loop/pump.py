@@ -25,6 +25,7 @@ from tickcast.loop.last_turn import LastTurn
 from tickcast.loop.lookout import Samples
 from tickcast.loop.publications import Publications
 
+FALLBACK = np.uint8(Quality.FALLBACK)
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
 BRIEF_MESSAGES = 64  # of a turn that the loop takes itself,
 BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one that waits for the loop would seem long
@@ -76,7 +77,7 @@ class Meter:
         self.samples.note(outcome.letters)
         for forecasts in outcome.forecasts:
             self.forecasts += len(forecasts)
-            self.fallbacks += int(np.count_nonzero(forecasts.flags & Quality.FALLBACK))
+            self.fallbacks += int(np.count_nonzero(forecasts.flags & FALLBACK))
             stamped = forecasts.stamp_ns[forecasts.stamp_ns >= self.live_since_ns]
             self.latency.record_many(now_ns - stamped)
 

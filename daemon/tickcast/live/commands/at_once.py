@@ -208,6 +208,10 @@ class Commands:
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
         found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())
+        found += [
+            {"code": alert.name, "subject": alert.subject, "detail": alert.detail}
+            for alert in self._parts.alerts.open()
+        ]  # fmt: skip
         return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
 
     def _refused_models(self) -> list[Result]:
