@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from test_alerts import SMALL, alert_settings, end_at_once, is_open, is_over, ticks
+from test_alerts import SECOND, SMALL, alert_settings, end_at_once, is_open, is_over, ticks
 
 from argumentskit import model_in, settings_of
 from livekit import Live, running, until
@@ -72,6 +72,7 @@ async def test_figures_of_who_serves_are_judged_and_those_of_others_are_not(tmp_
             assert subjects(live, name) == [f"momentum@{version}/all"]
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_serve_its_route_is_refused_until_another_does(tmp_path: Path) -> None:
     model = model_in(tmp_path / "momentum", "momentum")
     settings = settings_of(tmp_path, **LOOKS, model__default=model)
@@ -107,37 +108,32 @@ async def test_two_jobs_of_a_kind_that_failed_are_an_alert_until_one_is_done(tmp
         await until(is_over(live, "jobs_failing"), "its end")
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("source_behind", {"lag_s": lambda: 61.0}), ("broker_away", {"away_s": lambda: {"kafka": 11.0}}),
-        ("partition_stopped", {"stopped": lambda: [("ticks", 3)]}),
-    ],
-)  # fmt: skip
-async def test_what_the_bus_says_of_itself_is_seen(
-    tmp_path: Path, name: str, said: dict[str, Callable[[], Any]]
-) -> None:
-    async with running(alert_settings(tmp_path)) as live:
-        session = live.daemon.session
-        well, session.bus = session.bus, dataclasses.replace(session.bus, **said)
-        await until(is_open(live, name), "the alert")
-        session.bus = well
-        await until(is_over(live, name), "its end")
+SAID: dict[str, dict[str, Callable[[], Any]]] = {
+    "source_behind": {"lag_s": lambda: 61.0}, "broker_away": {"away_s": lambda: {"kafka": 11.0}},
+    "partition_stopped": {"stopped": lambda: [("ticks", 3)]},
+}  # fmt: skip
 
 
-async def test_a_new_client_is_an_alert_that_ends_by_itself(tmp_path: Path) -> None:
-    async with running(alert_settings(tmp_path, alerts__quiet_s=1)) as live:
-        session = live.daemon.session
-        session.bus = dataclasses.replace(session.bus, rebuilt=lambda: 2)
-        await until(is_open(live, "client_rebuilt"), "the alert")
-        assert live.daemon.session.alerts.open()[0].detail == "2 new clients"
-        await until(is_over(live, "client_rebuilt"), "its end")
-
-
-async def test_memory_near_what_it_may_take_is_an_alert(tmp_path: Path) -> None:
+async def test_what_the_bus_and_the_process_say_of_themselves_is_seen(tmp_path: Path) -> None:
     async with running(alert_settings(tmp_path, alerts__memory_share=1e-9)) as live:
-        await until(is_open(live, "memory_high"), "the alert")
-    assert memory_limit_bytes() > 0
+        session = live.daemon.session
+        look = await Looking(session, []).look()
+        assert look.disk_free.keys() == {"store", "jobs"}  # there is no archive yet
+        assert all(0 < free <= 1 for free in look.disk_free.values())
+        assert (look.serving, look.model) == ({("naive", "1")}, "naive")
+        await until(is_open(live, "memory_high"), "the alert of memory")
+        well = session.bus
+        for name, said in SAID.items():
+            session.bus = dataclasses.replace(well, **said)  # type: ignore[arg-type]
+            await until(is_open(live, name), name)
+            session.bus = well
+            await until(is_over(live, name), "its end")
+        session.alerts._book._quiet_ns = 3600 * SECOND
+        session.bus = dataclasses.replace(well, rebuilt=lambda: 2)
+        await until(is_open(live, "client_rebuilt"), "the alert of a new client")
+        assert [alert.detail for alert in session.alerts.open() if alert.name == "client_rebuilt"] == ["2 new clients"]
+        end_at_once(live)
+        await until(is_over(live, "client_rebuilt"), "its end by itself")
 
 
 def test_the_least_that_a_control_group_above_the_process_allows_is_the_limit(tmp_path: Path) -> None:
@@ -157,6 +153,7 @@ def test_the_least_that_a_control_group_above_the_process_allows_is_the_limit(tm
     assert memory_limit_bytes(proc, groups) == 60_000
 
 
+@pytest.mark.slow
 async def test_while_the_market_is_closed_nobody_is_silent(tmp_path: Path) -> None:
     now_ns = SystemClock().now_ns()
     open_for_ever = "".join(f'{day} = ["00:00-24:00"]\n' for day in DAYS)
@@ -178,7 +175,7 @@ async def test_while_the_market_is_closed_nobody_is_silent(tmp_path: Path) -> No
 async def test_what_the_bus_did_not_take_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "RETRY_S", 0.01)
     tries: list[list[bytes]] = []
-    async with running(alert_settings(tmp_path)) as live:
+    async with running(alert_settings(tmp_path, alerts__quiet_s=3600)) as live:
         produce = live.bus.produce
 
         async def away(topic: str, messages: list[bytes], **more: Any) -> bool:
@@ -220,12 +217,3 @@ async def test_a_broker_owes_an_answer_from_the_first_record_that_got_none(monke
         assert delivery.away_s() == 0
     finally:
         await asyncio.gather(delivery._fence.stop(), delivery._plain.stop())
-
-
-async def test_a_look_is_at_the_disks_and_the_models_that_serve(tmp_path: Path) -> None:
-    async with running(alert_settings(tmp_path)) as live:
-        look = await Looking(live.daemon.session, []).look()
-        assert look.disk_free.keys() == {"store", "jobs"}  # there is no archive yet
-        assert all(0 < free <= 1 for free in look.disk_free.values())
-        assert look.serving == {("naive", "1")}
-        assert look.model == "naive"

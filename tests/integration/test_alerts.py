@@ -89,6 +89,7 @@ async def test_an_alert_is_told_on_every_way_when_it_begins_and_when_it_ends(tmp
     ]
 
 
+@pytest.mark.slow
 async def test_what_lasts_is_repeated(tmp_path: Path) -> None:
     settings = alert_settings(tmp_path, alerts__disk_free_share=1, alerts__repeat_every_s=1)
     async with running(settings) as live:
@@ -102,6 +103,7 @@ async def _events(live: Live, subject: str, count: int) -> bool:
     return len([row for row in await rows(live) if row[1] == subject]) >= count
 
 
+@pytest.mark.slow
 async def test_a_restart_goes_on_with_what_is_open_and_ends_what_is_over(tmp_path: Path) -> None:
     low = {"alerts__disk_free_share": 1, "alerts__quiet_s": 3600}
     async with running(alert_settings(tmp_path, **low)) as live:
@@ -153,6 +155,7 @@ async def test_who_finds_something_by_himself_raises_it_until_he_ends_it(tmp_pat
             alerts.raise_alert("of_no_list", "all", "d")
 
 
+@pytest.mark.slow
 async def test_a_source_that_brings_nothing_is_silent_until_it_does_and_a_pause_is_no_silence(tmp_path: Path) -> None:
     settings = alert_settings(tmp_path, alerts__silent_s=1, bars__kind="tick")
     async with running(settings) as live:
@@ -185,6 +188,7 @@ async def test_a_store_that_stalls_is_an_alert_that_is_published_while_it_lasts(
         await until(has_rows(live, [("store_stalled", "store", event) for event in ("raised", "ended")]), "the rows")
 
 
+@pytest.mark.slow
 async def test_a_partition_that_is_mostly_late_is_an_alert(tmp_path: Path) -> None:
     async with running(alert_settings(tmp_path, runtime__heartbeat_s=0.1, alerts__quiet_s=1)) as live:
         await live.send(ticks(100, 20) + ticks(0, 60))

@@ -36,7 +36,8 @@ JSON = msgspec.json.Encoder()
 
 
 class Alerts:
-    """`raise_alert` and `end_alert` are for whoever finds something by himself; what a rule finds, `_watch` sees."""
+    """`raise_alert` and `end_alert` are for whoever finds something by himself, of a name that has no rule; what a rule
+    finds begins and ends in `_watch`."""
 
     def __init__(self, session: "Session", was_open: Iterable[Alert]) -> None:
         settings, kafka, now_ns = session.settings.alerts, session.settings.kafka, session.clock.now_ns()
