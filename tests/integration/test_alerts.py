@@ -16,7 +16,6 @@ from tickcast.settings import Settings
 
 SMALL = {
     "window__lookback": 4, "forecast__horizon": 2, "score__publish_every_s": 0.05, "alerts__quiet_s": 0,
-    "alerts__loop_lag_ms": 0,
 }  # fmt: skip
 START_NS, SECOND = 1_700_000_000 * 10**9, 10**9
 BAD = [b"{"] * 20

@@ -32,9 +32,7 @@ async def told(logs: list[Any], event: str, **like: Any) -> dict[str, Any]:
 @pytest.mark.slow
 async def test_a_healthy_daemon_says_what_it_did_in_the_window(tmp_path: Path) -> None:
     with capture_logs() as logs:
-        async with running(
-            live_settings(tmp_path, **SMALL, score__publish_every_s=0.05, alerts__loop_lag_ms=0)
-        ) as live:
+        async with running(live_settings(tmp_path, **SMALL, score__publish_every_s=0.05)) as live:
             await live.send([tick(n) for n in range(30)] + [tick(0)])
             await told(logs, "heartbeat", bars=0)
             await told(logs, "heartbeat", skill=0.0)

@@ -37,7 +37,7 @@ EXAMPLES = {name: json.loads(text) for name, text in re.findall(r"^## (\w+)\n.*?
 EVERY_RUNG = {
     "window__lookback": 12, "forecast__horizon": 3, "model__default": "holt", "model__season_bars": 4,
     "model__ladder": '["seasonal", "naive"]', "features__publish": "true", "score__publish_every_s": 0.1,
-    "alerts__loop_lag_ms": 0.001,
+    "alerts__disk_free_share": 1,
     "features__set": '[{kind = "log_return", period = 3}, {kind = "rolling_std", window = 6}]',
 }  # fmt: skip
 BAD = [b"", b"{", b'{"symbol":"SYN0","ts":1}', b'{"symbol":"","ts":1700000000000000000,"price":1,"size":1}']
@@ -61,7 +61,7 @@ async def published(
         if broken is not None:
             live.daemon.session.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
         await live.send(messages)
-        if settings.alerts.loop_lag_ms < 1:
+        if settings.alerts.disk_free_share == 1:
             await until(lambda: bool(live.daemon.health().alerts), "an alert")
     return {name: await taken(subscription) for name, subscription in subscriptions.items()}
 

@@ -38,7 +38,7 @@ def job(kind: str, state: str, ended_ns: int) -> JobRow:
 def look(*, health: dict[str, Any] | None = None, **changes: Any) -> Look:
     """All is well, but for the changes."""
     well = Look(
-        health=msgspec.structs.replace(HEALTH, **(health or {})), before=HEALTH, accuracy=[figures()],
+        health=msgspec.structs.replace(HEALTH, **(health or {})), before=HEALTH, live_s=60.0, accuracy=[figures()],
         serving=frozenset({("net", "1")}), model="net", unserved={}, jobs=[job("train", "done", 1)],
         silent_s={"ticks/0": 2.0}, away_s={"kafka": 0.0}, rebuilds=0, disk_free={"store": 0.5}, memory_bytes=1 << 30,
     )  # fmt: skip
@@ -145,6 +145,10 @@ def test_figures_of_few_labels_or_of_who_does_not_serve_raise_nothing(name: str)
     assert not RULES[name](look(accuracy=[figures(model="other", **bad)]), settings())
     nothing = figures(n=0, skill=float("nan"), coverage=dict.fromkeys(HELD, float("nan")))
     assert not RULES[name](look(accuracy=[nothing]), settings())
+
+
+def test_what_was_late_while_it_started_says_nothing_of_the_loop() -> None:
+    assert not RULES["loop_lag"](CASES["loop_lag"][0]._replace(live_s=59.0), settings())
 
 
 def test_a_few_refused_ticks_are_no_share() -> None:

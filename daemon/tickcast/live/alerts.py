@@ -131,7 +131,7 @@ class Looking:
 
     def __init__(self, session: "Session", was_open: Iterable[Alert]) -> None:
         self._session = session
-        self._before = session.health()
+        self._before, self._began_ns = session.health(), session.clock.monotonic_ns()
         self._rebuilt = session.bus.rebuilt()
         self._heard = self._silent_still({alert.subject for alert in was_open if alert.name == "source_silent"})
         store, runtime = session.settings.store, session.settings.runtime
@@ -144,7 +144,8 @@ class Looking:
         digests = {*serving_models.serving_now().values()}
         cards = [card for card in ladder.cards if card.digest in digests] if ladder else []
         look = Look(
-            health=health, before=before, accuracy=session.last_accuracy, model=ladder.first.name if ladder else "",
+            health=health, before=before, live_s=(session.clock.monotonic_ns() - self._began_ns) / 1e9,
+            accuracy=session.last_accuracy, model=ladder.first.name if ladder else "",
             serving=frozenset((card.name, card.version) for card in cards), unserved=serving_models.unserved,
             jobs=session.commands.jobs.rows(), silent_s=self._silent_s(), away_s=session.bus.away_s(),
             rebuilds=rebuilt - self._rebuilt, disk_free=await asyncio.to_thread(_free_shares, self._places),

@@ -13,6 +13,7 @@ from tickcast.settings import Settings
 
 FEWEST = 10  # ticks or forecasts between two looks, from which a share of them says something
 SILENT_BARS = 3
+MINUTE_S = 60.0  # that the figures of the last minute are of
 AWAY_S = 10.0  # a broker that answers no sooner is away
 
 Subjects = Mapping[str, str]  # subject -> detail
@@ -23,6 +24,7 @@ class Look(NamedTuple):
 
     health: Health
     before: Health  # at the look before
+    live_s: float  # since when it is live
     accuracy: Sequence[Accuracy]  # as it was last published
     serving: frozenset[tuple[str, str]]  # name and version of the models that are asked first
     model: str  # the first of them all
@@ -97,8 +99,10 @@ def _memory_high(look: Look, settings: Settings) -> Subjects:
 
 
 def _loop_lag(look: Look, settings: Settings) -> Subjects:
+    """Not of a minute in which it was still starting."""
     late_ms, limit_ms = look.health.loop_lag_ms["p99"], settings.alerts.loop_lag_ms
-    return {"loop": f"p99 {late_ms:.0f} ms in the last minute"} if limit_ms and late_ms >= limit_ms else {}
+    is_late = limit_ms and late_ms >= limit_ms and look.live_s >= MINUTE_S
+    return {"loop": f"p99 {late_ms:.0f} ms in the last minute"} if is_late else {}
 
 
 def _client_rebuilt(look: Look, settings: Settings) -> Subjects:
