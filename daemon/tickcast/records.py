@@ -195,6 +195,28 @@ class Accuracy(Record, frozen=True):
     schema: int = 2
 
 
+Severity = Literal["warning", "error"]
+
+
+class Alert(Record, frozen=True):
+    """Something that a person must know, published on `alerts`: when it begins, again while it lasts, when it ends."""
+
+    name: str  # one of docs/alerts.md
+    subject: str  # what it is about: a partition, a model, a kind of job
+    severity: Severity
+    event: Literal["raised", "repeated", "ended"]
+    detail: str  # the figures
+    meaning: str
+    remedy: str
+    runbook: str  # the place in docs/alerts.md
+    first_ns: int  # when it was raised
+    last_ns: int  # when it was last known to be so
+    ended_ns: int | None
+    at_ns: int  # of this record
+    raised_by: str  # `<group>/<slot>`
+    schema: int = 1
+
+
 class DeadLetter(Record, frozen=True):
     """A message that was refused, or had ticks that were. `stage` refused the first: codec, quality or engine."""
 
@@ -248,4 +270,6 @@ class Health(Record, frozen=True):
     fatal: dict[str, int] = {}  # messages that were set aside because the process ended in them, by partition
     store_lacks: dict[str, int] = {}  # committed records whose rows the store has lost for good, by partition
     unanswered: int = 0  # bars since the start whose turn it was, of symbols with too few bars for any model
-    schema: int = 2
+    fallbacks: int = 0  # forecasts for which another answered, since the model gave nothing usable
+    alerts: dict[str, str] = {}  # open ones: name -> severity
+    schema: int = 3

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tickcast.settings import Settings
 
-CONTROL, REPLIES, JOBS, MODELS = "control", "replies", "jobs", "models"
+ALERTS, CONTROL, REPLIES, JOBS, MODELS = "alerts", "control", "replies", "jobs", "models"
 
 
 def _always(settings: Settings) -> bool:
@@ -39,6 +39,7 @@ _LIST = (
     ),
     OwnTopic("accuracy", "rolling figures per model, group and horizon; `Accuracy` below"),
     OwnTopic("health", "a snapshot of the daemon; `Health` below"),
+    OwnTopic(ALERTS, "what a person must know: when it begins, while it lasts, when it ends; `Alert` below"),
     OwnTopic("dlq", "messages that were refused, byte by byte as they came"),
     OwnTopic(
         CONTROL, "signed commands to the daemon, read where `control.keys_file` is set", _with_commands,

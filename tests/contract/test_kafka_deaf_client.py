@@ -51,6 +51,7 @@ async def test_ticks_are_read_on(kafka: KafkaBroker) -> None:
             while reader.position[topic, 0] < 2:
                 await reader.fetch(0.2)
         assert [entry["is_deaf"] for entry in log if entry["event"] == "client_rebuilt"] == [True]
+        assert (reader.replaced, reader.rebuilds) == (1, 0)
         assert all(not conn.connected() for conn in deaf.client._client._conns.values())
 
 

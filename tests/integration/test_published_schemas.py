@@ -38,6 +38,7 @@ EXAMPLES = {name: json.loads(text) for name, text in re.findall(r"^## (\w+)\n.*?
 EVERY_RUNG = {
     "window__lookback": 12, "forecast__horizon": 3, "model__default": "holt", "model__season_bars": 4,
     "model__ladder": '["seasonal", "naive"]', "features__publish": "true", "score__publish_every_s": 0.1,
+    "alerts__disk_free_share": 1,
     "features__set": '[{kind = "log_return", period = 3}, {kind = "rolling_std", window = 6}]',
 }  # fmt: skip
 BAD = [b"", b"{", b'{"symbol":"SYN0","ts":1}', b'{"symbol":"","ts":1700000000000000000,"price":1,"size":1}']
@@ -62,6 +63,8 @@ async def published(
         if broken is not None:
             live.daemon.session.serving.ladder.runners[0] = broken  # type: ignore[union-attr]
         await live.send(messages)
+        if settings.alerts.disk_free_share == 1:
+            await until(lambda: bool(live.daemon.health().alerts), "an alert")
     return {name: await taken(subscription) for name, subscription in subscriptions.items()}
 
 
@@ -184,14 +187,14 @@ async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(
 ) -> None:
     settings = live_settings(
         tmp_path, **EVERY_RUNG, mqtt__url=mosquitto.url, mqtt__qos=1,
-        mqtt__mirror='["forecasts", "features", "accuracy", "health"]',
+        mqtt__mirror='["forecasts", "features", "accuracy", "health", "alerts"]',
     )  # fmt: skip
     bus, heard = MemoryBus(SystemClock()), dict[str, list[bytes]]()
     async with aiomqtt.Client(HOST, mosquitto.port, username=USER, password=PASSWORD) as client:
         await client.subscribe("tickcast/#", qos=1)
         async with alive(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
             await bus.produce(settings.topics.ticks[0], values(ticks(12)))
-            await hear(client, heard, names={"forecasts", "features", "accuracy", "health", "status"})
+            await hear(client, heard, names={*TOPIC_MEANING, "status"} - {"dlq"})
         while b"offline" not in heard["status"][-1]:
             await hear(client, heard, names={"status"})
     assert [record["state"] for record in valid("status", heard["status"])] == ["online", "offline"]

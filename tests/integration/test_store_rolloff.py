@@ -1,13 +1,16 @@
 """Old days leave the database for Parquet: whole, once, and not before their file is known to be sound."""
 
 import duckdb
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from storekit import SECOND, SOURCE, T0, bars, bars_between, forecasts, open_store, store_settings, unit, value
+from tickcast.alerts import ALERTS
 from tickcast.errors import BadData
 from tickcast.io.store import rolloff
 from tickcast.io.store.store import Commit
+from tickcast.records import Alert
 
 DAY = 86_400 * SECOND
 DAY0 = T0 // DAY * DAY  # 2023-11-14
@@ -46,6 +49,34 @@ async def test_days_older_than_keep_days_move_to_parquet_and_newer_ones_stay(sto
     old = f"SELECT count(DISTINCT id) FROM read_parquet('{archive}/forecasts/*.parquet')"
     assert await value(store, old) == 200
     assert await value(store, "SELECT sum(row_count) FROM archive_files") == done.rows
+
+
+def alert(subject: str, event: str, day: int) -> Alert:
+    at_ns = DAY0 + day * DAY
+    return Alert(
+        name="disk_low", subject=subject, severity="warning", event=event, detail="d", meaning="m", remedy="r",
+        runbook="b", first_ns=DAY0, last_ns=at_ns, ended_ns=at_ns if event == "ended" else None, at_ns=at_ns,
+        raised_by="t/0",
+    )  # fmt: skip
+
+
+async def test_alerts_leave_by_the_clock_and_those_that_are_open_are_known_by_their_last_row(store, tmp_path):
+    told = [(0, "a", "raised"), (0, "b", "raised"), (1, "b", "ended"), (1, "b", "raised"), (3, "a", "repeated")]
+    await store.write(Commit(alerts=[alert(subject, event, day) for day, subject, event in told]))
+    open_now = await store.ledger.open_alerts()
+    assert [(found.subject, found.event) for found in open_now] == [("a", "repeated"), ("b", "raised")]
+    assert open_now[0] == msgspec.structs.replace(
+        alert("a", "repeated", 3), meaning=ALERTS["disk_low"].meaning, remedy=ALERTS["disk_low"].remedy,
+        runbook="docs/alerts.md#disk_low",
+    )  # fmt: skip
+    done = await store.roll_off(T0 + 4 * DAY)
+    assert (done.problem, done.rows) == ("", 4)
+    assert sorted(file.name for file in (tmp_path / "archive" / "alerts").iterdir()) == [
+        "2023-11-14.parquet", "2023-11-15.parquet",
+    ]  # fmt: skip
+    assert [found.subject for found in await store.ledger.open_alerts()] == ["a"]
+    target = tmp_path / "alerts.parquet"
+    assert await store.export("alerts", target, format="parquet", from_ns=None, to_ns=None, symbols=[]) == len(told)
 
 
 async def test_nothing_is_due_twice(store):

@@ -207,7 +207,10 @@ def test_installed_units_name_this_python_the_settings_and_a_credential_for_each
     place = tmp_path / "100% my settings"
     place.mkdir()
     secret = place / "word"
-    toml = config(place, mqtt__password_file=f'"{secret}"', kafka__security__key_file=f'"{secret}"')
+    toml = config(
+        place, mqtt__password_file=f'"{secret}"', kafka__security__key_file=f'"{secret}"',
+        alerts__webhook='"https://example.com"', alerts__webhook_token_file=f'"{secret}"',
+    )  # fmt: skip
     units = written(tmp_path, toml)
     assert [unit.name for unit in units] == list(NAMES)
     for unit in units:
@@ -216,11 +219,13 @@ def test_installed_units_name_this_python_the_settings_and_a_credential_for_each
         assert start.startswith(f"{sys.executable} -m tickcast run --config ")
         assert f'"{toml}"'.replace("%", "%%") in start
         loads = {value for key, value in values if key == "LoadCredential"}
-        names = {"mqtt-password_file", "kafka-security-key_file"}
+        names = {"mqtt-password_file", "kafka-security-key_file", "alerts-webhook_token_file"}
         assert loads == {f"{name}:{secret}".replace("%", "%%") for name in names}
         assert all(f"=%d/{name}" in start for name in names)
         assert ("kafka.slot=%i" in start) == ("@" in unit.name)
-    assert set(secrets(load([toml], environ={})[0])) == {"mqtt.password_file", "kafka.security.key_file"}
+    assert set(secrets(load([toml], environ={})[0])) == {
+        "mqtt.password_file", "kafka.security.key_file", "alerts.webhook_token_file",
+    }  # fmt: skip
 
 
 def keys_toml(place: Path, *more: str) -> Path:

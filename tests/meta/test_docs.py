@@ -115,7 +115,7 @@ def test_every_command_and_each_of_its_options_is_named_in_its_section_of_the_gu
 
 def test_every_topic_that_the_daemon_writes_is_named_in_the_docs():
     app = "\n".join(path.read_text(encoding="utf-8") for path in (DAEMON / "live").rglob("*.py"))
-    written = set(re.findall(r"_publish\(\"(\w+)\"", app))
+    written = set(re.findall(r"\.publish\(\"(\w+)\"", app))
     written |= {
         name
         for names in re.findall(r"prefix \+ name for name in \(([^)]*)\)", app)

@@ -26,7 +26,7 @@ OF_SECTION = {  # what takes the keys of a section as its own arguments: its cla
     "codec.fields": {"Fields"}, "codec.topics": {"CodecTopic"}, "kafka.security": {"KafkaSecurity"},
     "mqtt": {"MqttSettings", "source", "mirror_settings"}, "control": {"ControlSettings", "Desk"},
     "jobs": {"JobSettings", "hosting"},
-    "features.set": {"FeatureEntry", "entry"}, "schedule": {"ScheduleSettings", "policy"},
+    "features.set": {"FeatureEntry", "entry"}, "schedule": {"ScheduleSettings", "policy"}, "alerts": {"AlertSettings"},
 }  # fmt: skip
 CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and the text by which it is changed
     **{

@@ -71,7 +71,7 @@ def test_the_channels_are_the_topics_of_the_default_settings() -> None:
     mqtt = {c["address"] for c in DOCUMENT["channels"].values() if c["servers"] == [{"$ref": "#/servers/mqtt"}]}
     assert mqtt == {
         "tickcast/forecasts/{symbol}", "tickcast/features/{symbol}", "tickcast/accuracy", "tickcast/health",
-        "tickcast/status",
+        "tickcast/status", "tickcast/alerts/{name}/{subject}",
     }  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_what_does_not_exist_is_found() -> None:
     assert unknown_names("`http.bind` and `--set bars.evry_ms=1`, `bars.every_ms`, `bars`, `card.json`") == {
         "http.bind", "bars.evry_ms",
     }  # fmt: skip
-    assert unknown_topics("`tickcast.alerts`, `tickcast.forecasts`, `tickcast.testing`") == {"tickcast.alerts"}
+    assert unknown_topics("`tickcast.rumours`, `tickcast.forecasts`, `tickcast.testing`") == {"tickcast.rumours"}
     assert unknown_commands("`tickcast tail`\n```sh\ntickcast run\n.venv/bin/tickcast top -x\n```") == {"tail", "top"}
     assert unknown_exit_codes("Code 75 is one, exit 7 and exit code 99 are none, exits with 78") == {"7", "99"}
     assert unkept_words("All is well. Code 75 is reserved; nothing ends with it yet.")

@@ -77,12 +77,13 @@ class MemoryBus:
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.remove(subscription)
 
-    async def produce(self, topic: str, messages: list[bytes], *, partition: int = 0) -> None:
+    async def produce(self, topic: str, messages: list[bytes], *, partition: int = 0) -> bool:
         """Append messages; waits while a subscriber is full."""
         for subscription in self._readers(topic):
             await subscription.room()
         first = self._claim(topic, partition, len(messages))
         self._deliver(raw_batch(topic, partition, messages, first_offset=first, stamp_ns=self._clock.now_ns()))
+        return True
 
     def publish(self, topic: str, encoded: Encoded, *, partition: int = 0) -> None:
         """Append finished messages without copying them. A reader that is full keeps them all the same."""

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tickcast.clock import Clock
 from tickcast.errors import EXIT_OK, EXIT_SECOND_SIGNAL
@@ -32,6 +33,23 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_limit_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """What this process may take: the least that a control group above it allows, else what the machine has; 0 where
+    the system tells neither."""
+    limits = []
+    with suppress(OSError, ValueError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * resource.getpagesize())
+    with suppress(OSError):
+        own = next((line[3:] for line in (proc / "self" / "cgroup").read_text().splitlines() if line[:3] == "0::"), "/")
+        place = groups / own.lstrip("/")
+        for folder in (place, *place.parents):
+            with suppress(OSError, ValueError):  # `max`: no limit here
+                limits.append(int((folder / "memory.max").read_text()))
+            if folder == groups:
+                break
+    return min(limits, default=0)
 
 
 class Vitals:

@@ -34,6 +34,7 @@ class ServingModels:
         """`on_change` is told after each promotion and each rollback."""
         self.models = models
         self.refused: Counter[str] = Counter()  # what was to serve and does not, by the code of why
+        self.unserved: dict[str, str] = {}  # routes whose model does not serve, and why
         self._serving, self._cache = serving, cache
         self._thread, self._commits, self._clock = thread, commits, clock
         self._questions_per_s, self._on_change = questions_per_s, on_change
@@ -68,6 +69,8 @@ class ServingModels:
     def note_refused(self, problem: TickcastError, **what: str) -> None:
         """The alarm of a model that was to serve; whoever served before it goes on."""
         self.refused[problem.code] += 1
+        if "route" in what:
+            self.unserved[what["route"]] = f"{problem.code}: {problem}"
         self._log.error("model_refused", code=problem.code, reason=str(problem), **what)
 
     def serving_now(self) -> dict[str, str]:
@@ -205,6 +208,7 @@ class ServingModels:
     async def _use(self, digest: str, route: str) -> list[Position]:
         """Returns the next offset of every partition at which it took effect."""
         positions = await self._obey(Command(id="", command="use_model", args={"model": digest, "route": route}))
+        self.unserved.pop(route, None)
         self._pin()
         return positions
 

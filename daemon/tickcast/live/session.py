@@ -4,7 +4,7 @@ import asyncio
 import gc
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
@@ -20,6 +20,7 @@ from tickcast.io.store.query_process import Queries
 from tickcast.io.store.store import Store
 from tickcast.io.systemd import Notifier
 from tickcast.io.telemetry import LastMinute
+from tickcast.live.alerts import Alerts
 from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
@@ -30,7 +31,7 @@ from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health
+from tickcast.records import Accuracy, Health, Record
 from tickcast.settings import Settings
 
 ROLL_OFF_EVERY_S = 3600.0
@@ -52,7 +53,7 @@ class Session:
         self.draining = self.given_up = False
         self.is_opening = True  # there is nothing yet that could be drained
         self.lookout: Lookout | None = None  # once it is live
-        self._accuracy: list[Accuracy] = []  # as it was last published
+        self.last_accuracy: list[Accuracy] = []  # as it was last published
         self._liveness: Liveness | None = None
         self._pumping = False
         self._bus, self._notifier, self._vitals, self._live = bus, notifier, vitals, live
@@ -73,8 +74,8 @@ class Session:
            the positions are read. The engine is brought to where it was at those positions (`restore.py`), and the
            source placed where what it holds ends.
         4. The pump, between source and sink, and behind it the queue of commits.
-        5. Commands: what was promoted serves, jobs of the run before are taken over.
-        6. What runs beside the pump: commits, reports, queries, commands, and what the bus needs.
+        5. Commands: what was promoted serves, jobs of the run before are taken over; and alerts that it left open.
+        6. What runs beside the pump: commits, reports, queries, commands, alerts, and what the bus needs.
         7. Warm, then live: while `run` already pumps, what a restart repeats is read once more.
         """
         settings, serving = self.settings, self.serving
@@ -96,11 +97,12 @@ class Session:
             )  # fmt: skip
             self._recent_latency = LastMinute(self.pump.meter.latency, self.clock)
             self.pump.meter.live_since_ns = NEVER_NS
+            self.alerts = Alerts(self, await self.store.ledger.open_alerts())
             self.commands = await stack.enter_async_context(CommandService.open(self))
             queries = QueryServer(Queries(self.store, settings), settings.runtime.folder / "query.sock")
             await stack.enter_async_context(beside(
                 self.commits.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._serve(),
-                queries.serve(), *self.bus.background, *self.commands.running(),
+                queries.serve(), *self.bus.background, *self.commands.running(), *self.alerts.running(),
             ))  # fmt: skip
             self._liveness = Liveness(  # what it waits for has a name, and a limit of its own
                 lambda: self.pump.passes, lambda: self.pump.waits or self.state != "live",
@@ -146,9 +148,10 @@ class Session:
         self.pump.meter.live_since_ns = self.clock.now_ns()
         builder, samples = self.serving.engine.builder, self.pump.meter.samples
         self.lookout = Lookout(self.settings, builder, samples, self.health, self.clock)
+        self.alerts.on_live()
         while True:
             await asyncio.sleep(self.settings.runtime.heartbeat_s)
-            self.lookout.look(self._accuracy)
+            self.lookout.look(self.last_accuracy)
 
     async def _go_live(self) -> None:
         """Live once the pump has read again what a restart repeats; until then it is warming, and says how far."""
@@ -186,12 +189,12 @@ class Session:
             await self._report()
 
     async def _report(self) -> None:
-        self._accuracy = accuracy = await self.accuracy()
+        self.last_accuracy = accuracy = await self.accuracy()
         self._vitals.recent_lag.mark()
         self._recent_latency.mark()
         self.commits.add_accuracy(accuracy)
-        await self._publish("accuracy", accuracy)
-        await self._publish("health", [self.health()])
+        await self.publish("accuracy", accuracy)
+        await self.publish("health", [self.health()])
         self._notifier.status(self._summary())
 
     async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
@@ -241,7 +244,8 @@ class Session:
             store_units_behind=self.commits.behind, lag_records=self.unread(), lag_s=bus.lag_s(),
             dropped=bus.dropped(), partitions=in_trouble, commands=dict(self.commands.inbox.counts),
             models=self.commands.cache.counts(), fatal=bus.last_turn.set_aside() if bus.last_turn else {},
-            store_lacks=bus.store_lacks, rss_bytes=resident_bytes(), produced_ns=self.clock.now_ns(),
+            store_lacks=bus.store_lacks, fallbacks=meter.fallbacks, alerts=self.alerts.severities(),
+            rss_bytes=resident_bytes(), produced_ns=self.clock.now_ns(),
         )  # fmt: skip
 
     def _summary(self) -> str:
@@ -271,10 +275,10 @@ class Session:
             return "paused"
         return f"partition_{max(in_trouble.values())}" if in_trouble else "live"
 
-    async def _publish(self, name: str, records: "list[Accuracy] | list[Health]") -> None:
-        if records:
-            topic = self.settings.topics.prefix + name
-            await self.bus.records.produce(topic, [JSON.encode(record) for record in records])
+    async def publish(self, name: str, records: Sequence[Record]) -> bool:
+        """Whether they are there now; health and accuracy come again anyway."""
+        topic = self.settings.topics.prefix + name
+        return not records or await self.bus.records.produce(topic, [JSON.encode(record) for record in records])
 
     async def _roll_off_for_ever(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import StoreStalled
 from tickcast.io.store.store import Commit, Store
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.records import Accuracy, Alert, DeadLetter
 from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
@@ -86,6 +86,9 @@ class CommitQueue:
     def add_accuracy(self, accuracy: list[Accuracy]) -> None:
         self._unit.accuracy += accuracy
 
+    def add_alerts(self, alerts: list[Alert]) -> None:
+        self._unit.alerts += alerts
+
     @property
     def due(self) -> bool:
         """Whether the open unit is old or large enough to be closed."""
@@ -108,7 +111,8 @@ class CommitQueue:
         unit.sources = self._engine.builder.sources()
         unit.watermarks = {source: self._engine.builder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or unit.blocks or state):
+        rows = unit.offsets, unit.accuracy, unit.alerts, unit.bars, unit.forecasts, unit.scores, unit.blocks
+        if not (any(rows) or state):
             return
         self.behind += 1
         self._idle.clear()

@@ -10,10 +10,13 @@ from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from tickcast.clock import Clock
 from tickcast.engine.core.events import Ask, AskAnswer, Event, Outcome
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.records.as_json import JsonWriter
+from tickcast.errors import Quality
 from tickcast.io.telemetry import Latency
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
@@ -22,6 +25,7 @@ from tickcast.loop.last_turn import LastTurn
 from tickcast.loop.lookout import Samples
 from tickcast.loop.publications import Publications
 
+FALLBACK = np.uint8(Quality.FALLBACK)
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
 BRIEF_MESSAGES = 64  # of a turn that the loop takes itself,
 BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one that waits for the loop would seem long
@@ -57,6 +61,7 @@ class Meter:
     unanswered: int = 0
     bars: int = 0
     forecasts: int = 0
+    fallbacks: int = 0
     scores: int = 0
     latency: Latency = field(default_factory=Latency)  # broker stamp of the closing tick -> published
     live_since_ns: int = 0  # what was stamped before waited for us, and says nothing of how fast we are
@@ -72,6 +77,7 @@ class Meter:
         self.samples.note(outcome.letters)
         for forecasts in outcome.forecasts:
             self.forecasts += len(forecasts)
+            self.fallbacks += int(np.count_nonzero(forecasts.flags & FALLBACK))
             stamped = forecasts.stamp_ns[forecasts.stamp_ns >= self.live_since_ns]
             self.latency.record_many(now_ns - stamped)
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tickcast.errors import BadSettings
 from tickcast.settings import names as setting_names
 from tickcast.settings import slots as slot_paths
+from tickcast.settings.alerts import AlertSettings
 from tickcast.settings.buses import BusSettings, KafkaSettings, MqttSettings, TopicSettings
 from tickcast.settings.engine import (
     FeatureSettings,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     control: ControlSettings = ControlSettings()
     jobs: JobSettings = JobSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    alerts: AlertSettings = AlertSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     log: LogSettings = LogSettings()

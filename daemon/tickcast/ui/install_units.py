@@ -15,7 +15,7 @@ from tickcast.settings import Settings
 UNITS = Path("/etc/systemd/system")
 NAMES = ("tickcast.service", "tickcast@.service")
 MADE_BY = "tickcast install-units"  # stands in every unit of ours
-SECRETS = ("password_file", "key_file", "secret_file")
+SECRETS = ("password_file", "key_file", "secret_file", "webhook_token_file")
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome= takes away
 
 

@@ -55,6 +55,7 @@ class Delivery:
         self._commit_by = commit_by or self._transaction
         self._max_away_s = max_away_s
         self._heard = self._begun = asyncio.get_running_loop().time()
+        self._owed: float | None = None  # since when a broker owes us an answer to a rare record
         self._committed: dict[Source, int] = {}  # by us
         self._exactly_once = settings.delivery == "exactly_once"
         self._fence: Any = None
@@ -126,10 +127,11 @@ class Delivery:
             self._send(self._units[0].held)
             self._units[0].held = []
 
-    async def produce(self, topic: str, messages: list[bytes]) -> None:
+    async def produce(self, topic: str, messages: list[bytes]) -> bool:
         """Rare records outside every transaction: health, accuracy, jobs, replies. They come again, so while no broker
-        answers they are dropped, up to `max_away_s`."""
+        answers they are dropped, up to `max_away_s`; returns whether the broker has them."""
         clock = asyncio.get_running_loop().time
+        self._owed = clock() if self._owed is None else self._owed
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await asyncio.gather(*[await self._plain.send(topic, message) for message in messages])
@@ -137,8 +139,13 @@ class Delivery:
             if clock() - self._heard > self._max_away_s:
                 raise BrokerAway(f"no broker has answered for {self._max_away_s} s: {error!r}") from None
             structlog.get_logger().warning("broker_away", reason=repr(error), topic=topic)
-        else:
-            self._heard = clock()
+            return False
+        self._heard, self._owed = clock(), None
+        return True
+
+    def away_s(self) -> float:
+        """How long no broker has answered `produce`; 0 where none owes an answer."""
+        return 0.0 if self._owed is None else asyncio.get_running_loop().time() - self._owed
 
     async def _transaction(self, at: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         if not self._exactly_once:

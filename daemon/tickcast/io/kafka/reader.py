@@ -25,6 +25,7 @@ class KafkaReader:
 
     def __init__(self, settings: KafkaSettings, sources: Sequence[Source], consumer: Consumer) -> None:
         self.rebuilds = 0  # without progress in between
+        self.replaced = 0  # clients in all
         self.position: dict[Source, int] = {}  # next offset of each
         self.begun: dict[Source, int] = {}
         self.stopped: set[Source] = set()  # that are never read again
@@ -87,6 +88,7 @@ class KafkaReader:
         if still is None:
             return
         self.rebuilds += 1
+        self.replaced += 1
         if self.rebuilds > MOST_REBUILDS:
             raise NoProgress(
                 f"{still.source} stood still through {MOST_REBUILDS} new clients", remedy="see the broker's log"

@@ -22,8 +22,9 @@ from tickcast.errors import BadSettings
 from tickcast.io.mqtt.link import Link
 from tickcast.settings.buses import MqttSettings
 from tickcast.symbols import SymbolTable
+from tickcast.topics import ALERTS
 
-Single = tuple[str, bytes]  # topic, payload
+Single = tuple[str, bytes, bool]  # topic, payload, whether the broker keeps it
 AT_ONCE = 32  # messages that wait for their confirmation
 POLL_S = 0.01
 GOODBYE_S = 2.0  # for what still waits when the daemon ends
@@ -54,7 +55,7 @@ class _Batch:
         data, starts, ends, _, _ = self.encoded
         row = self.first
         self.first += 1
-        return self._topic_of(row), data[starts[row] : ends[row]].tobytes()
+        return self._topic_of(row), data[starts[row] : ends[row]].tobytes(), False
 
     def _topic_of(self, row: int) -> str:
         if self.names is None:
@@ -64,17 +65,27 @@ class _Batch:
 
 
 class Backlog:
-    """What waits for the broker: bounded, the oldest gives way."""
+    """What waits for the broker: bounded, the oldest gives way. What the broker is to keep goes first; of that only the
+    last of a topic waits."""
 
     def __init__(self, most: int) -> None:
         self.dropped = 0
         self._most = most
         self._waiting = 0
         self._batches: deque[_Batch] = deque()
+        self._kept: dict[str, bytes] = {}
         self._arrived = asyncio.Event()
 
     def __len__(self) -> int:
-        return self._waiting
+        return self._waiting + len(self._kept)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        self._kept.pop(topic, None)
+        self._kept[topic] = payload
+        if len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+            self.dropped += 1
+        self._arrived.set()
 
     def add(self, batch: _Batch) -> None:
         self._batches.append(batch)
@@ -88,9 +99,12 @@ class Backlog:
         self._arrived.set()
 
     async def next(self) -> Single:
-        while not self._waiting:
+        while not len(self):
             self._arrived.clear()
             await self._arrived.wait()
+        if self._kept:
+            topic = next(iter(self._kept))
+            return topic, self._kept.pop(topic), True
         message = self._batches[0].next()
         self._left(1)
         return message
@@ -108,7 +122,8 @@ class MqttMirror:
     def __init__(self, settings: MqttSettings, clock: Clock) -> None:
         self._settings = settings
         self._status = f"{_checked_prefix(settings)}/status"
-        self._chosen = frozenset(settings.mirror)
+        self._chosen = frozenset(settings.mirror) - {ALERTS}
+        self._retains = ALERTS in settings.mirror
         self._backlog = Backlog(settings.queue_messages)
         self._held: list[Single | None] = [None] * AT_ONCE
         will = Will(self._status, _status("offline"), qos=1, retain=True)
@@ -137,6 +152,11 @@ class MqttMirror:
                 encoded = Encoded(np.frombuffer(record, np.uint8), one, one + len(record), one.astype(np.int32))
                 self._backlog.add(_Batch(topic, encoded, None))
 
+    def retain(self, name: str, subject: str, record: bytes) -> None:
+        """The last record of an alert, for whoever comes later; an empty one takes it away."""
+        if self._retains:
+            self._backlog.keep(f"{self._settings.prefix}/{ALERTS}/{name}/{topic_level(subject.encode())}", record)
+
     async def run(self) -> None:
         """Until cancelled: then what waits is sent, as far as it goes in a moment, and the status becomes offline."""
         await self.link.keep(self._talk)
@@ -159,9 +179,17 @@ class MqttMirror:
     async def _send(self, client: Client, slot: int) -> None:
         """One message after the other. What the connection broke off is sent again by the next one."""
         while True:
-            topic, payload = self._held[slot] = self._held[slot] or await self._backlog.next()
-            await client.publish(topic, payload, qos=self._settings.qos)
+            topic, payload, retain = self._held[slot] = self._held[slot] or await self._backlog.next()
+            if retain:
+                self._drop_older(topic, slot)
+            await client.publish(topic, payload, qos=max(self._settings.qos, int(retain)), retain=retain)
             self._held[slot] = None
+
+    def _drop_older(self, topic: str, newest: int) -> None:
+        """The broker keeps what comes last: what another slot would send again must not come after this."""
+        for slot, held in enumerate(self._held):
+            if slot != newest and held is not None and held[0] == topic:
+                self._held[slot] = None
 
     async def _say_goodbye(self, client: Client) -> None:
         async with asyncio.timeout(GOODBYE_S):

@@ -73,6 +73,7 @@ class Link:
         self._tls = tls_context(settings) if self._address.secure else None
         self._options = options
         self._clock = clock
+        self._away_since = clock.monotonic_ns()
         self._log = structlog.get_logger()
         password(settings)  # a file that cannot be read is refused before anything is tried
 
@@ -82,24 +83,27 @@ class Link:
         self.tried.set()
         self._log.info("mqtt_connected", client=self._client_id, broker=self._settings.url)
 
+    def away_s(self) -> float:
+        """How long there has been no connection; 0 where there is one."""
+        return 0.0 if self.is_up else (self._clock.monotonic_ns() - self._away_since) / 1e9
+
     async def keep(self, talk: Talk, *, max_away_s: float = float("inf")) -> None:
         """For ever: connect, talk until the connection breaks, wait ever longer, connect again.
 
         BadBroker when the first attempt is refused, BrokerAway when there was no connection for `max_away_s`.
         """
-        delay, away_since = RETRY_FIRST_S, self._clock.monotonic_ns()
+        delay, self._away_since = RETRY_FIRST_S, self._clock.monotonic_ns()
         while True:
             connects = self.connects
             try:
                 await self._connect_and(talk)
             except (MqttError, OSError, Refusal) as error:
                 if self.connects > connects:
-                    delay, away_since = RETRY_FIRST_S, self._clock.monotonic_ns()
-                self._judge(error, away_s=(self._clock.monotonic_ns() - away_since) / 1e9, max_away_s=max_away_s)
+                    delay, self._away_since = RETRY_FIRST_S, self._clock.monotonic_ns()
+                self._judge(error, away_s=self.away_s(), max_away_s=max_away_s)
                 reason = str(error.__cause__ or error)
                 self._log.warning("mqtt_away", client=self._client_id, reason=reason, retry_s=delay)
             finally:
-                self.is_up = False
                 self.tried.set()
             await asyncio.sleep(delay)
             delay = min(2 * delay, RETRY_MOST_S)
@@ -120,6 +124,8 @@ class Link:
             if overheard.error:
                 raise overheard.error from None
             raise
+        finally:
+            self.is_up = False
 
     def _judge(self, error: Exception, *, away_s: float, max_away_s: float) -> None:
         """Raise what is not to be tried again."""

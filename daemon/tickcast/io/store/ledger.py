@@ -1,4 +1,5 @@
-"""The store's rows of what was ordered and what serves: commands, versions, promotions, decisions, jobs, trials, data.
+"""The store's rows of what was ordered and what serves: commands, versions, promotions, decisions, jobs, trials, data
+sets; and the alerts that a run before left open.
 
 Every call is one transaction on the thread that writes. It judges nothing: what may be promoted, models.py knows.
 """
@@ -11,9 +12,11 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from tickcast.alerts import ALERTS, AlertKind
 from tickcast.engine.core.blocks import BlockRow
 from tickcast.io.store.ledger_rows import DatasetRow, DecisionRow, Origin, PromotionRow, VersionRow
-from tickcast.records import CommandRow, JobRow, ModelCard, Reply, TrialRow
+from tickcast.io.store.rows import ALERT_COLUMNS
+from tickcast.records import Alert, CommandRow, JobRow, ModelCard, Reply, TrialRow
 
 GENESIS = "0" * 64  # the hash before the first command
 CHAINED = ("id", "audience", "key", "role", "command", "args_json", "digest", "received_ns")  # they never change
@@ -147,6 +150,10 @@ class Ledger:
         rest = "WHERE job = ? ORDER BY number"
         return await self._look(lambda connection: _rows(connection, TrialRow, "trials", rest, job))
 
+    async def open_alerts(self) -> list[Alert]:
+        """As the newest row of each name and subject has them; what a name means is not stored."""
+        return await self._look(_open_alerts)
+
     async def add_dataset(self, row: DatasetRow) -> None:
         """Once; the same bars under the same rule have the same hash."""
         await self._change(lambda connection: _add_dataset(connection, row))
@@ -212,6 +219,21 @@ def _decide(connection: Connection, rows: Sequence[DecisionRow], state: str) -> 
 def _add_dataset(connection: Connection, row: DatasetRow) -> None:
     if not _known(connection, "datasets", "hash", row.hash):
         _insert(connection, "datasets", _values(row))
+
+
+def _open_alerts(connection: Connection) -> list[Alert]:
+    found = _run(
+        connection,
+        f"SELECT {', '.join(ALERT_COLUMNS)} FROM alerts QUALIFY event <> 'ended' AND row_number() OVER "
+        "(PARTITION BY name, subject ORDER BY at_ns DESC, rowid DESC) = 1 ORDER BY first_ns, name, subject",
+    )
+    return [_alert(dict(zip(ALERT_COLUMNS, row, strict=True))) for row in found]
+
+
+def _alert(row: dict[str, Any]) -> Alert:
+    """Of a name that the list has no more there are no words."""
+    kind = ALERTS.get(row["name"], AlertKind(row["name"], row["severity"], "", ""))
+    return Alert(meaning=kind.meaning, remedy=kind.remedy, runbook=kind.runbook, **row)
 
 
 def _known(connection: Connection, table: str, key: str, value: str) -> bool:

@@ -13,10 +13,13 @@ from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.engine.core.blocks import BlockRow
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.records import Accuracy, Alert, DeadLetter
 from tickcast.symbols import SymbolTable
 
 Array = npt.NDArray[Any]
+ALERT_COLUMNS = (
+    "at_ns", "name", "subject", "event", "severity", "detail", "first_ns", "last_ns", "ended_ns", "raised_by",
+)  # fmt: skip
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +147,12 @@ def accuracy_rows(records: list[Accuracy]) -> pa.Table:
 
 def block_rows(blocks: list[BlockRow]) -> pa.Table:
     return pa.table({name: [getattr(block, name) for block in blocks] for name in BlockRow._fields})
+
+
+def alert_rows(alerts: list[Alert]) -> pa.Table:
+    """What the list of alerts says of a name is not stored."""
+    kinds = {name: pa.int64() if name.endswith("_ns") else pa.string() for name in ALERT_COLUMNS}
+    return pa.table({name: pa.array([getattr(a, name) for a in alerts], kind) for name, kind in kinds.items()})
 
 
 def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> pa.Table:

@@ -40,6 +40,7 @@ _LIST = (
     StoreTable(
         "accuracy", "as_of_ns", ("model", "version", "symbol_group", "horizon", "span", "as_of_ns"), rolled_off=True,
     ),
+    StoreTable("alerts", "at_ns", rolled_off=True),
     StoreTable(
         "dead_letters", "watermark_ns", ("source_topic", "source_partition", "source_offset"), rolled_off=True,
         handed_over=True, exported=False,

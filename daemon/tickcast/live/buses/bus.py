@@ -19,8 +19,8 @@ Commands = Callable[[], AbstractAsyncContextManager[AsyncIterator[Message]]]  # 
 
 
 class Records(Protocol):
-    async def produce(self, topic: str, messages: list[bytes]) -> None:
-        """Publish rare records, outside every commit unit."""
+    async def produce(self, topic: str, messages: list[bytes]) -> bool:
+        """Publish rare records, outside every commit unit; whether they are there now."""
 
 
 class ModelTopic(Protocol):
@@ -60,6 +60,10 @@ class OpenBus:
     stopped: Callable[[], Collection[Source]] = tuple  # partitions that are read no more
     dropped: Callable[[], dict[str, int]] = dict  # messages that gave way to newer ones, by where
     lag_s: Callable[[], float] = int  # age of the newest record that was read, while others wait
+    away_s: Callable[[], dict[str, float]] = dict  # since when each broker owes an answer; 0 = it does not
+    rebuilt: Callable[[], int] = int  # clients that were replaced
+    retain: Callable[[str, str, bytes], None] = lambda name, subject, record: None
+    """Keep this as the last record of a name and subject, where the bus can; an empty one takes it away."""
     goes_on: Callable[[], Awaitable[bool]] | None = None
     """Asked when the source has ended and all of it is committed. True: it goes on as before; False: the bus has other
     partitions for us and is to be opened again. None: the source ends with the daemon."""

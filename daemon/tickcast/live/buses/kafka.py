@@ -102,6 +102,7 @@ class KafkaBus:
                 last_turn=self._last_turn, store_lacks=lacks,
                 to_repeat=lambda: source.to_repeat(serving.engine.positions),
                 lag=reader.lag, lag_s=source.lag_s, stopped=lambda: reader.stopped,
+                away_s=lambda: {"kafka": delivery.away_s()}, rebuilt=lambda: reader.replaced,
                 background=self._background(reader, ticks),
                 goes_on=taken.goes_on and partial(taken.goes_on, commits), control=self._commands,
                 models=self._models(),

@@ -41,7 +41,8 @@ class MirroredBus:
             yield replace(
                 opened, sink=MirroredSink(opened.sink, mirror, serving),
                 records=_MirroredRecords(opened.records, mirror, self._settings.topics.prefix),
-                dropped=lambda: {**opened.dropped(), "mqtt_mirror": mirror.dropped},
+                dropped=lambda: {**opened.dropped(), "mqtt_mirror": mirror.dropped}, retain=mirror.retain,
+                away_s=lambda: {**opened.away_s(), "mqtt_mirror": mirror.link.away_s()},
             )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ class MqttBus:
                 yield OpenBus(
                     SuspectSource(source, last), _Nowhere(), _Nowhere(), last_turn=last, lag=source.lag,
                     dropped=lambda: {"mqtt_ticks": ticks.dropped},
+                    away_s=lambda: {"mqtt_ticks": ticks.link.away_s()},
                 )  # fmt: skip
 
 
@@ -82,8 +84,8 @@ class _Nowhere:
     async def room(self) -> None:
         pass
 
-    async def produce(self, topic: str, messages: list[bytes]) -> None:
-        pass
+    async def produce(self, topic: str, messages: list[bytes]) -> bool:
+        return True
 
 
 class MirroredSink:
@@ -114,6 +116,6 @@ class _MirroredRecords:
         self._mirror = mirror
         self._prefix = prefix
 
-    async def produce(self, topic: str, messages: list[bytes]) -> None:
+    async def produce(self, topic: str, messages: list[bytes]) -> bool:
         self._mirror.offer_records(topic.removeprefix(self._prefix), messages)
-        await self._inner.produce(topic, messages)
+        return await self._inner.produce(topic, messages)

@@ -1,7 +1,7 @@
 """Of what types arguments of commands are: what is no such value is refused by its type alone."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -37,7 +37,15 @@ Params = Annotated[dict[str, Any], Meta(max_length=64)]
 Horizon = Annotated[int, Meta(ge=0, le=10_000, description="bars ahead; 0 = forecast.horizon")]
 Bps = Annotated[float, Meta(ge=0, le=1000, description="hundredths of a percent")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Tried = Annotated[Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")]
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86_400)]
+Section = Literal[
+    "summary", "health", "alerts", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"
+]
+Table = Literal[
+    "bars", "forecasts", "scores", "accuracy", "alerts", "contest_blocks", "decisions", "commands", "promotions",
+    "versions", "jobs", "trials",
+]  # fmt: skip
 Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64
 Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]

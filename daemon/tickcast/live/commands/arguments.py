@@ -136,9 +136,7 @@ class Predict(Arguments, frozen=True):
 class Status(Arguments, frozen=True):
     """What the daemon is doing. With `model` all that is known of that model; with `tag` the models that carry it."""
 
-    section: Literal["summary", "health", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"] = (
-        "summary"
-    )
+    section: of.Section = "summary"
     model: of.Model = ""
     tag: Annotated[str, Meta(max_length=of.TAG_LENGTH)] = ""
 
@@ -213,9 +211,7 @@ class Backtest(JobData, frozen=True):
     slippage_bps: of.Bps = BACKTEST["slippage_bps"]
     retrain_every_bars: Annotated[int, Meta(ge=0, le=10_000_000, description="0 = never")] = 0
     retrain_kind: Annotated[str, Meta(max_length=64)] = ""
-    trials: Annotated[
-        of.Count, Meta(description="strategies that were tried: the Sharpe ratio is deflated by them")
-    ] = BACKTEST["trials"]
+    trials: of.Tried = BACKTEST["trials"]
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)
@@ -254,9 +250,7 @@ class Optimize(JobData, frozen=True):
     metric: orders.Metric = TUNE["metric"]  # sought over the validation part
     sampler: orders.Sampler = TUNE["sampler"]
     pruner: orders.Pruner = TUNE["pruner"]
-    seconds: of.Seconds = int(
-        TUNE["seconds"]
-    )  # of the search; the fit with what it found comes after it, within jobs.wall_s
+    seconds: of.Seconds = int(TUNE["seconds"])  # of the search; the last fit comes after it, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
@@ -269,10 +263,7 @@ class Cancel(Arguments, frozen=True):
 class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
-    table: Literal[
-        "bars", "forecasts", "scores", "accuracy", "contest_blocks", "decisions", "commands", "promotions",
-        "versions", "jobs", "trials",
-    ]  # fmt: skip
+    table: of.Table
     symbols: of.Symbols = ()
     format: Literal["parquet", "csv"] = "parquet"
 

@@ -23,6 +23,7 @@ from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.store.ledger import ChainCheck
 from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store
+from tickcast.live.alerts import Alerts
 from tickcast.live.commands import arguments
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
@@ -50,6 +51,7 @@ class CommandParts(NamedTuple):
     accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
     drain: Callable[[], None]
     upkeep: Callable[[], Result]
+    alerts: Alerts
 
 
 class Commands:
@@ -113,18 +115,23 @@ class Commands:
 
     async def status(self, given: arguments.Status, context: Context) -> Result:
         sections: dict[str, Callable[[], Any]] = {
-            "health": self._health, "models": partial(self._models, given.model, given.tag),
+            "health": self._health, "alerts": self._alerts, "models": partial(self._models, given.model, given.tag),
             "accuracy": partial(self._accuracy, given.model), "jobs": self._job_counts, "routes": self._routes,
             "decisions": self._decisions, "store": self._store,
             "settings": partial(self._changed_settings, context.role),
         }  # fmt: skip
-        summary = ("models",) if given.model or given.tag else ("health", "routes", "jobs")
+        summary = ("models",) if given.model or given.tag else ("health", "alerts", "routes", "jobs")
         wanted = summary if given.section == "summary" else (given.section,)
         return {name: await sections[name]() for name in wanted}
 
     async def _health(self) -> Result:
         told: Result = msgspec.to_builtins(self._parts.health())
         return told
+
+    async def _alerts(self) -> Result:
+        """The open ones, in the order in which they were raised, and what the hooks did."""
+        alerts = self._parts.alerts
+        return {"open": msgspec.to_builtins(alerts.open()), "hooks": alerts.hook_counts()}
 
     async def _models(self, model: str, tag: str) -> list[Result]:
         """All versions, or those that are meant, with all that is known of them."""
@@ -206,6 +213,10 @@ class Commands:
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
         found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())
+        found += [
+            {"code": alert.name, "subject": alert.subject, "detail": alert.detail}
+            for alert in self._parts.alerts.open()
+        ]  # fmt: skip
         return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
 
     def _refused_models(self) -> list[Result]:

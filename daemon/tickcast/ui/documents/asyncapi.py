@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 from tickcast import __version__
 from tickcast.settings import Settings
 from tickcast.settings.buses import MqttSettings
-from tickcast.topics import OWN_TOPICS
+from tickcast.topics import ALERTS, OWN_TOPICS
 from tickcast.ui.documents.reference import TOPIC_MEANING
 from tickcast.ui.documents.schemas import IN_ARROW, PUBLISHED, Schema, schema_of, text_of
 
-BY_SYMBOL = [topic.name for topic in OWN_TOPICS.values() if topic.by_symbol]  # also the last level of their MQTT topic
+BY_SYMBOL = [topic.name for topic in OWN_TOPICS.values() if topic.by_symbol]
+ESCAPED = "with %XX for `+ # / %` and the like"
+LEVELS_BELOW = {name: {"symbol": ESCAPED} for name in BY_SYMBOL}  # of their MQTT topics
+LEVELS_BELOW[ALERTS] = {"name": "one of docs/alerts.md", "subject": ESCAPED}  # retained; an empty one ends it
 MIRRORED = [
     name for name in get_args(get_args(MqttSettings.model_fields["mirror"].annotation)[0]) if name in TOPIC_MEANING
 ]
@@ -75,10 +78,11 @@ def _mqtt_channels() -> Schema:
     prefix, channels = Settings().mqtt.prefix, {}
     for name in (*MIRRORED, "status"):
         meaning = f"`{name}`, mirrored" if name in MIRRORED else PUBLISHED[name].meaning
-        levels = (prefix, name, "{symbol}") if name in BY_SYMBOL else (prefix, name)
+        below = LEVELS_BELOW.get(name, {})
+        levels = (prefix, name, *(f"{{{level}}}" for level in below))
         channels[f"mqtt_{name}"] = _channel("mqtt", "/".join(levels), name, meaning)
-        if name in BY_SYMBOL:
-            channels[f"mqtt_{name}"]["parameters"] = {"symbol": {"description": "with %XX for `+ # / %` and the like"}}
+        if below:
+            channels[f"mqtt_{name}"]["parameters"] = {level: {"description": what} for level, what in below.items()}
     return channels
 
 

@@ -85,6 +85,7 @@ PUBLISHED = {
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
+    "alerts": Published(records.Alert, TOPIC_MEANING["alerts"], _numbered(records.Alert)),
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
     "status": Published(StatusRecord, "on MQTT only, beside what is mirrored", 1),
     "jobs": Published(records.JobEvent, "what becomes of jobs", _numbered(records.JobEvent)),
