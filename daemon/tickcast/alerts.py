@@ -85,5 +85,13 @@ _LIST = (
         "coverage_off", "warning", "the outer band of a model holds too few or too many of the true values",
         "after a break of the market wait for the widening; else retrain",
     ),
+    AlertKind(
+        "approval_wanted", "warning", "the schedule would do something that waits for a person",
+        "`tickcast send status section=decisions` shows it; `approve` or `dismiss` it",
+    ),
+    AlertKind(
+        "stepped_down", "error", "a model lost to last value, which answers in its place",
+        "`tickcast send history kind=step_down` has the evidence; let a fit come due, or roll back",
+    ),
 )  # fmt: skip
 ALERTS = {kind.name: kind for kind in _LIST}

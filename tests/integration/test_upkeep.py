@@ -23,7 +23,7 @@ def upkeep_settings(folder: Path, **more: object) -> Settings:
     given: dict[str, object] = {
         "bars__kind": "tick", "forecast__horizon": 2, "window__lookback": 16, "score__adapt_every_bars": 16,
         "schedule__autonomy": 3, "schedule__kind": "ridge", "schedule__max_new_bars": 1000,
-        "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50,
+        "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50, "score__publish_every_s": 1,
     }  # fmt: skip
     return live_settings(folder, **(given | more))
 
@@ -73,6 +73,7 @@ async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp
         assert (await serving.registered(serving.serving_now()["default"])).kind == "ridge"
         await feed_until(live, market, "step_down", "done", persistence=0.9, most=60)
         assert serving.serving_now()["default"] == serving.last_value
+        await until(lambda: alerted(live, "stepped_down"), "the alert")
         rows = await live.daemon.session.store.ledger.decisions()
         print([(row.kind, row.event, row.evidence_json[:300]) for row in rows])
 
@@ -97,6 +98,10 @@ async def test_after_a_restart_it_goes_on_with_the_contest_that_was_on(tmp_path:
         assert [row.event for row in rows if row.kind == "fit"] == ["done", "begun"]
 
 
+def alerted(live: Live, name: str) -> bool:
+    return name in live.daemon.health().alerts
+
+
 async def contest_blocks(live: Live, *, least: int) -> bool:
     return bool(live.daemon.session.commands.upkeep.told()["contests"][0]["blocks"] >= least)
 
@@ -109,6 +114,7 @@ async def test_a_person_is_asked_and_answers(tmp_path: Path) -> None:
         await until(lambda: decided(live, "fit", "proposed"), "a proposal")
         commands = live.daemon.session.commands
         (proposed,) = commands.upkeep.told()["proposed"]
+        await until(lambda: alerted(live, "approval_wanted"), "the alert")
         wrong = await commands.inbox.call(order("approve", action="no such"), by="me", role="promote")
         assert "not proposed" in wrong.error
         reply = await commands.inbox.call(order("approve", action=proposed["id"]), by="me", role="promote")

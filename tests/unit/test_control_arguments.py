@@ -27,6 +27,7 @@ from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import JobCommands
 from tickcast.live.commands.service import handlers_of
+from tickcast.live.upkeep import Upkeep
 from tickcast.ui.cli import main, parser
 from tickcast.ui.documents.schemas import listing, schema_of
 from tickcast.ui.send import make_args
@@ -38,11 +39,13 @@ LEAST: dict[str, dict[str, Any]] = {
     "promote": {"model": "nhits"},
     "cancel": {"job": JOB},
     "export": {"table": "bars"},
+    "approve": {"action": "fit.after-0-0"},
+    "dismiss": {"action": "fit.after-0-0"},
 }
 ROLES = {
-    "read": "forecast predict status jobs report diagnose",
+    "read": "forecast predict status jobs report diagnose history",
     "train": "train evaluate backtest optimize cancel export",
-    "promote": "promote rollback",
+    "promote": "promote rollback approve dismiss",
     "admin": "pause resume drain symbols",
 }
 FULL: dict[str, dict[str, Any]] = {
@@ -240,7 +243,7 @@ async def test_a_command_is_its_arguments_and_one_function(monkeypatch: pytest.M
 
 
 def test_every_command_has_one_method_that_takes_its_arguments():
-    owners = [object.__new__(kind) for kind in (Commands, JobCommands)]
+    owners = [object.__new__(kind) for kind in (Commands, JobCommands, Upkeep)]
     handlers = handlers_of(*owners)
     assert handlers.keys() == ACCEPTED.keys()
     for name, (kind, _) in ACCEPTED.items():

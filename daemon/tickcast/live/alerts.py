@@ -147,6 +147,7 @@ class Looking:
             health=health, before=before, live_s=(session.clock.monotonic_ns() - self._began_ns) / 1e9,
             accuracy=session.last_accuracy, model=ladder.first.name if ladder else "",
             serving=frozenset((card.name, card.version) for card in cards), unserved=serving_models.unserved,
+            proposed=session.commands.upkeep.proposed(), stepped_down=session.commands.upkeep.stepped_down(),
             jobs=session.commands.jobs.rows(), silent_s=self._silent_s(), away_s=session.bus.away_s(),
             rebuilds=rebuilt - self._rebuilt, disk_free=await asyncio.to_thread(_free_shares, self._places),
             memory_bytes=memory_limit_bytes(),

@@ -57,6 +57,7 @@ class Standing(msgspec.Struct, kw_only=True):
     """What it goes on from."""
 
     champion: str = ""  # whose contests these are
+    lost: str = ""  # to last value, the last time that one did
     policy: dict[str, Any] = {}
     ready: list[Candidate] = []
     contests: list[OpenContest] = []
@@ -150,6 +151,14 @@ class Upkeep:
             say(action)
             await self._note([self._row(proposed, event, given_by=by)])
         return {event: msgspec.to_builtins(proposed)}
+
+    def proposed(self) -> dict[str, str]:
+        """What waits for a person, by kind, with why."""
+        return {action.kind: ", ".join(action.why) for action in self._policy.proposed}
+
+    def stepped_down(self) -> dict[str, str]:
+        """The route whose model lost to last value, and when."""
+        return {ROUTE: self._is.lost} if self._is.lost and self._champion() == self._models.last_value else {}
 
     def told(self) -> dict[str, Any]:
         """For `status`."""
@@ -275,6 +284,7 @@ class Upkeep:
             elif action.kind is Kind.ROLLBACK:
                 await self._models.rollback(ROUTE, **given)
             else:
+                self._is.lost = f"{won.champion[:12]} lost to it after {shown['blocks']} blocks"
                 await self._models.step_down(ROUTE, **given)
             return shown
 

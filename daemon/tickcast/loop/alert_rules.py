@@ -28,6 +28,8 @@ class Look(NamedTuple):
     accuracy: Sequence[Accuracy]  # as it was last published
     serving: frozenset[tuple[str, str]]  # name and version of the models that are asked first
     model: str  # the first of them all
+    proposed: Subjects  # what waits for a person, by its kind, with why
+    stepped_down: Subjects  # routes that last value answers, for their model lost to it
     unserved: Subjects  # routes whose model cannot serve, and why
     jobs: Sequence[JobRow]
     silent_s: Mapping[str, float]  # by partition: since when nothing came, although all was read
@@ -156,6 +158,14 @@ def _coverage_off(look: Look, settings: Settings) -> Subjects:
     }
 
 
+def _approval_wanted(look: Look, settings: Settings) -> Subjects:
+    return look.proposed
+
+
+def _stepped_down(look: Look, settings: Settings) -> Subjects:
+    return look.stepped_down
+
+
 def _judged(look: Look, settings: Settings) -> list[Accuracy]:
     """Figures of who serves, of enough labels."""
     return [
@@ -181,4 +191,5 @@ RULES: dict[str, Rule] = {
     "disk_low": _disk_low, "memory_high": _memory_high, "loop_lag": _loop_lag, "client_rebuilt": _client_rebuilt,
     "broker_away": _broker_away, "jobs_failing": _jobs_failing, "model_refused": _model_refused,
     "model_failing": _model_failing, "skill_low": _skill_low, "coverage_off": _coverage_off,
+    "approval_wanted": _approval_wanted, "stepped_down": _stepped_down,
 }  # fmt: skip
