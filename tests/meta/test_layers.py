@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3004, "engine": 7267, "io": 9550, "loop": 1574,
-    "live": 4929, "batch": 6172, "ui": 4801, "plugins": 5790,
+    "vocabulary": 3205, "engine": 7267, "io": 9804, "loop": 1873,
+    "live": 5184, "batch": 6172, "ui": 4806, "plugins": 5790,
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from tickcast.ui.documents.reference import OF_COMMANDS, TOPIC_MEANING
 @pytest.mark.parametrize(
     ("given", "without"),
     [
-        ({}, {"features", *OF_COMMANDS}),
-        ({"features.publish": "true", "control.keys_file": "keys.toml", "kafka.models": "follow"}, set()),
-        ({"features.publish": "true", "control.keys_file": "keys.toml"}, {"models"}),
+        ({}, {"features", "shadow", *OF_COMMANDS}),
+        ({"features.publish": "true", "control.keys_file": "keys.toml", "kafka.models": "follow"}, {"shadow"}),
+        ({"schedule.autonomy": "2"}, {"features", *OF_COMMANDS}),
+        ({"features.publish": "true", "control.keys_file": "keys.toml"}, {"models", "shadow"}),
     ],
 )
 def test_every_topic_of_the_reference_that_the_settings_need(
@@ -28,6 +29,6 @@ def test_every_topic_of_the_reference_that_the_settings_need(
     assert {topic.name.removeprefix("tickcast.") for topic in needed} == {*TOPIC_MEANING, *OF_COMMANDS} - without
     assert [topic.name for topic in needed if topic.compacted] == ["tickcast.models"] * (MODELS not in without)
     assert {topic.name for topic in needed if topic.partitions > 1} == {
-        f"tickcast.{name}" for name in {"forecasts", "features"} - without
+        f"tickcast.{name}" for name in {"forecasts", "shadow", "features"} - without
     }
     assert [topic.name for topic in wanted(settings) if topic.setting == "topics.ticks"] == settings.topics.ticks

@@ -18,6 +18,8 @@ MANY: Any = range(BRIEF_MESSAGES + 1)  # a batch of so many messages
 class Engine:
     """Its first turn leaves all that came."""
 
+    asks_shadows = False
+
     def __init__(self) -> None:
         self.seen: list[Any] = []
         self.passed = 0

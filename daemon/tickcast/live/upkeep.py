@@ -74,7 +74,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upkeep:
-    """`resume` once, then `run` beside the pump."""
+    """`go_on` once, then `run` beside the pump."""
 
     def __init__(
         self, settings: Settings, ledger: Ledger, serving_models: ServingModels, *, clock: Clock,
@@ -92,8 +92,8 @@ class Upkeep:
         self._doing: set[str] = set()
         self._log = structlog.get_logger()
 
-    async def resume(self) -> None:
-        """Where the run before stood: contests from their stored blocks, and what was begun is begun again."""
+    async def go_on(self) -> None:
+        """From where the run before stood: contests from their stored blocks, and what was begun is begun again."""
         if text := await self._ledger.upkeep():
             self._is = msgspec.json.decode(text, type=Standing)
             self._policy.resume(State(facts=self._is.policy))

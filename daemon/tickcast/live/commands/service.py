@@ -95,7 +95,7 @@ class CommandService:
                 await desk.fleet.learn()
             await desk.serving_models.take_up()
             await desk.jobs.recover(await session.store.ledger.jobs())
-            await desk.upkeep.resume()
+            await desk.upkeep.go_on()
             yield desk
         finally:
             await cache.close()
