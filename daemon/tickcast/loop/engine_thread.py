@@ -61,8 +61,7 @@ class EngineThread:
 
 
 def _done(function: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """What it returned, or what it raised in our words. A plugin that calls `sys.exit` would end the thread, for which
-    the loop then waits for ever; on the loop it would choose the daemon's exit code."""
+    """What it returned, or what it raised in our words: a plugin's `sys.exit` too, which would end the thread alone."""
     try:
         return function(), None
     except TickcastError as raised:
