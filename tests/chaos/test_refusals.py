@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteAclsRequest
-from chaoskit import MODES, OUTPUTS, Deployment, is_long
+from chaoskit import MODES, Deployment, is_long
 from feeder import Feeder, feed_at_once, tape
 from ledger import assert_promises_kept
 
 from brokerkit import ALLOW, LITERAL, OPERATIONS, PASSWORD, RESOURCES, USER
+from kafkakit import OUTPUTS
 from kafkanode import ask
 from netkit import free_port
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_REFUSED
@@ -142,7 +143,7 @@ def test_a_missing_topic_is_refused(kafka, tmp_path, setting, value):
     assert daemon.ended() == EXIT_REFUSED, daemon.log()
     assert f"of {setting}" in daemon.log()
     assert "not exist (`tickcast topics --create`" in daemon.log()
-    assert all(f"'no.such.prefix.{name}'" in daemon.log() for name in OUTPUTS[:4]) == (setting == "topics.prefix")
+    assert all(f"'no.such.prefix.{name}'" in daemon.log() for name in OUTPUTS) == (setting == "topics.prefix")
 
 
 def test_a_broker_that_is_away_is_waited_for_and_given_up_after_max_wait_s(kafka, tmp_path):
