@@ -1,11 +1,12 @@
 """A broker that refuses the daemon, or is not there: the message names the setting, the code says what to do."""
 
+import sys
 from functools import partial
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteAclsRequest
-from chaoskit import MODES, Deployment, is_long
+from chaoskit import HERE, MODES, Deployment, is_long
 from feeder import Feeder, feed_at_once, tape
 from ledger import assert_promises_kept
 
@@ -92,7 +93,7 @@ def test_a_right_that_is_withdrawn_while_it_runs_is_asked_for_until_it_is_back(s
     allow(secured)
     messages = tape(2, partitions=4)
     secured.begin(messages)
-    daemon = secured.start()
+    daemon = secured.start(program=[sys.executable, HERE / "hasty.py"])
     with Feeder(secured.broker.bootstrap, secured.ticks, messages, per_s=200):
         before = sum(secured.committed().values())
         daemon.wait_until(lambda: sum(secured.committed().values()) > before, "a commit")

@@ -225,8 +225,7 @@ class Commits:
         before, place = self._committed, self._place
         ahead = {source: offset for source, offset in offsets.items() if offset >= before[source]}
         notes = {
-            at: recovery.note(self._settings.kafka, place.partitions[at[0]], beats[at], place.since[at])
-            for at in ahead
+            at: recovery.note(self._settings.kafka, place.partitions[at[0]], beats[at], place.since[at]) for at in ahead
         }
         await self._delivery.commit(ahead, notes)
         self._committed = before | ahead
