@@ -7,7 +7,7 @@ SET_UP := .venv/.set-up
 export PYTHONDONTWRITEBYTECODE :=
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test quick check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
+.PHONY: kernels brokers help setup demo broker test quick newest lint check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,16 +41,21 @@ endif
 quick: $(SET_UP) kernels ## a verdict in minutes: all tests but those that need a broker or take seconds
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
+newest: $(SET_UP) kernels ## the quick tests once more on the newest Python that this machine has, in .venv-newest
+	@scripts/newest.sh $(ARGS)
+
 chaos: $(SET_UP) kernels brokers ## the long form of tests/chaos, with more than 100 kills (CHAOS_SEED=N repeats a run)
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 fuzz: $(SET_UP) kernels ## 1,000,000 mutated inputs for all that reads what others wrote (FUZZ_SEED=N repeats, ARGS="20000 --bounds")
 	@$(BIN)/python tests/fuzz.py $(ARGS)
 
-check: $(SET_UP) ## format, lint, types, layers
+lint: $(SET_UP)
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
+
+check: lint ## format, lint, types, layers
 	@$(BIN)/python -m pytest -q tests/meta/test_layers.py tests/meta/test_style.py
 
 bench: $(SET_UP) kernels ## every figure of docs/figures.md that takes no hours, with machine and versions

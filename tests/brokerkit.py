@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from kafkanode import CLASSES, JARS, QUICK_COMPILER, KafkaNode, ask
+from kafkanode import CLASSES, JARS, QUICK_COMPILER, KafkaNode, ask, forget
 from netkit import HOST, Certificates, Proxy, free_port
 
 REMEDY = "Java 17 and the jars of Kafka: run scripts/brokers.sh"
@@ -86,13 +86,17 @@ class KafkaCluster:
 
     def create_topic(self, name: str, partitions: int = 1, **config: object) -> str:
         """Create it, with `retention_ms=1000` for retention.ms, and return its name."""
+        self.create_topics(name, partitions=partitions, **config)
+        return name
+
+    def create_topics(self, *names: str, partitions: int = 1, **config: object) -> None:
+        """All at once."""
         texts = {key: str(value) for key, value in _dotted(config).items()}
-        topic = NewTopic(name, partitions, len(self.nodes), topic_configs=texts)
-        answer = ask(self.bootstrap, lambda admin: admin.create_topics([topic]))
-        for _, code, message in answer.topic_errors:
+        topics = [NewTopic(name, partitions, len(self.nodes), topic_configs=texts) for name in names]
+        answer = ask(self.bootstrap, lambda admin: admin.create_topics(topics))
+        for name, code, message in answer.topic_errors:
             if code:
                 raise for_code(code)(f"topic {name}: {message}")
-        return name
 
     def allow(
         self, resource: Literal["topic", "group", "cluster", "transactional_id"], name: str, *operations: str
@@ -120,7 +124,15 @@ class KafkaCluster:
         for node in self.nodes:
             node.wait(len(self.nodes))
 
+    def mend(self) -> None:
+        """All of them run, can be reached and answer, whatever was done to them."""
+        for node in self.nodes:
+            node.mend()
+        for node in self.nodes:
+            node.wait(len(self.nodes))
+
     def close(self) -> None:
+        forget(self.bootstrap)
         for node in self.nodes:
             node.close()
         shutil.rmtree(self._folder, ignore_errors=True)

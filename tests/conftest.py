@@ -136,7 +136,7 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]
 
 @cache
 def needs_kafka(file: Path) -> bool:
-    return file.parent.name == "chaos" or WITH_KAFKA.search(file.read_text(encoding="utf-8")) is not None
+    return WITH_KAFKA.search(file.read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture(autouse=True)
@@ -193,20 +193,32 @@ def secure_kafka() -> Iterator[KafkaBroker]:
         yield broker
 
 
-@pytest.fixture
-def own_kafka() -> Iterator[KafkaBroker]:
-    """A broker of this test's own, to kill, to pause and, by its listener PROXIED, to cut off."""
+@pytest.fixture(scope="session")
+def breakable_kafka() -> Iterator[KafkaBroker]:
     need_kafka()
     with KafkaBroker(heap_mb=256, proxied=True) as broker:
         yield broker
 
 
 @pytest.fixture
-def kafka_cluster() -> Iterator[KafkaCluster]:
-    """Three brokers of this test's own."""
+def own_kafka(breakable_kafka: KafkaBroker) -> Iterator[KafkaBroker]:
+    """A broker for this test alone, to kill, to pause and, by its listener PROXIED, to cut off; then it is mended."""
+    yield breakable_kafka
+    breakable_kafka.mend()
+
+
+@pytest.fixture(scope="module")
+def breakable_cluster() -> Iterator[KafkaCluster]:
     need_kafka()
     with KafkaCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def kafka_cluster(breakable_cluster: KafkaCluster) -> Iterator[KafkaCluster]:
+    """Three brokers for this test alone; then they are mended."""
+    yield breakable_cluster
+    breakable_cluster.mend()
 
 
 @pytest.fixture

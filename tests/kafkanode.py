@@ -5,11 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -24,20 +27,73 @@ QUICK_COMPILER = "-XX:TieredStopAtLevel=1"  # halves the processor time of a sta
 T = TypeVar("T")
 
 
-def ask(bootstrap: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
-    """Ask an admin client, from any thread, with or without a running event loop."""
+class Admin(AIOKafkaAdminClient):
+    """As an administrator, who also knows where a topic ends."""
 
-    async def answer() -> T:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
-        try:
-            async with asyncio.timeout(30):
-                await admin.start()
-                return await question(admin)
-        finally:
-            await admin.close()
+    def __init__(self, bootstrap: str) -> None:
+        super().__init__(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        self._bootstrap = bootstrap
+        self._reader: AIOKafkaConsumer | None = None
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(answer())).result()
+    async def ends(self, topic: str, partitions: int) -> dict[int, int]:
+        if self._reader is None:
+            self._reader = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
+            await self._reader.start()
+        found = await self._reader.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+        return {at.partition: end for at, end in found.items()}
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            await self._reader.stop()
+        await super().close()
+
+
+Question = Callable[[Admin], Awaitable[T]]
+kept: dict[str, "asyncio.Task[Admin]"] = {}  # by the brokers that they ask; used in their own loop alone
+
+
+def ask(bootstrap: str, question: Question[T]) -> T:
+    """Ask an administrator, who is kept for the next question, from any thread, with or without a running loop."""
+    return asyncio.run_coroutine_threadsafe(_answer(bootstrap, question), _loop()).result()
+
+
+def forget(bootstrap: str) -> None:
+    """Whoever is asked next finds the broker anew."""
+    asyncio.run_coroutine_threadsafe(_close(bootstrap), _loop()).result()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="admin", daemon=True).start()
+    return loop
+
+
+async def _answer(bootstrap: str, question: Question[T]) -> T:
+    try:
+        async with asyncio.timeout(30):
+            if bootstrap not in kept:
+                kept[bootstrap] = asyncio.create_task(_started(bootstrap))
+            return await question(await asyncio.shield(kept[bootstrap]))
+    except BaseException:
+        await _close(bootstrap)
+        raise
+
+
+async def _started(bootstrap: str) -> Admin:
+    admin = Admin(bootstrap)
+    try:
+        await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin
+
+
+async def _close(bootstrap: str) -> None:
+    if (starting := kept.pop(bootstrap, None)) is not None:
+        with suppress(Exception):
+            await (await starting).close()
 
 
 class KafkaNode:
@@ -107,7 +163,7 @@ class KafkaNode:
 
         try:
             seen = ask(self.address(), brokers)
-        except (KafkaError, OSError):
+        except (KafkaError, OSError):  # a TimeoutError is one
             return False
         return self.number in seen and len(seen) >= nodes
 
@@ -119,6 +175,7 @@ class KafkaNode:
 
     def kill(self) -> None:
         """SIGKILL."""
+        forget(self.address())
         if self._child:
             self._child.kill()
 
@@ -128,6 +185,15 @@ class KafkaNode:
 
     def resume(self) -> None:
         self.child.signal(signal.SIGCONT)
+
+    def mend(self) -> None:
+        """It runs, and its proxy lets through; `wait` waits until it answers."""
+        if self._child is None or not self._child.is_alive:
+            self.start()
+        self.resume()
+        if self.proxy:
+            self.proxy.restore()
+            self.proxy.resume()
 
     def restart(self) -> None:
         """On the same ports and data, killed first if it runs; it answers on return."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tickcast.clock import SystemClock
+from tickcast.clock import Clock, SystemClock
 from tickcast.io.memory_bus import MemoryBus, Subscription
 from tickcast.live.buses.memory import EmbeddedBus
 from tickcast.live.daemon import Daemon
@@ -29,9 +29,10 @@ def live_settings(folder: Path, **overrides: object) -> Settings:
 class Live:
     """One running daemon and what it published."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.bus = MemoryBus(SystemClock())
-        self.daemon = Daemon(settings, EmbeddedBus(self.bus), clock=SystemClock())
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
+        self.bus = MemoryBus(clock)
+        self.daemon = Daemon(settings, EmbeddedBus(self.bus), clock=clock)
         self.topic = settings.topics.ticks[0]
         self._forecasts = self.bus.subscribe(settings.topics.prefix + "forecasts")
         self._consumed = 0
@@ -61,9 +62,9 @@ async def records(subscription: Subscription) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Live]:
+async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Live]:
     """A daemon on a memory bus of its own, live inside the block."""
-    live = Live(settings)
+    live = Live(settings, clock=clock)
     async with alive(live.daemon):
         yield live
 

@@ -4,27 +4,24 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-from feeder import Feeder, Message, feed_at_once
+from feeder import Feeder, feed_at_once
 
-from brokerkit import KafkaCluster, unique
-from kafkanode import ask
+import kafkakit
+from brokerkit import KafkaCluster
+from kafkakit import Message, dotted, toml
 from netkit import Child, wait_until
 from nursery import Warm
 from tickcast.errors import EXIT_FENCED, EXIT_OK, EXIT_REFUSED
 
 HERE = Path(__file__).parent
 TICKCAST = [Path(sys.executable).parent / "tickcast"]
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "alerts", "features")
 FINAL = (EXIT_OK, EXIT_FENCED, EXIT_REFUSED)  # systemd/tickcast.service does not restart on these
 MODES = ("at_least_once", "exactly_once")
 FIRST_TICKS = 500
@@ -95,33 +92,20 @@ class Daemon(Child):
         return self.ended()
 
 
-class Deployment:
-    """One slot: its topics on a broker, its settings file, its folder, and the daemons that ran in it."""
+class Deployment(kafkakit.Deployment):
+    """One slot, and the daemons that ran in it, each with a settings file and a log of its own."""
 
     def __init__(
-        self, broker: KafkaCluster, folder: Path, *, delivery: str = "at_least_once", partitions: int = 4,
-        ticks: str | None = None, listener: str = "PLAINTEXT", **settings: object,
+        self, broker: KafkaCluster, folder: Path, *, delivery: str = "at_least_once", **given: Any,
     ) -> None:  # fmt: skip
-        self.broker, self.folder, self.delivery, self.partitions = broker, folder, delivery, partitions
-        self.group = unique("chaos")
-        self.prefix = f"{self.group}."
-        self.ticks = ticks or broker.create_topic(unique("ticks"), partitions)
-        for name in OUTPUTS:
-            broker.create_topic(self.prefix + name, partitions)
-        self.settings = {
-            "bus.kind": "kafka", "topics.ticks": [self.ticks], "topics.prefix": self.prefix,
-            "kafka.bootstrap_servers": broker.address(listener), "kafka.group": self.group, "kafka.delivery": delivery,
-            "quality.future_ms": 0, "bars.kind": "tick", "bars.every_ticks": 1, "bars.lateness_ms": 1000,
-            "window.lookback": 16, "forecast.horizon": 4, "model.default": "holt", "score.adapt_every_bars": 16,
-            "store.path": str(folder / "store.duckdb"), "runtime.folder": str(folder / "run"), "snapshot.every_s": 1,
-            "snapshot.folder": str(folder / "snapshots"), "log.format": "json",
-        } | dotted(settings)  # fmt: skip
+        self.delivery = delivery
+        plain = {
+            "kafka__delivery": delivery, "bars__kind": "tick", "bars__every_ticks": 1, "bars__lateness_ms": 1000,
+            "window__lookback": 16, "forecast__horizon": 4, "model__default": "holt", "score__adapt_every_bars": 16,
+            "snapshot__every_s": 1, "snapshot__folder": str(folder / "snapshots"), "log__format": "json",
+        }  # fmt: skip
+        super().__init__(broker, folder, **plain | given)
         self._runs = count(1)
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def store(self) -> Path:
-        return Path(self.settings["store.path"])
 
     def start(self, *, program: Sequence[str | Path] = TICKCAST, **settings: object) -> Daemon:
         number = next(self._runs)
@@ -149,29 +133,6 @@ class Deployment:
 
     def has_snapshot(self) -> bool:
         return any(Path(self.settings["snapshot.folder"]).glob("*.snapshot"))
-
-    def is_caught_up(self) -> bool:
-        """All that the topic holds has been committed; a broker that cannot tell leaves it open."""
-        try:
-            ends, committed = self.ends(), self.committed()
-        except (KafkaError, TimeoutError, OSError):
-            return False
-        return all(committed.get(partition, 0) >= end for partition, end in ends.items())
-
-    def committed(self) -> dict[int, int]:
-        async def positions(admin: AIOKafkaAdminClient) -> dict[int, int]:
-            found = await admin.list_consumer_group_offsets(self.group)
-            return {at.partition: meta.offset for at, meta in found.items() if at.topic == self.ticks}
-
-        return ask(self.broker.bootstrap, positions)
-
-    def ends(self) -> dict[int, int]:
-        async def ends(_: AIOKafkaAdminClient) -> dict[int, int]:
-            async with AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap) as consumer:
-                found = await consumer.end_offsets([TopicPartition(self.ticks, p) for p in range(self.partitions)])
-            return {at.partition: end for at, end in found.items()}
-
-        return ask(self.broker.bootstrap, ends)
 
     def begin(self, messages: Iterator[Message]) -> None:
         """Some ticks are through and a snapshot is there: from then on anything may happen at any time."""
@@ -261,15 +222,3 @@ class Supervisor:
 
 def pause(seconds: float) -> None:
     Event().wait(seconds)
-
-
-def dotted(settings: Mapping[str, object]) -> dict[str, Any]:
-    return {key.replace("__", "."): value for key, value in settings.items()}
-
-
-def toml(settings: Mapping[str, Any]) -> str:
-    sections: dict[str, list[str]] = {}
-    for key, value in settings.items():
-        section, name = key.rsplit(".", 1)
-        sections.setdefault(section, []).append(f"{name} = {json.dumps(value)}")
-    return "".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())

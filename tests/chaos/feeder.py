@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterator
 from threading import Event, Thread
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
+
+from kafkakit import Message
 
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 10_000_000
@@ -19,12 +21,6 @@ LATE_BY_NS = 10_000_000_000
 TIE_EVERY, LATE_EVERY, BROKEN_EVERY, TOMBSTONE_EVERY = 7, 97, 101, 103
 TURN_S = 0.02
 PATIENCE_MS = 180_000  # a broker may be away for so long before the producer gives a tick up
-
-
-class Message(NamedTuple):
-    partition: int
-    key: bytes
-    value: bytes | None
 
 
 def tape(seed: int, *, partitions: int, symbols: int = 40) -> Iterator[Message]:

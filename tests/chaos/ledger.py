@@ -6,7 +6,7 @@ after its symbol's first has exactly one forecast.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import duckdb
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from chaoskit import Deployment
+
+import kafkakit
 
 RELATIVE, OF_A_MOVE = 1e-6, 1e-4  # how far two writings of one forecast may be apart
 OF_THE_RUN = {"produced_ns", "age_ms"}  # the rest of a forecast is a function of the ticks
 NUMBERS = {"quantiles", "point", "anchor", "scale", "confidence"}
-READ_LIMIT_S = 120
 
 Place = tuple[int, int]  # partition and offset of a tick
 Forecast = dict[str, Any]
@@ -195,25 +196,7 @@ def stored(path: Path) -> Stored:
 
 
 def read(deployment: Deployment, topic: str, *, isolation: str = "read_committed") -> list[ConsumerRecord]:
-    """All that the topic holds, partition by partition."""
-    return asyncio.run(_read(deployment.broker.bootstrap, topic, deployment.partitions, isolation))
-
-
-async def _read(bootstrap: str, topic: str, count: int, isolation: str) -> list[ConsumerRecord]:
-    records: list[ConsumerRecord] = []
-    async with (
-        asyncio.timeout(READ_LIMIT_S),
-        AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, isolation_level=isolation, auto_offset_reset="earliest"
-        ) as reader,
-    ):
-        partitions = [TopicPartition(topic, p) for p in range(count)]
-        reader.assign(partitions)
-        ends: Mapping[TopicPartition, int] = await reader.end_offsets(partitions)
-        while [at for at in partitions if await reader.position(at) < ends[at]]:
-            for found in (await reader.getmany(timeout_ms=100)).values():
-                records += found
-    return sorted(records, key=_at)
+    return asyncio.run(kafkakit.read(deployment.broker, topic, deployment.partitions, isolation=isolation))
 
 
 def _forecast(record: ConsumerRecord) -> Forecast:

@@ -8,9 +8,11 @@ from itertools import islice
 import pytest
 from chaoskit import HERE, Daemon, Deployment, is_long
 from deadly import DEADLY_BATCH
-from feeder import Message, feed_at_once, tape
+from feeder import feed_at_once, tape
 from ledger import assert_promises_kept, read
 from test_poison import headers, produce, tick
+
+from kafkakit import Message
 
 pytestmark = pytest.mark.timeout(300)
 SURVIVED = [sys.executable, HERE / "deadly.py"]

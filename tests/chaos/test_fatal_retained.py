@@ -9,14 +9,15 @@ import aiomqtt
 import duckdb
 import msgspec
 import pytest
-from chaoskit import HERE, Daemon, toml
+from chaoskit import HERE, Daemon
 from test_fatal import ends
 
+from kafkakit import toml
 from mosquittokit import Mosquitto
 from netkit import HOST
 from tickcast.io.mqtt.source import AT_ONCE
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SURVIVED = [sys.executable, HERE / "deadly.py"]
 LIMIT_S, RETAINED = 60, AT_ONCE + 200
 T0 = 1_700_000_000 * 10**9

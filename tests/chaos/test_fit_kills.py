@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import load_file
 
@@ -15,6 +16,7 @@ from tickcast.batch.train.fit import FOLDER
 from tickcast.io.jobs.orders import FitOrder
 from trainkit import autoregressive, fitted, job, model_of, series, weights
 
+pytestmark = pytest.mark.slow
 SEAMS = ("mid-epoch", "end of an epoch", "half a checkpoint", "before the rename", "after the rename", "export")
 ORDER: dict[str, Any] = {
     "model_params": {"hidden": 8}, "windows_per_epoch": 160, "batch_size": 32, "epochs": 4, "checkpoint_s": 1e-9

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import duckdb
 import msgspec
+import pytest
 from killed_jobs import SEAMS
 
 from registrykit import model_folder
 
+pytestmark = pytest.mark.slow
 ROWS_OF = {
     "versions": "SELECT digest, name, origin, tombstone_ns FROM versions",
     "jobs": "SELECT state, why, result_json->'$.content.registered.digest' FROM jobs",

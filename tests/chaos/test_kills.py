@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chaoskit import MODES, Deployment, Supervisor, is_long, modes, seed_of
-from feeder import Feeder, Message, tape
+from feeder import Feeder, tape
 from ledger import assert_promises_kept
 from seams import SEAMS
 
 from brokerkit import KafkaBroker
+from kafkakit import Message
 from tickcast.errors import EXIT_OK
 
 KILLS = 60 if is_long() else 3  # at random times, in each mode

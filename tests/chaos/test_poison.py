@@ -96,12 +96,12 @@ def damage(log: Path, marker: bytes, *, codec: int | None = None) -> bytes:
     return bytes(data[start:end])
 
 
-def test_poison_becomes_exact_dead_letters_and_is_never_read_again(own_kafka, tmp_path):
-    deployment = Deployment(own_kafka, tmp_path / "daemon", partitions=1, codec__max_message_bytes=MOST_BYTES)
+def test_poison_becomes_exact_dead_letters_and_is_never_read_again(kafka, tmp_path):
+    deployment = Deployment(kafka, tmp_path / "daemon", partitions=1, codec__max_message_bytes=MOST_BYTES)
     good = [tick(number) for number in range(40)]
     spoilt = [tick(98, note="checksum"), tick(99, note="nocodec")]
-    offsets = produce(own_kafka, deployment.ticks, [*good[:20], *(value for value, _ in POISON), *spoilt, *good[20:]])
-    log = segment(own_kafka, deployment.ticks)
+    offsets = produce(kafka, deployment.ticks, [*good[:20], *(value for value, _ in POISON), *spoilt, *good[20:]])
+    log = segment(kafka, deployment.ticks)
     corrupt = [damage(log, b"checksum"), damage(log, b"nocodec", codec=NO_CODEC)]
     expected = [(value, b"key", reason) for value, reason in POISON if reason != "tombstone"]
     expected += [(batch, None, "corrupt") for batch in corrupt]

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaoskit import TICKCAST, Deployment, Supervisor, modes, seed_of, toml
+from chaoskit import TICKCAST, Deployment, Supervisor, modes, seed_of
 from feeder import Feeder, tape
 from ledger import read
 
 import nursery
 from brokerkit import KafkaBroker
+from kafkakit import COMMANDS, OUTPUTS, toml
 from tickcast.batch.synth import Market
 from tickcast.errors import EXIT_OK
 from tickcast.io.tape.tape import write_ticks
@@ -25,14 +26,11 @@ class Ordered(Deployment):
     """A deployment that takes commands, and a person who gives them."""
 
     def __init__(self, kafka: KafkaBroker, folder: Path, *, delivery: str) -> None:
-        super().__init__(kafka, folder, delivery=delivery)
-        for name in ("control", "replies", "jobs"):
-            kafka.create_topic(self.prefix + name, 1)
+        super().__init__(kafka, folder, delivery=delivery, outputs=OUTPUTS + COMMANDS)
         entry = tickcast("keygen", "--id", "ops", "--role", "admin", "--out", folder / "ops.key")
         (folder / "keys.toml").write_text(entry)
         self.settings["control.keys_file"] = str(folder / "keys.toml")
         self.config = folder / "person.toml"
-
         self.config.write_text(toml(self.settings))
 
     def order(self, command: str, *arguments: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_a_daemon_whose_transaction_grew_too_old_while_nobody_took_its_slot_is_o
     with Feeder(kafka.bootstrap, deployment.ticks, messages):
         daemon = deployment.start_to_stop("publish", 5)
         daemon.wait_until(lambda: daemon.is_stopped, "the stop within a transaction")
-        pause(3 * CALL_TIMEOUT_S)
+        pause(2 * CALL_TIMEOUT_S)
         daemon.signal(signal.SIGCONT)
         assert daemon.ended() == EXIT_DIED, daemon.log()[-4000:]
         assert "kafka.transaction_timeout_s" in daemon.log()

@@ -93,8 +93,9 @@ async def test_the_commit_of_a_member_is_lost_and_said_in_our_words(kafka: Kafka
             share.take()
             share.give_back()
             cut(member._consumer)
+            delivery.seal()
             with pytest.raises(TransactionLost, match=f"committing {topic}: .*TCPTransport"):
-                await delivery.commit(delivery.seal(), {(topic, 0): 1}, {(topic, 0): {}})
+                await delivery.commit({(topic, 0): 1}, {(topic, 0): {}})
     finally:
         await member.leave()
 

@@ -224,9 +224,9 @@ async def test_a_producer_that_was_fenced_says_so(kafka):
     assert numbers(await read(kafka, topic)) == {0: []}
 
 
-async def test_nothing_is_lost_doubled_or_overtaken_when_the_broker_is_killed(own_kafka, framer_of):
+async def test_nothing_is_lost_doubled_or_overtaken_when_the_broker_is_killed(own_kafka):
     topic = own_kafka.create_topic(unique("killed"), 3)
-    framer = framer_of(3)
+    framer = FRAMERS["lz4"](3)
     async with producing(own_kafka, request_timeout_ms=3_000) as (_, outbox), asyncio.timeout(2 * LIMIT_S):
         restart = None
         for first in range(0, 6_000, 20):

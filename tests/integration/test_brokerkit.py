@@ -98,17 +98,6 @@ async def test_a_cut_broker_is_refused_and_a_restored_one_goes_on(own_kafka):
     assert await consume(own_kafka.bootstrap, topic, 2) == [b"a", b"b"]
 
 
-async def test_three_brokers_keep_what_was_acknowledged_when_one_is_killed(kafka_cluster):
-    topic = kafka_cluster.create_topic(unique("ticks"))
-    await produce(kafka_cluster.bootstrap, topic, [b"a"])
-    kafka_cluster.nodes[0].kill()
-    await produce(kafka_cluster.bootstrap, topic, [b"b"])
-    assert await consume(kafka_cluster.bootstrap, topic, 2) == [b"a", b"b"]
-    kafka_cluster.nodes[0].restart()
-    kafka_cluster.restart()
-    assert await consume(kafka_cluster.bootstrap, topic, 2) == [b"a", b"b"]
-
-
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_a_user_may_do_what_was_allowed_and_no_more(secure_kafka, mechanism):
     topic, address = secure_kafka.create_topic(unique("ticks")), secure_kafka.address("SASL_SSL")

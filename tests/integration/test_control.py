@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from brokerkit import KafkaBroker, unique
 from controlkit import KEYS, SECRET, SIGNERS, MemoryLedger, echo
+from kafkakit import Deployment
 from livekit import live_settings, until
 from tickcast.clock import SystemClock
 from tickcast.errors import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED, BadBroker, BadRequest, BadSettings
@@ -37,12 +38,7 @@ LIMIT_S = 60
 
 
 def deployment(broker: KafkaBroker, folder: Path, *, partitions: int = 1, **overrides: object) -> Settings:
-    name = unique("c")
-    for topic in (CONTROL, REPLIES):
-        broker.create_topic(f"{name}.{topic}", partitions)
-    given = {"bus__kind": "kafka", "kafka__bootstrap_servers": broker.bootstrap, "kafka__group": name,
-             "topics__prefix": f"{name}."}  # fmt: skip
-    return live_settings(folder, **given | overrides)
+    return Deployment(broker, folder, partitions=partitions, outputs=(CONTROL, REPLIES), **overrides).loaded()
 
 
 def topic_of(settings: Settings) -> str:
@@ -180,7 +176,7 @@ async def test_the_marks_of_a_transaction_are_not_taken_for_messages_that_do_not
         async with hearing(settings) as heard:
             await produce(settings, b"1", transactional_id=unique("t"))
             await heard.has(1)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.6)  # longer than the watchdog waits
             await produce(settings, b"2")
             assert await heard.has(2) == [b"1", b"2"]
     assert not [entry for entry in log if entry["event"] == "control_interrupted"]

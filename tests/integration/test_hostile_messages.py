@@ -12,15 +12,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer
 
+import kafkakit
 from brokerkit import KafkaBroker, unique
-from livekit import WAIT_S, Live, alive, live_settings, running, until
+from livekit import Live, alive, live_settings, running, until
 from packing import pack
 from tickcast.clock import SystemClock
-from tickcast.io.kafka.client import committed
-from tickcast.live.buses.kafka import KafkaBus
-from tickcast.live.daemon import Daemon
 from tickcast.records import Health
 from tickcast.settings import Settings
 from wirekit import BODY, ZSTD, Message, batch, framed
@@ -109,24 +107,21 @@ async def test_a_message_of_thousands_of_bad_ticks_is_one_letter_with_their_numb
     assert found == [(len(bad), len(bad), count, [*range(20)], f'{{"non_positive":{count}}}')] * 20
 
 
-class Kafka:
+class Kafka(kafkakit.Deployment):
     """A topic of one partition on the broker, a deployment that reads it, and what it wrote."""
 
     def __init__(self, broker: KafkaBroker, folder: Path, letters_take: int = 0, **overrides: object) -> None:
-        self.broker, self.name = broker, unique("hostile")
-        self.topic = broker.create_topic(self.name, 1, message_timestamp_after_max_ms=(1 << 63) - 1)
-        for output in ("forecasts", "dlq", "accuracy", "health", "alerts"):
-            small = {"max_message_bytes": letters_take} if letters_take and output == "dlq" else {}
-            broker.create_topic(f"{self.name}.{output}", 1, **small)
-        self.settings = live_settings(folder, **{
-            "bus__kind": "kafka", "kafka__bootstrap_servers": broker.bootstrap, "kafka__group": self.name,
-            "topics__ticks": json.dumps([self.topic]), "topics__prefix": f"{self.name}.", "bars__kind": "tick",
-        } | SMALL | overrides)  # fmt: skip
+        far_off = {"message_timestamp_after_max_ms": (1 << 63) - 1}
+        ticks = broker.create_topic(unique("hostile"), 1, **far_off)
+        super().__init__(
+            broker, folder, partitions=1, ticks=ticks, outputs=[name for name in kafkakit.OUTPUTS if name != "dlq"],
+            **{"bars__kind": "tick"} | SMALL | overrides,
+        )  # fmt: skip
+        small = {"max_message_bytes": letters_take} if letters_take else {}
+        broker.create_topic(self.prefix + "dlq", 1, **small)
 
-    async def send(self, *values: bytes | None) -> None:
-        async with AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all") as producer:
-            for value in values:
-                await producer.send_and_wait(self.topic, value, key=b"k", partition=0)
+    async def say(self, *values: bytes | None) -> None:
+        await self.send(kafkakit.Message(0, b"k", value) for value in values)
 
     async def send_batch(self, made: bytes) -> None:
         """A record batch of our own making, instead of the client's."""
@@ -135,30 +130,12 @@ class Kafka:
             built.append(key=None, value=b"", timestamp=None)
             built.close()
             built._buffer = bytearray(made)
-            await (await producer.send_batch(built, self.topic, partition=0))
+            await (await producer.send_batch(built, self.ticks, partition=0))
 
-    async def committed(self, offset: int) -> None:
-        at = (self.topic, 0)
-
-        async def is_so() -> bool:
-            return (await committed(self.settings.kafka, [at])).get(at, (0,))[0] == offset
-
-        await until(is_so, f"offset {offset} to be committed")
-
-    async def read(self, output: str) -> list[ConsumerRecord]:
-        """All that the topic holds now."""
-        at = TopicPartition(f"{self.name}.{output}", 0)
-        async with AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap) as consumer, asyncio.timeout(WAIT_S):
-            consumer.assign([at])
-            end = (await consumer.end_offsets([at]))[at]
-            consumer.seek(at, 0)
-            records: list[ConsumerRecord] = []
-            while await consumer.position(at) < end:
-                records += (await consumer.getmany(at, timeout_ms=200)).get(at, [])
-            return records
-
-    def daemon(self) -> Daemon:
-        return Daemon(self.settings, KafkaBus(self.settings), clock=SystemClock())
+    async def has_committed(self, offset: int) -> None:
+        await until(
+            lambda: asyncio.to_thread(lambda: self.committed() == {0: offset}), f"offset {offset} to be committed"
+        )
 
 
 def tick(second: int) -> bytes:
@@ -171,12 +148,12 @@ async def test_a_batch_of_a_few_kilobytes_that_would_become_millions_is_one_lett
     feed = Kafka(kafka, tmp_path)
     bomb = framed(bytes(cramjam.zstd.compress(batch([Message(bytes(60 << 20))])[BODY:])), count=1, codec=ZSTD)
     assert len(bomb) < 8_000
-    await feed.send(*map(tick, range(5)))
+    await feed.say(*map(tick, range(5)))
     await feed.send_batch(bomb)
-    await feed.send(*map(tick, range(5, 10)))
+    await feed.say(*map(tick, range(5, 10)))
     for end in (11, 16):
         async with alive(feed.daemon()) as daemon:
-            await feed.committed(end)
+            await feed.has_committed(end)
             health = daemon.health()
             assert (health.state, health.rejected, adds_up(health)) == ("live", 1, True)
         assert len(await feed.read("forecasts")) == end - 2  # but for the first tick, and the batch
@@ -185,17 +162,17 @@ async def test_a_batch_of_a_few_kilobytes_that_would_become_millions_is_one_lett
         assert (headers["reason"], headers["offset"], headers["refused"]) == ("too_large", "5", "1")
         assert (len(letter.value), headers["original_bytes"]) == (len(bomb), str(len(bomb)))
         if end == 11:
-            await feed.send(*map(tick, range(10, 15)))
-    assert letters(feed.settings, "source_offset, reason, octet_length(value)") == [(5, "too_large", len(bomb))]
+            await feed.say(*map(tick, range(10, 15)))
+    assert letters(feed.loaded(), "source_offset, reason, octet_length(value)") == [(5, "too_large", len(bomb))]
 
 
 async def test_tombstones_are_counted_and_neither_letters_nor_poison(kafka: KafkaBroker, tmp_path: Path) -> None:
     feed = Kafka(kafka, tmp_path, kafka__poison_run=50)
-    await feed.send(*map(tick, range(3)))
+    await feed.say(*map(tick, range(3)))
     await feed.send_batch(batch([Message(None, b"k")] * 2000))
-    await feed.send(*map(tick, range(3, 6)))
+    await feed.say(*map(tick, range(3, 6)))
     async with alive(feed.daemon()) as daemon:
-        await feed.committed(2006)
+        await feed.has_committed(2006)
         health = daemon.health()
     assert (health.accepted, health.rejected, health.reasons["tombstone"]) == (6, 2000, 2000)
     assert len(await feed.read("forecasts")) == 5
@@ -206,13 +183,13 @@ async def test_what_no_broker_would_take_whole_is_cut_in_topic_and_store_and_its
     kafka: KafkaBroker, tmp_path: Path
 ) -> None:
     feed = Kafka(kafka, tmp_path, kafka__batch_bytes=10_000)
-    await feed.send(tick(0), b"x" * 30_000)
+    await feed.say(tick(0), b"x" * 30_000)
     async with alive(feed.daemon()):
-        await feed.committed(2)
+        await feed.has_committed(2)
     (letter,) = await feed.read("dlq")
     assert (letter.key, letter.value) == (b"k", b"x" * 9_999)
     assert dict(letter.headers)["original_bytes"] == b"30000"
-    assert letters(feed.settings, "octet_length(value), original_bytes") == [(9_999, 30_000)]
+    assert letters(feed.loaded(), "octet_length(value), original_bytes") == [(9_999, 30_000)]
 
 
 async def test_a_batch_beyond_the_bound_of_the_settings_is_refused_whole(kafka: KafkaBroker, tmp_path: Path) -> None:
@@ -223,7 +200,7 @@ async def test_a_batch_beyond_the_bound_of_the_settings_is_refused_whole(kafka: 
     await feed.send_batch(fits)
     await feed.send_batch(larger)
     async with alive(feed.daemon()) as daemon:
-        await feed.committed(600)
+        await feed.has_committed(600)
         health = daemon.health()
     assert (health.accepted, health.reasons["too_large"]) == (200, 1)
 
@@ -246,7 +223,7 @@ async def send_oddities(feed: Kafka) -> int:
     ) as producer:
         for key, value, headers, stamp_ms in records:
             await producer.send_and_wait(
-                feed.topic, value, key=key, partition=0, headers=headers, timestamp_ms=stamp_ms or None
+                feed.ticks, value, key=key, partition=0, headers=headers, timestamp_ms=stamp_ms or None
             )
     return len(records)
 
@@ -258,11 +235,11 @@ async def test_a_letter_is_cut_to_what_its_topic_takes_and_never_stops_what_foll
     kafka: KafkaBroker, tmp_path: Path, delivery: str, most_bytes: int
 ) -> None:
     feed = Kafka(kafka, tmp_path, kafka__delivery=delivery, letters_take=most_bytes)
-    await feed.send(tick(0))
+    await feed.say(tick(0))
     odd = await send_oddities(feed)
-    await feed.send(*map(tick, range(1, 4)), *[b"{"] * 40, tick(4))
+    await feed.say(*map(tick, range(1, 4)), *[b"{"] * 40, tick(4))
     async with alive(feed.daemon()) as daemon:
-        await feed.committed(odd + 45)
+        await feed.has_committed(odd + 45)
         health = daemon.health()
         assert (health.state, health.accepted, health.rejected) == ("live", 5, odd + 40)
     written = await feed.read("dlq")
@@ -271,5 +248,5 @@ async def test_a_letter_is_cut_to_what_its_topic_takes_and_never_stops_what_foll
         assert max(len(record.value) + len(record.key or b"") for record in written) < most_bytes
     else:  # not even the headers
         assert written == []
-    assert len(letters(feed.settings, "value")) == odd + 40
+    assert len(letters(feed.loaded(), "value")) == odd + 40
     assert len(await feed.read("forecasts")) == (4 if most_bytes > 200 else 0)

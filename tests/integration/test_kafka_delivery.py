@@ -39,9 +39,9 @@ async def test_what_fails_is_raised_when_its_unit_is_settled_and_by_nothing_befo
             await delivery._outbox.settle()  # so the client has told it
         delivery.post([parcel(topic, 10)])
         await delivery.room()
-        sealed = delivery.seal()
+        delivery.seal()
         with pytest.raises(TransactionLost, match="publishing: .*MessageSizeTooLarge"):
-            await delivery.settle(sealed)
+            await delivery.settle()
 
 
 async def test_a_transaction_that_fails_between_two_batches_is_told_by_its_cause(kafka, topic):
@@ -50,24 +50,24 @@ async def test_a_transaction_that_fails_between_two_batches_is_told_by_its_cause
         refused = TopicAuthorizationFailedError(topic)
         delivery._fence._txn_manager.error_transaction(refused)  # as the client does when the broker says so
         delivery.post([parcel(topic, 10)])  # which the client calls an operation outside of a transaction
-        sealed = delivery.seal()
+        delivery.seal()
         delivery.post([parcel(topic, 10)])
         await delivery.room()
         with pytest.raises(BadBroker, match="publishing: .*TopicAuthorizationFailed"):
-            await delivery.settle(sealed)
+            await delivery.settle()
 
 
 async def test_what_waited_for_a_transaction_to_close_fails_in_its_own_unit(kafka, topic):
     given = settings_of(kafka, kafka__delivery="exactly_once")
     async with Delivery.open(given, max_away_s=AWAY_S) as delivery, asyncio.timeout(LIMIT_S):
         delivery.post([parcel(topic, 10)])
-        first = delivery.seal()
+        delivery.seal()
         delivery.post([parcel(topic, 2 * MOST_BYTES)])
-        second = delivery.seal()
-        await delivery.settle(first)
-        await delivery.commit(first, {(topic, 0): 1}, {(topic, 0): {}})
+        delivery.seal()
+        await delivery.settle()
+        await delivery.commit({(topic, 0): 1}, {(topic, 0): {}})
         with pytest.raises(TransactionLost, match="publishing"):
-            await delivery.settle(second)
+            await delivery.settle()
     assert (await client.committed(given, [(topic, 0)]))[topic, 0].offset == 1
 
 
@@ -83,9 +83,10 @@ async def test_a_member_of_a_group_takes_no_slot(kafka, topic):
         asyncio.timeout(LIMIT_S),
     ):
         member.post([parcel(topic, 10)])
-        sealed = member.seal()
-        await member.settle(sealed)
-        await member.commit(sealed, {(topic, 0): 1}, {(topic, 0): {}})
-        await slot.commit(slot.seal(), {(topic, 0): 5}, {(topic, 0): {}})  # it was not fenced
+        member.seal()
+        await member.settle()
+        await member.commit({(topic, 0): 1}, {(topic, 0): {}})
+        slot.seal()
+        await slot.commit({(topic, 0): 5}, {(topic, 0): {}})  # it was not fenced
     assert len(seen) == 1
     assert (await client.committed(given, [(topic, 0)]))[topic, 0].offset == 5

@@ -2,68 +2,84 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import duckdb
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.new_partitions import NewPartitions
 
 from brokerkit import PASSWORD, USER, unique
-from kafkanode import ask
+from kafkakit import Deployment, Message, read
 from livekit import alive, live_settings, until
 from netkit import Child
+from nursery import Warm
 from tickcast.errors import BadBroker
 from tickcast.io.kafka import client
+from tickcast.io.kafka import group as group_module
 from tickcast.io.kafka.group import Membership
-from tickcast.live.buses.kafka_group import GroupBus
-from tickcast.live.daemon import Daemon
+from tickcast.live.process import drain_on_signals
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90
 SYMBOLS, START_NS, STEP_NS = 12, 1_700_000_000_000_000_000, 10_000_000
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "alerts")
+SOON_MISSED = """
+import sys
+from tickcast.io.kafka.group import Consumer
+from tickcast.ui.cli import main
+start = Consumer.__init__
+def soon_missed(self, *given, **named):
+    start(self, *given, **named | ({"session_timeout_ms": 2000} if "group_id" in named else {}))
+Consumer.__init__ = soon_missed
+sys.exit(main())
+"""
 
 
-class Group:
-    """Topics and settings of one deployment, its members, and the ticks that flow."""
+@pytest.fixture(autouse=True)
+def soon_told(monkeypatch):
+    """A member hears sooner that the group shares out anew."""
+    monkeypatch.setattr(group_module, "HEARTBEAT_MS", 200)
+
+
+class Forked(Child):
+    popen = Warm
+
+
+class Group(Deployment):
+    """Members in folders of their own, and ticks that flow."""
 
     def __init__(self, broker, folder, *, partitions=4, **settings):
-        self.broker, self.folder, self.partitions, self.sent = broker, folder, partitions, 0
-        self.topic = broker.create_topic(unique("ticks"), partitions)
-        self.prefix = unique("group") + "."
-        self.settings = settings
-        for name in OUTPUTS:
-            broker.create_topic(self.prefix + name, 2)
+        plain = {
+            "kafka__assignment": "group", "bars__kind": "tick", "window__lookback": 8, "forecast__horizon": 2,
+            "log__format": "json",
+        }  # fmt: skip
+        super().__init__(broker, folder, partitions=partitions, **plain | settings)
+        self.sent = 0
 
-    def settings_of(self, name):
-        return live_settings(self.folder / name, **self.overrides())
-
-    def overrides(self):
-        return {
-            "bus__kind": "kafka", "kafka__bootstrap_servers": self.broker.bootstrap, "kafka__assignment": "group",
-            "kafka__group": self.prefix, "topics__prefix": self.prefix, "topics__ticks": f'["{self.topic}"]',
-            "bars__kind": "tick", "window__lookback": 8, "forecast__horizon": 2,
-        } | self.settings  # fmt: skip
+    def place_of(self, name):
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return {"store__path": folder / "store.duckdb", "runtime__folder": folder / "run"}
 
     def member(self, name):
         """It is in the group inside the block, and has left it after it."""
-        settings = self.settings_of(name)
-        return alive(Daemon(settings, GroupBus(settings)))
+        return alive(self.daemon(**self.place_of(name)))
+
+    def child(self, name):
+        """A member in a process of its own, which the group misses soon."""
+        flags = self.flags(**self.place_of(name))
+        return Forked([sys.executable, "-c", SOON_MISSED, "run", *flags], self.folder / name / "log")
 
     @asynccontextmanager
-    async def ticks(self, *, per_s=400):
-        """They flow inside the block; a symbol stays in its partition."""
+    async def flowing(self, *, per_s=400):
+        """Ticks, inside the block; a symbol stays in its partition."""
         stop = asyncio.Event()
 
         async def feed():
-            async with AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all") as producer:
+            async with self.sending() as send:
                 while not stop.is_set():
-                    await self.send(producer, per_s // 20)
+                    await send(self.next_ticks(per_s // 20))
                     await asyncio.sleep(0.05)
 
         task = asyncio.create_task(feed())
@@ -71,50 +87,25 @@ class Group:
         stop.set()
         await task
 
-    async def send_at_once(self, count, *, symbols=range(SYMBOLS)):
-        async with AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all") as producer:
-            await self.send(producer, count, symbols=symbols)
-
-    async def send(self, producer, count, *, symbols=range(SYMBOLS)):
-        coming = []
+    def next_ticks(self, count, *, symbols=range(SYMBOLS)):
         for number in range(self.sent, self.sent + count):
             symbol = symbols[number % len(symbols)]
             tick = {"symbol": f"S{symbol}", "ts": START_NS + number * STEP_NS, "price": 100 + number % 7, "size": 1}
-            place = symbol % self.partitions
-            coming.append(await producer.send(self.topic, json.dumps(tick).encode(), partition=place))
-        await asyncio.gather(*coming)
+            yield Message(symbol % self.partitions, None, json.dumps(tick).encode())
         self.sent += count
-
-    async def is_caught_up(self):
-        async with AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap) as reader:
-            sources = [TopicPartition(self.topic, number) for number in range(self.partitions)]
-            ends = await reader.end_offsets(sources)
-        found = await client.committed(self.settings_of("anybody").kafka, [tuple(at) for at in sources])
-        return all(at in found and found[at].offset >= ends[at] for at in sources)
 
     async def unanswered(self):
         """Ticks that have no forecast; a symbol's first has none."""
-        ticks = await self.read(self.topic, self.partitions)
-        forecasts = await self.read(self.prefix + "forecasts", 2)
-        answered = {(f["source"]["partition"], f["source"]["offset"]) for _, f in forecasts}
+        ticks = await read(self.broker, self.ticks, self.partitions)
+        answered = {(f["source"]["partition"], f["source"]["offset"]) for f in await self.forecasts()}
         seen, missing = set(), []
-        for place, tick in sorted(ticks, key=lambda item: item[1]["ts"]):
+        told = [((record.partition, record.offset), json.loads(record.value)) for record in ticks]
+        for place, tick in sorted(told, key=lambda item: item[1]["ts"]):
             if tick["symbol"] in seen and place not in answered:
                 missing.append(place)
             seen.add(tick["symbol"])
         assert len(seen) > 1
         return missing
-
-    async def read(self, topic, partitions):
-        async with AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap, auto_offset_reset="earliest") as reader:
-            sources = [TopicPartition(topic, number) for number in range(partitions)]
-            reader.assign(sources)
-            ends, found = await reader.end_offsets(sources), []
-            async with asyncio.timeout(LIMIT_S):
-                while [at for at in sources if await reader.position(at) < ends[at]]:
-                    for records in (await reader.getmany(timeout_ms=100)).values():
-                        found += [((r.partition, r.offset), json.loads(r.value)) for r in records]
-        return found
 
     def stored_twice(self):
         twice = {}
@@ -125,16 +116,6 @@ class Group:
             twice[path.parent.name] = rows - ids
         return twice
 
-    def child(self, name):
-        """A member in a process of its own."""
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        paths = {"store.path": folder / "store.duckdb", "runtime.folder": folder / "run", "quality.future_ms": 0}
-        settings = {key.replace("__", "."): value for key, value in self.overrides().items()} | paths
-        arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        program = Path(sys.executable).parent / "tickcast"
-        return Child([program, "run", *arguments, "--set", "log.format=json"], folder / "log")
-
 
 def partitions_of(daemon):
     return len(daemon.session.bus.lag()) if daemon.state == "live" else None
@@ -143,21 +124,21 @@ def partitions_of(daemon):
 async def test_no_tick_goes_unanswered_while_members_join_and_leave_in_a_loop(kafka, tmp_path):
     group = Group(kafka, tmp_path)
     async with group.member("a") as first:
-        async with group.ticks():
+        async with group.flowing():
             for _ in range(3):
                 async with group.member("b") as second:
                     await until(lambda: partitions_of(first) == partitions_of(second) == 2, "two partitions for each")
-                    await asyncio.sleep(1)
+                    await until(lambda second=second: second.health().forecasts > 50, "the second to answer")
                 await until(lambda: partitions_of(first) == 4, "all partitions for the one that is left")
-        await until(group.is_caught_up, "all ticks to be committed")
-    assert group.sent > 1000
+            await until(lambda: group.sent > 1000, "ticks")
+        await group.caught_up()
     assert await group.unanswered() == []
     assert group.stored_twice() == {"a": 0, "b": 0}
 
 
 async def test_a_member_more_than_there_are_partitions_waits_and_takes_over(kafka, tmp_path):
     group = Group(kafka, tmp_path, partitions=1)
-    async with group.ticks():
+    async with group.flowing():
         async with group.member("a") as first:
             serving = first.session.serving
             async with group.member("b") as second:
@@ -169,14 +150,14 @@ async def test_a_member_more_than_there_are_partitions_waits_and_takes_over(kafk
                 await until(lambda: partitions_of(second) == 1, "the other to take over")
                 await until(lambda: second.health().consumed, "it to read")
     async with group.member("c"):
-        await until(group.is_caught_up, "all ticks to be committed")
+        await group.caught_up()
     assert await group.unanswered() == []
 
 
 async def test_what_a_member_did_that_was_stopped_or_killed_is_done_again_by_the_others(kafka, tmp_path):
     group = Group(kafka, tmp_path)
     async with group.member("a") as survivor:
-        async with group.ticks():
+        async with group.flowing():
             child = group.child("b")
             await until(lambda: partitions_of(survivor) == 2, "two partitions for each")
             await until(lambda: '"daemon_started"' in child.log(), "the child to be live")
@@ -187,9 +168,80 @@ async def test_what_a_member_did_that_was_stopped_or_killed_is_done_again_by_the
             await until(lambda: child.log().count('"share_taken"') == 2, "it to go on")
             child.kill()
             await until(lambda: partitions_of(survivor) == 4, "the group to miss the one that was killed")
-        await until(group.is_caught_up, "all ticks to be committed")
+        await group.caught_up()
     assert await group.unanswered() == []
     assert set(group.stored_twice().values()) == {0}
+
+
+@asynccontextmanager
+async def holding(group):
+    """A member of the group that has a share and does not give it back inside the block: all others wait for it."""
+    async with asyncio.timeout(LIMIT_S):
+        member = await Membership.join(group.loaded().kafka, [group.ticks], give_back_s=LIMIT_S, max_away_s=LIMIT_S)
+        share = await member.next_share()
+    share.take()
+    try:
+        yield share
+    finally:
+        share.give_back()
+        await member.leave()
+
+
+@asynccontextmanager
+async def rebalancing(group, daemon):
+    """Inside the block the group cannot share out anew, for which it has asked the daemon to give back its share."""
+    async with holding(group):
+        await until(lambda: partitions_of(daemon) == group.partitions // 2, "half of them for each")
+        async with asyncio.timeout(LIMIT_S):
+            third = await Membership.join(group.loaded().kafka, [group.ticks], give_back_s=5, max_away_s=LIMIT_S)
+        try:
+            await until(lambda: daemon.state == "rebalancing", "the group to share out anew")
+            yield
+        finally:
+            await third.leave()
+
+
+async def test_while_the_group_shares_out_commands_are_answered_and_a_signal_drains_without_waiting_for_it(
+    kafka, tmp_path
+):
+    group = Group(kafka, tmp_path)
+    daemon = group.daemon(**group.place_of("a"))
+    async with heeding_signals(daemon), alive(daemon):
+        await group.send(group.next_ticks(120))
+        await group.caught_up()
+        async with rebalancing(group, daemon):
+            status = await daemon.command("status")
+            asked = await daemon.command("forecast", symbols=["S0"])
+            assert status.result["health"]["state"] == "rebalancing"
+            assert asked.ok, asked.error
+            assert len(asked.result["forecasts"]) == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            await until(lambda: daemon.state == "stopped", "its end")
+    assert not daemon.gave_up
+    assert group.is_caught_up()
+    assert await group.unanswered() == []
+
+
+async def test_a_signal_while_it_waits_for_its_first_share_ends_it_at_once(kafka, tmp_path):
+    group = Group(kafka, tmp_path)
+    daemon = group.daemon(**group.place_of("a"))
+    async with holding(group) as share, heeding_signals(daemon):
+        task = asyncio.create_task(daemon.run())
+        await until(lambda: share.wanted_back, "it to ask the group for a share")
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(LIMIT_S / 3):
+            await task
+    assert daemon.gave_up
+
+
+@asynccontextmanager
+async def heeding_signals(daemon):
+    drain_on_signals(daemon.drain)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_partitions_that_are_added_while_a_member_runs_are_read_from_their_beginning(
@@ -198,22 +250,17 @@ async def test_partitions_that_are_added_while_a_member_runs_are_read_from_their
     monkeypatch.setattr(client, "METADATA_MS", 500)
     group = Group(kafka, tmp_path, partitions=2, kafka__start="latest")
     async with group.member("a") as member:
-        await group.send_at_once(120)
-        await until(group.is_caught_up, "all ticks to be committed")
-        ask(kafka.bootstrap, lambda admin: grow(admin, group.topic, 3))
-        group.partitions = 3
-        await group.send_at_once(120, symbols=range(2, SYMBOLS, 3))  # those that lie in the new one now
+        await group.send(group.next_ticks(120))
+        await group.caught_up()
+        group.grow(3)
+        await group.send(group.next_ticks(120, symbols=range(2, SYMBOLS, 3)))  # those that lie in the new one now
         await until(lambda: partitions_of(member) == 3, "the new partition to be given out")
-        await until(group.is_caught_up, "all ticks to be committed")
-        await group.send_at_once(120)
-        await until(group.is_caught_up, "all ticks to be committed")
+        await group.caught_up()
+        await group.send(group.next_ticks(120))
+        await group.caught_up()
         assert "symbol_in_two_partitions" not in member.health().reasons
     assert group.sent == 360
     assert await group.unanswered() == []
-
-
-async def grow(admin: AIOKafkaAdminClient, topic, partitions):
-    return await admin.create_partitions({topic: NewPartitions(partitions)})
 
 
 async def test_a_member_without_the_right_to_its_group_is_refused_with_what_to_look_at(secure_kafka, tmp_path):

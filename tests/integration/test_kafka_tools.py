@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 
 from brokerkit import KafkaBroker, unique
+from kafkakit import read
+from kafkanode import ask
+from livekit import until
 from modelkit import model_settings
 from netkit import free_port
 from tickcast.batch.replay import ReplayOrder, in_folder, replay
@@ -74,30 +77,12 @@ async def send(
         await asyncio.gather(*sent)
 
 
-async def records(kafka: KafkaBroker, topic: str, partitions: int) -> list[Any]:
-    """All that the topic holds."""
-    at = [TopicPartition(topic, number) for number in range(partitions)]
-    made = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    await made.start()
-    try:
-        made.assign(at)
-        ends, found = await made.end_offsets(at), []
-        async with asyncio.timeout(LIMIT_S):
-            while len(found) < sum(ends.values()):
-                found += [r for part in (await made.getmany(timeout_ms=500)).values() for r in part]
-        return found
-    finally:
-        await made.stop()
+def ends_of(kafka: KafkaBroker, topic: str, partitions: int) -> int:
+    return sum(ask(kafka.bootstrap, lambda admin: admin.ends(topic, partitions)).values())
 
 
-async def ends_of(kafka: KafkaBroker, topic: str, partitions: int) -> int:
-    made = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap)
-    await made.start()
-    try:
-        at = [TopicPartition(topic, number) for number in range(partitions)]
-        return sum((await made.end_offsets(at)).values())
-    finally:
-        await made.stop()
+async def has_ticks(kafka: KafkaBroker, topic: str, count: int) -> bool:
+    return await asyncio.to_thread(ends_of, kafka, topic, 2) >= count
 
 
 def ticks(seconds: float = 60, *, rate_hz: float = 100.0, start_ns: int = 1_700_000_000 * SECOND) -> pl.DataFrame:
@@ -128,7 +113,7 @@ async def test_the_market_arrives_tick_by_tick_keyed_by_symbol_with_the_times_of
     feed = Feed(symbols=6, seed=3, rate_hz=400.0, seconds=3)
     settings = settings_for(kafka, tmp_path, topic)
     sent = await produce.produce(settings, feed, clock=SetClock(start_ns), stop=asyncio.Event())
-    found = await records(kafka, topic, 3)
+    found = await read(kafka, topic, 3)
     wanted = json_messages(ticks(3, rate_hz=400.0, start_ns=start_ns))
     assert sent == len(found) == len(wanted) > 300
     assert sorted((r.key.decode(), r.value) for r in found) == sorted(wanted)
@@ -150,13 +135,13 @@ async def test_at_full_speed_the_times_are_still_those_of_now_and_it_ends_when_t
         sending = asyncio.create_task(
             produce.produce(settings_for(kafka, tmp_path, topic), feed, clock=clock, stop=stop)
         )
-        while not sending.done() and await ends_of(kafka, topic, 2) <= 10_000:
+        while not sending.done() and ends_of(kafka, topic, 2) <= 10_000:
             await asyncio.sleep(0.1)
         stop.set()
         sent = await sending
     after = clock.now_ns()
-    assert sent == await ends_of(kafka, topic, 2) > 10_000
-    found = await records(kafka, topic, 2)
+    assert sent == ends_of(kafka, topic, 2) > 10_000
+    found = await read(kafka, topic, 2)
     times = np.array([json.loads(r.value)["ts"] for r in found if r.partition == 0])
     assert (np.diff(times) >= 0).all()
     assert before <= times[0] <= times[-1] <= after
@@ -168,16 +153,16 @@ async def test_no_tick_is_lost_or_doubled_while_the_broker_is_killed_and_comes_b
     topic, stop = new_topic(own_kafka, 2), asyncio.Event()
     settings, feed = settings_for(own_kafka, tmp_path, topic), Feed(symbols=6, seed=3, rate_hz=500.0)
     sending = asyncio.create_task(produce.produce(settings, feed, clock=SystemClock(), stop=stop))
-    await asyncio.sleep(1.5)
+    await until(lambda: has_ticks(own_kafka, topic, 200), "ticks")
     own_kafka.kill()
     await asyncio.sleep(1)
     await asyncio.to_thread(own_kafka.restart)
-    await asyncio.sleep(2)
+    await until(lambda: has_ticks(own_kafka, topic, 1000), "more of them, those of the time without a broker too")
     stop.set()
     async with asyncio.timeout(LIMIT_S):
         sent = await sending
-    found = await records(own_kafka, topic, 2)
-    assert sent == len(found) == len({r.value for r in found}) > 300
+    found = await read(own_kafka, topic, 2)
+    assert sent == len(found) == len({r.value for r in found}) >= 1000
 
 
 async def test_the_command_says_how_it_goes_and_ctrl_c_ends_it_with_all_delivered(kafka: KafkaBroker) -> None:
@@ -196,7 +181,7 @@ async def test_the_command_says_how_it_goes_and_ctrl_c_ends_it_with_all_delivere
         if child.returncode is None:
             child.kill()
     assert re.fullmatch(r"[\d,]+ ticks sent, [\d,]+/s\n", first)
-    assert rest[-1] == f"{await ends_of(kafka, topic, 2):,} ticks in {topic}"
+    assert rest[-1] == f"{ends_of(kafka, topic, 2):,} ticks in {topic}"
 
 
 def test_synth_refuses_what_cannot_be(
@@ -388,7 +373,7 @@ async def test_a_broker_that_stays_away_ends_it_with_a_message(own_kafka: KafkaB
     topic, frame = new_topic(own_kafka, 2), ticks()
     await send(own_kafka, topic, json_messages(frame), stamps_of(frame), partitions=2)
     settings = settings_for(
-        own_kafka, tmp_path, topic, kafka__fetch_partition_bytes=5_000, kafka__watchdog_s=2, kafka__call_timeout_s=3
+        own_kafka, tmp_path, topic, kafka__fetch_partition_bytes=5_000, kafka__watchdog_s=1, kafka__call_timeout_s=1
     )
     with pytest.raises(BrokerAway):  # noqa: PT012
         async with asyncio.timeout(LIMIT_S):

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from structlog.testing import capture_logs
 
 from brokerkit import KafkaBroker, unique
-from livekit import alive, live_settings, until
+from kafkakit import OUTPUTS, Deployment, Message
+from livekit import alive, until
 from registrykit import HORIZON, LEVELS, LOOKBACK, model_folder, registry_in, write_card
 from storekit import SECOND, T0
 from tickcast.engine.core.questions import bar_identity
@@ -32,35 +32,33 @@ PARTITIONS = 2
 SYMBOLS = ("S0", "S1")  # each in the partition of its number
 
 
-class Place:
+class Place(Deployment):
     """Topics on the broker, that deployments share."""
 
     def __init__(self, broker: KafkaBroker, folder: Path) -> None:
-        self.broker, self.folder, self.prefix = broker, folder, f"{unique('fleet')}."
-        self.ticks = broker.create_topic(unique("ticks"), PARTITIONS)
-        for name in ("forecasts", "dlq", "accuracy", "health", "alerts", "jobs"):
-            broker.create_topic(self.prefix + name, PARTITIONS)
+        super().__init__(
+            broker, folder, partitions=PARTITIONS, outputs=(*OUTPUTS, "jobs"), kafka__models="follow",
+            window__lookback=LOOKBACK, forecast__horizon=HORIZON, forecast__quantiles=LEVELS, features__set=[],
+            features__future=[], symbols__limit=16, snapshot__every_s=1, store__unit_ms=50,
+        )  # fmt: skip
         broker.create_topic(self.prefix + "models", PARTITIONS, cleanup_policy="compact")
 
-    def settings(self, name: str, **overrides: object) -> Settings:
+    def of(self, name: str, **overrides: object) -> Settings:
         """A deployment of its own group, that leaves everything in a folder of its own."""
         folder = self.folder / name / "{slot}"
-        plain: dict[str, object] = {
-            "bus__kind": "kafka", "kafka__bootstrap_servers": self.broker.bootstrap, "kafka__group": unique(name),
-            "kafka__models": "follow", "topics__ticks": json.dumps([self.ticks]), "topics__prefix": self.prefix,
-            "window__lookback": LOOKBACK, "forecast__horizon": HORIZON, "forecast__quantiles": LEVELS,
-            "features__set": "[]", "features__future": "[]", "symbols__limit": 16, "snapshot__every_s": 1,
-            "store__unit_ms": 50, "snapshot__folder": folder / "snapshots",
+        own = {
+            "kafka__group": unique(name), "snapshot__folder": folder / "snapshots", "runtime__folder": folder / "run",
+            "store__path": folder / "store.duckdb",
         }  # fmt: skip
-        return live_settings(folder, **plain | overrides)
+        return self.loaded(**own | overrides)
 
     def model(self, name: str, **given: Any) -> Path:
-        bars = bar_identity(self.settings("any"))
+        bars = bar_identity(self.of("any"))
         return model_folder(self.folder / "made" / unique(name), name, **{"bars": bars, **given})
 
     @property
     def topic(self) -> CompactedTopic:
-        return CompactedTopic(self.settings("any").kafka, self.prefix + "models")
+        return CompactedTopic(self.of("any").kafka, self.prefix + "models")
 
     async def held(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -79,11 +77,12 @@ class Place:
                 await send(key, value)
 
     async def trade(self, seconds: int) -> None:
-        async with AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all") as producer:
-            for n in range(4 * seconds):
-                for number, symbol in enumerate(SYMBOLS):
-                    tick = {"symbol": symbol, "ts": T0 + n * SECOND // 4, "price": 100 + n % 7 + number, "size": 1}
-                    await producer.send(self.ticks, json.dumps(tick).encode(), partition=number)
+        await self.send(
+            Message(number, None, json.dumps({
+                "symbol": symbol, "ts": T0 + n * SECOND // 4, "price": 100 + n % 7 + number, "size": 1,
+            }).encode())
+            for n in range(4 * seconds) for number, symbol in enumerate(SYMBOLS)
+        )  # fmt: skip
 
     async def has_route(self, folder: Path) -> None:
         """The topic gives the default route to that model."""
@@ -122,8 +121,8 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
 ) -> None:
     one, two = place.model("one"), place.model("two", shift=0.5)
     digests = [read_card(folder).digest for folder in (one, two)]
-    lead = place.settings("lead", kafka__models="lead")
-    follow = place.settings("follow", kafka__slot=1, kafka__slots=2)
+    lead = place.of("lead", kafka__models="lead")
+    follow = place.of("follow", kafka__slot=1, kafka__slots=2)
     async with daemon_of(lead) as daemon:
         naive = await routes(daemon)
         for folder in (one, two):
@@ -148,7 +147,7 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
         await until(lambda: empty(place), "the retired models to be taken back")
     async with daemon_of(follow) as other:
         assert await routes(other) == {"default": digests[1], "symbol:S1": digests[1]}
-    async with daemon_of(place.settings("late")) as other:
+    async with daemon_of(place.of("late")) as other:
         assert await routes(other) == naive
 
 
@@ -167,7 +166,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
     good, flipped, short, foreign = (place.model(name, shift=n) for n, name in enumerate("abcd"))
     pickled = place.model("p")
     (pickled / GRAPH).write_bytes(b"\x80\x02]q\x00.")
-    write_card(pickled, "p", bars=bar_identity(place.settings("any")))
+    write_card(pickled, "p", bars=bar_identity(place.of("any")))
     unfit = place.model("u", bars={"kind": "tick"})
     given = {"default": good, "symbol:A": flipped, "symbol:B": short, "symbol:P": pickled, "symbol:U": unfit,
              "group:nobody": good}  # fmt: skip
@@ -177,7 +176,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
     other_schema = route_message(Routed(route="symbol:F", digest=read_card(foreign).digest, at_ns=1, schema=9))
     records += [("settings", b"of somebody else"), other_schema, (f"a/{'0' * 64}", b"no card")]
     await place.write(*records)
-    settings = place.settings("lead", kafka__models="lead")
+    settings = place.of("lead", kafka__models="lead")
     with capture_logs() as logs:
         async with daemon_of(settings) as daemon:
             assert await routes(daemon) == {"default": read_card(good).digest}
@@ -192,7 +191,7 @@ async def test_what_is_no_model_is_refused_counted_and_healed_by_the_lead(place:
     await place.write(*bitten([*messages(good)]))
     async with daemon_of(settings):  # a lead with a history of its own: the topic is made what that says
         await until(lambda: holds_only(place, good), "the topic to be healed")
-    async with daemon_of(place.settings("late")) as daemon:
+    async with daemon_of(place.of("late")) as daemon:
         assert await routes(daemon) == {"default": read_card(good).digest}
         assert daemon.session.commands.serving_models.refused == Counter(bad_model_record=1)
 
@@ -204,9 +203,8 @@ async def holds_only(place: Place, folder: Path) -> bool:
 
 
 async def test_without_the_topic_the_start_is_refused_by_its_name(place: Place) -> None:
-    settings = place.settings("lost", topics__prefix=f"{unique('no')}.")
-    for name in ("forecasts", "dlq", "accuracy", "health", "alerts"):
-        place.broker.create_topic(settings.topics.prefix + name, 1)
+    settings = place.of("lost", topics__prefix=f"{unique('no')}.")
+    place.broker.create_topics(*(settings.topics.prefix + name for name in OUTPUTS))
     with pytest.raises(BadBroker, match=r"models' of topics\.prefix does not exist"):
         async with daemon_of(settings):
             pass

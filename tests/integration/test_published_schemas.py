@@ -1,4 +1,6 @@
-"""What the daemon really publishes, on each kind of bus, is as the schemas say, and as docs/topics.md shows it."""
+"""What the daemon really publishes is as the schemas say, and as docs/topics.md shows it; Kafka's part stands in
+test_published_on_kafka.py.
+"""
 
 import asyncio
 import json
@@ -10,11 +12,9 @@ from typing import Any
 import aiomqtt
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from brokerkit import KafkaBroker, unique
 from kit import rung
-from livekit import WAIT_S, Live, alive, live_settings, running, until
+from livekit import WAIT_S, Live, alive, live_settings, running
 from modelkit import Fitted, model_settings
 from mosquittokit import PASSWORD, USER, Mosquitto
 from netkit import HOST
@@ -22,7 +22,6 @@ from schemakit import problems, valid
 from tickcast.batch.synth import Market, json_messages
 from tickcast.clock import SystemClock
 from tickcast.io.memory_bus import MemoryBus
-from tickcast.live.buses.kafka import KafkaBus
 from tickcast.live.buses.memory import EmbeddedBus
 from tickcast.live.buses.mqtt import MirroredBus
 from tickcast.live.daemon import Daemon
@@ -136,50 +135,6 @@ async def test_a_fitted_models_forecasts_and_its_failures_are_as_the_schema_says
 @pytest.mark.parametrize("kind", ["time", "tick"])
 def test_the_card_in_a_model_folder_is_as_its_schema_says(fitted: Fitted, kind: str) -> None:
     assert valid("models", [(fitted.models[kind] / "card.json").read_bytes()])
-
-
-async def on_kafka(broker: KafkaBroker, settings: Settings, sent: list[tuple[str, bytes]]) -> dict[str, list[Any]]:
-    """What is in each output topic after the daemon has read all that was sent and drained."""
-    async with alive(Daemon(settings, KafkaBus(settings), clock=SystemClock())) as daemon:
-        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-            for key, message in sent:
-                await producer.send(settings.topics.ticks[0], message, key=key.encode())
-        await until(lambda: daemon.health().consumed >= len(sent), "all ticks to be consumed")
-    names = {settings.topics.prefix + name: name for name in TOPIC_MEANING}
-    found: dict[str, list[Any]] = {name: [] for name in TOPIC_MEANING}
-    async with AIOKafkaConsumer(
-        *names, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest", isolation_level="read_committed"
-    ) as consumer:
-        async with asyncio.timeout(WAIT_S):
-            ends = await consumer.end_offsets(consumer.assignment())
-            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-                for partition, got in (await consumer.getmany(timeout_ms=500)).items():
-                    found[names[partition.topic]] += got
-    return found
-
-
-async def test_on_kafka_keys_values_and_headers_are_as_the_schemas_and_the_page_say(
-    kafka: KafkaBroker, tmp_path: Path
-) -> None:
-    prefix = unique("schemas") + "."
-    for name in ("ticks", *TOPIC_MEANING):
-        kafka.create_topic(prefix + name, 2)
-    settings = live_settings(
-        tmp_path, **EVERY_RUNG, bus__kind="kafka", kafka__bootstrap_servers=kafka.bootstrap, kafka__group=prefix,
-        topics__prefix=prefix, topics__ticks=f'["{prefix}ticks"]',
-    )  # fmt: skip
-    found = await on_kafka(kafka, settings, ticks(15) + [("SYN0", bad) for bad in BAD])
-    for name in ("forecasts", "features", "accuracy", "health"):
-        decoded = valid(name, [record.value for record in found[name]])
-        assert decoded, name
-        for record, content in zip(found[name], decoded, strict=True):
-            assert record.key == (content["symbol"].encode() if "symbol" in content else None)
-    assert sorted(record.value for record in found["dlq"]) == sorted(BAD)
-    for record in found["dlq"]:
-        headers = {key: value.decode() for key, value in record.headers}
-        assert not problems("dlq", headers)
-        assert headers.keys() == EXAMPLES["dlq"].keys()
-        assert (headers["topic"], record.key) == (prefix + "ticks", b"SYN0")
 
 
 async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(

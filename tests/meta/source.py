@@ -20,16 +20,24 @@ def python_files(*folders: Path) -> list[Path]:
 
 def text_files() -> Iterator[Path]:
     """Everything a person wrote; caches, environments and outputs left out."""
-    for path in sorted(ROOT.rglob("*")):
-        inside = path.relative_to(ROOT).parts
-        hidden = inside[0].startswith(".") and inside[0] not in (".ci", ".gitignore")
-        if path.is_file() and path.suffix in TEXT and not hidden and not NOT_OURS.intersection(inside):
-            yield path
+    for top in sorted(ROOT.iterdir()):
+        if top.name.startswith(".") and top.name not in (".ci", ".gitignore"):
+            continue
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.suffix in TEXT and path.is_file() and not NOT_OURS.intersection(path.relative_to(ROOT).parts):
+                yield path
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax; conftest.py forgets it after each file of tests."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
+
+
 def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    whole = nodes(path)[0]
+    assert isinstance(whole, ast.Module)
+    return whole
 
 
 def short(path: Path) -> str:
@@ -37,7 +45,7 @@ def short(path: Path) -> str:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 

@@ -23,7 +23,6 @@ def lines(paths):
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
 
 
-@pytest.mark.slow
 def test_every_import_and_call_respects_its_floor():
     wrong = [what for path in python_files(*OURS) for what in complaints(module_name(path), tree(path))]
     assert not wrong, "\n" + "\n".join(wrong)

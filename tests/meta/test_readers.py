@@ -8,8 +8,7 @@ import re
 from collections import defaultdict
 from functools import cache
 
-import pytest
-from source import DAEMON, OURS, ROOT, functions, python_files, tree
+from source import DAEMON, OURS, ROOT, functions, nodes, python_files, tree
 
 from tickcast.live.commands import arguments
 from tickcast.settings import Settings
@@ -101,7 +100,7 @@ def read_from() -> dict[str, set[str]]:
     """Attribute -> the names that it is read from: `settings.bars.kind` is `kind` of `bars`."""
     found = defaultdict(set)
     for path in python_files(*OURS):
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 base = node.value
                 found[node.attr].add(getattr(base, "attr", getattr(base, "id", "")))
@@ -139,7 +138,6 @@ def fields_of(kind: type) -> dict[str, str]:
     return dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
 
 
-@pytest.mark.slow
 def test_every_argument_of_every_command_is_read_by_who_carries_it_out():
     read, unread = read_arguments(), []
     for kind, _ in arguments.ACCEPTED.values():
@@ -179,7 +177,6 @@ def test_every_setting_is_read_outside_its_definition():
     assert not unread
 
 
-@pytest.mark.slow
 def test_for_every_setting_there_is_a_test_that_changes_it():
     """By its whole name, as a key of its section, or where CHANGED_BY says."""
     given, passed = set(), defaultdict(set)
@@ -207,7 +204,7 @@ def test_for_every_setting_there_is_a_test_that_changes_it():
 
 def calls(path):
     """What each call of the file names, and the keywords that it gives."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             yield name, {word.arg for word in node.keywords if word.arg}

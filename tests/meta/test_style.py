@@ -13,6 +13,7 @@ from source import (
     functions,
     identifiers,
     is_kernel,
+    nodes,
     python_files,
     short,
     text_files,
@@ -33,7 +34,6 @@ def test_every_module_opens_with_a_docstring():
     assert not bare
 
 
-@pytest.mark.slow
 def test_no_file_and_no_function_is_too_long():
     long = [short(path) for path in python_files(*CODE) if len(path.read_text().splitlines()) > MOST_LINES]
     long += [
@@ -55,7 +55,7 @@ def test_no_call_has_many_arguments_without_names():
     long = []
     for path in python_files(*OURS):
         inside = {id(node) for function in functions(path) if is_kernel(function) for node in ast.walk(function)}
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if not isinstance(node, ast.Call) or id(node) in inside:
                 continue
             if sum(not isinstance(given, ast.Starred) for given in node.args) > MOST_IN_A_ROW:
@@ -70,12 +70,10 @@ def test_no_file_is_named_after_nothing():
     assert not vague
 
 
-@pytest.mark.slow
 def test_no_file_holds_marks_of_unfinished_work():
     assert not [short(path) for path in text_files() if UNFINISHED.search(path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.slow
 def test_no_file_names_a_package_registry_or_a_path_of_one_machine():
     traces = []
     for path in text_files():
@@ -108,7 +106,6 @@ def covered_kernels(kernels, wrappers, named):
         covered |= private
 
 
-@pytest.mark.slow
 def test_every_kernel_is_called_by_name_in_some_test():
     tests = [identifiers(tree(path)) for path in python_files(ROOT / "tests") if "meta" not in path.parts]
     untested = []

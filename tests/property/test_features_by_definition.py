@@ -1,6 +1,7 @@
 """Each kind of feature gives what its definition gives, on random walks and on real bars."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from feature_oracle import ORACLE, Past
 from hypothesis import given, settings
@@ -103,8 +104,7 @@ def test_on_prices_with_many_equal_moves_a_feature_is_what_its_definition_says(k
 
 @pytest.fixture(scope="module")
 def btc(shared_data):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    table = parquet.read_table(shared_data / "bars" / "btc_perp_1m_202201.parquet").slice(0, 20_000)
+    table = pq.read_table(shared_data / "bars" / "btc_perp_1m_202201.parquet").slice(0, 20_000)
     columns = [np.array(table.column(name).to_numpy()) for name in ("open", "high", "low", "close", "volume")]
     as_of = (1_640_991_660 + 60 * np.arange(table.num_rows)) * 10**9
     return history([1], np.random.default_rng(0))._replace(

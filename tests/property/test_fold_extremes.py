@@ -1,24 +1,16 @@
 """No tick, whatever its numbers, crashes, hangs or is lost; and no grouping of ticks changes what comes of them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import fuzz
 from fuzz_fold import EDGES, fuzz_fold
 from kit import T0, Folding, settings
 from tickcast.errors import Reason
 
 SECOND = 10**9
-HERE = Path(__file__).parent
-BOUNDS_CHECKED = [str(HERE / name) for name in ("test_fold_extremes.py", "test_bars.py")]
 times = st.one_of(
     st.sampled_from([int(edge) for edge in EDGES]), st.integers(-(1 << 63), (1 << 63) - 1),
     st.integers(T0, T0 + 9 * SECOND), st.sampled_from([T0 + 3600 * SECOND, T0 + 10**6 * SECOND]),
@@ -47,20 +39,3 @@ def test_any_tick_is_accepted_late_held_or_refused_and_nothing_else(ticks, stamp
 
 def test_hostile_ticks_go_through_the_whole_core_and_none_is_lost() -> None:
     assert fuzz_fold(np.random.default_rng(5), 4000) >= 4000
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("NUMBA_BOUNDSCHECK") == "1", reason="this is that run")
-def test_the_kernels_touch_nothing_outside_their_arrays(tmp_path: Path) -> None:
-    """The tests of this file and of the bars once more, by kernels with bounds checks, which have their own folder."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'child'}"]
-    done = subprocess.run(
-        [*command, *BOUNDS_CHECKED],
-        env=fuzz.environment(bounds=True),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "passed" in done.stdout

@@ -1,12 +1,15 @@
 """The short form of `make fuzz`, once more with kernels that check their bounds; the driver sees what fails."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import fuzz
 
+FOLD = [str(Path(__file__).parent / name) for name in ("test_fold_extremes.py", "test_bars.py")]
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 FAULTY = """
 import os, time
@@ -57,3 +60,13 @@ def test_a_target_that_ends_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     result = fuzz.drive("faulty", 7, 100, module="faulty_targets", folder=tmp_path / "kept")
     assert (result.fault, result.seen.begun) == ("", 100)
     assert not list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.slow
+def test_the_kernels_touch_nothing_outside_their_arrays(tmp_path: Path) -> None:
+    """Tests of the fold once more, by the kernels with bounds checks that the fuzzing above has compiled."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'child'}"]
+    environment = fuzz.environment(bounds=True)
+    done = subprocess.run([*command, *FOLD], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout

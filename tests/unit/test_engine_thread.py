@@ -1,6 +1,7 @@
 """Where the engine's work is done, and that two never work on it at once."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -64,10 +65,15 @@ async def test_what_breaks_in_a_turn_is_told_alike_from_either_place(engine: Eng
     def breaks() -> None:
         raise ZeroDivisionError("a bug")
 
+    def leaves() -> None:
+        sys.exit(0)
+
     def refuses() -> None:
         raise BadSettings("no such thing")
 
     with pytest.raises(EngineFailed, match="a bug"):
         await getattr(engine, ask)(breaks)
+    with pytest.raises(EngineFailed, match=r"SystemExit\(0\)"):
+        await getattr(engine, ask)(leaves)
     with pytest.raises(BadSettings, match="no such thing"):
         await getattr(engine, ask)(refuses)

@@ -24,11 +24,11 @@ from tickcast.settings.stream import CodecSettings, Fields
 from tickcast.symbols import SymbolTable
 
 
-def batch(kafka: KafkaSettings) -> Any:
+def batch(bus: KafkaSettings) -> Any:
     symbols = SymbolTable(4)
     code = np.array([symbols.code("A")], np.int32)
     values = Encoded(np.zeros(500, np.uint8), np.zeros(1, np.int64), np.full(1, 500, np.int64), code)
-    (framed,) = framer(kafka, 1).frame(values, symbols, 1)
+    (framed,) = framer(bus, 1).frame(values, symbols, 1)
     return framed
 
 

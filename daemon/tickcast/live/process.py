@@ -74,10 +74,7 @@ class Liveness:
     def __init__(
         self, passes: Callable[[], int], waits: Callable[[], bool], *tokens: Callable[[], Awaitable[object]]
     ) -> None:
-        self._passes = passes
-        self._waits = waits
-        self._tokens = tokens
-        self._seen = -1
+        self._passes, self._waits, self._tokens, self._seen = passes, waits, tokens, -1
 
     async def alive(self) -> bool:
         """Does not come back while a thread is stuck."""

@@ -77,11 +77,8 @@ class Reload:
         self, settings: Settings, read_again: Callable[[], Settings], *, notifier: Notifier, clock: Clock,
         renew_keys: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._running = settings
-        self._read_again = read_again
-        self._notifier = notifier
-        self._clock = clock
-        self._renew_keys = renew_keys
+        self._running, self._read_again = settings, read_again
+        self._notifier, self._clock, self._renew_keys = notifier, clock, renew_keys
 
     def __call__(self) -> None:
         self._notifier.reloading()

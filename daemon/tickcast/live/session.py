@@ -56,6 +56,7 @@ class Session:
         self.last_accuracy: list[Accuracy] = []  # as it was last published
         self._liveness: Liveness | None = None
         self._pumping = False
+        self._sharing_out: asyncio.Future[bool] | None = None
         self._bus, self._notifier, self._vitals, self._live = bus, notifier, vitals, live
         self._log = structlog.get_logger()
 
@@ -119,6 +120,8 @@ class Session:
         self.draining = True
         if self._pumping:
             self.pump.stop()
+        if self._sharing_out is not None:  # the group may wait minutes for its other members
+            self._sharing_out.cancel()
 
     async def alive(self) -> bool:
         """While it opens or ends there is nothing that could be stuck but the loop."""
@@ -134,7 +137,11 @@ class Session:
                 break
             before, self.state = self.state, "rebalancing"
             await self._settle()
-            if not await self.bus.goes_on():
+            self._sharing_out = asyncio.ensure_future(self.bus.goes_on())
+            (goes_on,) = await asyncio.gather(self._sharing_out, return_exceptions=True)
+            if isinstance(goes_on, Exception):
+                raise goes_on
+            if goes_on is False:
                 return True
             self.state = before
         self.state = "draining"

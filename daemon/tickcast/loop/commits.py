@@ -24,7 +24,7 @@ class Committing(Protocol):
     """A bus on which a commit counts only once it is committed; its part in the stages. `seal` never waits."""
 
     def seal(self) -> Any: ...  # 2: what was published since the last one
-    async def settle(self, sealed: Any) -> None: ...  # 3
+    async def settle(self) -> None: ...  # 3
     async def commit(self, sealed: Any, offsets: Mapping[Source, int]) -> None: ...  # 5
     def snapshot_due(self, *, last: bool) -> bool: ...  # at 2; `last`: no other commit follows
     async def save(self, state: Any) -> None: ...  # 6
@@ -126,7 +126,7 @@ class CommitQueue:
         while True:
             unit, sealed, state, saving = await self._queue.get()
             if self._bus:
-                await self._bus.settle(sealed)
+                await self._bus.settle()
             await self._write(unit)
             if self._bus:
                 await self._bus.commit(sealed, unit.offsets)

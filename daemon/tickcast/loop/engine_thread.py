@@ -61,12 +61,12 @@ class EngineThread:
 
 
 def _done(function: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """What it returned, or what it raised in our words."""
+    """What it returned, or what it raised in our words: a plugin's `sys.exit` too, which would end the thread alone."""
     try:
         return function(), None
     except TickcastError as raised:
         return None, raised
-    except Exception as raised:  # whatever broke mid-turn, the state cannot be trusted: die and recover
+    except (Exception, SystemExit) as raised:  # whatever broke mid-turn, the state cannot be trusted: die and recover
         error = EngineFailed(f"the engine failed: {raised!r}")
         error.__cause__ = raised
         return None, error

@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,13 +35,6 @@ class Parcel(NamedTuple):
     batches: Sequence[ReadyBatch | PlainBatch]
 
 
-@dataclass(slots=True, eq=False)
-class Sealed:
-    """The publications of one commit unit; `held` waits for the transaction of the unit before it to close."""
-
-    held: list[Parcel] = field(default_factory=list)
-
-
 class Delivery:
     """Made by `open`. `post` and `seal` never wait; `settle` and `commit` are called unit by unit, in order.
 
@@ -62,7 +54,7 @@ class Delivery:
         if commit_by is None:
             self._fence = client.producer(settings, transactional_id=client.transactional_id(settings, settings.slot))
         self._plain = client.producer(settings)
-        self._units: deque[Sealed] = deque([Sealed()])  # the first may flow, the last is being filled
+        self._units: deque[list[Parcel]] = deque([[]])  # what each holds back until the transaction before it closes
         self._outbox = Outbox(
             self._fence if self._exactly_once else self._plain, max_in_flight_bytes=settings.in_flight_bytes
         )
@@ -96,26 +88,20 @@ class Delivery:
     def post(self, parcels: list[Parcel]) -> None:
         """Publish as part of the unit that is being filled."""
         if self._exactly_once and len(self._units) > 1:
-            self._units[-1].held += parcels
+            self._units[-1] += parcels
         else:
             self._send(parcels)
 
-    def seal(self) -> Sealed:
+    def seal(self) -> None:
         """What was posted since the last seal is one unit."""
-        sealed = self._units[-1]
-        self._units.append(Sealed())
-        return sealed
+        self._units.append([])
 
-    async def settle(self, sealed: Sealed) -> None:
-        """Until the broker holds all that the unit published; what went wrong with any of it is raised here."""
-        assert sealed is self._units[0]
+    async def settle(self) -> None:
+        """Until the broker holds all that the oldest unit published; what went wrong with any of it is raised here."""
         await self._within(self._outbox.settle(), "publishing", patient=True)
 
-    async def commit(
-        self, sealed: Sealed, offsets: Mapping[Source, int], notes: Mapping[Source, dict[str, Any]]
-    ) -> None:
-        """The unit counts from here on; what the next one held back begins to flow."""
-        assert sealed is self._units[0]
+    async def commit(self, offsets: Mapping[Source, int], notes: Mapping[Source, dict[str, Any]]) -> None:
+        """The oldest unit counts from here on; what the next one held back begins to flow."""
         at = {
             TopicPartition(*source): OffsetAndMetadata(offset, JSON.encode(notes[source]).decode())
             for source, offset in offsets.items()
@@ -124,8 +110,8 @@ class Delivery:
         self._committed |= offsets
         self._units.popleft()
         if self._exactly_once:
-            self._send(self._units[0].held)
-            self._units[0].held = []
+            self._send(self._units[0])
+            self._units[0] = []
 
     async def produce(self, topic: str, messages: list[bytes]) -> bool:
         """Rare records outside every transaction: health, accuracy, jobs, replies. They come again, so while no broker

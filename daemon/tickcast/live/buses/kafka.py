@@ -20,7 +20,7 @@ from tickcast.io.kafka.client import Committed
 from tickcast.io.kafka.compacted import CompactedTopic
 from tickcast.io.kafka.consumer import Bounds
 from tickcast.io.kafka.control import ControlReader
-from tickcast.io.kafka.delivery import CommitOffsets, Delivery, Sealed
+from tickcast.io.kafka.delivery import CommitOffsets, Delivery
 from tickcast.io.kafka.events import BlobOpening
 from tickcast.io.kafka.reader import KafkaReader
 from tickcast.io.kafka.topics import most_bytes, partitions_of
@@ -197,11 +197,6 @@ class Patience:
         raise OpenAgain(reason) from refused
 
 
-class SealedUnit(NamedTuple):
-    published: Sealed
-    beats: dict[Source, int]  # last heartbeat of each partition up to the unit's end
-
-
 class Commits:
     """Publish, store, commit, save: what a unit goes through after its turn. It is `Committing` over a Delivery."""
 
@@ -218,21 +213,22 @@ class Commits:
         """Whether these are the positions that we committed last."""
         return self._committed == {source: committed.offset for source, committed in found.items()}
 
-    def seal(self) -> SealedUnit:
-        return SealedUnit(self._delivery.seal(), dict(self._source.beats))
+    def seal(self) -> dict[Source, int]:
+        """The last heartbeat of each partition up to the unit's end."""
+        self._delivery.seal()
+        return dict(self._source.beats)
 
-    async def settle(self, sealed: SealedUnit) -> None:
-        await self._delivery.settle(sealed.published)
+    async def settle(self) -> None:
+        await self._delivery.settle()
 
-    async def commit(self, sealed: SealedUnit, offsets: Mapping[Source, int]) -> None:
+    async def commit(self, beats: dict[Source, int], offsets: Mapping[Source, int]) -> None:
         """Positions never go back: what is read once more after a restart was committed before it."""
         before, place = self._committed, self._place
         ahead = {source: offset for source, offset in offsets.items() if offset >= before[source]}
         notes = {
-            at: recovery.note(self._settings.kafka, place.partitions[at[0]], sealed.beats[at], place.since[at])
-            for at in ahead
+            at: recovery.note(self._settings.kafka, place.partitions[at[0]], beats[at], place.since[at]) for at in ahead
         }
-        await self._delivery.commit(sealed.published, ahead, notes)
+        await self._delivery.commit(ahead, notes)
         self._committed = before | ahead
         if self._committed != before:
             self._on_progress()

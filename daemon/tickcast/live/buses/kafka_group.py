@@ -95,10 +95,8 @@ class Turn:
     """The share that is worked on in a session, and whether another session follows it."""
 
     def __init__(self, settings: KafkaSettings, member: Membership, share: Share) -> None:
-        self.share = share
-        self.followed = False
-        self._settings = settings
-        self._member = member
+        self.share, self.followed = share, False
+        self._settings, self._member = settings, member
         share.take()
 
     async def is_over(self) -> bool:

@@ -105,6 +105,7 @@ class _Work:
     order: SignedCommand
     arguments: arguments.Arguments
     received_ns: int
+    began_ns: int  # by the clock that nobody sets
     tell: list[Tell]
     keeping: asyncio.Future[CommandRow | None] | None = None  # while the ledger takes it, and it is carried out
     turn_is_over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -203,7 +204,7 @@ class Inbox:
                     CommandFault.TOO_MANY, f"more than {self._gate.settings.per_minute} commands in a minute",
                     remedy="wait a minute, or raise control.per_minute",
                 )  # fmt: skip
-            work = _Work(order, given, self._clock.now_ns(), [tell])
+            work = _Work(order, given, self._clock.now_ns(), self._clock.monotonic_ns(), [tell])
             if _only_reads(order) and not known:
                 work.keeping = asyncio.ensure_future(self._ledger.add_command(_row(work)))
                 await self._enqueue(work)
@@ -343,7 +344,7 @@ class Inbox:
         )  # fmt: skip
 
     def _elapsed_ms(self, work: _Work) -> float:
-        return (self._clock.now_ns() - work.received_ns) / NS_PER_MS
+        return (self._clock.monotonic_ns() - work.began_ns) / NS_PER_MS
 
 
 async def _beside(raw: bytes, work: Callable[[], T]) -> T:

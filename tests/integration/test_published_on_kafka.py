@@ -1,4 +1,6 @@
-"""With `kafka.encoding = arrow` the same ticks give the same records as in JSON, each in its symbol's partition."""
+"""What stands in Kafka's topics: keys, values and headers as the schemas say; with `kafka.encoding = arrow` the records
+of the JSON, each in its symbol's partition.
+"""
 
 import asyncio
 import json
@@ -8,16 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
+from test_published_schemas import BAD, EVERY_RUNG, EXAMPLES
+from test_published_schemas import ticks as messages_of
 
-from brokerkit import KafkaBroker, unique
-from livekit import WAIT_S, alive, live_settings, until
+from brokerkit import KafkaBroker
+from kafkakit import Deployment
+from livekit import WAIT_S, alive, until
+from schemakit import problems, valid
 from tickcast.batch.synth import Market, json_messages
-from tickcast.clock import SystemClock
-from tickcast.live.buses.kafka import KafkaBus
-from tickcast.live.daemon import Daemon
-from tickcast.settings import Settings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 
 PARTITIONS = 3
@@ -26,57 +28,36 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-%016x-01"
 OF_THE_CLOCK = {"produced_ns", "age_ms"}
 
 
-def settings_of(encoding: str, folder: Path, prefix: str, broker: KafkaBroker) -> Settings:
-    folder.mkdir()
-    return live_settings(
-        folder, bus__kind="kafka", kafka__bootstrap_servers=broker.bootstrap, kafka__group=prefix + encoding,
-        kafka__delivery="exactly_once", kafka__encoding=encoding, topics__prefix=f"{prefix}{encoding}.",
-        topics__ticks=f'["{prefix}ticks"]', window__lookback=8, forecast__horizon=3, features__publish="true",
-    )  # fmt: skip
-
-
-async def produced(broker: KafkaBroker, topic: str) -> dict[tuple[int, int], str]:
+async def produced(deployment: Deployment) -> dict[tuple[int, int], str]:
     """Ticks, every one of which carries a trace of its own: partition and offset -> trace."""
     market, sent = Market(seed=3, symbols=SYMBOLS, tick_rate_hz=60), {}
     ticks = json_messages(market.ticks(market.start_ns + SECONDS * 10**9))
-    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer, asyncio.timeout(WAIT_S):
+    async with AIOKafkaProducer(bootstrap_servers=deployment.broker.bootstrap) as producer, asyncio.timeout(WAIT_S):
         for k, (key, message) in enumerate(ticks):
             trace = TRACE % (k + 1)
             headers = [("traceparent", trace.encode())]
-            sent[trace] = await producer.send(topic, message, key=key.encode(), headers=headers)
+            sent[trace] = await producer.send(deployment.ticks, message, key=key.encode(), headers=headers)
         return {((where := await future).partition, where.offset): trace for trace, future in sent.items()}
-
-
-async def records_of(broker: KafkaBroker, settings: Settings, name: str) -> list[Any]:
-    found: list[Any] = []
-    async with AIOKafkaConsumer(
-        settings.topics.prefix + name, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    ) as consumer, asyncio.timeout(WAIT_S):  # fmt: skip
-        ends = await consumer.end_offsets(consumer.assignment())
-        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            for got in (await consumer.getmany(timeout_ms=500)).values():
-                found += got
-    return found
 
 
 async def test_arrow_messages_hold_the_records_of_the_json_in_their_symbols_partitions(
     kafka: KafkaBroker, tmp_path: Path
 ) -> None:
-    prefix = unique("arrow") + "."
-    ticks = kafka.create_topic(prefix + "ticks", PARTITIONS)
-    both = {name: settings_of(name, tmp_path / name, prefix, kafka) for name in ("json", "arrow")}
-    for settings in both.values():
-        for name in TOPIC_MEANING:
-            kafka.create_topic(settings.topics.prefix + name, PARTITIONS)
-    traces = await produced(kafka, ticks)
+    both: dict[str, Deployment] = {}
+    for encoding in ("json", "arrow"):
+        both[encoding] = Deployment(
+            kafka, tmp_path / encoding, partitions=PARTITIONS, ticks=both["json"].ticks if both else "",
+            outputs=TOPIC_MEANING, kafka__delivery="exactly_once", kafka__encoding=encoding, window__lookback=8,
+            forecast__horizon=3, features__publish=True,
+        )  # fmt: skip
+    traces = await produced(both["json"])
     async with AsyncExitStack() as stack:
-        for settings in both.values():
-            daemon = await stack.enter_async_context(alive(Daemon(settings, KafkaBus(settings), clock=SystemClock())))
+        for deployment in both.values():
+            daemon = await stack.enter_async_context(alive(deployment.daemon()))
             await until(lambda d=daemon: d.health().consumed >= len(traces), "all ticks to be consumed")
     for name in ("forecasts", "features"):
-        plain = [json.loads(record.value) for record in await records_of(kafka, both["json"], name)]
-        packed = await records_of(kafka, both["arrow"], name)
+        plain = [json.loads(record.value) for record in await both["json"].read(name)]
+        packed = await both["arrow"].read(name)
         rows = [rows_of(record, traces) for record in packed]
         assert len(packed) < len(plain)
         assert_equal([row for some in rows for row in some], plain)
@@ -113,3 +94,26 @@ def assert_equal(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> N
 
 def flat(value: Any) -> list[float]:
     return [number for inner in value for number in flat(inner)] if isinstance(value, list) else [value]
+
+
+async def test_keys_values_and_headers_are_as_the_schemas_and_the_page_say(kafka: KafkaBroker, tmp_path: Path) -> None:
+    deployment = Deployment(kafka, tmp_path, partitions=2, outputs=TOPIC_MEANING, **EVERY_RUNG)
+    sent = messages_of(15) + [("SYN0", bad) for bad in BAD]
+    async with alive(deployment.daemon()) as daemon:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            for key, message in sent:
+                await producer.send(deployment.ticks, message, key=key.encode())
+        await until(lambda: daemon.health().consumed >= len(sent), "all ticks to be consumed")
+    for name in ("forecasts", "features", "accuracy", "health"):
+        found = await deployment.read(name)
+        decoded = valid(name, [record.value for record in found])
+        assert decoded, name
+        for record, content in zip(found, decoded, strict=True):
+            assert record.key == (content["symbol"].encode() if "symbol" in content else None)
+    letters = await deployment.read("dlq")
+    assert sorted(record.value for record in letters) == sorted(BAD)
+    for record in letters:
+        headers = {key: value.decode() for key, value in record.headers}
+        assert not problems("dlq", headers)
+        assert headers.keys() == EXAMPLES["dlq"].keys()
+        assert (headers["topic"], record.key) == (deployment.ticks, b"SYN0")
