@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kit import rung
-from livekit import WAIT_S, Live, alive, live_settings, running
+from livekit import WAIT_S, Live, alive, live_settings, running, until
 from modelkit import Fitted, model_settings
 from mosquittokit import PASSWORD, USER, Mosquitto
 from netkit import HOST

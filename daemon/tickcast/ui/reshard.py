@@ -76,7 +76,8 @@ async def _hand_over(handover: Handover, each: Mapping[int, Settings], ticks: Ma
         for one in each.values():
             snapshot.drop(snapshot_folder(one))
         notes = {at: _note(settings.kafka, ticks[at[0]], found) for at, found in positions.items()}
-        await fences[0].commit(fences[0].seal(), {at: p.offset for at, p in positions.items()}, notes)
+        fences[0].seal()
+        await fences[0].commit({at: p.offset for at, p in positions.items()}, notes)
         await _until_seen(settings, notes)
     await asyncio.to_thread(handover.forget)
     return Resharded(len(positions), rows)
