@@ -4,12 +4,14 @@ down when the market turns against it."""
 import asyncio
 from pathlib import Path
 
+import duckdb
 import msgspec
 import numpy as np
 import pytest
 
 from livekit import Live, live_settings, running, until
 from tickcast.clock import fresh_id
+from tickcast.live import upkeep
 from tickcast.records import Command
 from tickcast.settings import Settings
 
@@ -78,20 +80,28 @@ async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp
         print([(row.kind, row.event, row.evidence_json[:300]) for row in rows])
 
 
-async def test_after_a_restart_it_goes_on_with_the_contest_that_was_on(tmp_path: Path) -> None:
-    """On this bus the engine's state goes with the process: the contest goes on from its stored blocks."""
-    market, settings = Market(), upkeep_settings(tmp_path, store__bars="all")
+@pytest.mark.parametrize("noted", [False, True])
+async def test_after_a_restart_it_goes_on_with_the_contest_that_was_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    """From what was noted of it and the blocks since; here from all of one, or all of the other."""
+    monkeypatch.setattr(upkeep, "NOTE_EVERY_NS", 0 if noted else upkeep.NOTE_EVERY_NS)
+    market, settings = Market(), upkeep_settings(tmp_path)
     async with running(settings) as live:
         await live.send(market.ticks(1200, persistence=-0.6))
         await until(lambda: decided(live, "shadow", "done"), "a shadow")
         await live.send(market.ticks(60, persistence=-0.6))
         await until(lambda: contest_blocks(live, least=5), "blocks")
+        await asyncio.sleep(1.5)  # noted by the next look
         before = live.daemon.session.commands.upkeep.told()["contests"][0]
         assert before["verdict"] == "open"
+    if noted:
+        with duckdb.connect(str(settings.store.path)) as store:
+            store.execute("DELETE FROM contest_blocks")
     async with running(settings) as live:
-        (after,) = live.daemon.session.commands.upkeep.told()["contests"]
-        assert after["contest"] == before["contest"]
         await until(lambda: contest_blocks(live, least=before["blocks"]), "the blocks of before")
+        (after,) = live.daemon.session.commands.upkeep.told()["contests"]
+        assert (after["contest"], after["digest"]) == (before["contest"], before["digest"])
         await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
         rows = await live.daemon.session.store.ledger.decisions()
         assert [row.event for row in rows if row.kind == "promote"] == ["done", "begun"]
@@ -168,3 +178,38 @@ async def test_a_shadow_that_takes_more_than_its_share_answers_in_every_nth_bloc
         assert msgspec.json.decode(shown.evidence_json)["every"] > 1
         card = await live.daemon.session.commands.serving_models.registered(shown.model)
         assert card.model_params["penalties"] == [0.5]
+
+
+async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that fails is one later; a fit that fails is noted, and forecasts go on."""
+    market = Market()
+    async with running(upkeep_settings(tmp_path, schedule__params="{penalties = []}")) as live:
+        looks = live.daemon.session.commands.upkeep
+        working, failed = looks._look, list[bool]()
+
+        async def fails() -> upkeep.Told:
+            failed.append(True)
+            if len(failed) < 3:
+                raise ZeroDivisionError("no such thing")
+            return await working()
+
+        monkeypatch.setattr(looks, "_look", fails)
+        await live.send(market.ticks(1200, persistence=-0.6))
+        await until(lambda: decided(live, "fit", "failed"), "a fit that fails")
+        await live.send(market.ticks(10, persistence=-0.6))
+        assert live.daemon.health().forecasts > 2400
+        assert len(failed) >= 3
+
+
+async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(tmp_path: Path) -> None:
+    market = Market()
+    given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]', "schedule__params": "{rows = 1000}"}
+    async with running(upkeep_settings(tmp_path, **given, jobs__workers=1)) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        jobs = live.daemon.session.commands.jobs
+        await until(lambda: [row.kind for row in jobs.rows()] == ["optimize"], "a search")
+        (row,) = jobs.rows()
+        order = msgspec.json.decode(row.order_json)
+        assert order["fit"]["against"]["most_bars"] == 4000
+        assert order["fit"]["model_params"] == {"rows": 1000}
+        assert "penalties" in order["space"] or not order["space"].get("rows")

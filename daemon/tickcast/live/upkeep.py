@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import structlog
 
 from tickcast.clock import Clock
 from tickcast.engine.core.contest import ALPHA, Contest, Terms
-from tickcast.errors import BadRequest, TickcastError
+from tickcast.errors import BadRequest, StoreStalled, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
 from tickcast.io.store.ledger import Ledger
@@ -30,6 +31,7 @@ from tickcast.settings import Settings
 from tickcast.state import State
 
 ROUTE, BY = "default", "schedule"
+NOTE_EVERY_NS, RETRY_S = 600 * 10**9, 1.0
 USUAL_BLOCK, USUAL_BOUND = 4, 0.25  # horizons, and of a gain
 
 
@@ -51,6 +53,8 @@ class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
     last_value: dict[str, Any]  # the terms with it, should the challenger win
     block_ns: int
     every: int = 1
+    tally: dict[str, Any] = {}  # of blocks up to `settled`
+    settled: int = -1
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -88,6 +92,7 @@ class Upkeep:
         self._is = Standing()
         self._contests: dict[str, Contest] = {}
         self._settled: dict[str, int] = {}  # the newest block of each that was counted
+        self._noted_ns = clock.monotonic_ns()
         self._changing, self._promoting = asyncio.Lock(), asyncio.Lock()
         self._doing: set[str] = set()
         self._log = structlog.get_logger()
@@ -103,12 +108,18 @@ class Upkeep:
                 await self._shadow(contest)
 
     async def run(self) -> None:
+        """Whatever goes wrong here is the upkeep's own: what serves goes on."""
         async with asyncio.TaskGroup() as group:
             for action in self._policy.begun:
                 group.create_task(self._do(action))
             while True:
                 await asyncio.sleep(self._settings.schedule.look_every_s)
-                for action in await self.step():
+                try:
+                    due = await self.step()
+                except Exception as problem:
+                    self._log.warning("upkeep_failed", reason=f"{type(problem).__name__}: {problem}")
+                    continue
+                for action in due:
                     group.create_task(self._do(action))
 
     async def step(self) -> list[Action]:
@@ -119,7 +130,7 @@ class Upkeep:
                 await self._settle(contest)
             facts = await self._facts()
             due = self._policy.due(self._clock.now_ns(), facts)
-            if due:
+            if due or self._clock.monotonic_ns() - self._noted_ns > NOTE_EVERY_NS:
                 await self._note([self._row(one, "proposed" if one.waits else "begun") for one in due])
         return [action for action in due if not action.waits]
 
@@ -217,6 +228,8 @@ class Upkeep:
             shown, failed = await does[action.kind](action), False
         except TickcastError as problem:
             shown, failed = {"code": problem.code, "reason": str(problem)}, True
+        except Exception as problem:
+            shown, failed = {"code": "failed", "reason": f"{type(problem).__name__}: {problem}"}, True
         finally:
             self._doing.discard(action.id)
         async with self._changing:
@@ -229,13 +242,16 @@ class Upkeep:
         self._log.info("upkeep_done", action=action.id, kind=action.kind, failed=failed, why=[*action.why])
 
     async def _fit_anew(self, action: Action) -> dict[str, Any]:
-        """Of the kind that serves, by its parameters; it is a candidate where the hold-out speaks for it."""
+        """Of the kind that serves, by its parameters or by those that a search finds; it is a candidate where the
+        hold-out speaks for it.
+        """
         schedule, champion = self._settings.schedule, await self._champion_card()
-        kind = champion.kind if champion else schedule.kind
-        params = {**(champion.model_params if champion else {}), **schedule.params}
+        kind, searches = champion.kind if champion else schedule.kind, action.kind is Kind.OPTIMIZE
+        usual = champion.model_params if champion and not searches else {}
         result = await self._refit(Refit(
-            id=action.id, kind=kind, name=champion.name if champion else kind, params=params, mode=action.mode,
-            champion=champion, alpha=self._policy.alpha, most_bars=schedule.shadow_bars,
+            id=action.id, kind=kind, name=champion.name if champion else kind, params={**usual, **schedule.params},
+            searches=searches, mode=action.mode, champion=champion, alpha=self._policy.alpha,
+            most_bars=schedule.shadow_bars, cpu_s=action.cpu_s,
         ))  # fmt: skip
         made, found = result.content[REGISTERED]["digest"], result.content["against"]
         return {"model": made, **found, "cpu_s": result.cpu_s}
@@ -349,9 +365,13 @@ class Upkeep:
     # ------------------------------------------------------------ what is noted
 
     def _open(self, contest: OpenContest) -> None:
-        """A stored block is one observation."""
-        self._contests[contest.id] = Contest(Terms(**contest.terms)._replace(block_bars=1))
-        self._settled[contest.id] = -1
+        """From its tally; a stored block is one observation."""
+        fresh = Contest(Terms(**contest.terms)._replace(block_bars=1))
+        if contest.tally:
+            state = fresh.snapshot()
+            arrays = {name: np.array(contest.tally["arrays"][name], a.dtype) for name, a in state.arrays.items()}
+            fresh = Contest.resumed(State(arrays, contest.tally["facts"]))
+        self._contests[contest.id], self._settled[contest.id] = fresh, contest.settled
 
     async def _shadow(self, contest: OpenContest) -> None:
         await self._models.shadow(
@@ -372,8 +392,22 @@ class Upkeep:
         return {"contest": contest.id, "model": contest.model, "role": contest.role, **found}
 
     async def _note(self, rows: list[DecisionRow]) -> None:
+        """Until the store has it: a full disk is waited for."""
         self._is.policy = self._policy.snapshot().facts
-        await self._ledger.decide(rows, msgspec.json.encode(self._is).decode())
+        self._is.contests = [self._tallied(contest) for contest in self._is.contests]
+        text = msgspec.json.encode(self._is).decode()
+        while True:
+            try:
+                await self._ledger.decide(rows, text)
+                break
+            except StoreStalled:
+                await asyncio.sleep(RETRY_S)
+        self._noted_ns = self._clock.monotonic_ns()
+
+    def _tallied(self, contest: OpenContest) -> OpenContest:
+        state = self._contests[contest.id].snapshot()
+        tally = {"arrays": {name: array.tolist() for name, array in state.arrays.items()}, "facts": state.facts}
+        return msgspec.structs.replace(contest, tally=tally, settled=self._settled[contest.id])
 
     def _row(
         self, action: Action, event: Event, *, evidence: dict[str, Any] | None = None, **given: Any

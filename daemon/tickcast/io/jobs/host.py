@@ -76,6 +76,7 @@ async def keep_nothing(row: JobRow, result: Result) -> Result:
 @dataclass(slots=True, eq=False)
 class Job:
     row: JobRow
+    cpu_s: int = 0  # its own limit; 0 = that of the settings
     figures: dict[str, Any] = field(default_factory=dict)
     stopped_for: str = ""  # why it is to end, or has been ended
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -126,8 +127,10 @@ class JobHost:
                     self._working += 1
                     group.create_task(self._work(self._waiting.popleft()))
 
-    async def submit(self, order: Order, inputs: JobInputs = NO_INPUTS, *, command_id: str = "") -> JobRow:
-        """Queue a job, its folder filled on a thread. Stored when this returns."""
+    async def submit(
+        self, order: Order, inputs: JobInputs = NO_INPUTS, *, command_id: str = "", cpu_s: int = 0
+    ) -> JobRow:
+        """Queue a job, its folder filled on a thread. Stored when this returns. `cpu_s`: a limit below jobs.cpu_s."""
         self._refuse_beyond_queue()
         row = JobRow(
             id=fresh_id(), kind=order.job, command_id=command_id, state="queued", why="",
@@ -142,7 +145,7 @@ class JobHost:
             raise
         finally:
             self._entering -= 1
-        self._enter(Job(row))
+        self._enter(Job(row, cpu_s=cpu_s))
         return row
 
     async def cancel(self, job_id: str) -> JobRow:
@@ -249,7 +252,10 @@ class JobHost:
         folder = self._folder / job.row.id
         budget = self._budget
         limits = Limits(
-            parent=os.getpid(), cpu_s=budget.cpu_s, memory_bytes=budget.memory_bytes, disk_bytes=budget.disk_bytes
+            parent=os.getpid(),
+            cpu_s=min(budget.cpu_s, job.cpu_s or budget.cpu_s),
+            memory_bytes=budget.memory_bytes,
+            disk_bytes=budget.disk_bytes,
         )
         child = Child(WORKER, folder, limits)
         watch = Watch(budget, self._clock)

@@ -33,10 +33,11 @@ def fit_order(settings: Settings, *, kind: str, name: str = "", params: Mapping[
 
 
 def tune_order(
-    settings: Settings, *, kind: str, name: str = "", params: Mapping[str, Any], space: Mapping[str, Any], **search: Any
-) -> TuneOrder:
+    settings: Settings, *, kind: str, name: str = "", params: Mapping[str, Any], space: Mapping[str, Any],
+    against: Mapping[str, Any] | None = None, **search: Any,
+) -> TuneOrder:  # fmt: skip
     """A parameter that a person gave is not tuned, unless its space is given too; `search` holds TuneOrder's keys."""
-    fit = fit_order(settings, kind=known_kind(kind), name=name, params=params)
+    fit = fit_order(settings, kind=known_kind(kind), name=name, params=params, against=against)
     fields = {"fit": fit, "space": {**dict.fromkeys(params), **space}, "workers": settings.jobs.workers, **search}
     return changed_search(msgspec.to_builtins(fields))
 

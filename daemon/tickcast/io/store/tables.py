@@ -48,7 +48,7 @@ _LIST = (
     StoreTable(
         "watermarks", key=("source_topic", "source_partition", "next_offset"), handed_over=True, exported=False,
     ),
-    StoreTable("contest_blocks", "ended_ns", ("contest", "number")),
+    StoreTable("contest_blocks", "ended_ns", ("contest", "number"), rolled_off=True, first="ended_ns"),
     StoreTable("decisions", "at_ns"),
     StoreTable("commands", "received_ns"),
     StoreTable("promotions", "at_ns"),

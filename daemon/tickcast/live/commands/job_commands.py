@@ -56,10 +56,12 @@ class Refit(NamedTuple):
     kind: str
     name: str
     params: dict[str, Any]
+    searches: bool  # for its parameters, before
     mode: str  # full, warm or finetune
     champion: ModelCard | None  # who serves, where that is a registered model
     alpha: float
     most_bars: int
+    cpu_s: int
 
 
 class JobCommandParts(NamedTuple):
@@ -101,16 +103,23 @@ class JobCommands:
         if champion is not None and asked.mode != "full":
             models[START], more["start"] = models[CHAMPION], {"mode": asked.mode}
         against = {"alpha": asked.alpha, "most_bars": asked.most_bars, "champion": champion is not None}
-        order = prepare.fit_order(
-            self._settings, kind=prepare.known_kind(asked.kind), name=_named(asked.name), params=asked.params,
-            created_ns=self._parts.clock.now_ns(), against=against, **more,
-        )  # fmt: skip
+        of: dict[str, Any] = {
+            "kind": prepare.known_kind(asked.kind),
+            "name": _named(asked.name),
+            "params": asked.params,
+        }
+        order: Order
+        if asked.searches:
+            order = prepare.tune_order(self._settings, **of, space={}, against=against)
+        else:
+            created_ns = self._parts.clock.now_ns()
+            order = prepare.fit_order(self._settings, **of, created_ns=created_ns, against=against, **more)
         begun = [row for row in jobs.rows() if row.command_id == asked.id and row.state in (*KEPT_ON, "interrupted")]
         if begun and begun[-1].state == "interrupted":
             begun = [await jobs.resume(begun[-1].id)]
         elif not begun:
             inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, 0, EVER_NS, []), models)
-            begun = [await jobs.submit(order, inputs, command_id=asked.id)]
+            begun = [await jobs.submit(order, inputs, command_id=asked.id, cpu_s=asked.cpu_s)]
         row = await jobs.ended(begun[-1].id)
         result = msgspec.json.decode(row.result_json, type=Result)
         if row.state != "done":
