@@ -16,6 +16,7 @@ from tickcast.settings import names as setting_names
 from tickcast.settings import slots as slot_paths
 from tickcast.settings.buses import BusSettings, KafkaSettings, MqttSettings, TopicSettings
 from tickcast.settings.engine import (
+    DriftSettings,
     FeatureSettings,
     ForecastSettings,
     InferenceSettings,
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     score: ScoreSettings = ScoreSettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
+    drift: DriftSettings = DriftSettings()
     store: StoreSettings = StoreSettings()
     symbols: SymbolSettings = SymbolSettings()
     inference: InferenceSettings = InferenceSettings()

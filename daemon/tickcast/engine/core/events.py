@@ -8,7 +8,7 @@ import numpy as np
 from tickcast.columns import F32, F64, I32, I64, U8, BarBatch, Bars, FeatureRows, Forecasts, RawBatch, Rejects, Scores
 from tickcast.errors import BadOutput, BadRequest
 from tickcast.plugin import Runner
-from tickcast.records import Command
+from tickcast.records import Command, Drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Outcome:
     scores: list[Scores] = field(default_factory=list)
     vectors: list[FeatureRows] = field(default_factory=list)
     letters: list[Letters] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)  # alarms that began or ended
     answers: list[AskAnswer] = field(default_factory=list)  # to those who asked
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
     left: list[Event] = field(default_factory=list)  # not taken: they wait for `Engine.pass_places`
