@@ -34,6 +34,10 @@ _LIST = (
         by_symbol=True,
     ),
     OwnTopic("accuracy", "rolling figures per model, group and horizon; `Accuracy` below"),
+    OwnTopic(
+        "drift", "evidence that something has changed, by family and partition, and alarms; `Drift` below",
+        lambda settings: settings.drift.enabled,
+    ),
     OwnTopic("health", "a snapshot of the daemon; `Health` below"),
     OwnTopic("dlq", "messages that were refused, byte by byte as they came"),
     OwnTopic(

@@ -26,6 +26,7 @@ from tickcast.state import Arrays, State, copied
 from tickcast.symbols import SymbolTable, find_or_add
 
 # Of FORMAT 6. When this differs, the engine remembers something else than older files hold: raise snapshot.FORMAT.
+# Only a part that they may lack, as drift was, changes this alone.
 LAYOUT = "e4238b2245669ed8"
 
 

@@ -48,6 +48,7 @@ def warm_up(settings: Settings) -> None:
     for vectors in outcome.vectors:
         writer.encode_features(vectors, serving.symbols, names=serving.features.names, sources=sources)
     engine.scorekeeper.accuracy(T0, window="rolling")
+    engine.drift.report()
 
 
 def _warm_kafka(encoded: Encoded, serving: Serving) -> None:

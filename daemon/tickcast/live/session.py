@@ -28,7 +28,7 @@ from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health
+from tickcast.records import Accuracy, Drift, Health
 from tickcast.settings import Settings
 
 ROLL_OFF_EVERY_S = 3600.0
@@ -185,10 +185,13 @@ class Session:
 
     async def _report(self) -> None:
         self._accuracy = accuracy = await self.accuracy()
+        alarms, self.pump.drift = self.pump.drift, []
+        drift = await self.thread.call(self.serving.engine.drift.report)
         self._vitals.recent_lag.mark()
         self._recent_latency.mark()
-        self.commits.add_accuracy(accuracy)
+        self.commits.add_figures(accuracy, drift)
         await self._publish("accuracy", accuracy)
+        await self._publish("drift", alarms + drift)
         await self._publish("health", [self.health()])
         self._notifier.status(self._summary())
 
@@ -249,7 +252,7 @@ class Session:
             return "paused"
         return f"partition_{max(in_trouble.values())}" if in_trouble else "live"
 
-    async def _publish(self, name: str, records: "list[Accuracy] | list[Health]") -> None:
+    async def _publish(self, name: str, records: "list[Accuracy] | list[Drift] | list[Health]") -> None:
         if records:
             topic = self.settings.topics.prefix + name
             await self.bus.records.produce(topic, [JSON.encode(record) for record in records])

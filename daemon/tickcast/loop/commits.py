@@ -14,7 +14,7 @@ from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import StoreStalled
 from tickcast.io.store.store import Commit, Store
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.records import Accuracy, DeadLetter, Drift
 from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
@@ -77,13 +77,15 @@ class CommitQueue:
         unit.bars += outcome.bars
         unit.forecasts += outcome.forecasts
         unit.scores += outcome.scores
+        unit.drift += outcome.drift
         unit.dead_letters += letters
         unit.offsets |= outcome.positions
         self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))
         self._unit_bytes += sum(len(letter.value) for letter in letters)
 
-    def add_accuracy(self, accuracy: list[Accuracy]) -> None:
+    def add_figures(self, accuracy: list[Accuracy], drift: list[Drift]) -> None:
         self._unit.accuracy += accuracy
+        self._unit.drift += drift
 
     @property
     def due(self) -> bool:
@@ -107,7 +109,7 @@ class CommitQueue:
         unit.sources = self._engine.builder.sources()
         unit.watermarks = {source: self._engine.builder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        if not (unit.offsets or unit.accuracy or unit.bars or unit.forecasts or unit.scores or state):
+        if not (unit.offsets or unit.accuracy or unit.drift or unit.bars or unit.forecasts or unit.scores or state):
             return
         self.behind += 1
         self._idle.clear()

@@ -41,10 +41,8 @@ class Measured(NamedTuple):
 
 
 def sketches_of(reference: Reference) -> Sketches:
-    return Sketches(
-        reference.edges, reference.low, reference.high, reference.repeats, reference.center, reference.whiten,
-        float(reference.distance[0]),
-    )  # fmt: skip
+    kept = {name: getattr(reference, name) for name in Sketches._fields if name != "distance"}
+    return Sketches(**kept, distance=float(reference.distance[0]))
 
 
 def measured(sketches: Sketches, bars: Bars, values: F64, symbol: I32, ordinal: I64, first: I64) -> Measured:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
-from tickcast.records import Accuracy, DeadLetter
+from tickcast.records import Accuracy, DeadLetter, Drift
 from tickcast.symbols import SymbolTable
 
 Array = npt.NDArray[Any]
@@ -138,6 +138,20 @@ def accuracy_rows(records: list[Accuracy]) -> pa.Table:
             values = [msgspec.json.encode(value).decode() for value in values]
         if name != "schema":
             columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
+    return pa.table(columns)
+
+
+def drift_rows(records: list[Drift]) -> pa.Table:
+    """Of what is said twice, the last."""
+    renamed = {"topic": "source_topic", "partition": "source_partition"}
+    once = {(r.family, r.topic, r.partition, r.event, r.as_of_ns): r for r in records}.values()
+    columns: dict[str, Any] = {}
+    for name in Drift.__struct_fields__:
+        values = [getattr(record, name) for record in once]
+        if name == "streams":
+            values = [msgspec.json.encode(value).decode() for value in values]
+        if name != "schema":
+            columns[renamed.get(name, name)] = pa.array(values)
     return pa.table(columns)
 
 

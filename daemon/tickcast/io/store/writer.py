@@ -22,7 +22,7 @@ from tickcast.io.store import rolloff, rows
 from tickcast.io.store.database import connect
 from tickcast.io.store.rows import Names, Origin, Position
 from tickcast.io.store.tables import TABLES
-from tickcast.records import Accuracy, DeadLetter, ModelCard, digest
+from tickcast.records import Accuracy, DeadLetter, Drift, ModelCard, digest
 from tickcast.settings import Settings
 
 MINUTE_NS = 60 * 10**9  # of event time: a watermark is kept so often
@@ -44,6 +44,7 @@ class Commit:
     scores: list[Scores] = field(default_factory=list)
     bars: list[BarBatch] = field(default_factory=list)
     accuracy: list[Accuracy] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     offsets: dict[Source, int] = field(default_factory=dict)  # next offset
     watermarks: dict[Source, int] = field(default_factory=dict)  # event time reached
@@ -147,6 +148,9 @@ class Writer:
         if unit.accuracy:
             table = rows.accuracy_rows(unit.accuracy)
             yield "accuracy", table, np.ones(len(table), np.bool_)  # while no tick comes, the same figures come again
+        if unit.drift:
+            table = rows.drift_rows(unit.drift)
+            yield "drift", table, np.ones(len(table), np.bool_)
         if unit.dead_letters:
             ends = np.array([self._next_offset((d.topic, d.partition)) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])

@@ -289,9 +289,7 @@ class Optimize(JobData, frozen=True):
     metric: orders.Metric = TUNE["metric"]  # sought over the validation part
     sampler: orders.Sampler = TUNE["sampler"]
     pruner: orders.Pruner = TUNE["pruner"]
-    seconds: Seconds = int(
-        TUNE["seconds"]
-    )  # of the search; the fit with what it found comes after it, within jobs.wall_s
+    seconds: Seconds = int(TUNE["seconds"])  # of the search; the fit with what it found comes after, within jobs.wall_s
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
@@ -304,7 +302,9 @@ class Cancel(Arguments, frozen=True):
 class Export(EventSpan, frozen=True, kw_only=True):
     """Rows of the store as a file below `control.data_folder`."""
 
-    table: Literal["bars", "forecasts", "scores", "accuracy", "commands", "promotions", "versions", "jobs", "trials"]
+    table: Literal[
+        "bars", "forecasts", "scores", "accuracy", "drift", "commands", "promotions", "versions", "jobs", "trials"
+    ]
     symbols: Symbols = ()
     format: Literal["parquet", "csv"] = "parquet"
 

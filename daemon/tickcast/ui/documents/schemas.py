@@ -83,6 +83,7 @@ PUBLISHED = {
     "accuracy": Published(
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
+    "drift": Published(records.Drift, TOPIC_MEANING["drift"], _numbered(records.Drift)),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
     "status": Published(StatusRecord, "on MQTT only, beside what is mirrored", 1),
