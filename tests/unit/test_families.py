@@ -153,7 +153,7 @@ def test_it_stops_where_an_alarm_begins_and_goes_on_from_there() -> None:
         assert (at < 0) == (not seen.detectors.alarm["event"].any())
         seen.detectors.alarm["event"] = d.NOTHING
     assert len(stops) > 10
-    assert stops == sorted(stops[:-1]) + [-1]
+    assert stops == [*sorted(stops[:-1]), -1]
     for half in (slice(0, 1000), slice(1000, None)):
         some = [type(part)._make(column[half] for column in part) for part in (rows, labels, brought)]
         at = 0
