@@ -79,7 +79,7 @@ def missing(market: Market, stay: float) -> None:
     after[:] = switching(np.random.default_rng(99), after.shape, 2 * MISS_RATE, stay)
 
 
-CHANGES: dict[str, tuple[Callable[[Market, float], None], str, int]] = {  # -> the family that is there for it, and a channel
+CHANGES: dict[str, tuple[Callable[[Market, float], None], str, int]] = {  # -> its family, and a channel
     "a mean + 1 sd": (shifted, "range", 0), "a scale x 2": (scaled, "range", 1),
     "correlation .8 -> 0": (torn, "joint", 0), "a feature stuck": (stuck, "range", 0),
     "the miss rate x 2": (missing, "coverage", 0),

@@ -37,7 +37,7 @@ from stats import Figure, cpu_ns_per
 from tickcast import plugin
 from tickcast.batch.by_hand.fit import fit
 from tickcast.batch.train.history import BarHistory
-from tickcast.batch.train.reference import blocks_of, describe
+from tickcast.batch.train.reference import Rows, block_of, describe, width_of
 from tickcast.columns import F64, I64, Bars, RawBatch, Rejects, TickBatch
 from tickcast.engine.core import families
 from tickcast.engine.core.channels import MISSING, ODD, Measured, measured
@@ -109,12 +109,14 @@ def reference_of(market: Market) -> Reference:
     history, values = flat(market.values)
     of_values = describe(history, values, np.arange(len(history)), watch_target=True, per_bar=True)
     ratio = market.loss.sum() / market.loss_naive.sum()
-    of_misses, _ = blocks_of(market.missed.sum(axis=1), np.full(len(market.missed), float(STREAMS)))
-    of_losses, shares = blocks_of(market.loss.sum(axis=1), ratio * market.loss_naive.sum(axis=1))
+    of = Rows.at(history.symbol, history.bars.as_of, symbols=STREAMS, per_bar=True)
+    missed, loss, beside = (column.T.ravel() for column in market[1:])
+    of_misses, of_losses = block_of(of, missed, np.ones(len(missed))), block_of(of, loss, ratio * beside)
+    width = width_of(of, loss, ratio * beside, int(of_losses.bars))
     return Reference(
         symbols=np.frombuffer(bytearray(msgspec.json.encode(history.names)), np.uint8),
         missed_block=np.array([of_misses.bars]), missed_left=np.array([of_misses.left]),
-        loss=np.full(STREAMS + 1, ratio), loss_width=np.clip([2 * shares.std()], 0.05, 0.5),
+        loss=np.full(STREAMS + 1, ratio), loss_width=np.array([width]),
         loss_block=np.array([of_losses.bars]), loss_left=np.array([of_losses.left]), **of_values,
     )  # fmt: skip
 

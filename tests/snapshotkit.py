@@ -40,6 +40,7 @@ NOT_STATE = {  # attributes that decide nothing later, each with its reason
     **dict.fromkeys(
         (f"DriftWatch._{part}" for part in ("builder", "symbols", "scorekeeper", "ladder")), "the engine's"
     ),
+    "DriftWatch._told": "what was published of it",
     "DriftWatch._expected": "the same, and from references",
     "DriftWatch._known": "the same",
     "Routes._model": "made on demand from the names",

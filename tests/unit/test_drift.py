@@ -133,6 +133,10 @@ def test_quiet_markets_raise_nothing_and_are_told_all_the_same(reference: Refere
     assert [drift.family for drift in report] == ["coverage", "skill", "range", "joint"]
     assert all(drift.state == "quiet" and 0 < drift.statistic < drift.threshold for drift in report)
     assert report[0].streams[0].autocorrelation == 0.0
+    drift = served.engine.drift
+    assert (drift.news(), drift.news()) == (report, [])
+    served.turn(ticks_of(walks(3060, SYMBOLS, seed=7))[3000 * SYMBOLS :], now_ns=T0)
+    assert [one.family for one in drift.news()] == ["coverage", "skill", "range", "joint"]
     assert report[0].streams[0].limit == pytest.approx(0.12)
     assert report[1].streams[0].share == pytest.approx(0.5, abs=1e-3)  # it is last value
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tickcast.batch.train import reference as made
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.reference import Moments, blocks_of, correlation, reference_of
+from tickcast.batch.train.reference import Rows, block_of, correlation, reference_of, shares_of
 from tickcast.columns import Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import CARD, REFERENCE, file_sha256, read_card
@@ -97,23 +97,56 @@ def test_the_level_of_a_series_is_not_watched(tmp_path: Path) -> None:
     Reference.of(reference.arrays(), channels=3)
 
 
+def rows_of(bars: int, symbols: int = 1, *, per_bar: bool = True) -> Rows:
+    symbol = np.repeat(np.arange(symbols, dtype=np.int32), bars)
+    return Rows.at(symbol, np.tile(np.arange(bars), symbols), symbols=symbols, per_bar=per_bar)
+
+
 def test_blocks_double_until_they_are_next_to_uncorrelated_or_too_few() -> None:
     rng = np.random.default_rng(0)
     even, slow = rng.random(40_000), np.repeat(rng.random(80), 50)
-    block, shares = blocks_of(even, np.ones(40_000))
-    assert (block.bars, len(shares)) == (20, 2000)
+    block = block_of(rows_of(40_000), even, np.ones(40_000))
+    assert block.bars == 20
     assert abs(block.left) < 0.1
-    assert blocks_of(slow, np.ones(4000))[0].bars > 40
-    endless, _ = blocks_of(np.arange(4000.0), np.full(4000, 4000.0))
-    assert endless.bars == 160
+    assert block_of(rows_of(4000), slow, np.ones(4000)).bars > 40
+    endless = block_of(rows_of(4000), np.arange(4000.0), np.ones(4000))
+    assert endless.bars == 320
     assert endless.left > 0.5
-    assert correlation(np.ones(10)) == correlation(np.zeros(0)) == 0.0
+    assert correlation(np.ones(10), np.ones(10)) == correlation(np.zeros(0), np.zeros(0)) == 0.0
 
 
-def test_moments_are_instants_of_time_bars_and_rows_of_others() -> None:
-    as_of = np.array([3, 1, 3, 2])
-    assert Moments.at(as_of, per_bar=True).sums(np.array([1.0, 2, 4, 8])).tolist() == [2, 8, 5]
-    assert Moments.at(as_of, per_bar=False).sums(np.array([1.0, 2, 4, 8])).tolist() == [2, 8, 1, 4]
+def test_what_every_symbol_does_for_itself_is_not_lost_among_many() -> None:
+    """Together they are even: what each does cancels out, and a season that all have is seen by all."""
+    rng = np.random.default_rng(1)
+    own = np.repeat(rng.random((50, 80)), 50, axis=1)
+    season = np.tile(np.repeat([0.0, 10.0], 20), 100)
+    both = (own + season).ravel()
+    assert block_of(rows_of(4000, 50), both, np.ones(len(both))).bars > 40
+    clumps = np.repeat(rng.random(80), 50)
+    alike = (clumps + 3 * rng.random((50, 4000))).ravel()
+    assert block_of(rows_of(4000, 50), alike, np.ones(len(alike))).bars > 40
+
+
+def test_a_share_stands_as_high_as_it_may_well_be() -> None:
+    """As far as another history of this length would have it elsewhere."""
+    rng = np.random.default_rng(2)
+    shares = np.array([
+        shares_of(rows_of(2000, 2), np.repeat(rng.random(200) < 0.1, 20), np.ones(4000, np.bool_))[0]
+        for _ in range(200)
+    ])  # fmt: skip
+    error = np.sqrt(0.1 * 0.9 / 100)
+    assert shares[:, :2].mean() == pytest.approx(0.1 + error, rel=0.1)
+    assert shares[:, 2].mean() == pytest.approx(0.1, rel=0.05)
+
+
+def test_rows_of_a_moment_are_those_of_an_instant_and_others_stand_alone() -> None:
+    symbol, as_of = np.array([0, 0, 1, 1], np.int32), np.array([1, 3, 2, 3])
+    together = Rows.at(symbol, as_of, symbols=2, per_bar=True)
+    assert (together.moment.tolist(), together.moments) == ([0, 2, 1, 2], 3)
+    assert Rows.at(symbol, as_of, symbols=2, per_bar=False).moment.tolist() == [0, 2, 1, 3]
+    assert together.place.tolist() == [0, 1, 0, 1]
+    assert [part.tolist() for part in together.blocks(2)] == [[0, 0, 1, 1], [0, 1]]
+    assert [part.tolist() for part in together.blocks(1)] == [[0, 1, 2, 3], [0, 0, 1, 1]]
 
 
 def test_a_symbols_own_loss_counts_by_how_many_labels_it_has() -> None:

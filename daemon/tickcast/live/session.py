@@ -186,7 +186,7 @@ class Session:
     async def _report(self) -> None:
         self._accuracy = accuracy = await self.accuracy()
         alarms, self.pump.drift = self.pump.drift, []
-        drift = await self.thread.call(self.serving.engine.drift.report)
+        drift = await self.thread.call(self.serving.engine.drift.news)
         self._vitals.recent_lag.mark()
         self._recent_latency.mark()
         self.commits.add_figures(accuracy, drift)

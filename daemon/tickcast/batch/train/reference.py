@@ -34,36 +34,42 @@ FURTHEST = 0.95  # share of rows that are nearer than what is far
 MOST_REPEATS = 0.05  # a channel that repeats itself more often is not watched for it
 MOST_ROWS = 65_536  # that sketches and distances are read from, spread evenly
 RIDGE = 0.05  # of the covariance of normal scores: channels that depend on one another exactly leave no direction empty
-BLOCK, UNCORRELATED, LEAST_BLOCKS = 20, 0.1, 16
+BLOCK, UNCORRELATED, LEAST_BLOCKS = 20, 0.1, 8
 SHRINK_SHARE, SHRINK_LOSS = 100.0, 1000.0  # labels of all symbols that each one's own are mixed with
 LEAST_WIDTH, MOST_WIDTH = 0.05, 0.5
 
 Mask = npt.NDArray[np.bool_]
 
 
-class Moments(NamedTuple):
-    """What rows are of the same bar."""
-
-    of: I64  # number, from 0 in the order of time, of each row's
-    moments: int
-
-    @classmethod
-    def at(cls, as_of: I64, *, per_bar: bool) -> "Moments":
-        """Rows of one event time, where bars close together; else each is of its own."""
-        if per_bar:
-            known, of = np.unique(as_of, return_inverse=True)
-            return cls(of, len(known))
-        of = np.empty(len(as_of), np.int64)
-        of[np.argsort(as_of, kind="stable")] = np.arange(len(as_of))
-        return cls(of, len(as_of))
-
-    def sums(self, values: npt.NDArray[np.generic]) -> F64:
-        return np.bincount(self.of, values, self.moments).astype(np.float64)
-
-
 class Block(NamedTuple):
     bars: float
     left: float  # correlation from one to the next
+
+
+class Rows(NamedTuple):
+    """Bars in the order of their symbols, of each in the order of time."""
+
+    symbol: npt.NDArray[np.int32]
+    place: I64  # of a bar among its symbol's
+    moment: I64  # number of a bar's, from 0 in the order of time: where bars close together they share it
+    symbols: int
+    moments: int
+
+    @classmethod
+    def at(cls, symbol: npt.NDArray[np.int32], as_of: I64, *, symbols: int, per_bar: bool) -> "Rows":
+        place = np.arange(len(symbol)) - np.searchsorted(symbol, symbol)
+        if per_bar:
+            known, moment = np.unique(as_of, return_inverse=True)
+            return cls(symbol, place, moment, symbols, len(known))
+        moment = np.empty(len(as_of), np.int64)
+        moment[np.argsort(as_of, kind="stable")] = np.arange(len(as_of))
+        return cls(symbol, place, moment, symbols, len(as_of))
+
+    def blocks(self, bars: int) -> tuple[I64, I64]:
+        """Of each row the number of the block of its symbol that it lies in; of each block the symbol."""
+        held = -(-np.bincount(self.symbol, minlength=self.symbols) // bars)
+        first = np.cumsum(held) - held
+        return first[self.symbol] + self.place // bars, np.repeat(np.arange(self.symbols), held)
 
 
 def write_reference(
@@ -91,20 +97,18 @@ def describe(history: BarHistory, values: F64, rows: I64, *, watch_target: bool,
     sketches = _sketches(history, values, some, watch_target=watch_target)
     sketches = _with_distance(sketches, history, values, some)
     found = measured(sketches, history.bars, values, history.symbol[rows], history.ordinal[rows], history.first[rows])
-    symbol, moments = history.symbol[rows], Moments.at(history.bars.as_of[rows], per_bar=per_bar)
-    symbols, channels = len(history.names), values.shape[1]
+    of = Rows.at(history.symbol[rows], history.bars.as_of[rows], symbols=len(history.names), per_bar=per_bar)
     bins = [np.bincount(place[place != MISSING] % ODD, minlength=EDGES - 1) for place in found.place.T]
-    hits = [(place != MISSING) & (place >= ODD) for place in found.place.T]
-    odd = [block_of(moments, hits[f], found.place[:, f] != MISSING) for f in range(channels)]
-    far = block_of(moments, found.far == 1, found.far != MISSING)
+    odd = [shares_of(of, (place >= ODD) & (place != MISSING), place != MISSING) for place in found.place.T]
+    far = shares_of(of, found.far == 1, found.far != MISSING)
     return {
         "edges": sketches.edges, "bins": np.array([n / max(n.sum(), 1) for n in bins]), "low": sketches.low,
         "high": sketches.high, "repeats": sketches.repeats,
-        "odd": np.stack([_shares(hits[f], found.place[:, f] != MISSING, symbol, symbols) for f in range(channels)], 1),
-        "odd_block": np.array([block.bars for block in odd]), "odd_left": np.array([block.left for block in odd]),
+        "odd": np.stack([share for share, _ in odd], axis=1),
+        "odd_block": np.array([block.bars for _, block in odd]),
+        "odd_left": np.array([block.left for _, block in odd]),
         "center": sketches.center, "whiten": sketches.whiten, "distance": np.array([sketches.distance]),
-        "far": _shares(found.far == 1, found.far != MISSING, symbol, symbols),
-        "far_block": np.array([far.bars]), "far_left": np.array([far.left]),
+        "far": far[0], "far_block": np.array([far[1].bars]), "far_left": np.array([far[1].left]),
     }  # fmt: skip
 
 
@@ -139,36 +143,64 @@ def _with_distance(sketches: Sketches, history: BarHistory, values: F64, rows: I
     return sketches._replace(center=center, whiten=whiten, distance=float(np.quantile(squares, FURTHEST)))
 
 
-def _shares(hit: Mask, there: Mask, symbol: npt.NDArray[np.int32], symbols: int) -> F64:
-    """[S + 1] Of each symbol, and last of all together."""
+def shares_of(rows: Rows, hit: Mask, there: Mask) -> tuple[F64, Block]:
+    """[S + 1] Share of hits of each symbol and last of all together, as high as it may well be: with one standard error
+    of what the blocks tell. A symbol with few bars is for the most part as all are."""
+    block = block_of(rows, hit, there)
     together = hit.sum() / max(there.sum(), 1)
-    hits, count = np.bincount(symbol, hit, symbols), np.bincount(symbol, there, symbols)
-    return np.append((hits + SHRINK_SHARE * together) / (count + SHRINK_SHARE), together)
+    hits, count = (summed(rows.symbol, of, rows.symbols) for of in (hit, there))
+    share = (hits + SHRINK_SHARE * together) / (count + SHRINK_SHARE)
+    at, symbol = rows.blocks(int(block.bars))
+    away = summed(at, hit - share[rows.symbol] * there, len(symbol))
+    error = np.sqrt(summed(symbol, away * away, rows.symbols)) / (count + SHRINK_SHARE)
+    return np.append(share + error, together), block
 
 
-def block_of(moments: Moments, hits: npt.NDArray[np.generic], weight: npt.NDArray[np.generic]) -> Block:
-    return blocks_of(moments.sums(hits), moments.sums(weight))[0]
-
-
-def blocks_of(hits: F64, weight: F64) -> tuple[Block, F64]:
-    """The shortest block, doubled, whose shares are next to uncorrelated, as far as the reference can tell; and these
-    shares."""
+def block_of(rows: Rows, hit: npt.NDArray[Any], weight: npt.NDArray[Any]) -> Block:
+    """The shortest block, doubled, whose shares are next to uncorrelated: those of each symbol by itself, and those of
+    all together, for a partition may have one or many. Where blocks go up and down by turns, as with a season, those of
+    twice the length must be so, too.
+    """
+    sums = [summed(rows.moment, row, rows.moments) for row in (hit, weight)]
     bars = BLOCK
     while True:
-        whole = len(hits) // bars * bars
-        sums = [of[:whole].reshape(-1, bars).sum(axis=1) for of in (hits, weight)]
-        share = sums[0][sums[1] > 0] / sums[1][sums[1] > 0]
-        left = correlation(share)
-        if left < UNCORRELATED or len(hits) < 2 * bars * LEAST_BLOCKS:
-            return Block(float(bars), left), share
+        left = _left(rows, hit, weight, sums, bars)
+        most = left if left > -UNCORRELATED else _left(rows, hit, weight, sums, 2 * bars)
+        if most < UNCORRELATED or rows.moments < 2 * bars * LEAST_BLOCKS:
+            return Block(float(bars), left)
         bars *= 2
 
 
-def correlation(row: F64) -> float:
-    """Of each with the next one; 0 where nothing varies."""
-    away = row - row.mean() if len(row) else row
-    total = float((away * away).sum())
-    return float((away[1:] * away[:-1]).sum() / total) if total > 0 else 0.0
+def _left(rows: Rows, hit: npt.NDArray[Any], weight: npt.NDArray[Any], sums: list[F64], bars: int) -> float:
+    """Correlation from block to block: of each symbol's, or of all together, by moments, what is more."""
+    at, symbol = rows.blocks(bars)
+    alone = correlation(summed(at, hit, len(symbol)), summed(at, weight, len(symbol)), symbol)
+    hits, of = (in_blocks(row, bars) for row in sums)
+    return max(alone, correlation(hits, of))
+
+
+def summed(at: npt.NDArray[Any], row: npt.NDArray[Any], size: int) -> F64:
+    return np.bincount(at, row, size).astype(np.float64)
+
+
+def in_blocks(row: F64, bars: int) -> F64:
+    whole = len(row) // bars * bars
+    sums: F64 = row[:whole].reshape(-1, bars).sum(axis=1)
+    return sums
+
+
+def correlation(hits: F64, weight: F64, symbol: I64 | None = None) -> float:
+    """Of the share of each block with that of its symbol's next one; 0 where nothing varies. What the mean of few
+    blocks takes away is given back.
+    """
+    of = np.zeros(len(hits), np.int64) if symbol is None else symbol
+    share = summed(of, hits, 0) / np.maximum(summed(of, weight, 0), 1e-300)
+    away = hits - share[of] * weight
+    total, pairs = float((away * away).sum()), of[1:] == of[:-1]
+    if total == 0:
+        return 0.0
+    blocks_each = len(hits) / (len(hits) - int(np.count_nonzero(pairs)))
+    return float((away[1:] * away[:-1])[pairs].sum()) / total + 1 / blocks_each
 
 
 def judged(
@@ -185,13 +217,14 @@ def judged(
         missed[part] = ~covered(said, truth)
         loss[part] = pinball(np.array(levels), said, truth) * unit
         beside[part] = pinball(np.array(levels), last_value_said(last_value, scale)[:, STEP - 1], truth) * unit
-    symbol, moments = dataset.history.symbol[rows], Moments.at(dataset.history.bars.as_of[rows], per_bar=per_bar)
-    ratio = _ratios(loss, beside, symbol, len(dataset.history.names))
-    block, shares = blocks_of(moments.sums(loss), moments.sums(ratio[symbol] * beside))
-    of_misses = block_of(moments, missed, np.ones(len(rows)))
+    history = dataset.history
+    of = Rows.at(history.symbol[rows], history.bars.as_of[rows], symbols=len(history.names), per_bar=per_bar)
+    ratio = _ratios(loss, beside, of.symbol, of.symbols)
+    expected = ratio[of.symbol] * beside
+    block, of_misses = block_of(of, loss, expected), block_of(of, missed, np.ones(len(rows)))
     return {
         "missed_block": np.array([of_misses.bars]), "missed_left": np.array([of_misses.left]), "loss": ratio,
-        "loss_width": np.clip([2 * shares.std() if len(shares) else MOST_WIDTH], LEAST_WIDTH, MOST_WIDTH),
+        "loss_width": np.array([width_of(of, loss, expected, int(block.bars))]),
         "loss_block": np.array([block.bars]), "loss_left": np.array([block.left]),
     }  # fmt: skip
 
@@ -202,3 +235,10 @@ def _ratios(loss: F64, beside: F64, symbol: npt.NDArray[np.int32], symbols: int)
     lost, of = np.bincount(symbol, loss, symbols), np.bincount(symbol, beside, symbols)
     extra = SHRINK_LOSS * (beside.mean() or 1.0)
     return np.append((lost + extra * together) / (of + extra), together)
+
+
+def width_of(rows: Rows, loss: F64, expected: F64, bars: int) -> float:
+    """By how much the losses of all together change from block to block, in what is expected of them."""
+    lost, of = (in_blocks(summed(rows.moment, row, rows.moments), bars) for row in (loss, expected))
+    ratio = lost[of > 0] / of[of > 0]
+    return float(np.clip(2 * ratio.std() if len(ratio) > 1 else MOST_WIDTH, LEAST_WIDTH, MOST_WIDTH))

@@ -7,6 +7,7 @@ that of the model which is tried first. Everything moves at adaptation marks onl
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tickcast.columns import F64, I64
 from tickcast.engine.core import families
@@ -24,6 +25,7 @@ from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
+Mask = npt.NDArray[np.bool_]
 TOLERANCE = 1.2  # times what a share should be is no drift yet
 NOT_MEASURED = Measured(np.empty((0, 0), np.uint8), np.empty(0, np.uint8))
 
@@ -37,6 +39,7 @@ class DriftWatch:
         self._scorekeeper, self._channels = scorekeeper, channels
         self._ladder = ladder if settings.drift.enabled else None  # None = nothing is watched
         self._limits = limits_of(settings)
+        self._told = np.zeros(0, np.int64)  # event times of the evaluations that `news` had
         self._turned = False  # an alarm ended between two turns
         self._measured: list[Measured] = []  # of the bars of this turn, not yet worked through
         if self._ladder is not None:
@@ -82,10 +85,17 @@ class DriftWatch:
 
     def report(self) -> list[Drift]:
         """Every family as it is, where something was evaluated."""
+        return [] if self._ladder is None else self._records(self._seen.detectors.alarm["watched"] > 0)
+
+    def news(self) -> list[Drift]:
+        """Of `report` what was evaluated since this was asked for the last time."""
         if self._ladder is None:
             return []
-        alarms = self._seen.detectors.alarm.reshape(-1, len(FAMILIES))
-        return [self._record(p, family) for p, family in np.argwhere(alarms["watched"] > 0).tolist()]
+        alarm = self._seen.detectors.alarm
+        before = np.zeros(len(alarm), np.int64)
+        before[: len(self._told)] = self._told
+        self._told = alarm["as_of"].copy()
+        return self._records((self._told > before) & (alarm["watched"] > 0))
 
     def snapshot(self) -> State:
         if self._ladder is None:
@@ -162,14 +172,15 @@ class DriftWatch:
     def _events(self) -> list[Drift]:
         """What became of alarms since somebody looked."""
         alarm = self._seen.detectors.alarm
-        found = [self._record(*divmod(int(at), len(FAMILIES))) for at in np.flatnonzero(alarm["event"])]
+        found = self._records(alarm["event"] != NOTHING)
         alarm["event"] = NOTHING
         return found
 
-    def _record(self, partition: int, family: int) -> Drift:
+    def _records(self, which: Mask) -> list[Drift]:
         assert self._ladder is not None
-        names = Names(self._builder.sources()[partition], self._ladder.cards, self._scorekeeper.groups, self._channels)
-        return record_of(self._seen, self.watched, names, self._limits, at=(partition, family))
+        names = Names(self._builder.sources(), self._ladder.cards, self._scorekeeper.groups, self._channels)
+        ats = [divmod(at, len(FAMILIES)) for at in np.flatnonzero(which).tolist()]
+        return [record_of(self._seen, self.watched, names, self._limits, at=at) for at in ats]
 
     def _adopt_new_symbols(self) -> None:
         if any(reference is not None for reference in self.watched.references):

@@ -23,7 +23,7 @@ EVENTS: dict[int, Literal["raised", "ended"]] = {RAISED: "raised", ENDED: "ended
 class Names(NamedTuple):
     """Of what the numbers stand for."""
 
-    source: Source
+    sources: Sequence[Source]
     cards: Sequence[ModelCard]
     groups: Sequence[str]
     channels: Sequence[str]
@@ -38,7 +38,7 @@ def record_of(seen: Seen, watched: Watched, names: Names, limits: Limits, *, at:
     own = seen.detectors.stream[base + begin : base + end]
     order = np.lexsort((-own["shown"], 1 - own["named"]))[:MOST_STREAMS]
     return Drift(
-        family=FAMILIES[family], topic=names.source[0], partition=names.source[1],
+        family=FAMILIES[family], topic=names.sources[partition][0], partition=names.sources[partition][1],
         state="alarm" if alarm["on"] else "quiet", event=EVENTS.get(int(alarm["event"]), ""),
         statistic=float(alarm["statistic"]), threshold=limits.threshold, bars=float(alarm["bars"]),
         since_ns=int(alarm["since"]), alarms=int(alarm["raised"]), watched=int(alarm["watched"]),
