@@ -59,6 +59,7 @@ from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 
 CHUNK = 500
+PEERS = ("Page-Hinkley", "ADWIN")
 WITHIN, LEAST_FOUND = 2_000, 95
 STAY = 0.2  # correlation from bar to bar of the streams that change
 COST_SYMBOLS, COST_CHANNELS, COST_MS = 1_000, 32, 20.0
@@ -193,6 +194,13 @@ def told_quiet(name: str, found: list[Alarm], settings: Settings) -> Iterator[Fi
         yield Figure(f"{name}, {family}: bars between alarms", between, "bars", bar, "higher", note=f"{count} alarms")
 
 
+def peers_quiet(name: str, missed: F64) -> Iterator[Figure]:
+    """On the same quiet misses that the family of coverage counts."""
+    for peer in PEERS:
+        count = int(np.count_nonzero(alarms_of(peer, missed)))
+        yield Figure(f"{name}, {peer} on misses: bars between alarms", missed.size / max(count, 1), "bars")
+
+
 def told_change(name: str, family: str, channel: int, stay: float, settings: Settings) -> Iterator[Figure]:
     change, market = CHANGES[name][0], quiet(CHANGED, stay, seed=5)
     change(market, stay)
@@ -200,7 +208,7 @@ def told_change(name: str, family: str, channel: int, stay: float, settings: Set
     hits = hits_of(market, brought, family, channel)
     ours = first_after([a.bar for a in found if a.family == family], [a.stream for a in found if a.family == family])
     peers = {}
-    for peer in ("Page-Hinkley", "ADWIN"):
+    for peer in PEERS:
         bar, stream = np.nonzero(alarms_of(peer, hits))
         peers[peer] = first_after(bar, stream), np.count_nonzero(bar < CHANGE_AT)
     false = sum(alarm.bar < CHANGE_AT and alarm.family == family for alarm in found)
@@ -316,8 +324,10 @@ def cost() -> Figure:
 def main() -> list[Figure]:
     settings, figures = deployment(), [cost()]
     for name, stay in (("i.i.d.", 0.0), ("AR(1) .2", 0.2), ("AR(1) .4", 0.4)):
-        found, _ = Watch(settings, reference_of(quiet(TRAINED, stay, seed=1))).alarms(quiet(QUIET, stay, seed=2))
+        market = quiet(QUIET, stay, seed=2)
+        found, _ = Watch(settings, reference_of(quiet(TRAINED, stay, seed=1))).alarms(market)
         figures += told_quiet(name, found, settings)
+        figures += peers_quiet(name, market.missed)
     for name, (_, family, channel) in CHANGES.items():
         figures += told_change(name, family, channel, STAY, settings)
     print(*figures, sep="\n", flush=True)

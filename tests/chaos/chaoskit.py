@@ -24,7 +24,7 @@ from tickcast.errors import EXIT_FENCED, EXIT_OK, EXIT_REFUSED
 
 HERE = Path(__file__).parent
 TICKCAST = [Path(sys.executable).parent / "tickcast"]
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "features")
+OUTPUTS = ("forecasts", "dlq", "accuracy", "drift", "health", "features")
 FINAL = (EXIT_OK, EXIT_FENCED, EXIT_REFUSED)  # systemd/tickcast.service does not restart on these
 MODES = ("at_least_once", "exactly_once")
 FIRST_TICKS = 500

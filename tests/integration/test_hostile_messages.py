@@ -115,7 +115,7 @@ class Kafka:
     def __init__(self, broker: KafkaBroker, folder: Path, letters_take: int = 0, **overrides: object) -> None:
         self.broker, self.name = broker, unique("hostile")
         self.topic = broker.create_topic(self.name, 1, message_timestamp_after_max_ms=(1 << 63) - 1)
-        for output in ("forecasts", "dlq", "accuracy", "health"):
+        for output in ("forecasts", "dlq", "accuracy", "drift", "health"):
             small = {"max_message_bytes": letters_take} if letters_take and output == "dlq" else {}
             broker.create_topic(f"{self.name}.{output}", 1, **small)
         self.settings = live_settings(folder, **{

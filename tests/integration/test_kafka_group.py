@@ -26,7 +26,7 @@ from tickcast.live.daemon import Daemon
 pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 90
 SYMBOLS, START_NS, STEP_NS = 12, 1_700_000_000_000_000_000, 10_000_000
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health")
+OUTPUTS = ("forecasts", "dlq", "accuracy", "drift", "health")
 
 
 class Group:

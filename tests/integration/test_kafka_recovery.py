@@ -33,7 +33,7 @@ from tickcast.symbols import SymbolTable
 T0 = 1_700_000_000 * 10**9
 MS, SECOND = 10**6, 10**9
 PARTITIONS, SYMBOLS = 4, 8
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health")
+OUTPUTS = ("forecasts", "dlq", "accuracy", "drift", "health")
 LIMIT_S = 100
 MIDDLE = 101.2, 120  # just after a minute of event time: the newest watermark that is kept is too new to begin at
 

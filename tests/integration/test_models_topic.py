@@ -38,7 +38,7 @@ class Place:
     def __init__(self, broker: KafkaBroker, folder: Path) -> None:
         self.broker, self.folder, self.prefix = broker, folder, f"{unique('fleet')}."
         self.ticks = broker.create_topic(unique("ticks"), PARTITIONS)
-        for name in ("forecasts", "dlq", "accuracy", "health", "jobs"):
+        for name in ("forecasts", "dlq", "accuracy", "drift", "health", "jobs"):
             broker.create_topic(self.prefix + name, PARTITIONS)
         broker.create_topic(self.prefix + "models", PARTITIONS, cleanup_policy="compact")
 
@@ -205,7 +205,7 @@ async def holds_only(place: Place, folder: Path) -> bool:
 
 async def test_without_the_topic_the_start_is_refused_by_its_name(place: Place) -> None:
     settings = place.settings("lost", topics__prefix=f"{unique('no')}.")
-    for name in ("forecasts", "dlq", "accuracy", "health"):
+    for name in ("forecasts", "dlq", "accuracy", "drift", "health"):
         place.broker.create_topic(settings.topics.prefix + name, 1)
     with pytest.raises(BadBroker, match=r"models' of topics\.prefix does not exist"):
         async with daemon_of(settings):

@@ -26,7 +26,9 @@ def test_all_that_is_missing_is_named_at_once_and_made_by_one_command(
 ) -> None:
     prefix = unique("own") + "."
     given = flags(kafka.bootstrap, prefix, tmp_path)
-    names = [prefix + name for name in ("ticks", "forecasts", "features", "accuracy", "health", "dlq", "models")]
+    names = [
+        prefix + name for name in ("ticks", "forecasts", "features", "accuracy", "drift", "health", "dlq", "models")
+    ]
 
     assert main(["run", *given]) == EXIT_REFUSED
     refused = capsys.readouterr().err
@@ -38,19 +40,19 @@ def test_all_that_is_missing_is_named_at_once_and_made_by_one_command(
     assert main(["check", "--offline", *given]) == EXIT_OK
     capsys.readouterr()
     assert main(["topics", *given]) == EXIT_DIED
-    assert capsys.readouterr().out.count("missing (topics.") == 7
+    assert capsys.readouterr().out.count("missing (topics.") == 8
 
     assert main(["topics", "--create", *given, "--set", "kafka.topic_replicas=9"]) == EXIT_REFUSED  # of one broker
     assert "kafka.topic_partitions and kafka.topic_replicas" in capsys.readouterr().err
     assert main(["topics", "--create", *given]) == EXIT_OK
     made = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in made] == names
-    assert ["made, 3" in line for line in made] == [True, True, True, False, False, False, False]
+    assert ["made, 3" in line for line in made] == [True, True, True, *[False] * 5]
     assert made[-1].endswith("1 partition, compacted")
     assert main(["topics", "--create", *given]) == EXIT_OK  # all are there: nothing is made
     assert "made" not in capsys.readouterr().out
     assert main(["check", *given]) == EXIT_OK
-    assert "all 7 topics are there" in capsys.readouterr().out
+    assert "all 8 topics are there" in capsys.readouterr().out
 
     resource = ConfigResource(ConfigResourceType.TOPIC, prefix + "models", configs={"cleanup.policy": None})
     (answer,) = ask(kafka.bootstrap, lambda admin: admin.describe_configs([resource]))
