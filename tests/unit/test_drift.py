@@ -8,6 +8,7 @@ from driftkit import Referred, alarms, history_of, reference_of, ticks_of, value
 from kit import T0, Served, rung, settings
 from tickcast.engine.core import channels as c
 from tickcast.errors import BadModel
+from tickcast.questions import Answers, Questions
 from tickcast.records import Command, Drift
 from tickcast.reference import EDGES, Reference
 from tickcast.settings import Settings
@@ -122,6 +123,31 @@ def test_a_channel_that_stands_still_is_found(s: Settings, reference: Reference)
     served = Served(s, ticks_of(closes), chunk=1000, runners=[Referred(reference, s), rung("naive", s)])
     first = families_of(alarms(served))["range"]
     assert CHANGE * 10**9 < first.as_of_ns - T0 < (CHANGE + 100) * 10**9
+
+
+class Worse(Referred):
+    """From CHANGE on its point is off by so many one-bar moves, and its spread so many times as wide."""
+
+    def __init__(self, s: Settings, *, off: float = 0.0, spread: float = 1.0) -> None:
+        super().__init__(None, s)
+        self._off, self._spread = off, spread
+
+    def answer(self, questions: Questions) -> Answers:
+        said = super().answer(questions).quantiles.copy()
+        worse = questions.ordinal >= CHANGE
+        said[worse] = self._spread * said[worse] + (self._off * questions.scale[worse, None, None])
+        return Answers(said)
+
+
+@pytest.mark.parametrize(("family", "how"), [("skill", {"off": 1.5}), ("coverage", {"spread": 0.4})])
+def test_a_model_that_gets_worse_is_found_without_any_reference(family: str, how: dict[str, float]) -> None:
+    s = settings(**SMALL | {"uncertainty__enabled": family != "coverage", "window__lookback": 128})
+    served = Served(s, ticks_of(walks(BARS, 4, seed=10)), chunk=1000, runners=[Worse(s, **how), rung("naive", s)])
+    first = families_of(alarms(served))[family]
+    assert CHANGE * 10**9 < first.as_of_ns - T0 < (CHANGE + 200) * 10**9
+    assert [(stream.model, stream.named, stream.autocorrelation) for stream in first.streams] == [
+        ("referred@1", True, None)]  # fmt: skip
+    assert {drift.family for drift in served.engine.drift.report()} == {"coverage", "skill"}
 
 
 def test_quiet_markets_raise_nothing_and_are_told_all_the_same(reference: Reference) -> None:
