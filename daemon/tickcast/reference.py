@@ -60,7 +60,7 @@ class Reference:
                 )
             if np.isnan(array).any() or not (name in UNBOUNDED or np.isfinite(array).all()):
                 raise BadModel(f"the reference's {name} is not finite", remedy=AGAIN)
-        return cls(**{name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        return cls(**{name: np.array(array) for name, array in arrays.items()})  # which kernels know: none is read-only
 
     def names(self) -> list[str]:
         return names_in(self.symbols)

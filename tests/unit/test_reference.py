@@ -61,6 +61,7 @@ def test_a_fit_leaves_one_that_its_card_covers_and_a_runner_has(folder: Path) ->
     assert reference is not None
     assert reference.names() == ["A", "B"]
     assert reference.edges.shape == (3, 33)
+    assert all(array.flags.writeable for array in reference.arrays().values())  # kernels are compiled for such
     assert (np.diff(reference.edges, axis=1) >= 0).all()
     assert reference.repeats.tolist() == [0, 0, 1]  # a running maximum stays where it is
     np.testing.assert_allclose(reference.odd[-1, :2], 0.1, atol=0.005)
