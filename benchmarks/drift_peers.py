@@ -1,5 +1,6 @@
 """Two detectors that others use, small and from their papers, with the parameters that river gives them. Both take one
-number a bar and say whether it has changed; neither states how often it is wrong.
+number a bar and say whether it has changed; neither states how often it is wrong. Beside river's own, on misses and on
+features that change: the same alarms of Page-Hinkley; of ADWIN the same first one, and then more of the same change.
 """
 
 import numpy as np
