@@ -77,6 +77,16 @@ def test_the_values_part_looks_at_the_training_part_alone(tmp_path: Path) -> Non
             np.testing.assert_array_equal(array, other.arrays()[name], err_msg=name)
 
 
+def test_a_channel_that_never_had_a_value_is_not_watched_and_leaves_no_distance(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path / "a")
+    dataset.values[:, 1] = np.nan
+    reference = Reference.of(found_in(dataset).arrays(), channels=3)
+    assert (reference.low[1], reference.high[1]) == (-np.inf, np.inf)
+    assert reference.distance[0] > 1e300
+    assert reference.far[-1] == 0
+    assert reference.odd[-1, 0] == pytest.approx(0.1, abs=0.005)
+
+
 def test_scores_are_even_and_white(tmp_path: Path) -> None:
     """By another way: ranks instead of the sketch."""
     dataset = dataset_of(tmp_path / "a")

@@ -33,6 +33,7 @@ CENTRAL = (0.05, 0.95)
 FURTHEST = 0.95  # share of rows that are nearer than what is far
 MOST_REPEATS = 0.05  # a channel that repeats itself more often is not watched for it
 MOST_ROWS = 65_536  # that sketches and distances are read from, spread evenly
+BEYOND_ALL = float(np.finfo(np.float64).max)  # a distance, where no bar has all values
 RIDGE = 0.05  # of the covariance of normal scores: channels that depend on one another exactly leave no direction empty
 BLOCK, UNCORRELATED, LEAST_BLOCKS = 20, 0.1, 8
 SHRINK_SHARE, SHRINK_LOSS = 100.0, 1000.0  # labels of all symbols that each one's own are mixed with
@@ -125,7 +126,7 @@ def _sketches(history: BarHistory, values: F64, rows: I64, *, watch_target: bool
             low[f], high[f] = np.quantile(known, CENTRAL)
             repeats[f] = np.mean(values[before, f] == values[before - 1, f]) > MOST_REPEATS if len(before) else 0
     nothing = np.zeros(channels), np.eye(channels)
-    return Sketches(edges, low, high, repeats, *nothing, np.inf)
+    return Sketches(edges, low, high, repeats, *nothing, BEYOND_ALL)
 
 
 def _with_distance(sketches: Sketches, history: BarHistory, values: F64, rows: I64) -> Sketches:
