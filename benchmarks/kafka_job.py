@@ -149,7 +149,7 @@ def worst_difference(ours: dict[tuple[str, int], list[float]], theirs: dict[tupl
 def filled_broker() -> Iterator[tuple[KafkaBroker, str]]:
     with KafkaBroker(heap_mb=768, full_speed=True, message_max_bytes=10_000_000) as broker:
         topic = broker.create_topic(unique("ticks"), PARTITIONS)
-        for name in ("forecasts", "features", "dlq", "accuracy", "health", "alerts"):
+        for name in ("forecasts", "features", "dlq", "accuracy", "drift", "health", "alerts"):
             broker.create_topic(f"tickcast.{name}", PARTITIONS)
         uvloop.run(produce(broker.bootstrap, topic))
         yield broker, topic
@@ -170,7 +170,7 @@ def pairs(broker: KafkaBroker, topic: str, a: dict[str, str], b: dict[str, str] 
 
 def check_equal(broker: KafkaBroker, topic: str) -> float:
     prefix = unique("job") + "."
-    for name in ("forecasts", "features", "dlq", "accuracy", "health", "alerts"):
+    for name in ("forecasts", "features", "dlq", "accuracy", "drift", "health", "alerts"):
         broker.create_topic(prefix + name, PARTITIONS)
     out = broker.create_topic(unique("peer"), PARTITIONS)
     daemon_run(broker.bootstrap, topic, **JOB, **{"topics.prefix": prefix})

@@ -33,7 +33,7 @@ from brokerkit import KafkaBroker, unique
 RATE_HZ, SECONDS, SYMBOLS, WARM_TICKS, PAIRS = 2_000, 8, 100, 130, 5
 RESTART_SYMBOLS, RESTARTS = 1_000, 3
 SLICE_S = 0.001
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "alerts")
+OUTPUTS = ("forecasts", "dlq", "accuracy", "drift", "health", "alerts")
 CLOCK = SystemClock()
 
 

@@ -22,7 +22,7 @@ from tickcast.live.daemon import Daemon
 from tickcast.live.serve import bus_of
 from tickcast.settings import Settings, load
 
-OUTPUTS = ("forecasts", "dlq", "accuracy", "health", "alerts")
+OUTPUTS = ("forecasts", "dlq", "accuracy", "drift", "health", "alerts")
 COMMANDS = ("control", "replies", "jobs")
 
 

@@ -30,13 +30,19 @@ KINDS: list[dict[str, object]] = [
 NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Engine._outcome": "what the last turn gave away",
     **dict.fromkeys((f"Questioner.{part}" for part in ("_builder", "_symbols", "_ladder", "_routes")), "the engine's"),
-    "Questioner._values": "compared bar by bar as far as later bars look back",
+    "Questioner.values": "compared bar by bar as far as later bars look back",
     "BarBuilder.bars": "the same",
     "BarBuilder._room": "where bars lie until they are worked off, within a turn",
     "BarBuilder._waiting": "who has bars there",
     "Decoder._by_topic": "made on demand from the settings",
     "Scorekeeper._group": "made on demand from the names",
     "Scorekeeper._known": "the same",
+    **dict.fromkeys(
+        (f"DriftWatch._{part}" for part in ("builder", "symbols", "scorekeeper", "ladder")), "the engine's"
+    ),
+    "DriftWatch._told": "what was published of it",
+    "DriftWatch._expected": "the same, and from references",
+    "DriftWatch._known": "the same",
     "Routes._model": "made on demand from the names",
     "Routes._known": "the same",
     "SymbolTable._names": "made on demand from the bytes",

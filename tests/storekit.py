@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.io.store.store import Commit, Store
-from tickcast.records import Accuracy, DeadLetter, ModelCard
+from tickcast.records import Accuracy, DeadLetter, Drift, DriftStream, ModelCard
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 
@@ -115,12 +116,25 @@ def accuracy(as_of_ns: int = T0) -> Accuracy:
     return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
 
 
+def drift(as_of_ns: int = T0, *, event: Literal["", "raised"] = "") -> Drift:
+    stream = DriftStream(
+        model="naive@1", group="all", channel="target", named=event == "raised", statistic=12_000.0, share=0.3,
+        limit=0.12, block_bars=20.0, autocorrelation=0.05, psi=0.2, ks=0.1, wasserstein=None,
+    )  # fmt: skip
+    return Drift(
+        family="range", topic=SOURCE[0], partition=SOURCE[1], state="alarm" if event else "quiet", event=event,
+        statistic=12_000.0, threshold=10_000.0, bars=0.0, since_ns=as_of_ns, alarms=1, watched=1, streams=[stream],
+        as_of_ns=as_of_ns,
+    )  # fmt: skip
+
+
 def unit(first: int, count: int, *, salt: int = 0) -> Commit:
     """Everything that the records `first` to `first + count` bring, and the offset after them."""
     asked = forecasts(first, count, salt=salt)
     last = first + count
     return Commit(
         forecasts=[asked], scores=[scores(asked)], bars=[bars(first, count)], accuracy=[accuracy(T0 + first)],
+        drift=[drift(T0 + first)],
         dead_letters=[letter(first)], offsets={SOURCE: last}, watermarks={SOURCE: T0 + last * SECOND},
         sources=[SOURCE],
     )  # fmt: skip

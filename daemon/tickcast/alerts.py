@@ -86,6 +86,10 @@ _LIST = (
         "after a break of the market wait for the widening; else retrain",
     ),
     AlertKind(
+        "drift", "warning", "what comes is not what it was: a family of detectors alarms",
+        "`tickcast send status section=accuracy` shows whether skill suffers; retrain if it does",
+    ),
+    AlertKind(
         "approval_wanted", "warning", "the schedule would do something that waits for a person",
         "`tickcast send status section=decisions` shows it; `approve` or `dismiss` it",
     ),

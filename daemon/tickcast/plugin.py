@@ -12,6 +12,7 @@ from tickcast.errors import BadOutput, BadSettings
 from tickcast.extras import missing_package
 from tickcast.questions import Answers, Questions
 from tickcast.records import ModelCard
+from tickcast.reference import Reference
 from tickcast.state import Arrays
 
 
@@ -34,6 +35,7 @@ class Runner(Protocol):
     """A loaded model that answers. `answer` is all that most need; what remembers earlier questions gives the rest."""
 
     card: ModelCard
+    reference: Reference | None = None  # what it was fitted on, where that is known
 
     def answer(self, questions: Questions) -> Answers:
         """Quantiles [B, H, Q], ascending; and where the card has labels, how likely each is, of one call of the model.

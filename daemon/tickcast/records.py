@@ -217,6 +217,43 @@ class Alert(Record, frozen=True):
     schema: int = 1
 
 
+class DriftStream(Record, frozen=True):
+    """A stream of a family: what is counted, and how much speaks for its having changed. The distances between what its
+    channel gives now and the reference are shown beside; no alarm looks at them."""
+
+    model: str  # `name@version`; of range and joint, whose reference it is
+    group: str
+    channel: str  # of range: the feature, or `target`
+    named: bool  # by the last alarm
+    statistic: float  # evidence, in bars
+    share: float  # of the last block
+    limit: float  # that was expected of it at most
+    block_bars: float
+    autocorrelation: float | None  # from block to block, that the reference has left
+    psi: float | None
+    ks: float | None
+    wasserstein: float | None  # in widths of the reference's central 90 %
+
+
+class Drift(Record, frozen=True):
+    """A family of streams in a partition: how much speaks for a change, and whether that is an alarm."""
+
+    family: Literal["coverage", "skill", "range", "joint"]
+    topic: str
+    partition: int
+    state: Literal["quiet", "alarm"]
+    event: Literal["", "raised", "ended"]  # what became of the alarm just then; empty = this is how things are
+    statistic: float  # mean evidence of the streams, in bars; what raised an alarm, where one was just raised
+    threshold: float  # bars between false alarms, at least
+    bars: float  # since the evidence last sufficed
+    since_ns: int  # event time at which the alarm began or ended; 0 = there was none
+    alarms: int  # so far
+    watched: int  # streams that have closed a block
+    streams: list[DriftStream]  # those that the last alarm named, then those of most evidence
+    as_of_ns: int  # of the last evaluation
+    schema: int = 1
+
+
 class DeadLetter(Record, frozen=True):
     """A message that was refused, or had ticks that were. `stage` refused the first: codec, quality or engine."""
 

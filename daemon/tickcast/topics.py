@@ -38,6 +38,10 @@ _LIST = (
         by_symbol=True,
     ),
     OwnTopic("accuracy", "rolling figures per model, group and horizon; `Accuracy` below"),
+    OwnTopic(
+        "drift", "evidence that something has changed, by family and partition, and alarms; `Drift` below",
+        lambda settings: settings.drift.enabled,
+    ),
     OwnTopic("health", "a snapshot of the daemon; `Health` below"),
     OwnTopic(ALERTS, "what a person must know: when it begins, while it lasts, when it ends; `Alert` below"),
     OwnTopic("dlq", "messages that were refused, byte by byte as they came"),

@@ -68,7 +68,7 @@ LATER = walk(3, 300)  # of C, which no fit ever saw
 def person(kafka: KafkaBroker, tmp_path: Path) -> Iterator[Person]:
     prefix = unique("seven") + "."
     ticks = kafka.create_topic(unique("ticks"), 1)
-    for name in ("forecasts", "dlq", "accuracy", "health", "alerts", "control", "replies", "jobs"):
+    for name in ("forecasts", "dlq", "accuracy", "drift", "health", "alerts", "control", "replies", "jobs"):
         kafka.create_topic(prefix + name, 1)
     (tmp_path / "keys.toml").write_text(keygen("ops", role="admin", algorithm="ed25519", out=tmp_path / "ops.key"))
     given = {

@@ -15,6 +15,7 @@ from storekit import (
     bars,
     bars_between,
     card,
+    drift,
     forecasts,
     open_store,
     scores,
@@ -243,6 +244,18 @@ async def test_accuracy_is_stored_once_per_event_time_with_null_for_what_is_no_n
     assert len(rows) == 2
     assert (first["r2"], first["mae"], first["symbol_group"], first["span"]) == (None, 0.5, "all", "rolling")
     assert await value(store, "SELECT (coverage->>'$.\"0.95\"')::DOUBLE FROM accuracy LIMIT 1") == 0.94
+
+
+async def test_drift_is_stored_once_per_evaluation_and_once_per_alarm(store):
+    await store.write(Commit(drift=[drift(event="raised"), drift(), drift()]))
+    await store.write(Commit(drift=[drift(), drift(T0 + 1), drift(event="raised")]))
+    columns, rows = await store.query("SELECT * FROM drift ORDER BY as_of_ns, event DESC")
+    first = dict(zip(columns, rows[0], strict=True))
+    assert [(row[columns.index("as_of_ns")] - T0, row[columns.index("event")]) for row in rows] == [
+        (0, "raised"), (0, ""), (1, "")]  # fmt: skip
+    assert {name: first[name] for name in ("family", "source_topic", "state", "watched")} == {
+        "family": "range", "source_topic": SOURCE[0], "state": "alarm", "watched": 1}  # fmt: skip
+    assert await value(store, "SELECT (streams->>'$[0].psi')::DOUBLE FROM drift LIMIT 1") == 0.2
 
 
 async def test_a_dead_letter_keeps_the_original_bytes(store):

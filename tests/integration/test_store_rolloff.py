@@ -40,10 +40,10 @@ async def five_days(store) -> None:
 async def test_days_older_than_keep_days_move_to_parquet_and_newer_ones_stay(store, tmp_path):
     await five_days(store)
     done = await store.roll_off(T0 + 4 * DAY)
-    assert (done.problem, len(done.files)) == ("", 9)  # two days of bars, forecasts, scores, letters; one of accuracy
+    assert (done.problem, len(done.files)) == ("", 10)  # two days each, one of accuracy and drift
     archive = tmp_path / "archive"
     assert sorted(p.name for p in (archive / "forecasts").iterdir()) == ["2023-11-14.parquet", "2023-11-15.parquet"]
-    assert sum(pq.read_metadata(f).num_rows for f in done.files) == done.rows == 2 * 301 + 5
+    assert sum(pq.read_metadata(f).num_rows for f in done.files) == done.rows == 2 * 301 + 5 + 5
     assert await value(store, "SELECT count(*) FROM forecasts") == 300
     assert await value(store, f"SELECT min(as_of_ns) FROM bars WHERE as_of_ns < {DAY0 + 2 * DAY}") is None
     old = f"SELECT count(DISTINCT id) FROM read_parquet('{archive}/forecasts/*.parquet')"

@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3205, "engine": 7267, "io": 9804, "loop": 1873,
-    "live": 5184, "batch": 6172, "ui": 4806, "plugins": 5790,
+    "vocabulary": 3349, "engine": 8210, "io": 9818, "loop": 1883,
+    "live": 5277, "batch": 6420, "ui": 4808, "plugins": 5790,
 }  # fmt: skip
 
 

@@ -35,6 +35,8 @@ def test_any_chunking_gives_the_same_forecasts_and_scores(kind: dict[str, object
         np.testing.assert_allclose(other.forecasts.quantiles, whole.forecasts.quantiles, rtol=1e-9)
         np.testing.assert_allclose(other.scores.pinball, whole.scores.pinball, rtol=1e-6, atol=1e-12)
         np.testing.assert_array_equal(other.scores.actual, whole.scores.actual)
+        assert other.engine.drift.report() == whole.engine.drift.report()
+        assert [one for o in other.outcomes for one in o.drift] == [one for o in whole.outcomes for one in o.drift]
 
 
 def test_ids_are_unique_and_change_with_model_symbol_time_tie_and_horizon() -> None:

@@ -39,7 +39,7 @@ def look(*, health: dict[str, Any] | None = None, **changes: Any) -> Look:
     """All is well, but for the changes."""
     well = Look(
         health=msgspec.structs.replace(HEALTH, **(health or {})), before=HEALTH, live_s=60.0, accuracy=[figures()],
-        serving=frozenset({("net", "1")}), model="net", unserved={}, proposed={},
+        serving=frozenset({("net", "1")}), model="net", unserved={}, drift={}, proposed={},
         stepped_down={}, jobs=[job("train", "done", 1)],
         silent_s={"ticks/0": 2.0}, away_s={"kafka": 0.0}, rebuilds=0, disk_free={"store": 0.5}, memory_bytes=1 << 30,
     )  # fmt: skip
@@ -94,6 +94,7 @@ CASES: dict[str, tuple[Look, dict[str, str], dict[str, str]]] = {  # name -> rai
         look(accuracy=[figures(coverage=HELD | {"0.95": 0.80}), figures(coverage=HELD | {"0.95": 0.88})]),
         {"net@1/all": "75.0% in the 90% band at step 1, 500 labels"}, {"alerts.coverage_off": "0.2"},
     ),
+    "drift": (look(drift={"range ticks/0": "2 streams"}), {"range ticks/0": "2 streams"}, {}),
     "approval_wanted": (look(proposed={"fit": "1200 new bars"}), {"fit": "1200 new bars"}, {}),
     "stepped_down": (look(stepped_down={"default": "a lost"}), {"default": "a lost"}, {}),
 }  # fmt: skip

@@ -70,7 +70,8 @@ def test_the_channels_are_the_topics_of_the_default_settings() -> None:
     assert kafka == {*settings.topics.ticks, *(settings.topics.prefix + name for name in TOPIC_MEANING)}
     mqtt = {c["address"] for c in DOCUMENT["channels"].values() if c["servers"] == [{"$ref": "#/servers/mqtt"}]}
     assert mqtt == {
-        "tickcast/forecasts/{symbol}", "tickcast/features/{symbol}", "tickcast/accuracy", "tickcast/health",
+        "tickcast/forecasts/{symbol}", "tickcast/features/{symbol}", "tickcast/accuracy", "tickcast/drift",
+        "tickcast/health",
         "tickcast/status", "tickcast/alerts/{name}/{subject}",
     }  # fmt: skip
 

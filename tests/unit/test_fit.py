@@ -184,7 +184,7 @@ def test_the_card_says_what_was_fitted_on_what(tmp_path: Path) -> None:
     first_held_out = dataset.history.bars.as_of[dataset.parts.edges[:, 3]].min()
     assert card.trained_from_ns == dataset.history.bars.as_of.min()
     assert card.trained_to_ns < first_held_out
-    assert set(card.artefacts) == {"model.onnx", "weights.safetensors", "probe.safetensors"}
+    assert set(card.artefacts) == {"model.onnx", *(f"{name}.safetensors" for name in ("weights", "probe", "reference"))}
     assert card.parameters > 0
     assert card.cost_us > 0
     assert (card.dataset_hash, card.settings_digest) == (dataset.digest, order.digest)

@@ -37,8 +37,9 @@ class Keeper:
             np.empty(n, np.uint8),
         )  # fmt: skip
         out = scoring.settled_room(n, len(HORIZONS))
-        group = np.zeros(1, np.int32)
-        scoring.settle(self.book, self.tally, self.conformal, out, FRAME, group, rows, answers, self.mark, self.mark)
+        group, self.labels = np.zeros(1, np.int32), scoring.labels_room(n)
+        given = (FRAME, group, rows, answers, self.mark, self.mark)
+        scoring.settle(self.book, self.tally, self.conformal, out, self.labels, *given)
         return out
 
 
@@ -60,6 +61,21 @@ def test_a_carried_bar_makes_the_labels_void_that_it_would_be_the_truth_of() -> 
     out = Keeper().take([1.0, 2.0, 3.0, 4.0, 5.0], first=0, scale=1.0, real=[1, 1, 0, 1, 1])
     assert out.actual[:2].tolist() == [[2.0, 4.0], [pytest.approx(np.nan, nan_ok=True), 5.0]]
     assert np.isnan(out.pinball[1, 0])
+
+
+def test_what_the_first_step_settled_is_noted_row_by_row() -> None:
+    keeper = Keeper()
+    keeper.take([1.0, 1.5, 9.0, 9.0, 9.5], first=0, scale=1.0, real=[1, 1, 1, 0, 1])
+    labels = keeper.labels
+    assert labels.cell.tolist() == [-1, 0, 0, -1, 0]  # none before the first bar, and a carried one is no truth
+    assert labels.missed.tolist() == [0, 0, 1, 0, 0]
+    beyond = np.array([0.5, 7.5, 0.5])
+    loss = [sum(max(q * (b - z), (q - 1) * (b - z)) for q, z in zip(LEVELS, (-1, 0, 1), strict=True)) for b in beyond]
+    np.testing.assert_allclose(labels.loss[[1, 2, 4]], np.array(loss) / 3, rtol=1e-6)
+    np.testing.assert_array_equal(labels.loss, labels.loss_naive)  # it is last value
+    keeper.take([9.5, 9.5], first=5, scale=1e-9)
+    assert keeper.take([9.5], first=7, scale=1.0).used[0] == 1
+    assert (keeper.labels.cell.tolist(), keeper.labels.loss.tolist()) == ([0], [0.0])  # a window that never moved
 
 
 def test_a_question_whose_unit_overflows_is_answered_and_never_scored() -> None:

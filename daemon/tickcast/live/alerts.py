@@ -22,12 +22,12 @@ from tickcast.io.store.database import archive_folder
 from tickcast.live.process import memory_limit_bytes
 from tickcast.loop.alert_book import AlertBook
 from tickcast.loop.alert_rules import RULES, Look, silent_limit_s
-from tickcast.records import Alert
+from tickcast.records import Alert, Drift
 
 if TYPE_CHECKING:
     from tickcast.live.session import Session
 
-RETRY_S = 1.0
+RETRY_S, MOST_NAMED = 1.0, 5
 MOST_UNSENT = 1024  # records that wait for the bus; beyond it the oldest give way
 NOBODY = "all partitions"  # while none has brought anything
 NOTHING = (-1, 0)
@@ -147,6 +147,7 @@ class Looking:
             health=health, before=before, live_s=(session.clock.monotonic_ns() - self._began_ns) / 1e9,
             accuracy=session.last_accuracy, model=ladder.first.name if ladder else "",
             serving=frozenset((card.name, card.version) for card in cards), unserved=serving_models.unserved,
+            drift=await session.thread.call(self._drift),
             proposed=session.commands.upkeep.proposed(), stepped_down=session.commands.upkeep.stepped_down(),
             jobs=session.commands.jobs.rows(), silent_s=self._silent_s(), away_s=session.bus.away_s(),
             rebuilds=rebuilt - self._rebuilt, disk_free=await asyncio.to_thread(_free_shares, self._places),
@@ -154,6 +155,10 @@ class Looking:
         )  # fmt: skip
         self._before, self._rebuilt = health, rebuilt
         return look
+
+    def _drift(self) -> dict[str, str]:
+        found = [record for record in self._session.serving.engine.drift.report() if record.state == "alarm"]
+        return {f"{one.family} {one.topic}/{one.partition}": _named(one) for one in found}
 
     def _silent_s(self) -> dict[str, float]:
         """While nothing is fetched, or the market is closed, nobody is silent."""
@@ -186,6 +191,12 @@ class Looking:
     def _is_closed(self) -> bool:
         closed_time = self._session.serving.engine.builder.closed_time
         return len(closed_time.start) > 0 and bool(is_closed(closed_time, self._session.clock.now_ns()))
+
+
+def _named(record: Drift) -> str:
+    """The streams that the alarm names, the first of them."""
+    named = [f"{stream.model} {stream.group} {stream.channel}".strip() for stream in record.streams if stream.named]
+    return f"{len(named)} streams: {', '.join(named[:MOST_NAMED])}"
 
 
 def _name(source: Source) -> str:

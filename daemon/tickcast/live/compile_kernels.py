@@ -3,9 +3,12 @@
 import numpy as np
 
 from tickcast.columns import PACKED, Encoded, RawBatch
+from tickcast.engine.core.channels import Sketches, measured
+from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.records.as_json import JsonWriter
 from tickcast.loop.build import Serving, build
+from tickcast.reference import EDGES
 from tickcast.settings import Settings, load
 from tickcast.settings.stream import CodecTopic, Fields
 
@@ -48,6 +51,19 @@ def warm_up(settings: Settings) -> None:
     for vectors in outcome.vectors:
         writer.encode_features(vectors, serving.symbols, names=serving.features.names, sources=sources)
     engine.scorekeeper.accuracy(T0, window="rolling")
+    engine.drift.report()
+    _warm_channels(engine, len(serving.features.names))
+
+
+def _warm_channels(engine: Engine, channels: int) -> None:
+    """A model that comes later may bring a reference."""
+    flat = np.zeros(channels)
+    sketches = Sketches(
+        edges=np.zeros((channels, EDGES)), low=flat, high=flat, repeats=np.zeros(channels, np.uint8), center=flat,
+        whiten=np.eye(channels), distance=1.0,
+    )  # fmt: skip
+    symbol, ordinal, first = np.zeros(1, np.int32), np.ones(1, np.int64), np.zeros(1, np.int64)
+    measured(sketches, engine.builder.bars, engine.questioner.values, symbol, ordinal, first)
 
 
 def _warm_kafka(encoded: Encoded, serving: Serving) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,8 +23,8 @@ from tickcast.live.alerts import Alerts
 from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
+from tickcast.live.facts import Told, look_at
 from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_interpreter
-from tickcast.live.upkeep import Told
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
@@ -197,10 +196,13 @@ class Session:
 
     async def _report(self) -> None:
         self.last_accuracy = accuracy = await self.accuracy()
+        alarms, self.pump.drift = self.pump.drift, []
+        drift = await self.thread.call(self.serving.engine.drift.news)
         self._vitals.recent_lag.mark()
         self._recent_latency.mark()
-        self.commits.add_accuracy(accuracy)
+        self.commits.add_figures(accuracy, drift)
         await self.publish("accuracy", accuracy)
+        await self.publish("drift", alarms + drift)
         await self.publish("health", [self.health()])
         self._notifier.status(self._summary())
 
@@ -210,23 +212,7 @@ class Session:
 
     async def look(self) -> Told:
         """At what the upkeep goes by."""
-        return await self.thread.call(self._look)
-
-    def _look(self) -> Told:
-        engine, settings = self.serving.engine, self.settings
-        bars, bar_ns = engine.pace()
-        ladder = self.serving.ladder
-        card = ladder.first if ladder else None
-        new = max(engine.newest_ns() - card.trained_to_ns, 0) // max(bar_ns, 1) if card else 0
-        rows = engine.scorekeeper.accuracy(engine.newest_ns(), window="rolling") if card else []
-        rows = [row for row in rows if card and row.model == card.name and row.version == card.version]
-        rows = [row for row in rows if row.group == "all" and row.n]
-        naive = sum(row.pinball_naive * row.n for row in rows)
-        skill = 1 - sum(row.pinball * row.n for row in rows) / naive if naive > 0 else math.nan
-        return Told(
-            bars=bars, fitted_bars=max(bars - new, 0), bar_ns=settings.bars.every_ms * 10**6
-            if settings.bars.kind == "time" else bar_ns, skill=skill, alarm=False,
-        )  # fmt: skip
+        return await self.thread.call(lambda: look_at(self.serving))
 
     def health(self) -> Health:
         """A snapshot; counters are read while the engine works, each is right by itself."""

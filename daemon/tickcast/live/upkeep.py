@@ -23,7 +23,9 @@ from tickcast.io.store.ledger_rows import DecisionRow, Event
 from tickcast.live.commands import arguments
 from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import Refit
+from tickcast.live.facts import Told
 from tickcast.live.serving_models import ServingModels
+from tickcast.live.standing import Candidate, OpenContest, Standing
 from tickcast.loop.actions import JOBS, READY, Action, Challenger, Facts, Kind, Role
 from tickcast.loop.policy import Policy
 from tickcast.records import ModelCard
@@ -33,48 +35,6 @@ from tickcast.state import State
 ROUTE, BY = "default", "schedule"
 NOTE_EVERY_NS, RETRY_S = 600 * 10**9, 1.0
 USUAL_BLOCK, USUAL_BOUND = 4, 0.25  # horizons, and of a gain
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that a job of the schedule fitted, with the terms of its contest and of that with last value after it."""
-
-    model: str  # digest
-    champion: str
-    terms: dict[str, Any]
-    last_value: dict[str, Any]
-
-
-class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    model: str
-    champion: str
-    role: Role
-    terms: dict[str, Any]
-    last_value: dict[str, Any]  # the terms with it, should the challenger win
-    block_ns: int
-    every: int = 1
-    tally: dict[str, Any] = {}  # of blocks up to `settled`
-    settled: int = -1
-
-
-class Standing(msgspec.Struct, kw_only=True):
-    """What it goes on from."""
-
-    champion: str = ""  # whose contests these are
-    lost: str = ""  # to last value, the last time that one did
-    policy: dict[str, Any] = {}
-    ready: list[Candidate] = []
-    contests: list[OpenContest] = []
-
-
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the session knows of the engine, for the policy."""
-
-    bars: int
-    fitted_bars: int
-    bar_ns: int  # the usual time from one to the next
-    skill: float
-    alarm: bool
 
 
 class Upkeep:

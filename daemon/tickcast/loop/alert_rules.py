@@ -28,6 +28,7 @@ class Look(NamedTuple):
     accuracy: Sequence[Accuracy]  # as it was last published
     serving: frozenset[tuple[str, str]]  # name and version of the models that are asked first
     model: str  # the first of them all
+    drift: Subjects  # families that alarm, by partition, with what they name
     proposed: Subjects  # what waits for a person, by its kind, with why
     stepped_down: Subjects  # routes that last value answers, for their model lost to it
     unserved: Subjects  # routes whose model cannot serve, and why
@@ -158,6 +159,10 @@ def _coverage_off(look: Look, settings: Settings) -> Subjects:
     }
 
 
+def _drift(look: Look, settings: Settings) -> Subjects:
+    return look.drift
+
+
 def _approval_wanted(look: Look, settings: Settings) -> Subjects:
     return look.proposed
 
@@ -191,5 +196,5 @@ RULES: dict[str, Rule] = {
     "disk_low": _disk_low, "memory_high": _memory_high, "loop_lag": _loop_lag, "client_rebuilt": _client_rebuilt,
     "broker_away": _broker_away, "jobs_failing": _jobs_failing, "model_refused": _model_refused,
     "model_failing": _model_failing, "skill_low": _skill_low, "coverage_off": _coverage_off,
-    "approval_wanted": _approval_wanted, "stepped_down": _stepped_down,
+    "drift": _drift, "approval_wanted": _approval_wanted, "stepped_down": _stepped_down,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.events import Outcome
 from tickcast.errors import StoreStalled
 from tickcast.io.store.store import Commit, Store
-from tickcast.records import Accuracy, Alert, DeadLetter
+from tickcast.records import Accuracy, Alert, DeadLetter, Drift
 from tickcast.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
@@ -78,13 +78,15 @@ class CommitQueue:
         unit.forecasts += outcome.forecasts
         unit.scores += outcome.scores
         unit.blocks += outcome.blocks
+        unit.drift += outcome.drift
         unit.dead_letters += letters
         unit.offsets |= outcome.positions
         self._unit_bytes += sum(f.quantiles.nbytes for f in outcome.forecasts) + 100 * sum(map(len, outcome.bars))
         self._unit_bytes += sum(len(letter.value) for letter in letters)
 
-    def add_accuracy(self, accuracy: list[Accuracy]) -> None:
+    def add_figures(self, accuracy: list[Accuracy], drift: list[Drift]) -> None:
         self._unit.accuracy += accuracy
+        self._unit.drift += drift
 
     def add_alerts(self, alerts: list[Alert]) -> None:
         self._unit.alerts += alerts
@@ -111,8 +113,8 @@ class CommitQueue:
         unit.sources = self._engine.builder.sources()
         unit.watermarks = {source: self._engine.builder.newest_of(source) for source in unit.offsets}
         self._opened_ns = self._clock.monotonic_ns()
-        rows = unit.offsets, unit.accuracy, unit.alerts, unit.bars, unit.forecasts, unit.scores, unit.blocks
-        if not (any(rows) or state):
+        figures = unit.accuracy, unit.alerts, unit.drift, unit.blocks
+        if not (unit.offsets or unit.bars or unit.forecasts or unit.scores or any(figures) or state):
             return
         self.behind += 1
         self._idle.clear()

@@ -24,6 +24,7 @@ from tickcast.loop.engine_thread import EngineThread
 from tickcast.loop.last_turn import LastTurn
 from tickcast.loop.lookout import Samples
 from tickcast.loop.publications import Publications
+from tickcast.records import Drift
 
 FALLBACK = np.uint8(Quality.FALLBACK)
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
@@ -89,6 +90,7 @@ class Pump:
     ) -> None:  # fmt: skip
         self.meter = Meter()
         self.turn_time = Latency()
+        self.drift: list[Drift] = []  # alarms that began or ended, until somebody takes them to be published
         self.passes = 0  # turns of the loop, empty ones too
         self.waits = False  # for room in the store or the bus
         self.paused = False  # nothing is fetched; what was is published, stored and committed
@@ -137,6 +139,7 @@ class Pump:
         self._sink.publish(encoded)
         self._hand_out(outcome.answers)
         self.meter.note(outcome, self._clock.now_ns())
+        self.drift += outcome.drift
         self._commits.add(outcome, publications.dead_letters)
         return outcome
 

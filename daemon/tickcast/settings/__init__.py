@@ -17,6 +17,7 @@ from tickcast.settings import slots as slot_paths
 from tickcast.settings.alerts import AlertSettings
 from tickcast.settings.buses import BusSettings, KafkaSettings, MqttSettings, TopicSettings
 from tickcast.settings.engine import (
+    DriftSettings,
     FeatureSettings,
     ForecastSettings,
     InferenceSettings,
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     score: ScoreSettings = ScoreSettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
+    drift: DriftSettings = DriftSettings()
     store: StoreSettings = StoreSettings()
     symbols: SymbolSettings = SymbolSettings()
     inference: InferenceSettings = InferenceSettings()

@@ -103,7 +103,7 @@ class KafkaSettings(Section):
 class MqttSettings(Section):
     url: str = "mqtt://127.0.0.1:1883"
     """Broker to mirror to; `mqtts://` for TLS."""
-    mirror: list[Literal["forecasts", "features", "accuracy", "jobs", "health", "alerts"]] = []
+    mirror: list[Literal["forecasts", "features", "accuracy", "drift", "jobs", "health", "alerts"]] = []
     """Topics that are mirrored; none = MQTT is not spoken, unless bus.kind is mqtt."""
     ticks: list[str] = ["tickcast/ticks/#"]
     """With bus.kind = mqtt: topic filters that ticks are read from."""

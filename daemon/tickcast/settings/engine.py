@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tickcast.settings.section import Positive, Section
+from tickcast.settings.section import Natural, Positive, Section
 
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -78,6 +78,17 @@ class UncertaintySettings(Section):
     """Label bars that the conformal scores of one bar ahead remember; of h bars ahead they remember h times as many."""
     max_widening: Annotated[float, Field(gt=0)] = 20.0
     """Bound on how far a quantile may be moved, in one-bar moves times the root of the step."""
+
+
+class DriftSettings(Section):
+    enabled: bool = True
+    """Watch coverage, skill, and with a model that has a reference its inputs, and raise alarms of drift."""
+    mean_bars_between_false_alarms: Annotated[int, Field(ge=100, le=10**9)] = 10_000
+    """Of each family of a partition, at least, while nothing has changed."""
+    cooldown_bars: Natural = 500
+    """An alarm goes on for so many bars after the evidence last sufficed."""
+    hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """After that it ends once the evidence is at most this part of what raises it."""
 
 
 class InferenceSettings(Section):

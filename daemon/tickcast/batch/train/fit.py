@@ -17,6 +17,7 @@ from tickcast.batch.train.classes import class_figures
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.train.fit_job import FitJob, completed, read_parent
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
+from tickcast.batch.train.reference import write_reference
 from tickcast.clock import Clock, SystemClock
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH, verify_strictly
@@ -134,6 +135,8 @@ def _finished_card(
     holdout = evaluate(runner.predict, last_value, dataset, dataset.parts.holdout, model.card.levels)
     if model.card.labels:
         holdout["classes"] = class_figures(runner, dataset, dataset.parts.holdout)
+    per_bar = job.order.bars.get("kind") == "time"
+    write_reference(folder, dataset, runner.predict, last_value, model.card.levels, per_bar=per_bar)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
     trained_from_ns, trained_to_ns = dataset.span_used()
     card = msgspec.structs.replace(

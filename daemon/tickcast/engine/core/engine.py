@@ -11,6 +11,7 @@ import numpy as np
 
 from tickcast.columns import F64, BarBatch, FeatureRows, RawBatch, Rejects, TickBatch
 from tickcast.engine.core.bars import LATEST_NS
+from tickcast.engine.core.drift import DriftWatch
 from tickcast.engine.core.events import Ask, AskAnswer, Event, Heartbeat, Letters, Outcome, Reached
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.fold import LOUD, Adjustments, BarBuilder, ClosedBars
@@ -53,6 +54,7 @@ class Engine:
         self.scorekeeper = Scorekeeper(settings, symbols, cards, last_value=last_value)
         self.routes = Routes(symbols, settings.symbols.groups, cards)
         self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
+        self.drift = DriftWatch(settings, symbols, self.builder, self.scorekeeper, ladder, channels=features.names)
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
@@ -116,6 +118,7 @@ class Engine:
         self.builder.forget(codes)
         self.scorekeeper.forget(codes)
         self.questioner.forget(codes)
+        self.drift.forget()
         if self.ladder is not None:
             self.ladder.forget(codes)
         self.routes.forget()
@@ -168,7 +171,8 @@ class Engine:
         Only before the first turn. After a refusal this engine is half filled: build another one.
         """
         for name, part in self._parts().items():
-            part.resume(state.part(name))
+            if name != "drift" or name in state.facts:  # an older version's has none: what drifts is learnt anew
+                part.resume(state.part(name))
         if self.shadows is not None and "shadows" in state.facts:
             self.shadows.resume(state.part("shadows"))
         self.questioner.resume(state.part("ring"))
@@ -179,7 +183,7 @@ class Engine:
         """What remembers something, in the order in which it is resumed."""
         ladder: dict[str, HasState] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
         parts: dict[str, HasState] = {"symbols": self._symbols, "folder": self.builder, "places": self.places}
-        return parts | {"score": self.scorekeeper} | ladder
+        return parts | {"score": self.scorekeeper} | ladder | {"drift": self.drift}
 
     def install(self, runner: Runner) -> None:
         """Another model, which nobody is asked of before `use_model` names it. Between two turns."""
@@ -189,6 +193,7 @@ class Engine:
             self.scorekeeper.add_model()
             if self.shadows is not None:
                 self.shadows.add_model()
+            self.drift.look_anew()
 
     def _obey(self, command: Command) -> None:
         """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
@@ -201,6 +206,7 @@ class Engine:
             self.shadows.promote(number, route)
             if route == DEFAULT:
                 self.ladder.prefer(number)
+                self.drift.look_anew()
             else:
                 self.routes.set(route, number)
         elif command.command == "shadow_model" and model:
@@ -293,6 +299,7 @@ class Engine:
         values = self.questioner.remember(bars, first)
         if publish:
             self._publish_vectors(bars.take(is_due), values[is_due])
+        self.drift.measure(closed, self.questioner.values)
         questions = self.questioner.of_bars(closed, is_due, before=sum(len(c.bars) for c in self._closed))
         self._outcome.unanswered += int(np.count_nonzero(is_due)) - len(questions)
         self._closed.append(closed)
@@ -365,9 +372,10 @@ class Engine:
         bars, entries = closed.bars, self._forecaster.entries(closed.bars, questions, answers)
         question = np.full(len(bars), -1, np.int64)
         question[questions.row] = np.arange(len(questions))
-        rows = rows_of(bars, closed.void_before, question)
-        marks = self.builder.marks()
-        scores = self.scorekeeper.settle(rows, entries, marks)
+        rows, marks = rows_of(bars, closed.void_before, question), self.builder.marks()
+        labels = self.drift.labels_room(len(bars))
+        scores = self.scorekeeper.settle(rows, entries, marks, labels)
+        self._outcome.drift += self.drift.follow(rows, labels, marks)
         if len(scores):
             self._outcome.scores.append(scores)
         if self.shadows:

@@ -9,7 +9,7 @@ from tickcast.columns import F32, F64, I32, I64, U8, BarBatch, Bars, FeatureRows
 from tickcast.engine.core.blocks import BlockRow
 from tickcast.errors import BadOutput, BadRequest
 from tickcast.plugin import Runner
-from tickcast.records import Command
+from tickcast.records import Command, Drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class Outcome:
     shadows: list[Forecasts] = field(default_factory=list)  # of models that do not serve, of the turn before
     blocks: list[BlockRow] = field(default_factory=list)  # of their contests
     letters: list[Letters] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)  # alarms that began or ended
     answers: list[AskAnswer] = field(default_factory=list)  # to those who asked
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
     left: list[Event] = field(default_factory=list)  # not taken: they wait for `Engine.pass_places`

@@ -46,7 +46,7 @@ class Questioner:
         self._lookback = settings.window.lookback
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
-        self._values = np.zeros((len(builder.bars.close), len(features.names)))
+        self.values = np.zeros((len(builder.bars.close), len(features.names)))
 
     def of_bars(self, closed: ClosedBars, due: Mask, *, before: int) -> Questions:
         """Those of the bars that are `due`, but of cold symbols; so many others closed `before` them in this turn."""
@@ -54,7 +54,7 @@ class Questioner:
         rows = np.flatnonzero(due & (model != NOBODY))
         bars, first = closed.bars, closed.first[rows]
         symbol, ordinal, as_of = bars.symbol[rows], bars.ordinal[rows], bars.as_of[rows]
-        inputs, anchor, scale = self._windows(self._builder.bars, self._values, symbol, ordinal, first, as_of)
+        inputs, anchor, scale = self._windows(self._builder.bars, self.values, symbol, ordinal, first, as_of)
         return Questions(
             asker=np.full(len(rows), TICKS, np.int32), symbol=symbol, ordinal=ordinal, as_of=as_of, row=before + rows,
             model=model[rows].astype(np.int32), anchor=anchor, scale=scale, inputs=inputs, tile=self._tile,
@@ -73,7 +73,7 @@ class Questioner:
             symbol = self._codes(ask.symbols)
             ordinal, first, as_of = self._builder.newest_bars(symbol)
             held = ordinal - first + 1
-            window = self._windows(self._builder.bars, self._values, symbol, ordinal, first, as_of)
+            window = self._windows(self._builder.bars, self.values, symbol, ordinal, first, as_of)
         else:
             symbol = np.array([self._symbols.find(ask.symbols[0]) if ask.symbols else -1], np.int32)
             as_of, held = np.array([ask.as_of]), np.array([len(ask.bars.close)])
@@ -95,7 +95,7 @@ class Questioner:
     def remember(self, bars: BarBatch, first: I64) -> F64:
         """Compute the features of bars that are in the rings, and keep them beside the bars."""
         ring, values = self._builder.bars, self.compute(bars, first)
-        self._values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
+        self.values[ring.start[bars.symbol] + (bars.ordinal & ring.wrap)] = values
         return values
 
     def compute(self, bars: BarBatch, first: I64) -> F64:
@@ -104,7 +104,7 @@ class Questioner:
         )
 
     def forget(self, codes: I64) -> None:
-        self._values.reshape(self._settings.symbols.limit, -1)[codes] = 0
+        self.values.reshape(self._settings.symbols.limit, -1)[codes] = 0
 
     def snapshot(self) -> State:
         """Of bars and values what bars yet to come look back on."""
@@ -117,7 +117,7 @@ class Questioner:
     def _rings(self) -> Iterator[tuple[str, Array, I64]]:
         rows = self._builder.newest_rows(max(self._lookback, self._features.lookback))
         yield from ((name, column, rows) for name, column in windows.ring_columns(self._builder.bars).items())
-        yield "values", self._values, rows[:, -self._lookback :]
+        yield "values", self.values, rows[:, -self._lookback :]
 
     def _note_failure(self, kind: str, failure: BadOutput) -> None:
         """A feature without a value makes its windows unusable: those questions are answered by last value, flagged."""

@@ -21,6 +21,7 @@ from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
 
 NORMAL = NormalDist()
+NO_LABELS = scoring.labels_room(0)
 
 
 class Scorekeeper:
@@ -31,18 +32,18 @@ class Scorekeeper:
         self.levels = levels
         self._cards = cards
         self._symbols = symbols
-        self._groups = ["all", *settings.symbols.groups]
+        self.groups = ["all", *settings.symbols.groups]
         self._patterns = settings.symbols.groups
         self._group = np.zeros(settings.symbols.limit, np.int32)
         self._known = 0
-        self._cells = len(cards) * len(self._groups)  # of one partition
+        self._cells = len(cards) * len(self.groups)  # of one partition
         self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
             2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
         self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
         self._mark = np.zeros(0, np.int64)  # by partition: the one that is open
         self._frame = scoring.Frame(
             levels=np.array(levels), horizons=np.array(horizons, np.int64), median=levels.index(0.5),
-            transform=TRANSFORMS[settings.forecast.transform], groups=len(self._groups), cells=self._cells,
+            transform=TRANSFORMS[settings.forecast.transform], groups=len(self.groups), cells=self._cells,
             widening=settings.uncertainty.enabled, gamma=settings.uncertainty.gamma,
             memory=float(settings.uncertainty.memory_bars), bound=settings.uncertainty.max_widening,
             per_bar=settings.bars.kind == "time", last_value=last_value,
@@ -50,13 +51,16 @@ class Scorekeeper:
         )  # fmt: skip
         self._tally, self._conformal = self._state_of(0)
 
-    def settle(self, rows: scoring.SettledRows, entries: scoring.Entries, newest_mark: I64) -> Scores:
-        """Work through closed bars in order, filling in what is published; marks are by partition."""
+    def settle(
+        self, rows: scoring.SettledRows, entries: scoring.Entries, newest_mark: I64, labels: scoring.Labels = NO_LABELS
+    ) -> Scores:
+        """Work through closed bars in order, filling in what is published, and labels where somebody has room for
+        them; marks are by partition."""
         self._adopt_new_symbols()
         self._make_room(len(newest_mark))
         out = scoring.settled_room(len(rows.symbol), len(self.horizons))
         scoring.settle(
-            self._book, self._tally, self._conformal, out, self._frame, self._group, rows, entries, self._mark,
+            self._book, self._tally, self._conformal, out, labels, self._frame, self._group, rows, entries, self._mark,
             newest_mark,
         )  # fmt: skip
         return _scores_in(out)
@@ -81,7 +85,7 @@ class Scorekeeper:
         partition or model of -1 there are no labels: those quantiles stay the model's."""
         self._adopt_new_symbols()
         wide, sure = np.empty_like(units), np.empty(len(units), np.float32)
-        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        cell = partition * self._cells + model * len(self.groups) + self._group[symbol]
         known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
         still = np.zeros((1, *self._conformal.move.shape[1:]))
         for i in range(len(units)):
@@ -95,7 +99,7 @@ class Scorekeeper:
         level stays as it is; between two it lies between them; without labels the model's quantiles are stretched.
         """
         found = np.empty((*units.shape[:2], 2))
-        cell = partition * self._cells + model * len(self._groups) + self._group[symbol]
+        cell = partition * self._cells + model * len(self.groups) + self._group[symbol]
         known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
         steps, unknown = np.arange(1, units.shape[1] + 1), np.full(len(self.horizons), np.nan)
         for side, tail in enumerate(((1 - level) / 2, (1 + level) / 2)):
@@ -136,13 +140,19 @@ class Scorekeeper:
             sums = past + tally.current[everywhere].sum(axis=0)
             if not sums[:, scoring.N].any():
                 continue
-            card = self._cards[cell // len(self._groups)]
-            name = (card.name, card.version, self._groups[cell % len(self._groups)])
+            card = self._cards[cell // len(self.groups)]
+            name = (card.name, card.version, self.groups[cell % len(self.groups)])
             for j, horizon in enumerate(self.horizons):
                 report.append(figures(
                     sums[j], self.levels, name=name, horizon=horizon, window=window, pending=pending, as_of_ns=as_of_ns
                 ))  # fmt: skip
         return report
+
+    @property
+    def group(self) -> I32:
+        """Of every symbol, its number."""
+        self._adopt_new_symbols()
+        return self._group
 
     def pending(self) -> int:
         """Open questions."""
@@ -155,7 +165,7 @@ class Scorekeeper:
     def add_model(self) -> None:
         """The list of cards has one more: its cells are put beside the others'."""
         before, ours = (self._tally, self._conformal), np.arange(len(self._cards) - 1)
-        self._cells = len(self._cards) * len(self._groups)
+        self._cells = len(self._cards) * len(self.groups)
         self._frame = self._frame._replace(cells=self._cells)
         at = self._places(len(before[0].marks), ours)
         self._tally, self._conformal = self._state_of(len(self._mark))
@@ -169,7 +179,7 @@ class Scorekeeper:
         partitions = max(len(self._mark), len(other._mark))
         self._make_room(partitions)
         other._make_room(partitions)
-        groups = len(self._groups)
+        groups = len(self.groups)
         cells = (np.arange(partitions)[:, None] * self._cells + model * groups + np.arange(groups)).ravel()
         for name, column in self._conformal._asdict().items():
             column[cells] = getattr(other._conformal, name)[cells]
@@ -188,7 +198,7 @@ class Scorekeeper:
         ours = numbers_of(state.facts["models"], self._cards)
         put_back(state.part("book"), self._book)
         self._make_room(state.facts["partitions"])
-        at = self._places(state.facts["partitions"] * len(ours) * len(self._groups), ours)
+        at = self._places(state.facts["partitions"] * len(ours) * len(self.groups), ours)
         put_back(state.part("tally"), self._tally, at)
         put_back(state.part("conformal"), self._conformal, at)
         put_rows(state.arrays["mark.open"], self._mark, "mark")
@@ -196,7 +206,7 @@ class Scorekeeper:
 
     def _places(self, cells: int, ours: I64) -> I64:
         """Where so many cells lie here that were numbered by other models; `ours` has their numbers here."""
-        cell, groups = np.arange(cells), len(self._groups)
+        cell, groups = np.arange(cells), len(self.groups)
         partition, within = np.divmod(cell, len(ours) * groups)
         places: I64 = partition * self._cells + ours[within // groups] * groups + within % groups
         return places

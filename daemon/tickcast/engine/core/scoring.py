@@ -101,6 +101,15 @@ class Settled(NamedTuple):
     used: I64  # [1]
 
 
+class Labels(NamedTuple):
+    """What closed bars settled of the first scored horizon, row by row."""
+
+    cell: I32  # of who had answered; -1 = nobody, or in a span that the model was trained on
+    missed: U8  # 1 = outside of the outer quantiles
+    loss: F64  # in one-bar moves, and last value's; 0 where the window never moved
+    loss_naive: F64
+
+
 PER_HORIZON = ("actual", "point", "pinball", "loss", "loss_naive")
 
 
@@ -128,6 +137,10 @@ def settled_room(rows: int, horizons: int) -> Settled:
         settled_ns=np.empty(rows, np.int64), anchor=np.empty(rows), scale=np.empty(rows), **of,
         covered=np.empty((rows, horizons), np.uint8), in_sample=np.empty(rows, np.uint8), used=np.zeros(1, np.int64),
     )  # fmt: skip
+
+
+def labels_room(rows: int) -> Labels:
+    return Labels(np.full(rows, -1, np.int32), np.zeros(rows, np.uint8), np.zeros(rows), np.zeros(rows))
 
 
 @inlined_njit
@@ -191,8 +204,16 @@ def _in_prices(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _settle_bar(book, sums, conformal, out, frame, p, s, n, y, mask, void_before, as_of):  # type: ignore[no-untyped-def]
-    """Bar n of symbol s answers up to one scored horizon of each of the questions before it."""
+def _note_label(labels, r, cell, label, moved):  # type: ignore[no-untyped-def]
+    if r < len(labels.cell):
+        labels.cell[r], labels.missed[r] = cell, label[IS_COVERED] == 0.0
+        if moved:
+            labels.loss[r], labels.loss_naive[r] = label[LOSS], label[LOSS_NAIVE]
+
+
+@inlined_njit
+def _settle_bar(book, sums, conformal, out, labels, frame, p, s, n, y, mask, void_before, as_of, r):  # type: ignore[no-untyped-def]
+    """Bar n of symbol s, in row r, answers up to one scored horizon of each of the questions before it."""
     wrap, levels = book.header.shape[1] - 1, frame.levels
     book.close[s, n & wrap] = y
     if book.reference[s] == 0.0:
@@ -218,6 +239,8 @@ def _settle_bar(book, sums, conformal, out, frame, p, s, n, y, mask, void_before
                 point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
                 unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
                 _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s])
+                if j == 0:
+                    _note_label(labels, r, b.cell, label, b.scale > SCALE_FLOOR)
                 if b.scale > SCALE_FLOOR:
                     _tally_losses(sums[b.cell, j], label, abs(truth - wide[frame.median]), abs(truth))
                 note(conformal, b.cell, j, levels, raw, wide, truth)
@@ -304,8 +327,9 @@ class Frame(NamedTuple):
 
 
 @lean_njit
-def settle(book, tally, conformal, out, frame, group, rows, answers, mark, newest):  # type: ignore[no-untyped-def]
-    """Work through closed bars; by partition, `mark` is the mark that is open and `newest` the one to end at."""
+def settle(book, tally, conformal, out, labels, frame, group, rows, answers, mark, newest):  # type: ignore[no-untyped-def]
+    """Work through closed bars; by partition, `mark` is the mark that is open and `newest` the one to end at. Labels
+    are noted where there is room for them."""
     levels, horizons = frame.levels, frame.horizons
     for r in range(len(rows.symbol)):
         p = rows.partition[r]
@@ -314,7 +338,20 @@ def settle(book, tally, conformal, out, frame, group, rows, answers, mark, newes
             mark[p] = rows.mark[r]
         s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
         _settle_bar(
-            book, tally.current, conformal, out, frame, p, s, n, rows.close[r], rows.mask[r], rows.void_before[r], as_of
+            book,
+            tally.current,
+            conformal,
+            out,
+            labels,
+            frame,
+            p,
+            s,
+            n,
+            rows.close[r],
+            rows.mask[r],
+            rows.void_before[r],
+            as_of,
+            r,
         )
         if i >= 0:
             cell = p * frame.cells + answers.model[i] * frame.groups + group[s]

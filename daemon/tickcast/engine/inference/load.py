@@ -10,11 +10,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tickcast.columns import F32, Inputs
-from tickcast.engine.inference.model_folder import AGAIN, CARD, FRAMEWORK, PROBE, STEP_GRAPH, read_card, verify
+from tickcast.engine.inference.model_folder import (
+    AGAIN,
+    CARD,
+    FRAMEWORK,
+    PROBE,
+    REFERENCE,
+    STEP_GRAPH,
+    read_card,
+    verify,
+)
 from tickcast.engine.inference.onnx import TILE, OnnxRunner
 from tickcast.engine.inference.stepping import StepRunner
 from tickcast.errors import BadModel
 from tickcast.plugin import Runner
+from tickcast.reference import Reference
 
 TOLERANCE = 1e-3  # of a one-bar move: what another CPU's arithmetic may differ by from the one that fitted
 
@@ -32,7 +42,18 @@ def open_model(folder: Path, *, tile: int = TILE) -> Runner:
     else:
         runner = OnnxRunner(folder, card, tile=tile)
     _check_answer(runner, runner.predict, folder)
+    if REFERENCE in card.artefacts:
+        runner.reference = read_reference(folder / REFERENCE, channels=1 + len(card.features))
     return runner
+
+
+def read_reference(path: Path, *, channels: int) -> Reference:
+    try:
+        return Reference.of(load_file(path), channels=channels)
+    except (OSError, SafetensorError) as error:
+        raise BadModel(f"{path} cannot be read: {error}", remedy=AGAIN) from None
+    except BadModel as error:
+        raise BadModel(f"{path}: {error.args[0]}", remedy=error.remedy) from None
 
 
 def _check_answer(runner: Runner, predict: Callable[[Inputs], F32], folder: Path) -> None:

@@ -16,6 +16,7 @@ from tickcast.records import ModelCard, digest
 
 CARD, PROBE, GRAPH = "card.json", "probe.safetensors", "model.onnx"
 STEP_GRAPH = "step.onnx"  # moves a state on by one bar and answers from it; beside GRAPH, where a model has one
+REFERENCE = "reference.safetensors"  # what drift is judged by; a model of before has none
 FRAMEWORK = "onnx"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a model in the registry
 RESERVED = ("naive", "seasonal", "holt", "model", "fallback")  # names of rungs: who says one means that

@@ -13,7 +13,7 @@ from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.engine.core.blocks import BlockRow
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
-from tickcast.records import Accuracy, Alert, DeadLetter
+from tickcast.records import Accuracy, Alert, DeadLetter, Drift
 from tickcast.symbols import SymbolTable
 
 Array = npt.NDArray[Any]
@@ -153,6 +153,20 @@ def alert_rows(alerts: list[Alert]) -> pa.Table:
     """What the list of alerts says of a name is not stored."""
     kinds = {name: pa.int64() if name.endswith("_ns") else pa.string() for name in ALERT_COLUMNS}
     return pa.table({name: pa.array([getattr(a, name) for a in alerts], kind) for name, kind in kinds.items()})
+
+
+def drift_rows(records: list[Drift]) -> pa.Table:
+    """Of what is said twice, the last."""
+    renamed = {"topic": "source_topic", "partition": "source_partition"}
+    once = {(r.family, r.topic, r.partition, r.event, r.as_of_ns): r for r in records}.values()
+    columns: dict[str, Any] = {}
+    for name in Drift.__struct_fields__:
+        values = [getattr(record, name) for record in once]
+        if name == "streams":
+            values = [msgspec.json.encode(value).decode() for value in values]
+        if name != "schema":
+            columns[renamed.get(name, name)] = pa.array(values)
+    return pa.table(columns)
 
 
 def letter_rows(letters: list[DeadLetter], watermarks: Mapping[Source, int]) -> pa.Table:

@@ -42,6 +42,9 @@ _LIST = (
     ),
     StoreTable("alerts", "at_ns", rolled_off=True),
     StoreTable(
+        "drift", "as_of_ns", ("family", "source_topic", "source_partition", "event", "as_of_ns"), rolled_off=True,
+    ),
+    StoreTable(
         "dead_letters", "watermark_ns", ("source_topic", "source_partition", "source_offset"), rolled_off=True,
         handed_over=True, exported=False,
     ),

@@ -23,7 +23,7 @@ from tickcast.io.store import rolloff, rows
 from tickcast.io.store.database import connect
 from tickcast.io.store.rows import Names, Origin, Position
 from tickcast.io.store.tables import TABLES
-from tickcast.records import Accuracy, Alert, DeadLetter, ModelCard, digest
+from tickcast.records import Accuracy, Alert, DeadLetter, Drift, ModelCard, digest
 from tickcast.settings import Settings
 
 MINUTE_NS = 60 * 10**9  # of event time: a watermark is kept so often
@@ -47,6 +47,7 @@ class Commit:
     accuracy: list[Accuracy] = field(default_factory=list)
     blocks: list[BlockRow] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     offsets: dict[Source, int] = field(default_factory=dict)  # next offset
     watermarks: dict[Source, int] = field(default_factory=dict)  # event time reached
@@ -154,6 +155,9 @@ class Writer:
             yield "contest_blocks", rows.block_rows(unit.blocks), np.ones(len(unit.blocks), np.bool_)
         if unit.alerts:
             yield "alerts", rows.alert_rows(unit.alerts), np.zeros(len(unit.alerts), np.bool_)
+        if unit.drift:
+            table = rows.drift_rows(unit.drift)
+            yield "drift", table, np.ones(len(table), np.bool_)
         if unit.dead_letters:
             ends = np.array([self._next_offset((d.topic, d.partition)) for d in unit.dead_letters])
             offsets = np.array([d.offset for d in unit.dead_letters])

@@ -84,6 +84,7 @@ PUBLISHED = {
     "accuracy": Published(
         records.Accuracy, TOPIC_MEANING["accuracy"], _numbered(records.Accuracy), undefined=True
     ),
+    "drift": Published(records.Drift, TOPIC_MEANING["drift"], _numbered(records.Drift)),
     "health": Published(records.Health, TOPIC_MEANING["health"], _numbered(records.Health)),
     "alerts": Published(records.Alert, TOPIC_MEANING["alerts"], _numbered(records.Alert)),
     "dlq": Published(DeadLetterHeaders, f"headers of the topic; {TOPIC_MEANING['dlq']}", 2),
