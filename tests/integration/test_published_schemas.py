@@ -142,14 +142,14 @@ async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(
 ) -> None:
     settings = live_settings(
         tmp_path, **EVERY_RUNG, mqtt__url=mosquitto.url, mqtt__qos=1,
-        mqtt__mirror='["forecasts", "features", "accuracy", "health", "alerts"]',
+        mqtt__mirror='["forecasts", "features", "accuracy", "drift", "health", "alerts"]',
     )  # fmt: skip
     bus, heard = MemoryBus(SystemClock()), dict[str, list[bytes]]()
     async with aiomqtt.Client(HOST, mosquitto.port, username=USER, password=PASSWORD) as client:
         await client.subscribe("tickcast/#", qos=1)
         async with alive(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
             await bus.produce(settings.topics.ticks[0], values(ticks(12)))
-            await hear(client, heard, names={*TOPIC_MEANING, "status"} - {"dlq"})
+            await hear(client, heard, names={*TOPIC_MEANING, "status"} - {"dlq", "shadow"})
         while b"offline" not in heard["status"][-1]:
             await hear(client, heard, names={"status"})
     assert [record["state"] for record in valid("status", heard["status"])] == ["online", "offline"]

@@ -390,16 +390,3 @@ async def test_two_who_ask_the_same_at_once_get_the_one_reply() -> None:
 def test_every_fault_is_one_that_some_test_here_or_beside_asks_for() -> None:
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_control_*.py"))
     assert not [fault for fault in CommandFault if f'"{fault.value}"' not in text]
-
-
-async def test_a_clock_that_is_set_back_meanwhile_makes_no_time_negative() -> None:
-    async def set_back(given: Any, context: Context) -> dict[str, Any]:
-        desk.clock.now -= 3600 * 10**9
-        return {}
-
-    async with working(Desk({"status": set_back})) as desk:
-        await desk.give(sealed("status"))
-        (reply,) = await desk.replied(1)
-    assert reply.elapsed_ms >= 0
-    row = desk.ledger.rows["one"]
-    assert row.done_ns >= row.received_ns

@@ -1,6 +1,9 @@
-"""How often one may ask, and be told off: replies and log lines are bounded whatever comes."""
+"""How often one may ask, and be told off: replies and log lines are bounded whatever comes; and no time is negative."""
+
+from typing import Any
 
 from controlkit import Desk, echo, sealed, working
+from tickcast.live.commands.inbox import Context
 
 ECHO = dict.fromkeys(("status", "forecast", "pause", "train"), echo)
 
@@ -30,3 +33,16 @@ async def test_a_flood_of_refusals_does_not_flood_the_log() -> None:
     await desk.give(*[b"{"] * 500)
     assert desk.inbox.counts == {"malformed": 500}
     assert len(desk.told) == 60
+
+
+async def test_a_clock_that_is_set_back_meanwhile_makes_no_time_negative() -> None:
+    async def set_back(given: Any, context: Context) -> dict[str, Any]:
+        desk.clock.now -= 3600 * 10**9
+        return {}
+
+    async with working(Desk({"status": set_back})) as desk:
+        await desk.give(sealed("status"))
+        (reply,) = await desk.replied(1)
+    assert reply.elapsed_ms >= 0
+    row = desk.ledger.rows["one"]
+    assert row.done_ns >= row.received_ns
