@@ -148,7 +148,7 @@ async def test_on_mqtt_status_and_mirrored_topics_are_as_their_schemas_say(
     async with aiomqtt.Client(HOST, mosquitto.port, username=USER, password=PASSWORD) as client:
         await client.subscribe("tickcast/#", qos=1)
         async with alive(Daemon(settings, MirroredBus(EmbeddedBus(bus), settings), clock=SystemClock())):
-            await bus.produce(settings.topics.ticks[0], values(ticks(12)))
+            await bus.produce(settings.topics.ticks[0], values(ticks(60)))
             await hear(client, heard, names={*TOPIC_MEANING, "status"} - {"dlq", "shadow"})
         while b"offline" not in heard["status"][-1]:
             await hear(client, heard, names={"status"})

@@ -43,7 +43,7 @@ Section = Literal[
     "summary", "health", "alerts", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"
 ]
 Table = Literal[
-    "bars", "forecasts", "scores", "accuracy", "drift", "alerts", "contest_blocks", "decisions", "commands",
+    "bars", "forecasts", "scores", "accuracy", "alerts", "drift", "contest_blocks", "decisions", "commands",
     "promotions", "versions", "jobs", "trials",
 ]  # fmt: skip
 Note = Annotated[str, Meta(max_length=500)]
