@@ -39,7 +39,7 @@ def test_all_that_is_missing_is_named_at_once_and_made_by_one_command(
     assert main(["check", "--offline", *given]) == EXIT_OK
     capsys.readouterr()
     assert main(["topics", *given]) == EXIT_DIED
-    assert capsys.readouterr().out.count("missing (topics.") == 8
+    assert capsys.readouterr().out.count("missing (topics.") == 9
 
     assert main(["topics", "--create", *given, "--set", "kafka.topic_replicas=9"]) == EXIT_REFUSED  # of one broker
     assert "kafka.topic_partitions and kafka.topic_replicas" in capsys.readouterr().err
