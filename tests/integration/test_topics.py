@@ -51,7 +51,7 @@ def test_all_that_is_missing_is_named_at_once_and_made_by_one_command(
     assert main(["topics", "--create", *given]) == EXIT_OK  # all are there: nothing is made
     assert "made" not in capsys.readouterr().out
     assert main(["check", *given]) == EXIT_OK
-    assert "all 8 topics are there" in capsys.readouterr().out
+    assert "all 9 topics are there" in capsys.readouterr().out
 
     resource = ConfigResource(ConfigResourceType.TOPIC, prefix + "models", configs={"cleanup.policy": None})
     (answer,) = ask(kafka.bootstrap, lambda admin: admin.describe_configs([resource]))
