@@ -213,3 +213,36 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert order["fit"]["against"]["most_bars"] == 4000
         assert order["fit"]["model_params"] == {"rows": 1000}
         assert "penalties" in order["space"] or not order["space"].get("rows")
+
+
+async def test_only_slot_0_keeps_the_models(tmp_path: Path) -> None:
+    market = Market()
+    other = upkeep_settings(tmp_path, kafka__slots=2, kafka__slot=1)
+    async with running(other) as live:
+        await live.send(market.ticks(1200, persistence=-0.6))
+        assert not live.daemon.session.commands.keeps_models
+        await asyncio.sleep(2.5)  # in slot 0 a look comes each second
+        assert not await live.daemon.session.store.ledger.decisions()
+
+
+@pytest.mark.parametrize("harm", ["no JSON of ours", "of another version", "a contest whose model is gone"])
+async def test_a_start_does_not_fail_for_what_was_noted(tmp_path: Path, harm: str) -> None:
+    market, settings = Market(), upkeep_settings(tmp_path)
+    async with running(settings) as live:
+        await live.send(market.ticks(50, persistence=-0.6))
+        await until(lambda: bool(live.daemon.session.commands.upkeep._is.champion), "a look")
+    contest = {
+        "id": "c", "model": "0" * 64, "champion": "1" * 64, "role": "candidate", "block_ns": SECOND,
+        "terms": {"alpha": 0.05, "block_bars": 2, "most_blocks": 9}, "last_value": {},
+    }  # fmt: skip
+    noted = {
+        "no JSON of ours": '"x"', "of another version": '{"policy": {"now_ns": "later"}, "contests": []}',
+        "a contest whose model is gone": msgspec.json.encode({"champion": "1" * 64, "contests": [contest]}).decode(),
+    }  # fmt: skip
+    with duckdb.connect(str(settings.store.path)) as store:
+        store.execute("DELETE FROM upkeep")
+        store.execute("INSERT INTO upkeep VALUES (?)", [noted[harm]])
+    async with running(settings) as live:
+        assert not live.daemon.session.commands.upkeep.told()["contests"]
+        await live.send(market.ticks(50, persistence=-0.6))
+        assert live.daemon.health().forecasts > 0

@@ -15,7 +15,7 @@ import structlog
 
 from tickcast.clock import Clock
 from tickcast.engine.core.contest import ALPHA, Contest, Terms
-from tickcast.errors import BadRequest, StoreStalled, TickcastError
+from tickcast.errors import BadRequest, BadStore, StoreStalled, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
 from tickcast.io.store.ledger import Ledger
@@ -58,14 +58,23 @@ class Upkeep:
         self._log = structlog.get_logger()
 
     async def go_on(self) -> None:
-        """From where the run before stood: contests from their stored blocks, and what was begun is begun again."""
-        if text := await self._ledger.upkeep():
-            self._is = msgspec.json.decode(text, type=Standing)
-            self._policy.resume(State(facts=self._is.policy))
-        for contest in self._is.contests:
-            self._open(contest)
-            if contest.id not in self._models.contests():  # else the engine goes on with it
-                await self._shadow(contest)
+        """From where the run before stood: contests from their stored blocks, and what was begun is begun again. What
+        cannot be gone on with begins anew: a start that fails for it would fail at every start."""
+        try:
+            if text := await self._ledger.upkeep():
+                standing = msgspec.json.decode(text, type=Standing)
+                self._policy.resume(State(facts=standing.policy))
+                self._is = standing
+        except (msgspec.DecodeError, BadStore) as problem:
+            self._log.warning("upkeep_failed", reason=f"what was noted cannot be read, it begins anew: {problem}")
+        for contest in [*self._is.contests]:
+            try:
+                self._open(contest)
+                if contest.id not in self._models.contests():  # else the engine goes on with it
+                    await self._shadow(contest)
+            except (TickcastError, KeyError, TypeError, ValueError) as problem:
+                self._is.contests.remove(contest)
+                self._log.warning("upkeep_failed", reason=f"{contest.id} has ended: {problem}")
 
     async def run(self) -> None:
         """Whatever goes wrong here is the upkeep's own: what serves goes on."""
@@ -83,7 +92,9 @@ class Upkeep:
                     group.create_task(self._do(action))
 
     async def step(self) -> list[Action]:
-        """Look once; what is to be done now. It is noted already."""
+        """Look once; what is to be done now. It is noted already. Before there are bars there is nothing to decide."""
+        if (await self._look()).bar_ns == 0:
+            return []
         async with self._changing:
             await self._follow_champion()
             for contest in self._is.contests:
@@ -103,7 +114,7 @@ class Upkeep:
         return await self._answer(given.action, self._policy.dismiss, "dismissed", by=context.key)
 
     async def history(self, given: arguments.History, context: Context) -> dict[str, Any]:
-        rows = [row for row in await self._ledger.decisions() if given.kind in ("", row.kind)][: given.limit]
+        rows = await self._ledger.decisions(given.kind, given.limit)
         promotions = await self._models.models.history()
         return {
             "decisions": [msgspec.to_builtins(row) for row in rows],
@@ -273,7 +284,7 @@ class Upkeep:
         serve again if that is shown better. Last value is a challenger at all times.
         """
         champion, before = self._champion(), self._is.champion
-        if champion == before or (await self._look()).bar_ns == 0:
+        if champion == before:
             return
         known = [one for one in self._is.contests if one.model == champion]
         terms = Terms(**known[0].terms) if known else self._usual_terms()
@@ -313,6 +324,8 @@ class Upkeep:
     ) -> OpenContest:
         """From now on; its blocks are spans of event time."""
         told = await self._look()
+        if told.bar_ns <= 0:  # blocks would have no length
+            raise BadRequest("there are too few bars to say how long a block is")
         contest = OpenContest(
             id=id, model=model, champion=self._champion(), role=role, terms=terms._asdict(), last_value=last_value,
             block_ns=terms.block_bars * told.bar_ns, every=every,

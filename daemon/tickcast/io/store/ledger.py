@@ -112,10 +112,10 @@ class Ledger:
         found = await self._look(lambda connection: _run(connection, "SELECT state_json FROM upkeep"))
         return str(found[0][0]) if found else ""
 
-    async def decisions(self, limit: int = 1000) -> list[DecisionRow]:
-        """Newest first."""
-        rest = "ORDER BY sequence DESC LIMIT ?"
-        return await self._look(lambda connection: _rows(connection, DecisionRow, "decisions", rest, limit))
+    async def decisions(self, kind: str = "", limit: int = 1000) -> list[DecisionRow]:
+        """Of one kind or of all, newest first."""
+        rest, given = "WHERE kind = ? OR ? = '' ORDER BY sequence DESC LIMIT ?", (kind, kind, limit)
+        return await self._look(lambda connection: _rows(connection, DecisionRow, "decisions", rest, *given))
 
     async def blocks(self, contest: str, after: int) -> list[BlockRow]:
         """Of a contest, those with a higher number, in order."""

@@ -95,7 +95,8 @@ class CommandService:
                 await desk.fleet.learn()
             await desk.serving_models.take_up()
             await desk.jobs.recover(await session.store.ledger.jobs())
-            await desk.upkeep.go_on()
+            if desk.keeps_models:
+                await desk.upkeep.go_on()
             yield desk
         finally:
             await cache.close()
@@ -107,7 +108,15 @@ class CommandService:
         kafka = self._session.settings.kafka
         leads = self.fleet is not None and kafka.models == "lead" and kafka.slot == 0
         keeping = [self.fleet.keep()] if self.fleet is not None and leads else []
-        return [self._work(), self.jobs.run(), self._tell_of_jobs(), self.upkeep.run(), *listening, *keeping]
+        upkeep = [self.upkeep.run()] if self.keeps_models else []
+        return [self._work(), self.jobs.run(), self._tell_of_jobs(), *upkeep, *listening, *keeping]
+
+    @property
+    def keeps_models(self) -> bool:
+        """One of several daemons does; of a group nobody, for none of its members is the first."""
+        settings = self._session.settings
+        in_group = settings.bus.kind == "kafka" and settings.kafka.assignment == "group"
+        return settings.kafka.slot == 0 and not in_group
 
     def renew_keys(self) -> None:
         """Read again who may give commands; BadSettings: the keys of before stay."""
