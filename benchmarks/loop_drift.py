@@ -8,7 +8,6 @@ family that is there for it raises an alarm within 2,000 more, and after how man
 on the same hits. Walks and crypto go the whole way: fitted, served by the engine, judged by what the fit left.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +46,7 @@ from tickcast.engine.core.engine import Engine
 from tickcast.engine.core.families import FAMILIES, Expected, Seen
 from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.ladder import Ladder
-from tickcast.engine.core.scoring import Labels, SettledRows
+from tickcast.engine.core.scoring import LabelRows, SettledRows
 from tickcast.engine.core.watched import Watched, watched_of
 from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.engine.inference.load import open_model
@@ -181,9 +180,9 @@ def rows_of(stream: I64, bar: I64) -> SettledRows:
     )  # fmt: skip
 
 
-def labels_of(market: Market, bars: slice, stream: I64) -> Labels:
+def labels_of(market: Market, bars: slice, stream: I64) -> LabelRows:
     of = [np.ascontiguousarray(column[bars].ravel()) for column in market[1:]]
-    return Labels((2 * stream).astype(np.int32), of[0].astype(np.uint8), of[1], of[2])
+    return LabelRows((2 * stream).astype(np.int32), of[0].astype(np.uint8), of[1], of[2])
 
 
 def told_quiet(name: str, found: list[Alarm], settings: Settings) -> Iterator[Figure]:
@@ -302,7 +301,7 @@ def cost() -> Figure:
     seen, limits = Seen.nothing(1, watched.streams, watched.lineup), limits_of(settings)
     symbol, first = np.arange(COST_SYMBOLS), np.zeros(COST_SYMBOLS, np.int64)
     none = np.ones(COST_SYMBOLS)
-    labels = Labels(group.copy(), np.zeros(COST_SYMBOLS, np.uint8), none, none)
+    labels = LabelRows(group.copy(), np.zeros(COST_SYMBOLS, np.uint8), none, none)
     mark = [0]
 
     def evaluate() -> None:
@@ -331,14 +330,10 @@ def main() -> list[Figure]:
     for name, (_, family, channel) in CHANGES.items():
         figures += told_change(name, family, channel, STAY, settings)
     print(*figures, sep="\n", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="drift-"))
-    try:
-        for name, moves in (("GARCH", garch_moves), ("crypto by weeks", crypto_moves)):
-            figures += told_quiet(name, served(moves(TRAINED + QUIET, seed=3), folder), settings)
-            shutil.rmtree(folder / "model")
-            print(*figures[-len(FAMILIES) :], sep="\n", flush=True)
-    finally:
-        shutil.rmtree(folder)
+    for name, moves in (("GARCH", garch_moves), ("crypto by weeks", crypto_moves)):
+        with tempfile.TemporaryDirectory() as folder:
+            figures += told_quiet(name, served(moves(TRAINED + QUIET, seed=3), Path(folder)), settings)
+        print(*figures[-len(FAMILIES) :], sep="\n", flush=True)
     return figures
 
 

@@ -20,7 +20,7 @@ from loop_gate_cases import crypto_widths
 from stats import Figure
 from tickcast.columns import F64, I64
 from tickcast.engine.core import contest
-from tickcast.engine.core.contest import Contest, Terms, Verdict
+from tickcast.engine.core.contest import Contest, ContestTerms, ContestVerdict
 
 RUNS, BARS, HOLD_OUT, ALPHA = 1_000, 2_000, 200, 0.05
 CHECKED, CHUNK = 20, 50
@@ -100,27 +100,27 @@ def run(series: Series, seed: int, *, block_rule: bool = True, alpha: float = AL
     return Outcome(np.array(took), np.array(lengths))
 
 
-def terms_for(champion: F64, challenger: F64, *, block_rule: bool, alpha: float) -> Terms:
+def terms_for(champion: F64, challenger: F64, *, block_rule: bool, alpha: float) -> ContestTerms:
     terms = contest.terms_of(champion, challenger, horizon=1, alpha=alpha, most_bars=BARS)
     block_bars = terms.block_bars if block_rule else 1
     bound = contest.bound_of(contest.block_gains(champion, challenger, block_bars))
     return terms._replace(block_bars=block_bars, most_blocks=BARS // block_bars, bound=bound)
 
 
-def first_better(champion: F64, challenger: F64, terms: Terms) -> int:
+def first_better(champion: F64, challenger: F64, terms: ContestTerms) -> int:
     """The block at which evidence is enough; 0 = none."""
     gains = contest.block_gains(champion, challenger, terms.block_bars)
     enough = contest.log_evidence(np.clip(gains / terms.bound, -1.0, 1.0)) >= -math.log(terms.alpha)
     return int(enough.argmax()) + 1 if enough.any() else 0
 
 
-def check(champion: F64, challenger: F64, terms: Terms, expected: int) -> None:
+def check(champion: F64, challenger: F64, terms: ContestTerms, expected: int) -> None:
     """That a contest decides the same; it may wait where the sum of losses says otherwise, or have ended it before."""
     held = Contest(terms)
     for pair in zip(champion.tolist(), challenger.tolist(), strict=True):
         held.settle(*pair)
     found = held.evidence()
-    decided = found.blocks if found.verdict is Verdict.BETTER else 0
+    decided = found.blocks if found.verdict is ContestVerdict.BETTER else 0
     if decided != expected and not (expected and (decided == 0 or decided > expected)):
         raise AssertionError(f"a contest decides at block {decided}, the series at {expected}")
 

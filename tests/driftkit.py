@@ -83,3 +83,9 @@ def walks(bars: int, symbols: int, *, seed: int, sigma: float | F64 = 1e-3) -> d
 
 def alarms(served: Served) -> list[Drift]:
     return [drift for outcome in served.outcomes for drift in outcome.drift]
+
+
+def report(served: Served) -> list[Drift]:
+    """Every family that was evaluated, as it is."""
+    watch = served.engine.drift
+    return [] if watch._ladder is None else watch._records(watch._seen.detectors.alarm["watched"] > 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tickcast.loop.actions import Facts
+from tickcast.loop.actions import PolicyFacts
 from tickcast.loop.policy import Policy
 from tickcast.settings import Settings
 from tickcast.settings.schedule import ScheduleSettings
@@ -13,7 +13,7 @@ from tickcast.settings.service import JobSettings
 from tickcast.state import State
 
 HOUR_NS, DAY_S = 3600 * 10**9, 86_400
-IDLE = Facts(bars=0)
+IDLE = PolicyFacts(bars=0)
 
 
 def at(text: str) -> int:

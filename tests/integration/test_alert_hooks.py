@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from livekit import live_settings, running, until
 from netkit import HOST, Certificates, free_port
 from tickcast.errors import BadSettings
-from tickcast.io.alert_hooks import MOST_WAITING, Command, Hook, Webhook, hooks
+from tickcast.io.alert_hooks import MOST_WAITING, Hook, Program, Webhook, hooks
 from tickcast.settings.alerts import AlertSettings
 
 LIMIT_S = 30.0
@@ -200,7 +200,7 @@ async def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: 
 
 
 async def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path) -> None:
-    hook = Hook("command", Command(["true"], tmp_path).run, LIMIT_S)
+    hook = Hook("command", Program(["true"], tmp_path).run, LIMIT_S)
     for _ in range(MOST_WAITING + 5):
         hook.offer(RECORD)
     assert hook.counts["dropped"] == 5

@@ -185,9 +185,10 @@ async def test_what_the_bus_did_not_take_is_sent_again(tmp_path: Path, monkeypat
             return len(tries) > 2
 
         monkeypatch.setattr(live.bus, "produce", away)
-        live.daemon.session.alerts.raise_alert("disk_low", "store", "d")
+        monkeypatch.setattr(alerts, "_free_shares", lambda places: {"store": 0.0})
         await until(lambda: len(tries) == 3, "the third try")
-        live.daemon.session.alerts.end_alert("disk_low", "store")
+        monkeypatch.setattr(alerts, "_free_shares", lambda places: {"store": 1.0})
+        end_at_once(live)
         await until(lambda: len(tries) == 4, "the next")
     assert tries[0] == tries[1] == tries[2]
     assert [msgspec.json.decode(batch[0], type=Alert).event for batch in tries[2:]] == ["raised", "ended"]

@@ -140,20 +140,6 @@ async def test_an_alert_of_a_name_that_is_no_more_is_ended_at_the_next_start(tmp
         assert live.daemon.health().alerts == {}
 
 
-async def test_who_finds_something_by_himself_raises_it_until_he_ends_it(tmp_path: Path) -> None:
-    async with running(alert_settings(tmp_path)) as live:
-        alerts = live.daemon.session.alerts
-        alerts.raise_alert("coverage_off", "all", "found by somebody")
-        alerts.raise_alert("coverage_off", "all", "still so")
-        (alert,) = alerts.open()
-        assert (alert.event, alert.detail, alert.severity) == ("raised", "still so", "warning")
-        alerts.end_alert("coverage_off", "all")
-        alerts.end_alert("coverage_off", "all")
-        assert alerts.open() == []
-        with pytest.raises(KeyError):
-            alerts.raise_alert("of_no_list", "all", "d")
-
-
 @pytest.mark.slow
 async def test_a_source_that_brings_nothing_is_silent_until_it_does_and_a_pause_is_no_silence(tmp_path: Path) -> None:
     settings = alert_settings(tmp_path, alerts__silent_s=1, bars__kind="tick")

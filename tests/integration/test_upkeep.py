@@ -138,6 +138,7 @@ async def test_a_person_is_asked_and_answers(tmp_path: Path) -> None:
         assert [(row["event"], row["given_by"]) for row in told.result["decisions"]] == [("dismissed", "me")]
         shown = await commands.inbox.call(order("status", section="decisions"), by="me", role="read")
         assert shown.result["decisions"]["candidates"]
+        assert shown.result["decisions"]["next_ns"] > live.daemon.session.clock.now_ns()
 
 
 def order(command: str, **args: object) -> Command:

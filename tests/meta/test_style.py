@@ -65,6 +65,14 @@ def test_no_call_has_many_arguments_without_names():
     assert not long, "\n" + "\n".join(long)
 
 
+TWO_MEANINGS = {"Kind", "Feed"}  # of before; none may join them
+
+
+def test_no_class_name_has_two_meanings():
+    names = [node.name for path in python_files(*OURS) for node in nodes(path) if isinstance(node, ast.ClassDef)]
+    assert {name for name in names if names.count(name) > 1} == TWO_MEANINGS
+
+
 def test_no_file_is_named_after_nothing():
     vague = [short(path) for path in python_files(*CODE) if BANNED_NAMES & set(path.stem.split("_"))]
     assert not vague

@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from driftkit import report
 from kit import T0, Served, Tick, rung, settings, walk
 from tickcast.engine.core import ladder, scoring
 from tickcast.errors import BadOutput, Quality, Reason
@@ -35,7 +36,7 @@ def test_any_chunking_gives_the_same_forecasts_and_scores(kind: dict[str, object
         np.testing.assert_allclose(other.forecasts.quantiles, whole.forecasts.quantiles, rtol=1e-9)
         np.testing.assert_allclose(other.scores.pinball, whole.scores.pinball, rtol=1e-6, atol=1e-12)
         np.testing.assert_array_equal(other.scores.actual, whole.scores.actual)
-        assert other.engine.drift.report() == whole.engine.drift.report()
+        assert report(other) == report(whole)
         assert [one for o in other.outcomes for one in o.drift] == [one for o in whole.outcomes for one in o.drift]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickcast.cron import DAY, Cron, wall_minute
-from tickcast.loop.actions import JOBS, Action, Challenger, Facts
+from tickcast.loop.actions import JOBS, Action, Challenger, PolicyFacts
 from tickcast.loop.policy import Policy
 from tickcast.settings import Settings
 from tickcast.settings.schedule import ScheduleSettings
@@ -48,12 +48,12 @@ class Market:
         self.spent: Counter[int] = Counter()  # by day
         self._seed = seed
 
-    def facts(self, now_ns: int) -> Facts:
+    def facts(self, now_ns: int) -> PolicyFacts:
         hour = (now_ns - T0) // HOUR_NS
         broken, fitted = hour % 1500 > 1200, hour // 2000 * 2000
         stage = ("ready", *["open"] * 7, "undecided", "gone")[min(hour % 400, 9)]
         new = Challenger(model=f"m{hour // 400}", role="candidate", verdict=stage)
-        return Facts(
+        return PolicyFacts(
             bars=bars_at(hour), fitted_bars=bars_at(fitted), fitted_ns=T0 + fitted * HOUR_NS, alarm=broken,
             skill=-0.05 if broken else 0.02, challengers=() if stage == "gone" else (new,),
         )  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_host_that_sleeps_until_it_is_told_misses_nothing() -> None:
     def began(times: Iterator[int] | range, policy: Policy) -> list[tuple[int, str]]:
         found = []
         for now_ns in times:
-            for one in policy.due(now_ns, Facts(bars=(now_ns - first) // MINUTE_NS, fitted_ns=first)):
+            for one in policy.due(now_ns, PolicyFacts(bars=(now_ns - first) // MINUTE_NS, fitted_ns=first)):
                 found.append((now_ns, one.id))
                 policy.on_ended(one.id, now_ns, failed=False)
         return found

@@ -7,7 +7,7 @@ import numpy as np
 from tickcast.batch.judge.against import of_last_value, of_model, terms_against
 from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.columns import F32, F64, Inputs
-from tickcast.engine.core.contest import Terms, terms_of
+from tickcast.engine.core.contest import ContestTerms, terms_of
 from tickcast.io.jobs.orders import FitOrder
 from trainkit import autoregressive, job, series
 
@@ -28,7 +28,7 @@ def turns_back(inputs: Inputs) -> F32:
     return (point[:, None, None] + 1e-3 * WIDTHS).astype(np.float32)
 
 
-def naively(data: Dataset, *, after_ns: int) -> Terms:
+def naively(data: Dataset, *, after_ns: int) -> ContestTerms:
     rows = data.parts.holdout
     as_of = data.history.bars.as_of[rows]
     rows = rows[as_of > after_ns]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tickcast.alerts import ALERTS
-from tickcast.loop.alert_rules import RULES, Look
+from tickcast.loop.alert_rules import RULES, AlertLook
 from tickcast.records import Accuracy, Health, JobRow
 from tickcast.settings import Settings, load
 
@@ -35,9 +35,9 @@ def job(kind: str, state: str, ended_ns: int) -> JobRow:
     )  # fmt: skip
 
 
-def look(*, health: dict[str, Any] | None = None, **changes: Any) -> Look:
+def look(*, health: dict[str, Any] | None = None, **changes: Any) -> AlertLook:
     """All is well, but for the changes."""
-    well = Look(
+    well = AlertLook(
         health=msgspec.structs.replace(HEALTH, **(health or {})), before=HEALTH, live_s=60.0, accuracy=[figures()],
         serving=frozenset({("net", "1")}), model="net", unserved={}, drift={}, proposed={},
         stepped_down={}, jobs=[job("train", "done", 1)],
@@ -47,7 +47,7 @@ def look(*, health: dict[str, Any] | None = None, **changes: Any) -> Look:
 
 
 FAILED = [job("train", "failed", n) for n in (3, 5)]
-CASES: dict[str, tuple[Look, dict[str, str], dict[str, str]]] = {  # name -> raised by, what it says, not raised with
+CASES: dict[str, tuple[AlertLook, dict[str, str], dict[str, str]]] = {  # raised by, says, not raised with
     "source_silent": (
         look(silent_s={"ticks/0": 301.0, "ticks/1": 299.0}), {"ticks/0": "nothing for 301 s"},
         {"alerts.silent_s": "400"},

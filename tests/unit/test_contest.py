@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickcast.engine.core import contest
-from tickcast.engine.core.contest import Contest, Evidence, Terms, Verdict
+from tickcast.engine.core.contest import Contest, ContestTerms, ContestVerdict, Evidence
 from tickcast.errors import BadStore
 from tickcast.state import State
 
-OPEN_ENDED = Terms(alpha=0.05, block_bars=1, most_blocks=10**9)
+OPEN_ENDED = ContestTerms(alpha=0.05, block_bars=1, most_blocks=10**9)
 LOSSES = st.floats(1e-100, 1e100) | st.just(0.0)
 GAINS = st.lists(st.floats(-1, 1), min_size=1, max_size=80)
 
@@ -26,7 +26,7 @@ def losses(gain: float) -> tuple[float, float]:
     return 1 + gain, 1 - gain
 
 
-def run(gains: list[float], terms: Terms = OPEN_ENDED) -> Contest:
+def run(gains: list[float], terms: ContestTerms = OPEN_ENDED) -> Contest:
     held = Contest(terms)
     for gain in gains:
         held.settle(*losses(gain))
@@ -80,42 +80,42 @@ def test_evidence_neither_overflows_nor_is_lost(gain: float, sign: int) -> None:
 
 def test_after_a_hundred_thousand_bad_blocks_some_good_ones_promote_nobody() -> None:
     gains = np.concatenate([np.full(10_000, -1.0), np.full(300, 1.0)])
-    assert run(gains.tolist(), OPEN_ENDED._replace(rounds=True)).verdict is Verdict.OPEN
+    assert run(gains.tolist(), OPEN_ENDED._replace(rounds=True)).verdict is ContestVerdict.OPEN
 
 
 def test_a_verdict_comes_when_evidence_reaches_one_in_alpha_and_stays() -> None:
     gains = [0.5] * 40
     first = int(np.argmax(contest.log_evidence(np.array(gains)) >= math.log(20))) + 1
     assert 5 < first < 40
-    assert run(gains[: first - 1]).verdict is Verdict.OPEN
+    assert run(gains[: first - 1]).verdict is ContestVerdict.OPEN
     decided = run(gains[:first])
     before = decided.evidence()
-    assert before.verdict is Verdict.BETTER
+    assert before.verdict is ContestVerdict.BETTER
     for _ in range(50):
-        assert decided.settle(*losses(-1.0)) is Verdict.BETTER
+        assert decided.settle(*losses(-1.0)) is ContestVerdict.BETTER
     assert decided.evidence() == before
 
 
 def test_a_contest_ends_undecided_when_it_has_had_its_blocks() -> None:
     terms = OPEN_ENDED._replace(most_blocks=7)
-    assert run([0.01] * 6, terms).verdict is Verdict.OPEN
-    assert run([0.01] * 7, terms).verdict is Verdict.UNDECIDED
+    assert run([0.01] * 6, terms).verdict is ContestVerdict.OPEN
+    assert run([0.01] * 7, terms).verdict is ContestVerdict.UNDECIDED
 
 
 def test_a_challenger_that_is_worse_is_ended_before_its_blocks_are_over() -> None:
     rng = np.random.default_rng(4)
     bad = run(np.clip(-0.2 + 0.3 * rng.standard_normal(400), -1, 1).tolist())
     found = bad.evidence()
-    assert (found.verdict, found.blocks < 150, found.high < 0) == (Verdict.WORSE, True, True)
+    assert (found.verdict, found.blocks < 150, found.high < 0) == (ContestVerdict.WORSE, True, True)
     assert run([-0.2] * 9).evidence().high > 0  # too few to tell
     ended = [run(np.clip(0.3 * rng.standard_normal(150), -1, 1).tolist()).verdict for _ in range(40)]
-    assert ended.count(Verdict.WORSE) <= 3
+    assert ended.count(ContestVerdict.WORSE) <= 3
 
 
 def test_a_contest_in_rounds_begins_anew_with_less_to_spend_and_forgets_what_was_before() -> None:
     terms = OPEN_ENDED._replace(most_blocks=30, rounds=True)
     held = run([-0.4] * 60, terms)
-    assert held.verdict is Verdict.OPEN
+    assert held.verdict is ContestVerdict.OPEN
     found = held.evidence()
     assert (found.round, found.blocks, found.log_e, found.digest) == (3, 0, 0.0, "0" * 64)
     assert found.alpha == pytest.approx(0.05 / 12)
@@ -123,10 +123,10 @@ def test_a_contest_in_rounds_begins_anew_with_less_to_spend_and_forgets_what_was
     gains = [0.5] * 29
     first = int(np.argmax(contest.log_evidence(np.array(gains)) >= math.log(12 / 0.05))) + 1
     for block in range(1, first + 1):
-        assert held.verdict is Verdict.OPEN, block
+        assert held.verdict is ContestVerdict.OPEN, block
         held.settle(*losses(0.5))
-    assert held.verdict is Verdict.BETTER
-    assert run([-0.4] * 60 + gains, terms._replace(most_blocks=1000)).verdict is Verdict.OPEN
+    assert held.verdict is ContestVerdict.BETTER
+    assert run([-0.4] * 60 + gains, terms._replace(most_blocks=1000)).verdict is ContestVerdict.OPEN
 
 
 def test_better_by_share_alone_but_not_in_all_it_lost_is_not_better() -> None:
@@ -136,9 +136,9 @@ def test_better_by_share_alone_but_not_in_all_it_lost_is_not_better() -> None:
     for _ in range(50):
         held.settle(1.0, 0.5)
     assert held.evidence().log_e > math.log(20)
-    assert held.verdict is Verdict.OPEN
+    assert held.verdict is ContestVerdict.OPEN
     held.settle(1_000.0, 500.0)
-    assert held.verdict is Verdict.BETTER
+    assert held.verdict is ContestVerdict.BETTER
 
 
 def test_with_the_roles_swapped_every_gain_is_the_other_one() -> None:
@@ -206,7 +206,7 @@ def test_a_challenger_that_gives_no_number_loses_the_block_and_it_is_counted() -
     for _ in range(500):
         never.settle(1.0, math.nan)
     found = never.evidence()
-    assert found.verdict is Verdict.WORSE
+    assert found.verdict is ContestVerdict.WORSE
     assert 3 < found.unusable == found.blocks < 30
 
 
@@ -299,7 +299,7 @@ def two_losses(bars: int, *, better: float, correlation: float = 0.0, seed: int 
     return np.ones(bars), np.exp(-better + 0.05 * apart)
 
 
-def terms(*pair: np.ndarray, horizon: int = 4, alpha: float = 0.05, most_bars: int = 10_000) -> Terms:
+def terms(*pair: np.ndarray, horizon: int = 4, alpha: float = 0.05, most_bars: int = 10_000) -> ContestTerms:
     return contest.terms_of(*pair, horizon=horizon, alpha=alpha, most_bars=most_bars)
 
 
@@ -367,7 +367,7 @@ def test_what_candidates_may_spend_is_alpha_in_all() -> None:
 def test_a_contest_that_was_cut_anywhere_goes_on_bit_by_bit(
     pairs: list[tuple[float, float]], data: st.DataObject
 ) -> None:
-    terms = Terms(alpha=0.025, block_bars=2, most_blocks=9, bound=0.3, rounds=data.draw(st.booleans()))
+    terms = ContestTerms(alpha=0.025, block_bars=2, most_blocks=9, bound=0.3, rounds=data.draw(st.booleans()))
     whole, part = Contest(terms), Contest(terms)
     cut = data.draw(st.integers(0, len(pairs)))
     for i, pair in enumerate(pairs):

@@ -16,8 +16,8 @@ def streams(*blocks: float, begin: np.ndarray | None = None) -> d.Streams:
     return d.Streams(of, np.array(blocks, np.float64), np.zeros(count), np.ones(count))
 
 
-def limits(*, threshold: float = N, cooldown: float = 100.0, per_bar: bool = True) -> d.Limits:
-    return d.Limits(threshold, cooldown, 0.5 * threshold, 1.2, per_bar)
+def limits(*, threshold: float = N, cooldown: float = 100.0, per_bar: bool = True) -> d.DetectorLimits:
+    return d.DetectorLimits(threshold, cooldown, 0.5 * threshold, 1.2, per_bar)
 
 
 @njit

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from driftkit import Referred, alarms, history_of, reference_of, ticks_of, values_of, walks
+from driftkit import Referred, alarms, history_of, reference_of, report, ticks_of, values_of, walks
 from kit import T0, Served, rung, settings
 from tickcast.engine.core import channels as c
 from tickcast.errors import BadModel
@@ -113,7 +113,7 @@ def test_doubled_moves_are_found_in_the_channels_that_they_change(wild: Served) 
         assert stream.ks is not None
         assert stream.wasserstein is not None
         assert min(stream.psi, stream.ks, stream.wasserstein) > 0
-    assert all(not drift.event for drift in wild.engine.drift.report())
+    assert all(not drift.event for drift in report(wild))
 
 
 def test_a_channel_that_stands_still_is_found(s: Settings, reference: Reference) -> None:
@@ -147,7 +147,7 @@ def test_a_model_that_gets_worse_is_found_without_any_reference(family: str, how
     assert CHANGE * 10**9 < first.as_of_ns - T0 < (CHANGE + 200) * 10**9
     assert [(stream.model, stream.named, stream.autocorrelation) for stream in first.streams] == [
         ("referred@1", True, None)]  # fmt: skip
-    assert {drift.family for drift in served.engine.drift.report()} == {"coverage", "skill"}
+    assert {drift.family for drift in report(served)} == {"coverage", "skill"}
 
 
 def test_quiet_markets_raise_nothing_and_are_told_all_the_same(reference: Reference) -> None:
@@ -155,23 +155,23 @@ def test_quiet_markets_raise_nothing_and_are_told_all_the_same(reference: Refere
     runners = [Referred(reference, s), rung("naive", s)]
     served = Served(s, ticks_of(walks(3000, SYMBOLS, seed=7)), chunk=1000, runners=runners)
     assert not alarms(served)
-    report = served.engine.drift.report()
-    assert [drift.family for drift in report] == ["coverage", "skill", "range", "joint"]
-    assert all(drift.state == "quiet" and 0 < drift.statistic < drift.threshold for drift in report)
-    assert report[0].streams[0].autocorrelation == 0.0
+    found = report(served)
+    assert [drift.family for drift in found] == ["coverage", "skill", "range", "joint"]
+    assert all(drift.state == "quiet" and 0 < drift.statistic < drift.threshold for drift in found)
+    assert found[0].streams[0].autocorrelation == 0.0
     drift = served.engine.drift
-    assert (drift.news(), drift.news()) == (report, [])
+    assert (drift.news(), drift.news()) == (found, [])
     served.turn(ticks_of(walks(3060, SYMBOLS, seed=7))[3000 * SYMBOLS :], now_ns=T0)
     assert [one.family for one in drift.news()] == ["coverage", "skill", "range", "joint"]
-    assert report[0].streams[0].limit == pytest.approx(0.12)
-    assert report[1].streams[0].share == pytest.approx(0.5, abs=1e-3)  # it is last value
+    assert found[0].streams[0].limit == pytest.approx(0.12)
+    assert found[1].streams[0].share == pytest.approx(0.5, abs=1e-3)  # it is last value
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 4000])
 def test_alarms_are_the_same_whatever_the_chunks(s: Settings, reference: Reference, wild: Served, chunk: int) -> None:
     other = Served(s, ticks_of(wilder(2.0)), chunk=chunk, runners=[Referred(reference, s), rung("naive", s)])
     assert alarms(other) == alarms(wild)
-    assert other.engine.drift.report() == wild.engine.drift.report()
+    assert report(other) == report(wild)
 
 
 @pytest.mark.parametrize("kind", [{}, {"bars__kind": "tick", "score__adapt_every_bars": 16}])
@@ -190,7 +190,7 @@ def test_a_restart_goes_on_bit_by_bit(kind: dict[str, object], reference: Refere
     parts += [drift for raw in other.feed.batches(ticks[half:], 500) for drift in other.engine.turn([raw], T0).drift]
     assert parts == found
     assert found
-    assert other.engine.drift.report() == whole.engine.drift.report()
+    assert report(other) == report(whole)
 
 
 def test_another_model_that_is_tried_first_brings_its_own_reference_and_ends_alarms_about_the_old(
@@ -198,17 +198,17 @@ def test_another_model_that_is_tried_first_brings_its_own_reference_and_ends_ala
 ) -> None:
     runners = [Referred(reference, s), rung("naive", s)]
     served = Served(s, ticks_of(wilder(2.0))[: 4 * (CHANGE + 150)], chunk=1000, runners=runners)
-    before = {drift.family: drift for drift in served.engine.drift.report()}
+    before = {drift.family: drift for drift in report(served)}
     assert before["range"].state == "alarm"
     wilder_ones = reference_of(walks(4000, SYMBOLS, seed=8, sigma=2e-3), s)
     served.engine.install(Referred(wilder_ones, s, digest="newer"))
-    assert {drift.family: drift for drift in served.engine.drift.report()} == before
+    assert {drift.family: drift for drift in report(served)} == before
     use = Command(id="1", command="use_model", args={"model": "newer"})
     later = served.feed.batches(ticks_of(wilder(2.0))[4 * (CHANGE + 150) :], 500)
     outcome = served.engine.turn([use, *later], T0)
     ended = [drift for drift in outcome.drift if drift.family == "range"]
     assert [(drift.event, drift.state) for drift in ended] == [("ended", "quiet")]
-    after = {drift.family: drift for drift in served.engine.drift.report()}
+    after = {drift.family: drift for drift in report(served)}
     assert after["range"].state == "quiet"
     assert after["range"].streams[0].model == "newer@1"
     assert {stream.model for stream in after["coverage"].streams} == {"referred@1", "newer@1"}
@@ -218,12 +218,12 @@ def test_switched_off_it_holds_nothing_and_says_nothing(reference: Reference) ->
     s = settings(**SMALL | {"drift__enabled": False})
     served = Served(s, ticks_of(wilder(2.0)), chunk=1000, runners=[Referred(reference, s), rung("naive", s)])
     assert not alarms(served)
-    assert not served.engine.drift.report()
+    assert not report(served)
     state = served.engine.snapshot()
     assert not state.part("drift").arrays
     on = Served(settings(**SMALL), [], chunk=1, runners=[Referred(reference, s), rung("naive", s)])
     on.engine.resume(state)
-    on.engine.drift.report()
+    on.engine.drift.news()
     assert not [*on.engine.snapshot().part("drift").arrays["place"]]
 
 
@@ -265,5 +265,5 @@ def test_a_reference_whose_symbols_are_no_list_of_names_is_refused(reference: Re
 
 
 def test_every_drift_is_json_without_what_is_no_number(wild: Served) -> None:
-    for drift in [*alarms(wild), *wild.engine.drift.report()]:
+    for drift in [*alarms(wild), *report(wild)]:
         assert msgspec.json.decode(msgspec.json.encode(drift), type=Drift) == drift

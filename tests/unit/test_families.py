@@ -8,7 +8,7 @@ import pytest
 from tickcast.engine.core import detectors as d
 from tickcast.engine.core import families as f
 from tickcast.engine.core.channels import BINS, MISSING, ODD, Measured
-from tickcast.engine.core.scoring import Labels, SettledRows
+from tickcast.engine.core.scoring import LabelRows, SettledRows
 
 MODELS, GROUPS, CHANNELS, LAST_VALUE, PARTITIONS, SYMBOLS, ROWS = 3, 2, 2, 1, 2, 5, 3000
 LINEUP = f.Lineup(MODELS, GROUPS, CHANNELS, LAST_VALUE, 0.99)
@@ -37,7 +37,7 @@ class Stream:
             self.labels, self.marked, self.bars = [], 0, 0
 
 
-def market(seed: int) -> tuple[SettledRows, Labels, Measured]:
+def market(seed: int) -> tuple[SettledRows, LabelRows, Measured]:
     """Rows of two partitions, whose symbols live in one of them each, with marks of some rows."""
     rng = np.random.default_rng(seed)
     symbol = rng.integers(0, SYMBOLS, ROWS).astype(np.int32)
@@ -53,7 +53,7 @@ def market(seed: int) -> tuple[SettledRows, Labels, Measured]:
     )  # fmt: skip
     cell = partition * CELLS + rng.integers(0, MODELS, ROWS) * GROUPS + GROUP[symbol]
     cell[rng.random(ROWS) < 0.2] = -1
-    labels = Labels(
+    labels = LabelRows(
         cell.astype(np.int32), (rng.random(ROWS) < 0.2).astype(np.uint8), rng.random(ROWS), rng.random(ROWS)
     )
     place = rng.integers(0, BINS, (ROWS, CHANNELS)) + ODD * (rng.random((ROWS, CHANNELS)) < 0.15)
@@ -83,7 +83,7 @@ def test_every_label_and_value_counts_where_it_belongs(per_bar: bool) -> None:
     rows, labels, brought = market(seed=2)
     of, means = streams(), expected()
     seen = f.Seen.nothing(PARTITIONS, of, LINEUP)
-    limits = d.Limits(NEVER, 1.0, 1.0, 1.2, per_bar)
+    limits = d.DetectorLimits(NEVER, 1.0, 1.0, 1.2, per_bar)
     newest = np.array([rows.mark[rows.partition == p].max() + 1 for p in range(PARTITIONS)])
     end = f.follow(
         seen.detectors, of, limits, seen.recent, seen.place, LINEUP, means, GROUP, rows, labels, brought, newest, 0
@@ -110,7 +110,7 @@ def idle() -> int:
 
 
 def by_definition(
-    rows: SettledRows, labels: Labels, brought: Measured, of: d.Streams, means: f.Expected, *, per_bar: bool
+    rows: SettledRows, labels: LabelRows, brought: Measured, of: d.Streams, means: f.Expected, *, per_bar: bool
 ) -> dict[tuple[int, int], Stream]:
     plain = {(p, s): Stream(of.block[s], of.offset[s], of.slope[s])
              for p in range(PARTITIONS) for s in range(len(of.block))}  # fmt: skip
@@ -144,7 +144,7 @@ def test_it_stops_where_an_alarm_begins_and_goes_on_from_there() -> None:
     rows, labels, brought = market(seed=3)
     of = streams()
     seen, other = (f.Seen.nothing(PARTITIONS, of, LINEUP) for _ in range(2))
-    newest, limits = np.zeros(PARTITIONS, np.int64), d.Limits(50.0, 1.0, 25.0, 1.2, True)
+    newest, limits = np.zeros(PARTITIONS, np.int64), d.DetectorLimits(50.0, 1.0, 25.0, 1.2, True)
     at, stops = 0, []
     while at >= 0:
         given = (GROUP, rows, labels, brought, newest, at)

@@ -3,7 +3,7 @@
 import math
 
 from policykit import DAY_S, HOUR_NS, IDLE, at, policy, restarted
-from tickcast.loop.actions import Facts
+from tickcast.loop.actions import PolicyFacts
 
 # ---------------------------------------------------------------- cron
 
@@ -93,19 +93,19 @@ def test_a_clock_that_goes_back_begins_nothing_again() -> None:
 
 def test_an_old_model_is_fitted_anew_and_a_rung_has_no_age() -> None:
     held, fitted = policy(max_age_s=DAY_S, rest_s=60), at("2024-03-01T00:00")
-    assert held.due(fitted + 23 * HOUR_NS, Facts(bars=10, fitted_ns=fitted)) == []
+    assert held.due(fitted + 23 * HOUR_NS, PolicyFacts(bars=10, fitted_ns=fitted)) == []
     assert held.next_ns() == fitted + 24 * HOUR_NS
-    (fit,) = held.due(fitted + 24 * HOUR_NS, Facts(bars=10, fitted_ns=fitted))
+    (fit,) = held.due(fitted + 24 * HOUR_NS, PolicyFacts(bars=10, fitted_ns=fitted))
     assert fit.why == ("the newest fit is 86400 s old",)
     held.on_ended(fit.id, fitted + 25 * HOUR_NS, failed=False)
-    still = Facts(bars=11, fitted_ns=fitted)  # the candidate does not serve yet
+    still = PolicyFacts(bars=11, fitted_ns=fitted)  # the candidate does not serve yet
     assert held.due(fitted + 47 * HOUR_NS, still) == []
     assert len(held.due(fitted + 48 * HOUR_NS, still)) == 1
     assert policy(max_age_s=1).due(fitted, IDLE) == []
 
 
 def test_while_no_bar_closes_nothing_is_fitted_again_but_by_cron() -> None:
-    held, closed = policy(max_age_s=60, rest_s=1, fit=["0 3 * * *"]), Facts(bars=10, fitted_ns=0)
+    held, closed = policy(max_age_s=60, rest_s=1, fit=["0 3 * * *"]), PolicyFacts(bars=10, fitted_ns=0)
     (fit,) = held.due(HOUR_NS, closed)
     held.on_ended(fit.id, HOUR_NS, failed=False)
     assert held.due(2 * HOUR_NS, closed) == []
@@ -114,51 +114,51 @@ def test_while_no_bar_closes_nothing_is_fitted_again_but_by_cron() -> None:
 
 def test_so_many_new_bars_are_a_reason() -> None:
     held = policy(max_new_bars=100, rest_s=1)
-    assert held.due(HOUR_NS, Facts(bars=199, fitted_bars=100)) == []
-    (fit,) = held.due(2 * HOUR_NS, Facts(bars=200, fitted_bars=100))
+    assert held.due(HOUR_NS, PolicyFacts(bars=199, fitted_bars=100)) == []
+    (fit,) = held.due(2 * HOUR_NS, PolicyFacts(bars=200, fitted_bars=100))
     assert fit.why == ("100 new bars",)
     held.on_ended(fit.id, 3 * HOUR_NS, failed=False)
-    assert held.due(4 * HOUR_NS, Facts(bars=299, fitted_bars=100)) == []
-    assert len(held.due(5 * HOUR_NS, Facts(bars=300, fitted_bars=100))) == 1
+    assert held.due(4 * HOUR_NS, PolicyFacts(bars=299, fitted_bars=100)) == []
+    assert len(held.due(5 * HOUR_NS, PolicyFacts(bars=300, fitted_bars=100))) == 1
 
 
 def test_drift_with_worse_skill_waits_for_new_bars() -> None:
     held = policy(min_new_bars=50, rest_s=1)
     for bars, due in ((1000, 0), (1049, 0), (1050, 1)):
-        assert len(held.due(bars * HOUR_NS, Facts(bars=bars, alarm=True))) == due
+        assert len(held.due(bars * HOUR_NS, PolicyFacts(bars=bars, alarm=True))) == due
     other = policy(min_new_bars=50)
     for bars, alarm in ((1000, True), (1049, False), (1050, True), (1099, True)):
-        assert other.due(bars * HOUR_NS, Facts(bars=bars, alarm=alarm)) == []
-    assert len(other.due(1100 * HOUR_NS, Facts(bars=1100, alarm=True))) == 1
+        assert other.due(bars * HOUR_NS, PolicyFacts(bars=bars, alarm=alarm)) == []
+    assert len(other.due(1100 * HOUR_NS, PolicyFacts(bars=1100, alarm=True))) == 1
 
 
 def test_while_the_alarm_stands_another_fit_waits_for_as_many_bars_again() -> None:
     held = policy(min_new_bars=50, rest_s=1)
-    held.due(HOUR_NS, Facts(bars=0, alarm=True))
-    (fit,) = held.due(2 * HOUR_NS, Facts(bars=50, alarm=True))
+    held.due(HOUR_NS, PolicyFacts(bars=0, alarm=True))
+    (fit,) = held.due(2 * HOUR_NS, PolicyFacts(bars=50, alarm=True))
     held.on_ended(fit.id, 3 * HOUR_NS, failed=False)
-    assert held.due(4 * HOUR_NS, Facts(bars=99, alarm=True)) == []
-    assert len(held.due(5 * HOUR_NS, Facts(bars=100, alarm=True))) == 1
+    assert held.due(4 * HOUR_NS, PolicyFacts(bars=99, alarm=True)) == []
+    assert len(held.due(5 * HOUR_NS, PolicyFacts(bars=100, alarm=True))) == 1
 
 
 def test_skill_below_the_floor_is_a_reason_and_unknown_skill_is_none() -> None:
     for skill, due in ((-0.02, 1), (0.0, 0), (math.nan, 0)):
         held = policy(skill_floor=-0.01, min_new_bars=10)
-        assert len(held.due(HOUR_NS, Facts(bars=10, skill=skill))) == due
-        assert held.due(HOUR_NS, Facts(bars=9, skill=skill)) == []
-    assert policy(min_new_bars=1).due(HOUR_NS, Facts(bars=10, skill=-1.0)) == []
+        assert len(held.due(HOUR_NS, PolicyFacts(bars=10, skill=skill))) == due
+        assert held.due(HOUR_NS, PolicyFacts(bars=9, skill=skill)) == []
+    assert policy(min_new_bars=1).due(HOUR_NS, PolicyFacts(bars=10, skill=-1.0)) == []
 
 
 def test_after_a_job_its_kind_rests_and_twice_as_long_after_each_failure() -> None:
     held, now, bars, rests = policy(max_new_bars=1, rest_s=100), 0, 5, []
     for failed in (False, True, True, True, False, False):
-        (fit,) = held.due(now, Facts(bars=bars))
+        (fit,) = held.due(now, PolicyFacts(bars=bars))
         held.on_ended(fit.id, now, failed=failed)
         bars += 5
-        assert held.due(now, Facts(bars=bars)) == []
+        assert held.due(now, PolicyFacts(bars=bars)) == []
         after = held.next_ns()
         assert after is not None
-        assert held.due(after - 1, Facts(bars=bars)) == []
+        assert held.due(after - 1, PolicyFacts(bars=bars)) == []
         rests.append((after - now) // 10**9)
         now = after
     assert rests == [100, 200, 400, 800, 100, 100]
@@ -166,9 +166,9 @@ def test_after_a_job_its_kind_rests_and_twice_as_long_after_each_failure() -> No
 
 def test_a_fit_says_how_and_begins_anew_where_a_rung_serves() -> None:
     for mode in ("full", "warm", "finetune"):
-        facts = Facts(bars=9, fitted_ns=0)
+        facts = PolicyFacts(bars=9, fitted_ns=0)
         assert [one.mode for one in policy(max_new_bars=1, mode=mode).due(1, facts)] == [mode]
-    assert [one.mode for one in policy(max_new_bars=1, mode="warm").due(1, Facts(bars=9))] == ["full"]
+    assert [one.mode for one in policy(max_new_bars=1, mode="warm").due(1, PolicyFacts(bars=9))] == ["full"]
 
 
 # ---------------------------------------------------------------- budgets and hours
@@ -182,19 +182,19 @@ def test_no_more_jobs_at_once_than_the_settings_say() -> None:
 
 
 def test_what_its_jobs_may_take_in_a_day_is_never_more_than_the_budget() -> None:
-    held = policy(fit=["0 * * * *"], cpu_s_per_day=1000, gpu_s_per_day=70, job_cpu_s=600)
+    held = policy(fit=["0 * * * *"], cpu_s_per_day=1000, job_cpu_s=600)
     now, taken, bounds = at("2024-03-01T00:30"), {1: 0, 2: 0}, []
     held.due(now, IDLE)
     for hour in range(1, 40):
         now = at("2024-03-01T00:00") + hour * HOUR_NS
         for one in held.due(now, IDLE):
             took = min(one.cpu_s, 300)
-            bounds.append((hour, one.cpu_s, one.gpu_s))
+            bounds.append((hour, one.cpu_s))
             taken[1 + hour // 24] += took
-            held.on_ended(one.id, now, failed=False, cpu_s=took, gpu_s=20)
+            held.on_ended(one.id, now, failed=False, cpu_s=took)
     assert taken == {1: 900, 2: 900}
-    assert bounds[:4] == [(1, 600, 70), (2, 600, 50), (3, 400, 30), (24, 600, 70)]
-    assert [hour for hour, _, _ in bounds] == [1, 2, 3, 24, 25, 26]
+    assert bounds[:4] == [(1, 600), (2, 600), (3, 400), (24, 600)]
+    assert [hour for hour, _ in bounds] == [1, 2, 3, 24, 25, 26]
 
 
 def test_what_runs_over_midnight_is_of_both_days() -> None:

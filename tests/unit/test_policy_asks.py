@@ -6,7 +6,7 @@ import pytest
 
 from policykit import HOUR_NS, IDLE, at, policy, restarted
 from tickcast.errors import BadSettings, BadStore
-from tickcast.loop.actions import Action, Challenger, Facts, Kind
+from tickcast.loop.actions import Action, ActionKind, Challenger, PolicyFacts
 from tickcast.settings import load
 from tickcast.settings.schedule import ScheduleSettings
 from tickcast.state import State
@@ -18,11 +18,11 @@ def kinds(actions: list[Action]) -> list[tuple[str, bool]]:
 
 # ---------------------------------------------------------------- who must be asked
 
-CANDIDATE = Facts(bars=1, challengers=(Challenger(model="new", role="candidate"),))
+CANDIDATE = PolicyFacts(bars=1, challengers=(Challenger(model="new", role="candidate"),))
 
 
-def of(role: Any, verdict: str, model: str = "x") -> Facts:
-    return Facts(bars=1, challengers=(Challenger(model=model, role=role, verdict=verdict),))
+def of(role: Any, verdict: str, model: str = "x") -> PolicyFacts:
+    return PolicyFacts(bars=1, challengers=(Challenger(model=model, role=role, verdict=verdict),))
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def of(role: Any, verdict: str, model: str = "x") -> Facts:
         (CANDIDATE, "shadow", 2), (of("candidate", "better"), "promote", 3),
         (of("candidate", "undecided"), "end_shadow", 1), (of("candidate", "worse"), "end_shadow", 1),
         (of("former", "better"), "rollback", 3), (of("former", "undecided"), "end_shadow", 1),
-        (of("last_value", "better"), "step_down", 3), (Facts(bars=900), "fit", 2),
+        (of("last_value", "better"), "step_down", 3), (PolicyFacts(bars=900), "fit", 2),
     ],
 )  # fmt: skip
-def test_autonomy_says_what_waits_for_a_person(facts: Facts, kind: str, alone_from: int) -> None:
+def test_autonomy_says_what_waits_for_a_person(facts: PolicyFacts, kind: str, alone_from: int) -> None:
     for autonomy in range(4):
         held = policy(autonomy=autonomy, max_new_bars=500)
         expected = [(kind, autonomy < alone_from)] if autonomy else []
@@ -47,29 +47,29 @@ def test_autonomy_says_what_waits_for_a_person(facts: Facts, kind: str, alone_fr
 @pytest.mark.parametrize(
     "facts", [of("candidate", "open"), of("former", "open"), of("last_value", "open"), of("last_value", "worse")]
 )
-def test_a_contest_that_shows_nothing_changes_nothing(facts: Facts) -> None:
+def test_a_contest_that_shows_nothing_changes_nothing(facts: PolicyFacts) -> None:
     assert policy(autonomy=3).due(1, facts) == []
 
 
 def test_what_was_proposed_is_done_when_it_is_approved_and_once() -> None:
     held = policy(autonomy=1, max_new_bars=5)
-    (fit,) = held.due(1, Facts(bars=5))
-    assert held.due(2, Facts(bars=6)) == []
+    (fit,) = held.due(1, PolicyFacts(bars=5))
+    assert held.due(2, PolicyFacts(bars=6)) == []
     assert held.approve(fit.id)
-    (done,) = held.due(3, Facts(bars=7))
+    (done,) = held.due(3, PolicyFacts(bars=7))
     assert (done.id, done.waits, done.begun_bars) == (fit.id, False, 7)
-    assert held.due(4, Facts(bars=7)) == []
+    assert held.due(4, PolicyFacts(bars=7)) == []
     assert not held.approve(fit.id)
     assert not held.approve("fit.unknown")
 
 
 def test_what_was_dismissed_is_not_proposed_again_for_a_while() -> None:
     held = policy(autonomy=1, max_new_bars=5, rest_s=60)
-    (fit,) = held.due(1, Facts(bars=5))
+    (fit,) = held.due(1, PolicyFacts(bars=5))
     assert held.dismiss(fit.id)
     assert not held.dismiss(fit.id)
-    assert held.due(59 * 10**9, Facts(bars=9)) == []
-    assert kinds(held.due(61 * 10**9, Facts(bars=9))) == [("fit", True)]
+    assert held.due(59 * 10**9, PolicyFacts(bars=9)) == []
+    assert kinds(held.due(61 * 10**9, PolicyFacts(bars=9))) == [("fit", True)]
 
 
 def test_slots_join_a_proposal_that_stands_and_go_with_it() -> None:
@@ -97,16 +97,16 @@ def test_a_proposal_that_is_no_longer_true_is_dropped() -> None:
 
 def test_more_autonomy_does_what_less_had_proposed() -> None:
     held = policy(autonomy=1, max_new_bars=5)
-    held.due(1, Facts(bars=5))
-    assert kinds(restarted(held, autonomy=2, max_new_bars=5).due(2, Facts(bars=5))) == [("fit", False)]
+    held.due(1, PolicyFacts(bars=5))
+    assert kinds(restarted(held, autonomy=2, max_new_bars=5).due(2, PolicyFacts(bars=5))) == [("fit", False)]
 
 
 def test_an_approved_job_keeps_to_its_bounds() -> None:
     held = policy(autonomy=1, max_new_bars=5, quiet=["00:00-02:00"])
-    (fit,) = held.due(1, Facts(bars=5))
+    (fit,) = held.due(1, PolicyFacts(bars=5))
     held.approve(fit.id)
-    assert held.due(HOUR_NS, Facts(bars=5)) == []
-    assert len(held.due(2 * HOUR_NS, Facts(bars=5))) == 1
+    assert held.due(HOUR_NS, PolicyFacts(bars=5)) == []
+    assert len(held.due(2 * HOUR_NS, PolicyFacts(bars=5))) == 1
 
 
 # ---------------------------------------------------------------- candidates
@@ -117,12 +117,12 @@ def test_candidates_shadow_one_by_one_and_each_has_less_to_spend() -> None:
     for n in range(3):
         new = Challenger(model=f"m{n}", role="candidate")
         waiting = Challenger(model="next", role="candidate")
-        (shadow,) = held.due(10 * n, Facts(bars=1, challengers=(new, waiting)))
+        (shadow,) = held.due(10 * n, PolicyFacts(bars=1, challengers=(new, waiting)))
         assert (shadow.model, shadow.most_bars) == (f"m{n}", 777)
         alphas.append(shadow.alpha)
         held.on_ended(shadow.id, 10 * n + 1, failed=False)
         running = Challenger(model=f"m{n}", role="candidate", verdict="open")
-        assert held.due(10 * n + 2, Facts(bars=1, challengers=(running, waiting))) == []
+        assert held.due(10 * n + 2, PolicyFacts(bars=1, challengers=(running, waiting))) == []
     assert alphas == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
     assert held.alpha == pytest.approx(0.05 / 20)
 
@@ -131,20 +131,22 @@ def test_the_next_candidate_waits_until_the_shadow_before_it_is_gone() -> None:
     held = policy(autonomy=2)
     for verdict in ("open", "better", "undecided"):
         before = Challenger(model="a", role="candidate", verdict=verdict)
-        found = held.due(1, Facts(bars=1, challengers=(before, Challenger(model="b", role="candidate"))))
+        found = held.due(1, PolicyFacts(bars=1, challengers=(before, Challenger(model="b", role="candidate"))))
         assert "shadow" not in [one.kind for one in found]
     assert [
-        one.model for one in held.due(2, Facts(bars=1, challengers=(Challenger(model="b", role="candidate"),)))
+        one.model for one in held.due(2, PolicyFacts(bars=1, challengers=(Challenger(model="b", role="candidate"),)))
     ] == ["b"]
 
 
 def test_without_autonomy_nothing_is_kept_for_later() -> None:
     held = policy(autonomy=1, fit=["0 * * * *"], max_new_bars=5)
-    held.due(HOUR_NS, Facts(bars=9))
+    held.due(HOUR_NS, PolicyFacts(bars=9))
     assert held.proposed
+    assert held.next_ns() is not None
     off = restarted(held, autonomy=0, fit=["0 * * * *"])
-    assert off.due(9 * HOUR_NS, Facts(bars=9)) == []
-    assert restarted(off, autonomy=2, fit=["0 * * * *"]).due(9 * HOUR_NS, Facts(bars=9)) == []
+    assert off.due(9 * HOUR_NS, PolicyFacts(bars=9)) == []
+    assert off.next_ns() is policy(autonomy=2).next_ns() is None
+    assert restarted(off, autonomy=2, fit=["0 * * * *"]).due(9 * HOUR_NS, PolicyFacts(bars=9)) == []
 
 
 def test_a_promotion_begins_the_count_of_candidates_anew_and_a_rollback_does_not() -> None:
@@ -191,10 +193,10 @@ def test_what_was_begun_is_not_begun_again_after_a_restart() -> None:
 def test_an_older_state_gives_a_fit_for_the_same_data_the_same_id() -> None:
     held = policy(max_new_bars=10)
     older = held.snapshot()
-    (fit,) = held.due(1, Facts(bars=110, fitted_bars=100))
+    (fit,) = held.due(1, PolicyFacts(bars=110, fitted_bars=100))
     behind = policy(max_new_bars=10)
     behind.resume(older)
-    assert [one.id for one in behind.due(5, Facts(bars=117, fitted_bars=100))] == [fit.id]
+    assert [one.id for one in behind.due(5, PolicyFacts(bars=117, fitted_bars=100))] == [fit.id]
 
 
 def test_an_end_of_something_unknown_is_no_end() -> None:
@@ -218,4 +220,4 @@ def test_settings_name_a_line_a_zone_and_hours_that_make_no_sense() -> None:
         with pytest.raises(BadSettings, match=why):
             load(overrides={f"schedule.{key}": value}, environ={})
     assert ScheduleSettings(quiet=["22:00-24:00"]).quiet_minutes() == [(22 * 60, 24 * 60)]
-    assert Kind.FIT == "fit"
+    assert ActionKind.FIT == "fit"

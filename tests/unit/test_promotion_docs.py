@@ -8,7 +8,7 @@ import pytest
 from pagekit import code_of
 from tickcast.engine.core import contest
 from tickcast.engine.core.contest import Evidence
-from tickcast.loop.actions import NEEDS, Kind
+from tickcast.loop.actions import NEEDS, ActionKind
 from tickcast.settings.schedule import ScheduleSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text(encoding="utf-8")
@@ -33,10 +33,10 @@ def test_every_setting_of_the_schedule_is_explained() -> None:
 def test_the_levels_of_autonomy_are_those_of_the_policy() -> None:
     levels = re.findall(r"^\| (\d) \| (\w+) \| (\w+) \|$", PAGE, re.MULTILINE)
     for level, *said in levels:
-        for needs, word in zip((NEEDS[Kind.FIT], NEEDS[Kind.PROMOTE]), said, strict=True):
+        for needs, word in zip((NEEDS[ActionKind.FIT], NEEDS[ActionKind.PROMOTE]), said, strict=True):
             assert word == ("nothing" if level == "0" else "proposed" if int(level) < needs else "done")
-    assert {NEEDS[kind] for kind in (Kind.FIT, Kind.OPTIMIZE, Kind.SHADOW)} == {2}
-    assert {NEEDS[kind] for kind in (Kind.PROMOTE, Kind.ROLLBACK, Kind.STEP_DOWN)} == {3}
+    assert {NEEDS[kind] for kind in (ActionKind.FIT, ActionKind.OPTIMIZE, ActionKind.SHADOW)} == {2}
+    assert {NEEDS[kind] for kind in (ActionKind.PROMOTE, ActionKind.ROLLBACK, ActionKind.STEP_DOWN)} == {3}
     assert len(levels) == 4
 
 

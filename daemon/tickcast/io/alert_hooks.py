@@ -72,7 +72,7 @@ def hooks(settings: AlertSettings, folder: Path) -> list[Hook]:
         webhook = Webhook.of(settings.webhook, settings.webhook_token_file)
         found.append(Hook("webhook", webhook.send, settings.hook_timeout_s))
     if settings.command:
-        command = Command([*settings.command], folder)
+        command = Program([*settings.command], folder)
         found.append(Hook("command", command.run, settings.hook_timeout_s))
     return found
 
@@ -128,7 +128,7 @@ class Webhook(NamedTuple):
         return token
 
 
-class Command(NamedTuple):
+class Program(NamedTuple):
     """A program that reads the record from its standard input, in a session of its own so that all that it starts ends
     with it; taken when it exits with 0. It gets the environment of a job, which has no secrets.
     """

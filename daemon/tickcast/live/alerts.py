@@ -21,7 +21,7 @@ from tickcast.io.alert_hooks import hooks
 from tickcast.io.store.database import archive_folder
 from tickcast.live.process import memory_limit_bytes
 from tickcast.loop.alert_book import AlertBook
-from tickcast.loop.alert_rules import RULES, Look, silent_limit_s
+from tickcast.loop.alert_rules import RULES, AlertLook, silent_limit_s
 from tickcast.records import Alert, Drift
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ JSON = msgspec.json.Encoder()
 
 
 class Alerts:
-    """`raise_alert` and `end_alert` are for whoever finds something by himself, of a name that has no rule; what a rule
-    finds begins and ends in `_watch`."""
+    """What a rule finds begins and ends in `_watch`."""
 
     def __init__(self, session: "Session", was_open: Iterable[Alert]) -> None:
         settings, kafka, now_ns = session.settings.alerts, session.settings.kafka, session.clock.now_ns()
@@ -52,14 +51,7 @@ class Alerts:
         self._looking: Looking | None = None
         for alert in self._book.open():
             if alert.name not in ALERTS:  # of a version that had more
-                self.end_alert(alert.name, alert.subject)
-
-    def raise_alert(self, name: str, subject: str, detail: str) -> None:
-        """It is so, until `end_alert`; said again it changes the detail."""
-        self._tell(self._book.raise_alert(name, subject, detail, self._session.clock.now_ns()))
-
-    def end_alert(self, name: str, subject: str) -> None:
-        self._tell(self._book.end_alert(name, subject, self._session.clock.now_ns()))
+                self._tell(self._book.end_alert(alert.name, alert.subject, now_ns))
 
     def open(self) -> list[Alert]:
         return self._book.open()
@@ -137,13 +129,13 @@ class Looking:
         store, runtime = session.settings.store, session.settings.runtime
         self._places = {"store": store.path.parent, "archive": archive_folder(session.settings), "jobs": runtime.folder}
 
-    async def look(self) -> Look:
+    async def look(self) -> AlertLook:
         session = self._session
         health, before, rebuilt = session.health(), self._before, session.bus.rebuilt()
         ladder, serving_models = session.serving.ladder, session.commands.serving_models
         digests = {*serving_models.serving_now().values()}
         cards = [card for card in ladder.cards if card.digest in digests] if ladder else []
-        look = Look(
+        look = AlertLook(
             health=health, before=before, live_s=(session.clock.monotonic_ns() - self._began_ns) / 1e9,
             accuracy=session.last_accuracy, model=ladder.first.name if ladder else "",
             serving=frozenset((card.name, card.version) for card in cards), unserved=serving_models.unserved,
@@ -157,7 +149,7 @@ class Looking:
         return look
 
     def _drift(self) -> dict[str, str]:
-        found = [record for record in self._session.serving.engine.drift.report() if record.state == "alarm"]
+        found = self._session.serving.engine.drift.alarms()
         return {f"{one.family} {one.topic}/{one.partition}": _named(one) for one in found}
 
     def _silent_s(self) -> dict[str, float]:

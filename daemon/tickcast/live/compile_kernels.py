@@ -51,7 +51,7 @@ def warm_up(settings: Settings) -> None:
     for vectors in outcome.vectors:
         writer.encode_features(vectors, serving.symbols, names=serving.features.names, sources=sources)
     engine.scorekeeper.accuracy(T0, window="rolling")
-    engine.drift.report()
+    engine.drift.news()
     _warm_channels(engine, len(serving.features.names))
 
 

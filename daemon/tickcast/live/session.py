@@ -23,7 +23,7 @@ from tickcast.live.alerts import Alerts
 from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
-from tickcast.live.facts import Told, look_at
+from tickcast.live.facts import EngineFacts, look_at
 from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_interpreter
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
@@ -196,7 +196,8 @@ class Session:
 
     async def _report(self) -> None:
         self.last_accuracy = accuracy = await self.accuracy()
-        alarms, self.pump.drift = self.pump.drift, []
+        alarms = [*self.pump.drift]
+        self.pump.drift.clear()
         drift = await self.thread.call(self.serving.engine.drift.news)
         self._vitals.recent_lag.mark()
         self._recent_latency.mark()
@@ -210,7 +211,7 @@ class Session:
         engine = self.serving.engine
         return await self.thread.call(lambda: engine.scorekeeper.accuracy(engine.newest_ns(), window=window))
 
-    async def look(self) -> Told:
+    async def look(self) -> EngineFacts:
         """At what the upkeep goes by."""
         return await self.thread.call(lambda: look_at(self.serving))
 

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.engine.core.contest import ALPHA, Contest, Terms
+from tickcast.engine.core.contest import ALPHA, Contest, ContestTerms
 from tickcast.errors import BadRequest, BadStore, StoreStalled, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
@@ -23,10 +23,10 @@ from tickcast.io.store.ledger_rows import DecisionRow, Event
 from tickcast.live.commands import arguments
 from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import Refit
-from tickcast.live.facts import Told
+from tickcast.live.facts import EngineFacts
 from tickcast.live.serving_models import ServingModels
-from tickcast.live.standing import Candidate, OpenContest, Standing
-from tickcast.loop.actions import JOBS, READY, Action, Challenger, Facts, Kind, Role
+from tickcast.live.upkeep_state import Candidate, OpenContest, UpkeepState
+from tickcast.loop.actions import JOBS, READY, Action, ActionKind, Challenger, ChallengerRole, PolicyFacts
 from tickcast.loop.policy import Policy
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
@@ -42,14 +42,14 @@ class Upkeep:
 
     def __init__(
         self, settings: Settings, ledger: Ledger, serving_models: ServingModels, *, clock: Clock,
-        refit: Callable[[Refit], Awaitable[Result]], look: Callable[[], Awaitable[Told]],
+        refit: Callable[[Refit], Awaitable[Result]], look: Callable[[], Awaitable[EngineFacts]],
     ) -> None:  # fmt: skip
         """`refit` has a job done; `look` tells what is so."""
         self._settings, self._ledger, self._models, self._clock = settings, ledger, serving_models, clock
         self._refit, self._look = refit, look
         self._share = settings.inference.shadow_share
         self._policy = Policy(settings)
-        self._is = Standing()
+        self._is = UpkeepState()
         self._contests: dict[str, Contest] = {}
         self._settled: dict[str, int] = {}  # the newest block of each that was counted
         self._noted_ns = clock.monotonic_ns()
@@ -62,7 +62,7 @@ class Upkeep:
         cannot be gone on with begins anew: a start that fails for it would fail at every start."""
         try:
             if text := await self._ledger.upkeep():
-                standing = msgspec.json.decode(text, type=Standing)
+                standing = msgspec.json.decode(text, type=UpkeepState)
                 self._policy.resume(State(facts=standing.policy))
                 self._is = standing
         except (msgspec.DecodeError, BadStore) as problem:
@@ -99,8 +99,7 @@ class Upkeep:
             await self._follow_champion()
             for contest in self._is.contests:
                 await self._settle(contest)
-            facts = await self._facts()
-            due = self._policy.due(self._clock.now_ns(), facts)
+            due = self._policy.due(self._clock.now_ns(), await self._facts())
             if due or self._clock.monotonic_ns() - self._noted_ns > NOTE_EVERY_NS:
                 await self._note([self._row(one, "proposed" if one.waits else "begun") for one in due])
         return [action for action in due if not action.waits]
@@ -127,9 +126,7 @@ class Upkeep:
         async with self._changing:
             proposed = {one.id: one for one in self._policy.proposed}.get(action)
             if proposed is None:
-                raise BadRequest(
-                    f"'{action}' is not proposed", remedy="`status section=decisions` lists what is"
-                )  # fmt: skip
+                raise BadRequest(f"'{action}' is not proposed", remedy="`status section=decisions` lists what is")
             say(action)
             await self._note([self._row(proposed, event, given_by=by)])
         return {event: msgspec.to_builtins(proposed)}
@@ -146,6 +143,7 @@ class Upkeep:
         """For `status`."""
         return {
             "autonomy": self._settings.schedule.autonomy,
+            "next_ns": self._policy.next_ns(),
             "proposed": [msgspec.to_builtins(action) for action in self._policy.proposed],
             "begun": [msgspec.to_builtins(action) for action in self._policy.begun],
             "candidates": [msgspec.to_builtins(candidate) for candidate in self._is.ready],
@@ -154,9 +152,9 @@ class Upkeep:
 
     # ------------------------------------------------------------ what is so
 
-    async def _facts(self) -> Facts:
+    async def _facts(self) -> PolicyFacts:
         told, card = await self._look(), await self._champion_card()
-        return Facts(
+        return PolicyFacts(
             bars=told.bars, fitted_bars=told.fitted_bars, fitted_ns=card.trained_to_ns or None if card else None,
             alarm=told.alarm, skill=told.skill, challengers=tuple(self._challengers()),
         )  # fmt: skip
@@ -180,8 +178,7 @@ class Upkeep:
         for block in await self._ledger.blocks(contest.id, self._settled[contest.id]):
             self._settled[contest.id] = block.number
             if block.labels or block.failed:
-                lost = math.nan if block.failed else block.loss_challenger
-                self._contests[contest.id].settle(block.loss, lost)
+                self._contests[contest.id].settle(block.loss, math.nan if block.failed else block.loss_challenger)
 
     # ------------------------------------------------------------ what is done
 
@@ -190,13 +187,10 @@ class Upkeep:
         if action.id in self._doing:
             return
         self._doing.add(action.id)
-        does = {
-            Kind.FIT: self._fit_anew, Kind.OPTIMIZE: self._fit_anew, Kind.SHADOW: self._begin_contest,
-            Kind.END_SHADOW: self._end_contest, Kind.PROMOTE: self._change, Kind.ROLLBACK: self._change,
-            Kind.STEP_DOWN: self._change,
-        }  # fmt: skip
+        does = {ActionKind.SHADOW: self._begin_contest, ActionKind.END_SHADOW: self._end_contest}
+        does |= dict.fromkeys(JOBS, self._fit_anew)
         try:
-            shown, failed = await does[action.kind](action), False
+            shown, failed = await does.get(action.kind, self._change)(action), False
         except TickcastError as problem:
             shown, failed = {"code": problem.code, "reason": str(problem)}, True
         except Exception as problem:
@@ -204,9 +198,8 @@ class Upkeep:
         finally:
             self._doing.discard(action.id)
         async with self._changing:
-            self._policy.on_ended(
-                action.id, self._clock.now_ns(), failed=failed, cpu_s=math.ceil(shown.get("cpu_s", 0))
-            )
+            took = math.ceil(shown.get("cpu_s", 0))
+            self._policy.on_ended(action.id, self._clock.now_ns(), failed=failed, cpu_s=took)
             if action.kind in JOBS and not failed:
                 self._take(shown)
             await self._note([self._row(action, "failed" if failed else "done", evidence=shown)])
@@ -214,10 +207,9 @@ class Upkeep:
 
     async def _fit_anew(self, action: Action) -> dict[str, Any]:
         """Of the kind that serves, by its parameters or by those that a search finds; it is a candidate where the
-        hold-out speaks for it.
-        """
+        hold-out speaks for it."""
         schedule, champion = self._settings.schedule, await self._champion_card()
-        kind, searches = champion.kind if champion else schedule.kind, action.kind is Kind.OPTIMIZE
+        kind, searches = champion.kind if champion else schedule.kind, action.kind is ActionKind.OPTIMIZE
         usual = champion.model_params if champion and not searches else {}
         result = await self._refit(Refit(
             id=action.id, kind=kind, name=champion.name if champion else kind, params={**usual, **schedule.params},
@@ -239,7 +231,7 @@ class Upkeep:
         candidate = next((one for one in self._is.ready if one.model == action.model), None)
         if candidate is None:
             raise BadRequest(f"{action.model[:12]} is no candidate any more")
-        terms = Terms(**candidate.terms)
+        terms = ContestTerms(**candidate.terms)
         terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
         every = await self._every(candidate.model)
         contest = await self._contest(
@@ -261,34 +253,29 @@ class Upkeep:
         async with self._promoting:
             won = self._of(action.model)
             shown = self._told_of(won)
-            if await self._is_listed(action):
-                return shown
+            if any(row.command_id == action.id for row in await self._models.models.history(ROUTE)):
+                return shown  # a run before this one has done it, and ended before it could say so
             if won.champion != self._champion():
                 raise BadRequest(f"the contest was with {won.champion[:12]}, which serves no more")
             given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
-            if action.kind is Kind.PROMOTE:
+            if action.kind is ActionKind.PROMOTE:
                 await self._models.promote(action.model, ROUTE, force=True, note="", **given)
-            elif action.kind is Kind.ROLLBACK:
+            elif action.kind is ActionKind.ROLLBACK:
                 await self._models.rollback(ROUTE, **given)
             else:
                 self._is.lost = f"{won.champion[:12]} lost to it after {shown['blocks']} blocks"
                 await self._models.step_down(ROUTE, **given)
             return shown
 
-    async def _is_listed(self, action: Action) -> bool:
-        """A run before this one has done it, and ended before it could say so."""
-        return any(row.command_id == action.id for row in await self._models.models.history(ROUTE))
-
     async def _follow_champion(self) -> None:
         """Whoever made it serve: with a promotion the roles are swapped, and who served before answers beside it, to
-        serve again if that is shown better. Last value is a challenger at all times.
-        """
+        serve again if that is shown better. Last value is a challenger at all times."""
         champion, before = self._champion(), self._is.champion
         if champion == before:
             return
         known = [one for one in self._is.contests if one.model == champion]
-        terms = Terms(**known[0].terms) if known else self._usual_terms()
-        lasting = Terms(**known[0].last_value) if known else terms
+        terms = ContestTerms(**known[0].terms) if known else self._usual_terms()
+        lasting = ContestTerms(**known[0].last_value) if known else terms
         self._is.champion, self._is.contests = champion, []
         await self._models.shadow("", ROUTE)
         if champion != self._models.last_value:
@@ -301,13 +288,13 @@ class Upkeep:
             await self._begin("last_value", self._models.last_value, endless, lasting)
         await self._note([])
 
-    def _usual_terms(self) -> Terms:
+    def _usual_terms(self) -> ContestTerms:
         """Of a model that no hold-out spoke for, such as one that a person promoted."""
         block_bars = USUAL_BLOCK * self._settings.forecast.horizon
         most = max(self._settings.schedule.shadow_bars // block_bars, 1)
-        return Terms(alpha=ALPHA, block_bars=block_bars, most_blocks=most, bound=USUAL_BOUND)
+        return ContestTerms(alpha=ALPHA, block_bars=block_bars, most_blocks=most, bound=USUAL_BOUND)
 
-    async def _begin(self, role: Role, model: str, terms: Terms, lasting: Terms) -> None:
+    async def _begin(self, role: ChallengerRole, model: str, terms: ContestTerms, lasting: ContestTerms) -> None:
         every = 1 if role == "last_value" else await self._every(model)
         await self._contest(
             f"{role}.{self._is.champion[:12]}.{self._clock.now_ns()}", model, role, terms,
@@ -320,7 +307,7 @@ class Upkeep:
         return 1 if card is None else max(1, math.ceil(self._models.share_of(card) / self._share))
 
     async def _contest(
-        self, id: str, model: str, role: Role, terms: Terms, *, last_value: dict[str, Any], every: int
+        self, id: str, model: str, role: ChallengerRole, terms: ContestTerms, *, last_value: dict[str, Any], every: int
     ) -> OpenContest:
         """From now on; its blocks are spans of event time."""
         told = await self._look()
@@ -339,7 +326,7 @@ class Upkeep:
 
     def _open(self, contest: OpenContest) -> None:
         """From its tally; a stored block is one observation."""
-        fresh = Contest(Terms(**contest.terms)._replace(block_bars=1))
+        fresh = Contest(ContestTerms(**contest.terms)._replace(block_bars=1))
         if contest.tally:
             state = fresh.snapshot()
             arrays = {name: np.array(contest.tally["arrays"][name], a.dtype) for name, a in state.arrays.items()}

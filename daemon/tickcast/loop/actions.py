@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from tickcast.engine.core.contest import Verdict
+from tickcast.engine.core.contest import ContestVerdict
 
 
-class Kind(StrEnum):
+class ActionKind(StrEnum):
     """What can be done."""
 
     FIT = "fit"
@@ -21,30 +21,34 @@ class Kind(StrEnum):
     STEP_DOWN = "step_down"  # to last value, by the naive rung
 
 
-JOBS = (Kind.FIT, Kind.OPTIMIZE)
+JOBS = (ActionKind.FIT, ActionKind.OPTIMIZE)
 NEEDS = {  # the least autonomy
-    Kind.FIT: 2, Kind.OPTIMIZE: 2, Kind.SHADOW: 2, Kind.END_SHADOW: 1, Kind.PROMOTE: 3, Kind.ROLLBACK: 3,
-    Kind.STEP_DOWN: 3,
+    ActionKind.FIT: 2, ActionKind.OPTIMIZE: 2, ActionKind.SHADOW: 2, ActionKind.END_SHADOW: 1, ActionKind.PROMOTE: 3,
+    ActionKind.ROLLBACK: 3, ActionKind.STEP_DOWN: 3,
 }  # fmt: skip
-Role = Literal["candidate", "former", "last_value"]
+ChallengerRole = Literal["candidate", "former", "last_value"]
 READY = "ready"  # a candidate whose hold-out passed, and that does not shadow yet
 FOLLOWS = {  # of the role of a challenger and the verdict of its contest
-    ("candidate", READY): Kind.SHADOW, ("candidate", Verdict.BETTER): Kind.PROMOTE,
-    ("candidate", Verdict.WORSE): Kind.END_SHADOW, ("candidate", Verdict.UNDECIDED): Kind.END_SHADOW,
-    ("former", Verdict.BETTER): Kind.ROLLBACK, ("former", Verdict.WORSE): Kind.END_SHADOW,
-    ("former", Verdict.UNDECIDED): Kind.END_SHADOW, ("last_value", Verdict.BETTER): Kind.STEP_DOWN,
-}  # fmt: skip
+    ("candidate", READY): ActionKind.SHADOW,
+    ("candidate", ContestVerdict.BETTER): ActionKind.PROMOTE,
+    ("candidate", ContestVerdict.WORSE): ActionKind.END_SHADOW,
+    ("candidate", ContestVerdict.UNDECIDED): ActionKind.END_SHADOW,
+    ("former", ContestVerdict.BETTER): ActionKind.ROLLBACK,
+    ("former", ContestVerdict.WORSE): ActionKind.END_SHADOW,
+    ("former", ContestVerdict.UNDECIDED): ActionKind.END_SHADOW,
+    ("last_value", ContestVerdict.BETTER): ActionKind.STEP_DOWN,
+}
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):
     """Who stands against the model that serves."""
 
     model: str
-    role: Role
+    role: ChallengerRole
     verdict: str = READY
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is so, as the host sees it."""
 
     bars: int  # that the symbol has closed which closed most
@@ -57,14 +61,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     id: str
-    kind: Kind
+    kind: ActionKind
     why: tuple[str, ...]
     waits: bool  # for a person
     model: str = ""  # that it is about
     mode: str = ""  # of a fit
     slots: int = 0  # of cron, that it makes good
     cpu_s: int = 0  # that a job may take; 0 = no bound
-    gpu_s: int = 0
     alpha: float = 0.0  # of the contest of a shadow
     most_bars: int = 0
     begun_ns: int = 0

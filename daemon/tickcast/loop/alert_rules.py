@@ -19,7 +19,7 @@ AWAY_S = 10.0  # a broker that answers no sooner is away
 Subjects = Mapping[str, str]  # subject -> detail
 
 
-class Look(NamedTuple):
+class AlertLook(NamedTuple):
     """What there was to see at one moment."""
 
     health: Health
@@ -40,7 +40,7 @@ class Look(NamedTuple):
     memory_bytes: int  # that the process may take; 0 = nobody says
 
 
-Rule = Callable[[Look, Settings], Subjects]
+Rule = Callable[[AlertLook, Settings], Subjects]
 
 
 def silent_limit_s(settings: Settings) -> float:
@@ -49,29 +49,29 @@ def silent_limit_s(settings: Settings) -> float:
     return max(settings.alerts.silent_s, bars_ms / 1000) if settings.alerts.silent_s else math.inf
 
 
-def _source_silent(look: Look, settings: Settings) -> Subjects:
+def _source_silent(look: AlertLook, settings: Settings) -> Subjects:
     limit_s = silent_limit_s(settings)
     return {source: f"nothing for {for_s:.0f} s" for source, for_s in look.silent_s.items() if for_s >= limit_s}
 
 
-def _source_behind(look: Look, settings: Settings) -> Subjects:
+def _source_behind(look: AlertLook, settings: Settings) -> Subjects:
     age_s, waiting = look.health.lag_s, look.health.lag_records
     return {"source": f"{waiting:,} records wait, {age_s:.0f} s old"} if age_s > settings.alerts.behind_s else {}
 
 
-def _partition_late(look: Look, settings: Settings) -> Subjects:
+def _partition_late(look: AlertLook, settings: Settings) -> Subjects:
     return _in_trouble(look, "late")
 
 
-def _partition_stopped(look: Look, settings: Settings) -> Subjects:
+def _partition_stopped(look: AlertLook, settings: Settings) -> Subjects:
     return _in_trouble(look, "stopped")
 
 
-def _in_trouble(look: Look, what: str) -> Subjects:
+def _in_trouble(look: AlertLook, what: str) -> Subjects:
     return {source: what for source, trouble in look.health.partitions.items() if trouble == what}
 
 
-def _ticks_refused(look: Look, settings: Settings) -> Subjects:
+def _ticks_refused(look: AlertLook, settings: Settings) -> Subjects:
     """Late ticks are no dead letters: `partition_late` is about those."""
     before = look.before.reasons
     came = {name: more for name, n in look.health.reasons.items() if (more := n - before.get(name, 0)) > 0}
@@ -85,38 +85,38 @@ def _ticks_refused(look: Look, settings: Settings) -> Subjects:
     }
 
 
-def _store_stalled(look: Look, settings: Settings) -> Subjects:
+def _store_stalled(look: AlertLook, settings: Settings) -> Subjects:
     stalled = look.health.state == "store_stalled"
     return {"store": f"{look.health.store_units_behind} units wait"} if stalled else {}
 
 
-def _disk_low(look: Look, settings: Settings) -> Subjects:
+def _disk_low(look: AlertLook, settings: Settings) -> Subjects:
     least = settings.alerts.disk_free_share
     return {place: f"{free:.1%} free" for place, free in look.disk_free.items() if free < least}
 
 
-def _memory_high(look: Look, settings: Settings) -> Subjects:
+def _memory_high(look: AlertLook, settings: Settings) -> Subjects:
     taken, most = look.health.rss_bytes, look.memory_bytes
     is_high = most and taken >= settings.alerts.memory_share * most
     return {"process": f"{taken >> 20:,} of {most >> 20:,} MiB"} if is_high else {}
 
 
-def _loop_lag(look: Look, settings: Settings) -> Subjects:
+def _loop_lag(look: AlertLook, settings: Settings) -> Subjects:
     """Not of a minute in which it was still starting."""
     late_ms, limit_ms = look.health.loop_lag_ms["p99"], settings.alerts.loop_lag_ms
     is_late = limit_ms and late_ms >= limit_ms and look.live_s >= MINUTE_S
     return {"loop": f"p99 {late_ms:.0f} ms in the last minute"} if is_late else {}
 
 
-def _client_rebuilt(look: Look, settings: Settings) -> Subjects:
+def _client_rebuilt(look: AlertLook, settings: Settings) -> Subjects:
     return {"kafka": f"{look.rebuilds} new clients"} if look.rebuilds else {}
 
 
-def _broker_away(look: Look, settings: Settings) -> Subjects:
+def _broker_away(look: AlertLook, settings: Settings) -> Subjects:
     return {name: f"no answer for {for_s:.0f} s" for name, for_s in look.away_s.items() if for_s >= AWAY_S}
 
 
-def _jobs_failing(look: Look, settings: Settings) -> Subjects:
+def _jobs_failing(look: AlertLook, settings: Settings) -> Subjects:
     """The last two of a kind that came to an end of their own."""
     ended: dict[str, list[JobRow]] = {}
     for row in sorted(look.jobs, key=lambda row: row.ended_ns):
@@ -130,25 +130,25 @@ def _jobs_failing(look: Look, settings: Settings) -> Subjects:
     }
 
 
-def _model_refused(look: Look, settings: Settings) -> Subjects:
+def _model_refused(look: AlertLook, settings: Settings) -> Subjects:
     return look.unserved
 
 
-def _model_failing(look: Look, settings: Settings) -> Subjects:
+def _model_failing(look: AlertLook, settings: Settings) -> Subjects:
     failed = look.health.fallbacks - look.before.fallbacks
     asked = look.health.forecasts - look.before.forecasts
     fails = asked >= FEWEST and failed >= max(settings.alerts.bad_share * asked, 1)
     return {look.model: f"{failed:,} of {asked:,} forecasts are another's"} if fails else {}
 
 
-def _skill_low(look: Look, settings: Settings) -> Subjects:
+def _skill_low(look: AlertLook, settings: Settings) -> Subjects:
     """The worst step of each model and group."""
     low = [row for row in _judged(look, settings) if row.skill < settings.alerts.skill_below]
     low.sort(key=lambda row: -row.skill)
     return {_of(row): f"{row.skill:+.1%} at step {row.horizon}, {row.n:,} labels" for row in low}
 
 
-def _coverage_off(look: Look, settings: Settings) -> Subjects:
+def _coverage_off(look: AlertLook, settings: Settings) -> Subjects:
     """The step of each model and group that is furthest from its outer band."""
     off = [(row, *_outer_band(row)) for row in _judged(look, settings)]
     off = [(row, band, held) for row, band, held in off if abs(held - band) > settings.alerts.coverage_off]
@@ -159,19 +159,19 @@ def _coverage_off(look: Look, settings: Settings) -> Subjects:
     }
 
 
-def _drift(look: Look, settings: Settings) -> Subjects:
+def _drift(look: AlertLook, settings: Settings) -> Subjects:
     return look.drift
 
 
-def _approval_wanted(look: Look, settings: Settings) -> Subjects:
+def _approval_wanted(look: AlertLook, settings: Settings) -> Subjects:
     return look.proposed
 
 
-def _stepped_down(look: Look, settings: Settings) -> Subjects:
+def _stepped_down(look: AlertLook, settings: Settings) -> Subjects:
     return look.stepped_down
 
 
-def _judged(look: Look, settings: Settings) -> list[Accuracy]:
+def _judged(look: AlertLook, settings: Settings) -> list[Accuracy]:
     """Figures of who serves, of enough labels."""
     return [
         row for row in look.accuracy

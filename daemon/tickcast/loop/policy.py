@@ -19,7 +19,7 @@ import msgspec
 from tickcast.cron import DAY, Cron, time_ns, wall_minute
 from tickcast.engine.core.contest import spent_alpha
 from tickcast.errors import BadStore
-from tickcast.loop.actions import FOLLOWS, JOBS, NEEDS, READY, Action, Challenger, Facts, Kind
+from tickcast.loop.actions import FOLLOWS, JOBS, NEEDS, READY, Action, ActionKind, Challenger, PolicyFacts
 from tickcast.settings import Settings
 from tickcast.state import State
 
@@ -36,7 +36,7 @@ class Slots(msgspec.Struct):
     lines: list[str]
 
 
-class Standing(msgspec.Struct):
+class PolicyState(msgspec.Struct):
     """What is remembered."""
 
     now_ns: int = 0
@@ -48,9 +48,9 @@ class Standing(msgspec.Struct):
     approved: list[str] = []
     rest_ns: dict[str, int] = {}  # by kind: until when
     failures: dict[str, int] = {}  # by kind: in a row
-    cost: dict[str, tuple[int, int]] = {}  # by kind: CPU and GPU seconds of the last job
+    cost: dict[str, int] = {}  # by kind: CPU seconds of the last job
     day: int = 0
-    spent: tuple[int, int] = (0, 0)  # in it
+    spent: int = 0  # CPU seconds, in it
     seen_bars: int = 0  # by the newest fit
     seen_ns: int = 0
     fitted_ns: int | None = None  # end of what the newest fit saw, the serving model's or another
@@ -66,13 +66,13 @@ class Policy:
         self._job_cpu_s = settings.jobs.cpu_s
         self._zone = ZoneInfo(self._settings.zone)
         self._quiet = self._settings.quiet_minutes()
-        lines = {Kind.FIT: self._settings.fit, Kind.OPTIMIZE: self._settings.optimize}
+        lines = {ActionKind.FIT: self._settings.fit, ActionKind.OPTIMIZE: self._settings.optimize}
         self._lines = [(kind, Cron.of(line)) for kind, texts in lines.items() for line in texts]
-        self._is = Standing()
+        self._is = PolicyState()
 
     # ------------------------------------------------------------ what a host calls
 
-    def due(self, now_ns: int, facts: Facts) -> list[Action]:
+    def due(self, now_ns: int, facts: PolicyFacts) -> list[Action]:
         """What is to be done now, or proposed now; each once."""
         self._move_to(now_ns)
         if self._settings.autonomy == 0:
@@ -86,15 +86,15 @@ class Policy:
             found += self._change(challenger, facts)
         return found
 
-    def on_ended(self, action: str, now_ns: int, *, failed: bool, cpu_s: int = 0, gpu_s: int = 0) -> None:
+    def on_ended(self, action: str, now_ns: int, *, failed: bool, cpu_s: int = 0) -> None:
         """An action is over: a job that failed or was ended, a promotion that was refused, count as failed."""
         if (done := self._is.begun.pop(action, None)) is None:
             return
         self._move_to(now_ns)
         kind = done.kind
         if kind in JOBS:
-            self._is.spent = (self._is.spent[0] + cpu_s, self._is.spent[1] + gpu_s)
-            self._is.cost[kind] = (cpu_s, gpu_s)
+            self._is.spent += cpu_s
+            self._is.cost[kind] = cpu_s
         self._is.failures[kind] = self._is.failures.get(kind, 0) + 1 if failed else 0
         if failed or kind in JOBS:
             self._rest(kind)
@@ -115,7 +115,9 @@ class Policy:
         return gone is not None
 
     def next_ns(self) -> int | None:
-        """When something may come due although no fact changes."""
+        """When something may come due although no fact changes; never before it was asked what is due."""
+        if self._settings.autonomy == 0 or self._is.wall < 0:
+            return None
         now = self._is.now_ns
         times = [time for time in self._times() if time > now]
         return min(times, default=None)
@@ -139,7 +141,7 @@ class Policy:
 
     def resume(self, state: State) -> None:
         try:
-            self._is = msgspec.convert(state.facts, Standing)
+            self._is = msgspec.convert(state.facts, PolicyState)
         except msgspec.ValidationError as wrong:
             raise BadStore(f"the state of the policy cannot be read: {wrong}") from None
 
@@ -154,9 +156,9 @@ class Policy:
                 self._note_slots(kind, line.text, slots)
         self._is.now_ns, self._is.wall, self._is.lines = now_ns, max(self._is.wall, wall), names
         if (day := self._is.wall // DAY) > self._is.day:
-            self._is.day, self._is.spent = day, (0, 0)
+            self._is.day, self._is.spent = day, 0
 
-    def _note_slots(self, kind: Kind, line: str, slots: list[int]) -> None:
+    def _note_slots(self, kind: ActionKind, line: str, slots: list[int]) -> None:
         from_ns = min(self._slot_ns(line, slot) for slot in (slots[0], slots[-1]))
         held = self._is.slots.setdefault(kind, Slots(first=slots[0], count=0, from_ns=from_ns, lines=[]))
         held.first, held.from_ns = min(held.first, slots[0]), min(held.from_ns, from_ns)
@@ -187,14 +189,14 @@ class Policy:
 
     # ------------------------------------------------------------ jobs
 
-    def _job(self, kind: Kind, facts: Facts) -> Iterator[Action]:
+    def _job(self, kind: ActionKind, facts: PolicyFacts) -> Iterator[Action]:
         """A fit or a search, where there is a reason and room for it."""
         taken = (*self._is.begun.values(), *self._is.proposed.values())
         held = self._is.slots.get(kind)
         if held is not None and held.from_ns > self._is.now_ns:
             held = None
         why = [] if held is None else [f"cron {line}" for line in held.lines]
-        why += [*self._reasons(facts)] if kind is Kind.FIT and not self._rests(kind) else []
+        why += [*self._reasons(facts)] if kind is ActionKind.FIT and not self._rests(kind) else []
         waits = self._must_wait(kind)
         if not why or any(one.kind is kind for one in taken) or not (waits or self._has_room(kind)):
             return
@@ -205,12 +207,12 @@ class Policy:
             why=tuple(why), waits=waits, slots=0 if held is None else held.count, mode=self._mode(kind, facts),
         ), facts)  # fmt: skip
 
-    def _mode(self, kind: Kind, facts: Facts) -> str:
-        if kind is not Kind.FIT:
+    def _mode(self, kind: ActionKind, facts: PolicyFacts) -> str:
+        if kind is not ActionKind.FIT:
             return ""
         return "full" if facts.fitted_ns is None else self._settings.mode  # a rung has no weights to begin with
 
-    def _reasons(self, facts: Facts) -> Iterator[str]:
+    def _reasons(self, facts: PolicyFacts) -> Iterator[str]:
         """For a fit, beside cron; none where there is nothing new to learn from."""
         schedule, new = self._settings, facts.bars - max(facts.fitted_bars, self._is.seen_bars)
         if new <= 0:
@@ -226,63 +228,57 @@ class Policy:
         if enough and schedule.skill_floor is not None and facts.skill < schedule.skill_floor:
             yield f"skill {facts.skill:+.3f} is below {schedule.skill_floor:+.3f}"
 
-    def _seen_key(self, kind: Kind, facts: Facts) -> str:
+    def _seen_key(self, kind: ActionKind, facts: PolicyFacts) -> str:
         """The same wherever the same data had been seen, and another after each failure."""
         return f"after-{max(facts.fitted_bars, self._is.seen_bars)}-{self._is.failures.get(kind, 0)}"
 
-    def _note(self, facts: Facts) -> None:
+    def _note(self, facts: PolicyFacts) -> None:
         self._is.fitted_ns = None if facts.fitted_ns is None else max(facts.fitted_ns, self._is.seen_ns)
         if not facts.alarm:
             self._is.alarm_bars = None
         elif self._is.alarm_bars is None:
             self._is.alarm_bars = facts.bars
 
-    def _has_room(self, kind: Kind) -> bool:
-        """Neither quiet hours nor too many jobs, and of each budget as much is left as the last of its kind took."""
+    def _has_room(self, kind: ActionKind) -> bool:
+        """Neither quiet hours nor too many jobs, and of the budget as much is left as the last of its kind took."""
         running = [one for one in self._is.begun.values() if one.kind in JOBS]
         if len(running) >= self._settings.jobs or self._is_quiet():
             return False
-        budgets = (self._settings.cpu_s_per_day, self._settings.gpu_s_per_day)
-        took = self._is.cost.get(kind, (0, 0))
-        each = zip(budgets, self._left(), took, strict=True)
-        return all(not budget or left >= min(max(cost, 1), budget) for budget, left, cost in each)
+        budget = self._settings.cpu_s_per_day
+        return not budget or self._left() >= min(max(self._is.cost.get(kind, 0), 1), budget)
 
-    def _left(self) -> tuple[int, int]:
-        """Of today's budgets, when all that runs takes what it may."""
-        of, running = self._settings, self._is.begun.values()
-        return (
-            of.cpu_s_per_day - self._is.spent[0] - sum(one.cpu_s for one in running),
-            of.gpu_s_per_day - self._is.spent[1] - sum(one.gpu_s for one in running),
-        )
+    def _left(self) -> int:
+        """Of today's budget, when all that runs takes what it may."""
+        return self._settings.cpu_s_per_day - self._is.spent - sum(one.cpu_s for one in self._is.begun.values())
 
     # ------------------------------------------------------------ who serves
 
-    def _change(self, challenger: Challenger, facts: Facts) -> Iterator[Action]:
+    def _change(self, challenger: Challenger, facts: PolicyFacts) -> Iterator[Action]:
         kind = FOLLOWS.get((challenger.role, challenger.verdict))
-        if kind is None or self._rests(kind) or (kind is Kind.SHADOW and self._shadows(facts)):
+        if kind is None or self._rests(kind) or (kind is ActionKind.SHADOW and self._shadows(facts)):
             return
         action = self._change_of(kind, challenger)
         if action.id not in self._is.begun and action.id not in self._is.proposed:
             yield self._given(action, facts)
 
-    def _change_of(self, kind: Kind, challenger: Challenger) -> Action:
-        why, shadow = f"{challenger.role} {challenger.verdict}", kind is Kind.SHADOW
+    def _change_of(self, kind: ActionKind, challenger: Challenger) -> Action:
+        why, shadow = f"{challenger.role} {challenger.verdict}", kind is ActionKind.SHADOW
         return Action(
             id=f"{kind}.{challenger.model}.{self._is.promotions}", kind=kind, why=(why,), model=challenger.model,
             waits=self._must_wait(kind), alpha=self.alpha if shadow else 0.0,
             most_bars=self._settings.shadow_bars if shadow else 0,
         )  # fmt: skip
 
-    def _shadows(self, facts: Facts) -> bool:
+    def _shadows(self, facts: PolicyFacts) -> bool:
         """A candidate is in shadow still, or about to be."""
         pending = (*self._is.begun.values(), *self._is.proposed.values())
-        return any(one.kind is Kind.SHADOW for one in pending) or any(
+        return any(one.kind is ActionKind.SHADOW for one in pending) or any(
             one.role == "candidate" and one.verdict != READY for one in facts.challengers
         )
 
     # ------------------------------------------------------------ giving out
 
-    def _allowed(self, facts: Facts) -> Iterator[Action]:
+    def _allowed(self, facts: PolicyFacts) -> Iterator[Action]:
         """Proposals that a person approved, or that need nobody any more; those that are no longer true are dropped."""
         wanted = {self._change_of(FOLLOWS[key], one).id for one in facts.challengers
                   if (key := (one.role, one.verdict)) in FOLLOWS}  # fmt: skip
@@ -298,38 +294,36 @@ class Policy:
                 yield self._given(msgspec.structs.replace(action, waits=False, slots=slots), facts)
         self._is.approved = [name for name in self._is.approved if name in self._is.proposed]
 
-    def _given(self, action: Action, facts: Facts) -> Action:
+    def _given(self, action: Action, facts: PolicyFacts) -> Action:
         if action.waits:
             self._is.proposed[action.id] = action
             return action
-        cpu_s, gpu_s = self._left()
-        bound = action.kind in JOBS
+        bound = action.kind in JOBS and self._settings.cpu_s_per_day
         action = msgspec.structs.replace(
             action, begun_ns=self._is.now_ns, begun_bars=facts.bars,
-            cpu_s=min(cpu_s, self._job_cpu_s) if bound and self._settings.cpu_s_per_day else 0,
-            gpu_s=gpu_s if bound and self._settings.gpu_s_per_day else 0,
+            cpu_s=min(self._left(), self._job_cpu_s) if bound else 0,
         )  # fmt: skip
         self._is.begun[action.id] = action
-        if action.kind is Kind.SHADOW:
+        if action.kind is ActionKind.SHADOW:
             self._is.candidates += 1
         return action
 
     def _learn(self, done: Action) -> None:
         """Of an action that went well."""
-        if done.kind is Kind.FIT:
+        if done.kind is ActionKind.FIT:
             self._is.seen_bars, self._is.seen_ns = done.begun_bars, done.begun_ns
-        elif done.kind in (Kind.PROMOTE, Kind.ROLLBACK, Kind.STEP_DOWN):
+        elif done.kind in (ActionKind.PROMOTE, ActionKind.ROLLBACK, ActionKind.STEP_DOWN):
             self._is.promotions += 1
-            self._is.candidates *= done.kind is not Kind.PROMOTE
+            self._is.candidates *= done.kind is not ActionKind.PROMOTE
 
-    def _must_wait(self, kind: Kind) -> bool:
+    def _must_wait(self, kind: ActionKind) -> bool:
         return self._settings.autonomy < NEEDS[kind]
 
-    def _rest(self, kind: Kind) -> None:
+    def _rest(self, kind: ActionKind) -> None:
         doublings = min(self._is.failures.get(kind, 0), MOST_DOUBLINGS)
         self._is.rest_ns[kind] = self._is.now_ns + self._settings.rest_s * SECOND_NS * 2**doublings
 
-    def _rests(self, kind: Kind) -> bool:
+    def _rests(self, kind: ActionKind) -> bool:
         return self._is.now_ns < self._is.rest_ns.get(kind, 0)
 
 

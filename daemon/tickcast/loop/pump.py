@@ -6,6 +6,7 @@ batches grow with load and no timer is needed.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from tickcast.loop.publications import Publications
 from tickcast.records import Drift
 
 FALLBACK = np.uint8(Quality.FALLBACK)
+MOST_DRIFT = 1024  # of a replay nobody takes them
 MAX_WAIT_S = 0.2  # an empty turn at least so often: it closes commit units and lets the watchdog see life
 BRIEF_MESSAGES = 64  # of a turn that the loop takes itself,
 BRIEF_CPU_NS = 3_000_000  # if the one before took no more; by the clock, one that waits for the loop would seem long
@@ -90,7 +92,7 @@ class Pump:
     ) -> None:  # fmt: skip
         self.meter = Meter()
         self.turn_time = Latency()
-        self.drift: list[Drift] = []  # alarms that began or ended, until somebody takes them to be published
+        self.drift: deque[Drift] = deque(maxlen=MOST_DRIFT)  # alarms that began or ended, for who publishes them
         self.passes = 0  # turns of the loop, empty ones too
         self.waits = False  # for room in the store or the bus
         self.paused = False  # nothing is fetched; what was is published, stored and committed

@@ -44,8 +44,6 @@ class ScheduleSettings(Section):
     """Jobs of the schedule at once."""
     cpu_s_per_day: Natural = 0
     """Processor time of its jobs in a day; 0 = no bound."""
-    gpu_s_per_day: Natural = 0
-    """Their time on a GPU in a day; 0 = no bound."""
     quiet: list[str] = []
     """Hours in which none of its jobs begins, as `22:00-06:30`; what comes due in them begins after."""
     jitter_s: Natural = 0

@@ -8,7 +8,7 @@ import numpy as np
 from tickcast.batch.judge.hold_out import TILE, last_value_said
 from tickcast.batch.train.dataset import Dataset
 from tickcast.columns import F32, F64, I64, Inputs
-from tickcast.engine.core.contest import Terms, terms_of
+from tickcast.engine.core.contest import ContestTerms, terms_of
 from tickcast.figures import SCALE_FLOOR, pinball
 
 Predict = Callable[[Inputs], F32]
@@ -25,7 +25,7 @@ def of_last_value(widths: F64) -> Said:
 
 def terms_against(
     champion: Said, challenger: Said, dataset: Dataset, levels: Sequence[float], *, after_ns: int, **asked: Any
-) -> Terms:
+) -> ContestTerms:
     """By the windows of the hold-out that end after `after_ns`, up to which the champion was fitted. `asked`: alpha and
     most_bars of `terms_of`."""
     rows = dataset.parts.holdout

@@ -34,14 +34,14 @@ BOUND = 3.0  # standard deviations of the hold-out's gains, beyond their mean
 HALVINGS = 60
 
 
-class Verdict(StrEnum):
+class ContestVerdict(StrEnum):
     OPEN = "open"
     BETTER = "better"  # the challenger
     WORSE = "worse"  # the interval of its mean gain lies below zero; not in rounds, which go on
     UNDECIDED = "undecided"  # the contest has had all of its blocks
 
 
-class Terms(NamedTuple):
+class ContestTerms(NamedTuple):
     """What a contest begins with, and what of the hold-out speaks for it. With a refusal it is not begun."""
 
     alpha: float
@@ -59,7 +59,7 @@ class Terms(NamedTuple):
 class Evidence(NamedTuple):
     """What a decision is written down with."""
 
-    verdict: Verdict
+    verdict: ContestVerdict
     round: int  # from 1; what follows is of this one
     alpha: float
     blocks: int
@@ -93,15 +93,15 @@ class Tally(NamedTuple):
 
 
 class Contest:
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: ContestTerms) -> None:
         self.terms = terms
-        self.verdict = Verdict.OPEN
+        self.verdict = ContestVerdict.OPEN
         self.round = 1
         self._tally = _fresh_tally()
 
-    def settle(self, champion: float, challenger: float) -> Verdict:
+    def settle(self, champion: float, challenger: float) -> ContestVerdict:
         """A bar that was the truth for both: their losses on the same labels. After a verdict nothing changes it."""
-        if self.verdict is not Verdict.OPEN:
+        if self.verdict is not ContestVerdict.OPEN:
             return self.verdict
         tally = self._tally
         tally.losses[:] += (champion, challenger)
@@ -135,8 +135,8 @@ class Contest:
 
     @classmethod
     def resumed(cls, state: State) -> Self:
-        contest = cls(Terms(**state.facts["terms"]))
-        contest.verdict, contest.round = Verdict(state.facts["verdict"]), state.facts["round"]
+        contest = cls(ContestTerms(**state.facts["terms"]))
+        contest.verdict, contest.round = ContestVerdict(state.facts["verdict"]), state.facts["round"]
         put_back(state, contest._tally)
         return contest
 
@@ -151,14 +151,14 @@ class Contest:
             tally.unusable[0] += not math.isfinite(tally.losses[1])
         tally.losses[:], tally.bars[:] = 0.0, 0
         if log_mean(tally.wealth) >= -math.log(self.alpha) and tally.totals[1] < tally.totals[0]:
-            self.verdict = Verdict.BETTER
+            self.verdict = ContestVerdict.BETTER
         elif terms.rounds:
             if tally.blocks[0] >= terms.most_blocks:
                 self.round, self._tally = self.round + 1, _fresh_tally()
         elif is_below(float(tally.gains[TOTAL]), float(tally.gains[SPREAD]), INTERVAL_ALPHA):
-            self.verdict = Verdict.WORSE
+            self.verdict = ContestVerdict.WORSE
         elif tally.blocks[0] >= terms.most_blocks:
-            self.verdict = Verdict.UNDECIDED
+            self.verdict = ContestVerdict.UNDECIDED
 
     def _add(self, gain: float) -> None:
         tally = self._tally
@@ -205,16 +205,15 @@ def spent_alpha(candidate: int, alpha: float = ALPHA) -> float:
     return alpha / (candidate * (candidate + 1))
 
 
-def terms_of(champion: F64, challenger: F64, *, horizon: int, alpha: float, most_bars: int) -> Terms:
+def terms_of(champion: F64, challenger: F64, *, horizon: int, alpha: float, most_bars: int) -> ContestTerms:
     """The terms of a contest of at most so many bars, from losses bar by bar over the hold-out. A block has so many
-    bars, from the horizon on by doublings, that neighbours are no longer alike.
-    """
+    bars, from the horizon on by doublings, that neighbours are no longer alike."""
     block_bars = horizon
     gains = block_gains(champion, challenger, block_bars)
     while (correlation := lag_correlation(gains)) >= MOST_CORRELATION and len(gains) >= LEAST_BLOCKS:
         block_bars *= 2
         gains = block_gains(champion, challenger, block_bars)
-    terms = Terms(alpha, block_bars, most_bars // block_bars, correlation=correlation, blocks=len(gains))
+    terms = ContestTerms(alpha, block_bars, most_bars // block_bars, correlation=correlation, blocks=len(gains))
     if len(gains) < LEAST_BLOCKS:
         return terms._replace(
             refusal=f"the hold-out has {len(gains)} blocks of {block_bars} bars: too few to tell how alike they are"

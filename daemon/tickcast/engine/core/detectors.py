@@ -58,7 +58,7 @@ class Streams(NamedTuple):
     slope: F64
 
 
-class Limits(NamedTuple):
+class DetectorLimits(NamedTuple):
     """When an alarm begins and ends."""
 
     threshold: float  # bars

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from tickcast.columns import F64, I64
 from tickcast.engine.core import families
 from tickcast.engine.core.channels import Measured, measured
-from tickcast.engine.core.detectors import ENDED, NOTHING, Limits
-from tickcast.engine.core.drift_records import Names, record_of
+from tickcast.engine.core.detectors import ENDED, NOTHING, DetectorLimits
+from tickcast.engine.core.drift_records import DriftNames, record_of
 from tickcast.engine.core.families import FAMILIES, JOINT, RANGE, Seen
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder, numbers_of
 from tickcast.engine.core.scorekeeper import Scorekeeper
-from tickcast.engine.core.scoring import Labels, SettledRows, labels_room
+from tickcast.engine.core.scoring import LabelRows, SettledRows, labels_room
 from tickcast.engine.core.watched import Watched, moved, watched_of
 from tickcast.records import Drift
 from tickcast.settings import Settings
@@ -54,10 +54,10 @@ class DriftWatch:
                 measured(self.watched.sketches, ring, values, bars.symbol, bars.ordinal, closed.first)
             )
 
-    def labels_room(self, rows: int) -> Labels:
+    def labels_room(self, rows: int) -> LabelRows:
         return labels_room(0 if self._ladder is None else rows)
 
-    def follow(self, rows: SettledRows, labels: Labels, newest_mark: I64) -> list[Drift]:
+    def follow(self, rows: SettledRows, labels: LabelRows, newest_mark: I64) -> list[Drift]:
         """Work through closed bars in order, those that were measured; what became of alarms."""
         if self._ladder is None:
             return []
@@ -83,12 +83,12 @@ class DriftWatch:
         """Some codes go to other symbols; what was seen of them stays with their groups."""
         self._known = 0
 
-    def report(self) -> list[Drift]:
-        """Every family as it is, where something was evaluated."""
-        return [] if self._ladder is None else self._records(self._seen.detectors.alarm["watched"] > 0)
+    def alarms(self) -> list[Drift]:
+        """The families that alarm."""
+        return [] if self._ladder is None else self._records(self._seen.detectors.alarm["on"] == 1)
 
     def news(self) -> list[Drift]:
-        """Of `report` what was evaluated since this was asked for the last time."""
+        """Every family that was evaluated since this was asked for the last time, as it is."""
         if self._ladder is None:
             return []
         alarm = self._seen.detectors.alarm
@@ -178,7 +178,7 @@ class DriftWatch:
 
     def _records(self, which: Mask) -> list[Drift]:
         assert self._ladder is not None
-        names = Names(self._builder.sources(), self._ladder.cards, self._scorekeeper.groups, self._channels)
+        names = DriftNames(self._builder.sources(), self._ladder.cards, self._scorekeeper.groups, self._channels)
         ats = [divmod(at, len(FAMILIES)) for at in np.flatnonzero(which).tolist()]
         return [record_of(self._seen, self.watched, names, self._limits, at=at) for at in ats]
 
@@ -189,10 +189,10 @@ class DriftWatch:
         self._known = len(self._symbols)
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> DetectorLimits:
     drift = settings.drift
     threshold = float(drift.mean_bars_between_false_alarms)
-    return Limits(
+    return DetectorLimits(
         threshold=threshold, cooldown=float(drift.cooldown_bars), below=drift.hysteresis * threshold,
         tolerance=TOLERANCE, per_bar=settings.bars.kind == "time",
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tickcast.columns import F64, Source
-from tickcast.engine.core.detectors import ENDED, RAISED, Limits
+from tickcast.engine.core.detectors import ENDED, RAISED, DetectorLimits
 from tickcast.engine.core.families import FAMILIES, JOINT, RANGE, Seen
 from tickcast.engine.core.watched import Watched
 from tickcast.records import Drift, DriftStream, ModelCard
@@ -20,7 +20,7 @@ RARE = 1e-4  # share of a bin that holds nothing
 EVENTS: dict[int, Literal["raised", "ended"]] = {RAISED: "raised", ENDED: "ended"}
 
 
-class Names(NamedTuple):
+class DriftNames(NamedTuple):
     """Of what the numbers stand for."""
 
     sources: Sequence[Source]
@@ -29,7 +29,7 @@ class Names(NamedTuple):
     channels: Sequence[str]
 
 
-def record_of(seen: Seen, watched: Watched, names: Names, limits: Limits, *, at: tuple[int, int]) -> Drift:
+def record_of(seen: Seen, watched: Watched, names: DriftNames, limits: DetectorLimits, *, at: tuple[int, int]) -> Drift:
     """Of the (partition, family) `at`."""
     partition, family = at
     alarm = seen.detectors.alarm[partition * len(FAMILIES) + family]
@@ -51,7 +51,7 @@ def record_of(seen: Seen, watched: Watched, names: Names, limits: Limits, *, at:
 
 
 def _stream(
-    stream: np.void, watched: Watched, names: Names, family: int, s: int, distances: tuple[float | None, ...]
+    stream: np.void, watched: Watched, names: DriftNames, family: int, s: int, distances: tuple[float | None, ...]
 ) -> DriftStream:
     groups, channels = len(names.groups), len(names.channels)
     of_values = family in (RANGE, JOINT)

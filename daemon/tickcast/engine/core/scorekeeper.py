@@ -52,8 +52,9 @@ class Scorekeeper:
         self._tally, self._conformal = self._state_of(0)
 
     def settle(
-        self, rows: scoring.SettledRows, entries: scoring.Entries, newest_mark: I64, labels: scoring.Labels = NO_LABELS
-    ) -> Scores:
+        self, rows: scoring.SettledRows, entries: scoring.Entries, newest_mark: I64,
+        labels: scoring.LabelRows = NO_LABELS,
+    ) -> Scores:  # fmt: skip
         """Work through closed bars in order, filling in what is published, and labels where somebody has room for
         them; marks are by partition."""
         self._adopt_new_symbols()

@@ -101,7 +101,7 @@ class Settled(NamedTuple):
     used: I64  # [1]
 
 
-class Labels(NamedTuple):
+class LabelRows(NamedTuple):
     """What closed bars settled of the first scored horizon, row by row."""
 
     cell: I32  # of who had answered; -1 = nobody, or in a span that the model was trained on
@@ -139,8 +139,8 @@ def settled_room(rows: int, horizons: int) -> Settled:
     )  # fmt: skip
 
 
-def labels_room(rows: int) -> Labels:
-    return Labels(np.full(rows, -1, np.int32), np.zeros(rows, np.uint8), np.zeros(rows), np.zeros(rows))
+def labels_room(rows: int) -> LabelRows:
+    return LabelRows(np.full(rows, -1, np.int32), np.zeros(rows, np.uint8), np.zeros(rows), np.zeros(rows))
 
 
 @inlined_njit

@@ -133,16 +133,7 @@ def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) 
 
 
 def accuracy_rows(records: list[Accuracy]) -> pa.Table:
-    """NaN, the figure of nothing, becomes NULL."""
-    renamed = {"group": "symbol_group", "window": "span"}
-    columns: dict[str, Any] = {}
-    for name in Accuracy.__struct_fields__:
-        values = [getattr(record, name) for record in records]
-        if name == "coverage":
-            values = [msgspec.json.encode(value).decode() for value in values]
-        if name != "schema":
-            columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
-    return pa.table(columns)
+    return _record_rows(records, Accuracy, {"group": "symbol_group", "window": "span"}, as_json="coverage")
 
 
 def block_rows(blocks: list[BlockRow]) -> pa.Table:
@@ -158,14 +149,21 @@ def alert_rows(alerts: list[Alert]) -> pa.Table:
 def drift_rows(records: list[Drift]) -> pa.Table:
     """Of what is said twice, the last."""
     renamed = {"topic": "source_topic", "partition": "source_partition"}
-    once = {(r.family, r.topic, r.partition, r.event, r.as_of_ns): r for r in records}.values()
-    columns: dict[str, Any] = {}
-    for name in Drift.__struct_fields__:
-        values = [getattr(record, name) for record in once]
-        if name == "streams":
+    once = {(r.family, r.topic, r.partition, r.event, r.as_of_ns): r for r in records}
+    return _record_rows([*once.values()], Drift, renamed, as_json="streams")
+
+
+def _record_rows(
+    records: Sequence[msgspec.Struct], kind: type[msgspec.Struct], renamed: Mapping[str, str], *, as_json: str
+) -> pa.Table:
+    """NaN, the figure of nothing, becomes NULL."""
+    columns = {}
+    for name in kind.__struct_fields__:
+        values = [getattr(record, name) for record in records]
+        if name == as_json:
             values = [msgspec.json.encode(value).decode() for value in values]
         if name != "schema":
-            columns[renamed.get(name, name)] = pa.array(values)
+            columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)
     return pa.table(columns)
 
 

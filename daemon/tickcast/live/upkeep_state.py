@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tickcast.loop.actions import Role
+from tickcast.loop.actions import ChallengerRole
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     model: str
     champion: str
-    role: Role
+    role: ChallengerRole
     terms: dict[str, Any]
     last_value: dict[str, Any]  # the terms with it, should the challenger win
     block_ns: int
@@ -29,7 +29,7 @@ class OpenContest(msgspec.Struct, frozen=True, kw_only=True):
     settled: int = -1
 
 
-class Standing(msgspec.Struct, kw_only=True):
+class UpkeepState(msgspec.Struct, kw_only=True):
     """What it goes on from."""
 
     champion: str = ""  # whose contests these are
