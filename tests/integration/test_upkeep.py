@@ -188,7 +188,7 @@ async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pyt
         looks = live.daemon.session.commands.upkeep
         working, failed = looks._look, list[bool]()
 
-        async def fails() -> upkeep.Told:
+        async def fails() -> upkeep.EngineFacts:
             failed.append(True)
             if len(failed) < 3:
                 raise ZeroDivisionError("no such thing")
