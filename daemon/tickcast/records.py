@@ -218,8 +218,7 @@ class Alert(Record, frozen=True):
 
 
 class DriftStream(Record, frozen=True):
-    """A stream of a family: what is counted, and how much speaks for its having changed. The distances between what its
-    channel gives now and the reference are shown beside; no alarm looks at them."""
+    """A stream of a family: what is counted, and how much speaks for its having changed."""
 
     model: str  # `name@version`; of range and joint, whose reference it is
     group: str

@@ -8,7 +8,7 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3347, "engine": 8210, "io": 9816, "loop": 1882,
+    "vocabulary": 3346, "engine": 8210, "io": 9809, "loop": 1882,
     "live": 5277, "batch": 6420, "ui": 4808, "plugins": 5790,
 }  # fmt: skip
 

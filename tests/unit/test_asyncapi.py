@@ -36,6 +36,10 @@ def test_the_file_is_what_the_code_renders() -> None:
     assert PAGE.read_text(encoding="utf-8") == text_of(DOCUMENT), "run `make docs`"
 
 
+def test_no_text_of_it_has_lines_whose_indent_differs_between_pythons() -> None:
+    assert "\\n" not in text_of(DOCUMENT)
+
+
 def test_write_puts_the_document_below_the_docs(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     assert json.loads(asyncapi.write(tmp_path).read_text(encoding="utf-8")) == DOCUMENT

@@ -78,9 +78,9 @@ async def test_a_child_inherits_no_secret_of_the_daemons_environment(
         ("leave", {}, "crashed", "last words"),
         ("allocate", {"memory_bytes": 1 << 30}, "out_of_memory", "more memory"),
         ("swell", {"disk_bytes": 4 << 20}, "disk", "disk_bytes"),
-        ("hoard", {"disk_bytes": 4 << 20}, "disk", ""),
-        ("burn", {"cpu_s": 2}, "over_cpu", ""),  # what comes after must start within it, beside a busy core
-        ("sleep", {"silence_s": 1}, "hung", ""),
+        ("hoard", {"disk_bytes": 4 << 20}, "disk", "jobs.disk_bytes"),
+        ("burn", {"cpu_s": 2}, "over_cpu", "jobs.cpu_s"),  # what comes after must start within it, beside a busy core
+        ("sleep", {"silence_s": 1}, "hung", "jobs.silence_s"),
         ("work_on", {"wall_s": 3}, "over_wall", ""),
         ("tear_the_result", {}, "crashed", "no result"),
     ],

@@ -19,16 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tickcast.clock import Clock
-from tickcast.io.jobs.folder import (
-    LIMITS,
-    OUTPUT,
-    SCRATCH,
-    Limits,
-    ProgressLines,
-    Result,
-    read_result,
-    write_whole,
-)
+from tickcast.io.jobs.folder import LIMITS, OUTPUT, SCRATCH, Limits, ProgressLines, Result, read_result, write_whole
 from tickcast.records import JobState
 from tickcast.settings.service import JobSettings
 
@@ -40,6 +31,7 @@ LOOK_S = 0.02  # between two looks whether it has ended
 SECOND = 10**9
 EVENT_EVERY_NS = SECOND
 OVER_DISK = "disk"  # why a job was ended
+BEYOND = {OVER_DISK: "disk_bytes", "over_wall": "wall_s", "hung": "silence_s", "over_cpu": "cpu_s"}  # of [jobs]
 ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
@@ -173,7 +165,8 @@ def ending(folder: Path, returncode: int, stopped_for: str) -> Ending:
     if result is None:
         tail = last_output(folder)
         code = stopped_for or death(returncode, tail)
-        result = Result(ok=False, error_code=code, error=tail or f"the process ended with {returncode} and no result")
+        said = f"it went beyond jobs.{BEYOND[code]}" if code in BEYOND else f"it ended with {returncode} and no result"
+        result = Result(ok=False, error_code=code, error=f"{said}: {tail}" if tail else said)
     if stopped_for:
         return Ending("cancelled" if stopped_for == "cancelled" else "failed", stopped_for, result)
     return Ending("done", "", result) if result.ok else Ending("failed", result.error_code, result)
