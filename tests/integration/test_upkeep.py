@@ -6,17 +6,16 @@ from pathlib import Path
 
 import duckdb
 import msgspec
-import numpy as np
+import polars as pl
 import pytest
 
 from livekit import Live, live_settings, running, until
+from marketkit import SECOND, Market
 from tickcast.clock import fresh_id
+from tickcast.io.jobs.folder import BARS
 from tickcast.live import upkeep
 from tickcast.records import Command
 from tickcast.settings import Settings
-
-T0, SECOND = 1_700_000_000_000_000_000, 10**9
-SYMBOLS = ("A", "B")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -28,27 +27,6 @@ def upkeep_settings(folder: Path, **more: object) -> Settings:
         "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50, "score__publish_every_s": 1,
     }  # fmt: skip
     return live_settings(folder, **(given | more))
-
-
-class Market:
-    """Moves that turn back, or go on; one tick a second for each symbol."""
-
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng(1)
-        self._move, self._price, self._bar = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
-
-    def ticks(self, bars: int, *, persistence: float) -> list[bytes]:
-        found = []
-        for _ in range(bars):
-            self._move = persistence * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
-            self._price = self._price + self._move
-            self._bar += 1
-            found += [
-                b'{"symbol":"%s","ts":%d,"price":%.10f,"size":1}'
-                % (name.encode(), T0 + self._bar * SECOND, 100 * float(np.exp(price)))
-                for name, price in zip(SYMBOLS, self._price, strict=True)
-            ]
-        return found
 
 
 async def decided(live: Live, kind: str, event: str) -> bool:
@@ -205,6 +183,7 @@ async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pyt
 async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(tmp_path: Path) -> None:
     market = Market()
     given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]', "schedule__params": "{rows = 1000}"}
+    given["schedule__keep_bars"] = "700"
     async with running(upkeep_settings(tmp_path, **given, jobs__workers=1)) as live:
         await live.send(market.ticks(1200, persistence=-0.6))
         jobs = live.daemon.session.commands.jobs
@@ -214,6 +193,8 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert order["fit"]["against"]["most_bars"] == 4000
         assert order["fit"]["model_params"] == {"rows": 1000}
         assert "penalties" in order["space"] or not order["space"].get("rows")
+        seen = pl.read_parquet(jobs.folder_of(row.id) / BARS)
+        assert len(seen) == 2 * (700 + 1)  # both ends of so many seconds
 
 
 async def test_only_slot_0_keeps_the_models(tmp_path: Path) -> None:

@@ -13,23 +13,29 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     bars: int  # that the symbol has closed which closed most
     fitted_bars: int  # of them, those that the data of the serving model holds
     bar_ns: int  # the usual time from one to the next
+    newest_ns: int
     skill: float  # rolling, of the serving model; NaN = nothing was scored
     alarm: bool  # of drift, and skill is worse
 
 
 def look_at(serving: Serving) -> EngineFacts:
     engine, settings, ladder = serving.engine, serving.settings, serving.ladder
-    bars, bar_ns = engine.pace()
+    (bars, bar_ns), newest_ns = engine.pace(), engine.newest_ns()
     if settings.bars.kind == "time":
         bar_ns = settings.bars.every_ms * 10**6
     if ladder is None:
-        return EngineFacts(bars=bars, fitted_bars=bars, bar_ns=bar_ns, skill=math.nan, alarm=False)
-    card, newest_ns = ladder.first, engine.newest_ns()
+        return EngineFacts(
+            bars=bars, fitted_bars=bars, bar_ns=bar_ns, newest_ns=newest_ns, skill=math.nan, alarm=False
+        )  # fmt: skip
+    card = ladder.first
     new = max(newest_ns - card.trained_to_ns, 0) // max(bar_ns, 1)
     skill = _rolling_skill(serving, card)
     alarmed = {record.family for record in engine.drift.alarms()}
     alarm = bool(alarmed) and ("skill" in alarmed or skill < (card.metrics.get("skill_low") or 0.0))
-    return EngineFacts(bars=bars, fitted_bars=max(bars - new, 0), bar_ns=bar_ns, skill=skill, alarm=alarm)
+    fitted_bars = max(bars - new, 0)
+    return EngineFacts(
+        bars=bars, fitted_bars=fitted_bars, bar_ns=bar_ns, newest_ns=newest_ns, skill=skill, alarm=alarm
+    )  # fmt: skip
 
 
 def _rolling_skill(serving: Serving, card: ModelCard) -> float:

@@ -154,9 +154,10 @@ class Upkeep:
 
     async def _facts(self) -> PolicyFacts:
         told, card = await self._look(), await self._champion_card()
+        alarm = "drift with worse skill" if told.alarm else "last value serves" if self.stepped_down() else ""
         return PolicyFacts(
             bars=told.bars, fitted_bars=told.fitted_bars, fitted_ns=card.trained_to_ns or None if card else None,
-            alarm=told.alarm, skill=told.skill, challengers=tuple(self._challengers()),
+            alarm=alarm, skill=told.skill, challengers=tuple(self._challengers()),
         )  # fmt: skip
 
     def _challengers(self) -> list[Challenger]:
@@ -208,11 +209,12 @@ class Upkeep:
     async def _fit_anew(self, action: Action) -> dict[str, Any]:
         """Of the kind that serves, by its parameters or by those that a search finds; it is a candidate where the
         hold-out speaks for it."""
-        schedule, champion = self._settings.schedule, await self._champion_card()
+        schedule, champion, told = self._settings.schedule, await self._champion_card(), await self._look()
         kind, searches = champion.kind if champion else schedule.kind, action.kind is ActionKind.OPTIMIZE
         usual = champion.model_params if champion and not searches else {}
         result = await self._refit(Refit(
             id=action.id, kind=kind, name=champion.name if champion else kind, params={**usual, **schedule.params},
+            from_ns=told.newest_ns - schedule.keep_bars * told.bar_ns if schedule.keep_bars else 0,
             searches=searches, mode=action.mode, champion=champion, alpha=self._policy.alpha,
             most_bars=schedule.shadow_bars, cpu_s=action.cpu_s,
         ))  # fmt: skip

@@ -26,6 +26,8 @@ class ScheduleSettings(Section):
     """Kind of the model that is fitted where a rung serves; else it is of the kind that serves."""
     params: dict[str, Any] = {}
     """Of a fit: parameters of the training and of the model, as `train` takes them."""
+    keep_bars: Natural = 0
+    """Of each symbol a fit sees about so many bars, the newest; 0 = all that are stored."""
     mode: Literal["full", "warm", "finetune"] = "full"
     """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
     max_age_s: Natural = 0
@@ -33,8 +35,8 @@ class ScheduleSettings(Section):
     max_new_bars: Natural = 0
     """Fit anew when a symbol has closed so many bars since; 0 = never for that."""
     min_new_bars: Positive = 500
-    """Bars that a symbol must have closed since drift was alarmed, or since the newest fit, before bad skill is reason
-    for another."""
+    """Bars that a symbol must have closed since drift was alarmed or a model lost to last value, and since the newest
+    fit, before that, or bad skill, is reason for another."""
     skill_floor: float | None = None
     """Fit anew when the rolling skill of the model that serves is below this; off by default."""
     rest_s: Positive = 3600

@@ -56,6 +56,7 @@ class Refit(NamedTuple):
     kind: str
     name: str
     params: dict[str, Any]
+    from_ns: int  # of the bars that it sees
     searches: bool  # for its parameters, before
     mode: str  # full, warm or finetune
     champion: ModelCard | None  # who serves, where that is a registered model
@@ -96,7 +97,7 @@ class JobCommands:
         return await self._done(order, models, given, context)
 
     async def refit(self, asked: Refit) -> Result:
-        """On all stored bars; with the terms of its contest with who serves. The model is in the registry then."""
+        """On stored bars; with the terms of its contest with who serves. The model is in the registry then."""
         jobs, champion, models, more = self._parts.jobs, asked.champion, dict[str, Path](), dict[str, Any]()
         if champion is not None:
             models[CHAMPION] = await self._folder(champion)
@@ -118,7 +119,7 @@ class JobCommands:
         if begun and begun[-1].state == "interrupted":
             begun = [await jobs.resume(begun[-1].id)]
         elif not begun:
-            inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, 0, EVER_NS, []), models)
+            inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, asked.from_ns, EVER_NS, []), models)
             begun = [await jobs.submit(order, inputs, command_id=asked.id, cpu_s=asked.cpu_s)]
         row = await jobs.ended(begun[-1].id)
         result = msgspec.json.decode(row.result_json, type=Result)
