@@ -50,12 +50,18 @@ async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp
         await until(lambda: decided(live, "shadow", "done"), "a shadow")
         await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
         serving = live.daemon.session.commands.serving_models
-        assert (await serving.registered(serving.serving_now()["default"])).kind == "ridge"
+        card = await serving.registered(serving.serving_now()["default"])
+        assert card.kind == "ridge"
+        judged = card.metrics["judged"]  # the same, fitted before the hold-out; it itself was fitted on all bars
+        assert judged["trained_to_ns"] < card.trained_to_ns
         await feed_until(live, market, "step_down", "done", persistence=0.9, most=60)
         assert serving.serving_now()["default"] == serving.last_value
         await until(lambda: alerted(live, "stepped_down"), "the alert")
         rows = await live.daemon.session.store.ledger.decisions()
         print([(row.kind, row.event, row.evidence_json[:300]) for row in rows])
+    with duckdb.connect(str(tmp_path / "store.duckdb")) as store:
+        ends = dict(store.execute("SELECT hash, to_ns FROM datasets").fetchall())
+    assert ends[card.dataset_hash] == ends[judged["dataset_hash"]] == card.trained_to_ns
 
 
 @pytest.mark.parametrize("noted", [False, True])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
-from tickcast.batch.train.splits import CUTS, SplitRows, split
+from tickcast.batch.train.splits import TO_THE_END, SplitRows, split
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
@@ -50,13 +50,20 @@ class Dataset:
         members: Sequence[Member] = (),
     ) -> None:
         self.history, self.parts, self.members = history, parts, members
+        self._channels, self._order = channels, order
         self.values, self.specs = channels.values, channels.specs
         self.need_bars = need_bars(order, channels.lookback)
         self.lookback, self.horizon = order.lookback, order.horizon
         self.transform = windows.TRANSFORMS[order.transform]
         self.future_names = order.future
         self._ordinal = history.ordinal
-        self._rule = _index_rule(order, self.need_bars)
+        self._rule = _index_rule(order, self.need_bars, parts)
+
+    def without_holdout(self) -> "Dataset":
+        """The same bars with all other parts moved to their end: no figure can come of it."""
+        of = self._order
+        parts = split(self.history, kind=of.split, need_bars=self.need_bars, horizon=of.horizon, cuts=TO_THE_END)
+        return Dataset(self.history, self._channels, parts, of, self.members)
 
     @property
     def digest(self) -> str:
@@ -103,10 +110,11 @@ class Dataset:
         return int(as_of.min()), int(as_of[used].max())
 
 
-def _index_rule(order: FitOrder, need: int) -> dict[str, object]:
+def _index_rule(order: FitOrder, need: int, parts: SplitRows) -> dict[str, object]:
+    news = {"news_after_ns": parts.news_after_ns} if parts.news_after_ns else {}
     return {
-        "split": order.split, "cuts": CUTS, "transform": order.transform, "lookback": order.lookback, "need_bars": need,
-        "horizon": order.horizon, "on_gap": _on_gap(order),
+        "split": order.split, "cuts": parts.cuts, "transform": order.transform, "lookback": order.lookback,
+        "need_bars": need, "horizon": order.horizon, "on_gap": _on_gap(order), **news,
     }  # fmt: skip
 
 
@@ -143,13 +151,15 @@ def _statistics(values: F64, normalization: str) -> tuple[float, float]:
     return float(center), float(spread) if spread > 0 else 1.0
 
 
-def load_dataset(folder: Path, order: FitOrder) -> Dataset:
-    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them."""
+def load_dataset(folder: Path, order: FitOrder, *, seen_to_ns: int = 0) -> Dataset:
+    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them. The model
+    that the fit begins with has seen bars up to `seen_to_ns`.
+    """
     history = read_history(folder, on_gap=_on_gap(order))
     _check_prices(history.bars.close, order.transform)
     features = FeatureSet(_entries(order), order.transform)
     need = need_bars(order, features.lookback)
-    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon)
+    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon, seen_to_ns=seen_to_ns)
     _refuse_look_ahead(features.specs, int(history.bars.as_of[parts.is_train(history)].max()))
     if order.split == "paper":
         history = standardised(history, parts)

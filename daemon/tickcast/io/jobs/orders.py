@@ -64,7 +64,8 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The contest with who serves that would follow: its terms are found by the hold-out."""
+    """The contest with who serves that would follow: its terms are found by the hold-out. What that speaks for is
+    fitted once more, on all bars, before it leaves the job."""
 
     alpha: Confidence
     most_bars: Positive
@@ -113,6 +114,10 @@ class FitOrder(Order, frozen=True, kw_only=True):
     threads: Positive = 1
     seed: Seed = 0
     created_ns: int = 0
+
+    def __post_init__(self) -> None:
+        if self.against is not None and self.split != "default":
+            raise ValueError(f"against: a model of split = {self.split} is for figures and serves nobody")
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
