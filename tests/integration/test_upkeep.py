@@ -165,6 +165,21 @@ async def test_a_shadow_that_takes_more_than_its_share_answers_in_every_nth_bloc
         assert card.model_params["penalties"] == [0.5]
 
 
+async def test_a_fit_that_tunes_who_serves_tells_news_from_what_that_saw(tmp_path: Path) -> None:
+    """Here of a kind that has no weights to go on with: what was ordered is what matters."""
+    market, given = Market(), {"schedule__mode": "finetune", "schedule__old_share": 0.25}
+    async with running(upkeep_settings(tmp_path, **given)) as live:
+        await live.send(market.ticks(700, persistence=-0.6))
+        commands = live.daemon.session.commands
+        for given_order in (order("train", kind="ridge", name="first"), order("promote", model="first", force=True)):
+            reply = await commands.inbox.call(given_order, by="me", role="promote")
+            assert reply.ok, reply.error
+        await live.send(market.ticks(1000, persistence=-0.6))
+        await until(lambda: decided(live, "fit", "failed"), "a fit")
+        start = msgspec.json.decode(commands.jobs.rows()[-1].order_json)["start"]
+        assert (start["mode"], start["old_share"]) == ("finetune", 0.25)
+
+
 async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that fails is one later; a fit that fails is noted, and forecasts go on."""
     market = Market()

@@ -1,10 +1,10 @@
 """Settings of what the daemon does by itself: when it fits anew, what that may cost, and how far it may go."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from tickcast.cron import Cron
 from tickcast.settings.section import Natural, Positive, Section
@@ -30,6 +30,8 @@ class ScheduleSettings(Section):
     """Of each symbol a fit sees about so many bars, the newest; 0 = all that are stored."""
     mode: Literal["full", "warm", "finetune"] = "full"
     """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
+    old_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of the windows that `finetune` learns from, so many are of bars that the model saw before; the rest is news."""
     max_age_s: Natural = 0
     """Fit anew when the data of the newest fit ended so long ago; 0 = never for that."""
     max_new_bars: Natural = 0

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
-from tickcast.batch.train.splits import TO_THE_END, SplitRows, split
+from tickcast.batch.train.splits import OF_NEWS, TO_THE_END, SplitRows, split
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
@@ -62,7 +62,10 @@ class Dataset:
     def without_holdout(self) -> "Dataset":
         """The same bars with all other parts moved to their end: no figure can come of it."""
         of = self._order
-        parts = split(self.history, kind=of.split, need_bars=self.need_bars, horizon=of.horizon, cuts=TO_THE_END)
+        parts = split(
+            self.history, kind=of.split, need_bars=self.need_bars, horizon=of.horizon, cuts=TO_THE_END,
+            cut_from_ns=self.parts.cut_from_ns,
+        )  # fmt: skip
         return Dataset(self.history, self._channels, parts, of, self.members)
 
     @property
@@ -94,6 +97,14 @@ class Dataset:
         both = np.array(found, np.float64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
+    def training_windows(self) -> tuple[I64, I64]:
+        """Old ones, which the model saw that the fit begins with, where these are told apart; and news."""
+        rows, seen_to_ns = self.parts.train, self.parts.cut_from_ns
+        if not seen_to_ns:
+            return rows[:0], rows
+        is_old = self.history.bars.as_of[rows] <= seen_to_ns
+        return rows[is_old], rows[~is_old]
+
     def told(self) -> dict[str, object]:
         """What the store keeps of it."""
         as_of = self.history.bars.as_of
@@ -111,7 +122,7 @@ class Dataset:
 
 
 def _index_rule(order: FitOrder, need: int, parts: SplitRows) -> dict[str, object]:
-    news = {"news_after_ns": parts.news_after_ns} if parts.news_after_ns else {}
+    news = {name: ns for name in ("news_after_ns", "cut_from_ns") if (ns := getattr(parts, name))}
     return {
         "split": order.split, "cuts": parts.cuts, "transform": order.transform, "lookback": order.lookback,
         "need_bars": need, "horizon": order.horizon, "on_gap": _on_gap(order), **news,
@@ -153,13 +164,13 @@ def _statistics(values: F64, normalization: str) -> tuple[float, float]:
 
 def load_dataset(folder: Path, order: FitOrder, *, seen_to_ns: int = 0) -> Dataset:
     """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them. The model
-    that the fit begins with has seen bars up to `seen_to_ns`.
+    that the fit begins with has seen bars up to `seen_to_ns`; what is told apart from them is cut by itself.
     """
     history = read_history(folder, on_gap=_on_gap(order))
     _check_prices(history.bars.close, order.transform)
     features = FeatureSet(_entries(order), order.transform)
     need = need_bars(order, features.lookback)
-    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon, seen_to_ns=seen_to_ns)
+    parts = _parts(history, order, need, seen_to_ns)
     _refuse_look_ahead(features.specs, int(history.bars.as_of[parts.is_train(history)].max()))
     if order.split == "paper":
         history = standardised(history, parts)
@@ -167,6 +178,21 @@ def load_dataset(folder: Path, order: FitOrder, *, seen_to_ns: int = 0) -> Datas
     refuse_foreknowledge(members, int(history.bars.as_of[parts.holdout].min()))
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
     return Dataset(history, Channels(values, features.specs, features.lookback), parts, order, members)
+
+
+def _parts(history: BarHistory, order: FitOrder, need: int, seen_to_ns: int) -> SplitRows:
+    own: dict[str, Any] = {"kind": order.split, "need_bars": need, "horizon": order.horizon, "seen_to_ns": seen_to_ns}
+    if order.old_share is None:
+        return split(history, **own)
+    begin, end = int(history.bars.as_of.min()), int(history.bars.as_of.max())
+    if begin < seen_to_ns < end:
+        parts = split(history, cuts=OF_NEWS, cut_from_ns=seen_to_ns, **own)
+        if (history.bars.as_of[parts.train] > seen_to_ns).any():
+            return parts
+    raise BadData(
+        "start.old_share: the bars must hold some that the model saw which the fit begins with, and news",
+        remedy="give all bars up to the newest, and a model that was fitted on a part of them",
+    )
 
 
 def _entries(order: FitOrder) -> list[FeatureEntry]:

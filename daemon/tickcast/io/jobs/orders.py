@@ -61,6 +61,12 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mode: Literal["warm", "finetune", "transfer"]
     folder: Literal["start"] = "start"  # of the job folder: an order reaches nowhere else
     freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
+    old_share: Annotated[float, Meta(ge=0, lt=1)] | None = None  # of the windows drawn, those that it saw; None = any
+    most_forgotten: NotBelow = 0.02  # by such a share its loss on what it saw may rise, where news is drawn apart
+
+    def __post_init__(self) -> None:
+        if self.old_share is not None and self.mode != "finetune":
+            raise ValueError(f"start.old_share: mode {self.mode} draws from all bars alike")
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +142,11 @@ class FitOrder(Order, frozen=True, kw_only=True):
     @property
     def finetunes(self) -> bool:
         return self.start is not None and self.start.mode == "finetune"
+
+    @property
+    def old_share(self) -> float | None:
+        """Of the windows that it draws; None where it tells no news from what its start saw."""
+        return None if self.start is None else self.start.old_share
 
     @property
     def digest(self) -> str:

@@ -105,6 +105,8 @@ class JobCommands:
             models[CHAMPION] = await self._folder(champion)
         if champion is not None and asked.mode != "full":
             models[START], more["start"] = models[CHAMPION], {"mode": asked.mode}
+            if asked.mode == "finetune":
+                more["start"]["old_share"] = self._settings.schedule.old_share
         against = {"alpha": asked.alpha, "most_bars": asked.most_bars, "champion": champion is not None}
         of: dict[str, Any] = {
             "kind": prepare.known_kind(asked.kind),
