@@ -34,7 +34,7 @@ CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and
     },
     **{
         f"jobs.{key}": ("unit/test_jobs.py", f'{{"{key}": ')
-        for key in ("wall_s", "memory_bytes", "disk_bytes", "silence_s")
+        for key in ("wall_s", "memory_bytes")
     },
     "codec.topics.kind": ("integration/test_warm.py", '("codec.topics.a.kind", "arrow", 1)'),
     "mqtt.key_file": ("integration/test_mqtt.py", '"key_file": own.key("client")'),
