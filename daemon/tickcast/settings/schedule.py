@@ -28,6 +28,9 @@ class ScheduleSettings(Section):
     """Of a fit: parameters of the training and of the model, as `train` takes them."""
     mode: Literal["full", "warm", "finetune"] = "full"
     """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
+    keep_bars: Natural = 0
+    """Newest bars of every symbol that a fit sees; 0 = all that are stored. After a change of the market all bars of
+    before teach the wrong thing."""
     max_age_s: Natural = 0
     """Fit anew when the data of the newest fit ended so long ago; 0 = never for that."""
     max_new_bars: Natural = 0
