@@ -40,7 +40,8 @@ ON_TERMINAL = ("title", "skill", "skill_low", "skill_high", "gain", "coverage", 
 HORIZONS = ("static", "scheduled", "triggered")
 JOBS = (
     Column("moment", "ordered", "s"), Column("model", "model", "s"), Column("why", "why", "s"),
-    Column("skill", "skill on its hold-out", "+.2%"), Column("came", "came to", "s"), Column("reason", "", "s"),
+    Column("skill", "skill on its hold-out", "+.2%"), Column("came", "came to", "s"),
+    Column("reason", "", "s", long=True),
 )  # fmt: skip
 DECISIONS = (
     Column("moment", "decided", "s"), Column("kind", "", "s"), Column("model", "model", "s"), Column("why", "why", "s"),
@@ -104,7 +105,8 @@ def verdicts(found: Figures) -> list[str]:
 
 def _beside_static(arm: Figures) -> str:
     what = f"{arm['name'].capitalize()} retraining"
-    cost = f"{arm['fits'] - 1} fits after the first, {arm['promotions']} promoted"
+    more = arm["fits"] - 1
+    cost = f"{more} fit{'s' * (more != 1)} after the first, {arm['promotions']} promoted"
     gain, low, high = (arm[name] for name in ("gain", "gain_low", "gain_high"))
     if low is None or high is None:
         return f"{what}: too few moments to say what it gains ({cost})."
@@ -129,7 +131,7 @@ def _cards(arms: dict[str, Figures]) -> str:
         arm = arms[name]
         shown.append((f"skill, {name}", form(arm["skill"], "+.2%"), _between(arm)))
     triggered = arms["triggered"]
-    done = f"{triggered['alarmed']} alarms, {triggered['fits'] - 1} fits"
+    done = f"of {triggered['fits'] - 1} fitted; drift was alarmed {triggered['alarmed']} x"
     shown.append(("promoted by need", str(triggered["promotions"]), done))
     return cards_of(shown)
 

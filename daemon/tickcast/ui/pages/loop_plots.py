@@ -48,7 +48,8 @@ def over_time(found: Figures, name: str, label: str, *, arms: list[str], level: 
 
 def lanes(found: Figures, arm: Figures) -> str:
     """Who served, which fits were done, what was alarmed."""
-    alarms = list(dict.fromkeys(alarm["name"] for alarm in arm["alarms"]))
+    judged = [alarm for alarm in arm["alarms"] if alarm["to_ns"] > found["from_ns"]]
+    alarms = list(dict.fromkeys(alarm["name"] for alarm in judged))
     names = ["serves", "fits", *(LANES.get(name, name) for name in alarms)]
     height = svg.TOP + svg.BOTTOM + LANE * len(names)
 
@@ -60,7 +61,7 @@ def lanes(found: Figures, arm: Figures) -> str:
         for job in arm["jobs"]:
             label = f"{job['model']}: {job['came']}, {', '.join(job['why'])} {job['reason']}"
             plot.box((job["ordered_ns"], job["ended_ns"] or found["to_ns"]), _lane(1), job["came"], label)
-        for alarm in arm["alarms"]:
+        for alarm in judged:
             lane = _lane(2 + alarms.index(alarm["name"]))
             plot.box((alarm["from_ns"], alarm["to_ns"]), lane, "alarm", alarm["name"])
         return plot

@@ -39,7 +39,7 @@ table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:ta
 th,td{padding:7px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 th{color:var(--quiet);font-weight:520;font-size:12.5px}tr:last-child td{border-bottom:0}
-.good{color:var(--good)}.bad{color:var(--bad)}
+td.long{white-space:normal;text-align:left;min-width:230px}.good{color:var(--good)}.bad{color:var(--bad)}
 .note{border-left:3px solid var(--trained);padding:10px 14px;margin-bottom:14px;background:var(--card);
 border-radius:6px}
 svg{display:block;width:100%;height:auto;font:11px system-ui,sans-serif;fill:var(--quiet)}
@@ -88,6 +88,7 @@ class Column(NamedTuple):
     heading: str
     form: str
     signed: bool = False  # coloured by its sign where the row has an interval, `KEY_low` to `KEY_high`, without zero
+    long: bool = False  # a sentence, which may take several lines
 
 
 def document(title: str, below: str, body: str, footer: str) -> str:
@@ -140,7 +141,7 @@ def table_of(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _cell(column: Column, row: Row) -> str:
-    css = f' class="{css}"' if (css := verdict(column, row)) else ""
+    css = f' class="{css}"' if (css := verdict(column, row) or "long" * column.long) else ""
     return f'<td data-of="{escape(column.heading)}"{css}>{escape(form(row[column.key], column.form))}</td>'
 
 
