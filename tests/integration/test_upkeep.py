@@ -233,7 +233,7 @@ async def test_a_start_does_not_fail_for_what_was_noted(tmp_path: Path, harm: st
     market, settings = Market(), upkeep_settings(tmp_path)
     async with running(settings) as live:
         await live.send(market.ticks(50, persistence=-0.6))
-        await until(lambda: bool(live.daemon.session.commands.upkeep._is.champion), "a look")
+        await until(lambda: bool(live.daemon.session.commands.upkeep._contests.champion), "a look")
     contest = {
         "id": "c", "model": "0" * 64, "champion": "1" * 64, "role": "candidate", "block_ns": SECOND,
         "terms": {"alpha": 0.05, "block_bars": 2, "most_blocks": 9}, "last_value": {},
