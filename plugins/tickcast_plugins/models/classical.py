@@ -20,7 +20,7 @@ from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
 from tickcast_plugins.models.onnx_graph import Graph
-from tickcast_plugins.models.window_rows import SCALE_FLOOR, RowLayout
+from tickcast_plugins.models.window_rows import SCALE_FLOOR, Layout, RowLayout
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
 TILE = 2048
@@ -120,11 +120,15 @@ class RowModel(ABC):
             raise BadModel(f"{folder / WEIGHTS} does not fit its card", remedy="fit the model again")
         self.arrays = arrays
 
-    def _row(self) -> RowLayout:
-        if not self.arrays:
-            raise BadModel(f"a model of kind '{self.kind}' answers only after its fit", remedy="fit or load it first")
+    def layout(self) -> Layout:
+        """What a row of it holds."""
         calendar = 2 * len(self.card.future) if self.reads_calendar else 0
         return RowLayout(self.card, self.arrays["center"], self.arrays["spread"], calendar, self.basis())
+
+    def _row(self) -> Layout:
+        if not self.arrays:
+            raise BadModel(f"a model of kind '{self.kind}' answers only after its fit", remedy="fit or load it first")
+        return self.layout()
 
     def _sample(self, dataset: Any, rows: I64, part: str) -> RowSample:
         """Without the windows that never moved: they have no unit."""

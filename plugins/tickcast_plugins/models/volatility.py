@@ -1,0 +1,242 @@
+"""Kinds that forecast how widely prices will move, not where to: last value is the point, and the quantiles are those
+of the moves over the spread that was forecast, as they lay in the training part. The spread of h bars is a function of
+means of the window's squared moves at several speeds, in units of the slowest, so one model serves every symbol.
+
+EWMA is one mean. HAR is a regression of the logarithm of what the next h bars realised, with an hour's season; on the
+bars' own ranges instead of their moves it is `realised_range`.
+"""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from tickcast.columns import F32, F64
+from tickcast.engine.inference.model_folder import STEP_GRAPH
+from tickcast.errors import BadSettings
+from tickcast.figures import pinball
+from tickcast.plugin import Parameter, Report
+from tickcast.records import ModelCard
+from tickcast_plugins.models.classical import Arrays, RowModel, RowSample
+from tickcast_plugins.models.onnx_graph import Graph
+from tickcast_plugins.models.spread_terms import SLOTS, SpreadTerms, keep_of
+
+STOOD_STILL = 0.02  # of a usual move: what a bar without one counts as, for its logarithm
+PENALTY = 1e-4  # of a squared weight, per window
+DAYS, WEEKS = 6, 3  # harmonics of the season
+
+Span = Annotated[int, Meta(ge=1, le=4096)]
+Spans = Annotated[list[Span], Meta(min_length=1, max_length=16)]
+
+
+class VolatilityParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model_params` of a card."""
+
+    spans: Spans = msgspec.field(default_factory=lambda: [2, 8, 24, 72, 168])
+    rows: Annotated[int, Meta(ge=100, le=1_000_000)] = 100_000
+    mode: Literal["window", "step"] = "window"
+
+
+class OneSpeedParams(VolatilityParams, frozen=True, forbid_unknown_fields=True):
+    """`model_params` of a card. Of the spans the validation part chooses one."""
+
+    spans: Spans = msgspec.field(default_factory=lambda: [6, 12, 24, 34, 48, 68])
+
+
+class RangeParams(VolatilityParams, frozen=True, forbid_unknown_fields=True):
+    """`model_params` of a card."""
+
+    of: Literal["parkinson", "garman_klass"] = "parkinson"  # the feature that it reads
+
+
+class Volatility(RowModel):
+    """A spread for each step, times quantiles that hold for every window."""
+
+    params_type = VolatilityParams
+    space: ClassVar = {"rows": Parameter("int", 20_000, 200_000, log=True)}  # its fit finds the rest itself
+    reads_channels = False
+    falls = False  # whether falls tell more than rises
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(card)
+        if self.params.mode == "step" and card.transform == "level":
+            raise BadSettings(
+                f"{self.kind}: a step reads moves, and a level is none",
+                remedy="set forecast.transform = difference: it forecasts the same moves; or mode = window",
+            )
+
+    @abstractmethod
+    def estimate(self, train: RowSample, report: Report) -> Arrays:
+        """The arrays that `spread` reads."""
+
+    @abstractmethod
+    def spread(self, x: F32) -> F64:
+        """[N, H]: of the moves after the rows `x`."""
+
+    @abstractmethod
+    def spread_nodes(self, g: Graph, x: str) -> str:
+        """As `spread`, in the graph."""
+
+    @property
+    def channel(self) -> int:
+        """What the means are of."""
+        return 0
+
+    @property
+    def calendar(self) -> str:
+        """Whose hours have a season."""
+        return ""
+
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
+        self.arrays |= self.estimate(train, report)
+        return {"widths": self.widths(train)}
+
+    def widths(self, train: RowSample) -> F32:
+        """[H, Q]: quantiles of moves over their spreads; the median is last value."""
+        found = np.quantile(train.y / self.spread(train.x), self.card.levels, axis=0).T
+        median = self.card.levels.index(0.5)
+        widths: F32 = (found - found[:, median : median + 1]).astype(np.float32)
+        return widths
+
+    def quantiles(self, x: F32) -> F32:
+        found: F32 = self.spread(x).astype(np.float32)[:, :, None] * self.arrays["widths"]
+        return found
+
+    def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
+        spread = g.add("Unsqueeze", self.spread_nodes(g, x), g.constant([2], np.int64))
+        return g.add("Mul", spread, g.constant(self.arrays["widths"])), ""
+
+    def fits(self, arrays: Arrays) -> bool:
+        widths = arrays.get("widths")
+        return widths is not None and bool(widths.shape == (self.card.horizon, len(self.card.levels)))
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        if self.params.mode == "step":
+            g, terms = Graph(), self.layout()
+            after, x, scale = terms.step_nodes(g)
+            answer, _ = self.answer_nodes(g, x)
+            quantiles = g.add("Mul", answer, g.add("Unsqueeze", scale, g.constant([2], np.int64)))
+            (folder / STEP_GRAPH).write_bytes(g.step(self.card, terms.state, after, quantiles))
+
+    def layout(self) -> SpreadTerms:
+        keep = self.arrays.get("keep", keep_of(self.params.spans, self.card.lookback))
+        return SpreadTerms(self.card, keep, self.channel, self.falls, self.calendar)
+
+
+class OneSpeed(Volatility):
+    """One mean beside the slowest: the fit is tried at every speed, and the validation part chooses."""
+
+    params_type = OneSpeedParams
+
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
+        terms, least, best = self.layout(), np.inf, Arrays()
+        for speed in range(len(terms.keep) - 1):
+            own, other = (part._replace(x=part.x[:, terms.columns(speed)]) for part in (train, validation))
+            self.arrays["keep"] = terms.keep[[speed, -1]]
+            self.arrays |= super().learn(own, other, report)
+            loss = self.loss(other)
+            report(step=speed + 1, steps=len(terms.keep) - 1, validation_loss=loss)
+            if loss < least:
+                least, best = loss, {**self.arrays}
+        self.note(f"a mean over {2 / (1 - best['keep'][0]) - 1:.0f} bars{self.told(best)}")
+        return best
+
+    def loss(self, part: RowSample) -> float:
+        """Mean pinball loss, every step in its own random walk's unit."""
+        said = self.spread(part.x)[:, :, None] * self.arrays["widths"]
+        by_step = pinball(np.array(self.card.levels), said, part.y).mean(axis=0)
+        return float((by_step / np.sqrt(np.arange(1, len(by_step) + 1))).mean())
+
+    def told(self, arrays: Arrays) -> str:
+        """What else a reader of the card is told."""
+        return ""
+
+
+class EwmaVol(OneSpeed):
+    """The mean itself."""
+
+    kind = "ewma_vol"
+
+    def estimate(self, train: RowSample, report: Report) -> Arrays:
+        return {}
+
+    def spread(self, x: F32) -> F64:
+        return np.repeat(np.exp(x.astype(np.float64)), self.card.horizon, axis=1)
+
+    def spread_nodes(self, g: Graph, x: str) -> str:
+        return g.add("Exp", x)
+
+
+class Har(Volatility):
+    """The logarithm of what the next h bars realise, from those of the means and the hour of the week."""
+
+    kind = "har"
+
+    @property
+    def calendar(self) -> str:
+        """The longer season, where the window has a calendar."""
+        return next((name for name in SLOTS if name in self.card.future), "")
+
+    def estimate(self, train: RowSample, report: Report) -> Arrays:
+        terms = self.layout()
+        season = seasons(SLOTS.get(self.calendar, 1))
+        design = np.concatenate([train.x[:, : terms.width], season[terms.hours(train.x)]], axis=1)
+        penalty = np.full(design.shape[1], PENALTY * len(design))
+        penalty[terms.width] = 0.0  # of the constant
+        gram = design.T @ design + np.diag(penalty)
+        found = np.linalg.solve(gram, design.T @ realised(train.y))
+        self.note(f"{len(penalty)} weights a step, season of {len(season)} hours")
+        return {"weights": found[: terms.width], "season": season @ found[terms.width :]}
+
+    def spread(self, x: F32) -> F64:
+        terms = self.layout()
+        logs = x[:, : terms.width].astype(np.float64) @ self.arrays["weights"]
+        spread: F64 = np.exp(logs + self.arrays["season"][terms.hours(x)])
+        return spread
+
+    def spread_nodes(self, g: Graph, x: str) -> str:
+        logs, season = g.add("MatMul", x, g.constant(self.arrays["weights"])), g.constant(self.arrays["season"])
+        if self.calendar:
+            season = g.add("Gather", season, self.layout().hour_node(g), axis=0)
+        return g.add("Exp", g.add("Add", logs, season))
+
+
+class RealisedRange(Har):
+    """As HAR, from how far every bar reached instead of how far it went."""
+
+    kind = "realised_range"
+    params_type = RangeParams
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(card)
+        if card.transform != "log_return" or self.params.of not in [spec.kind for spec in card.features]:
+            raise BadSettings(
+                f"{self.kind}: it reads the feature '{self.params.of}', in log returns",
+                remedy=f'add {{kind = "{self.params.of}"}} to features.set; forecast.transform is log_return',
+            )
+
+    @property
+    def channel(self) -> int:
+        return 1 + [spec.kind for spec in self.card.features].index(self.params.of)
+
+
+def realised(y: F64) -> F64:
+    """[N, H]: half the logarithm of the mean squared one-bar move up to each step, of moves [N, H] from the anchor."""
+    squares = np.diff(y, axis=1, prepend=0.0) ** 2
+    means = squares.cumsum(axis=1) / np.arange(1, y.shape[1] + 1)
+    found: F64 = 0.5 * np.log(means + STOOD_STILL**2)
+    return found
+
+
+def seasons(hours: int) -> F64:
+    """[hours, K]: a constant, and harmonics of the day, of the week, and their products."""
+    of_week = hours > 24
+    days = [day * (7 if of_week else 1) for day in range(1, DAYS + 1)] if hours > 1 else []
+    weeks = range(1, WEEKS + 1) if of_week else range(0)
+    beats = {*days, *weeks, *(abs(day + sign * week) for day in days for week in weeks for sign in (1, -1))}
+    phase = 2 * np.pi * (np.arange(hours)[:, None] + 0.5) / hours * np.array(sorted(beats), np.float64)
+    return np.concatenate([np.ones((hours, 1)), np.sin(phase), np.cos(phase)], axis=1)
