@@ -25,6 +25,7 @@ from tickcast.batch.train import fit, parity
 from tickcast.batch.train.dataset import Channels, Dataset
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.splits import SplitRows, usable_windows
+from tickcast.batch.train.train import train
 from tickcast.clock import SystemClock
 from tickcast.columns import F64, I64
 from tickcast.engine.core import uncertainty
@@ -47,13 +48,18 @@ COST_US = 2.0
 SYMBOLS_A_BAR = 1024
 RANGE = [{"kind": "parkinson"}]
 SEASON = {"future": ["day_of_week"]}
-NET: dict[str, Any] = {"epochs": 6, "windows_per_epoch": 65_536, "threads": 1, "seed": 1, "time_budget_s": 600.0}
+NET: dict[str, Any] = {"epochs": 4, "windows_per_epoch": 65_536, "seed": 1, "time_budget_s": 600.0, **SEASON}
 KINDS: dict[str, dict[str, Any]] = {
     "ewma_vol": {"kind": "ewma_vol"},
     "garch": {"kind": "garch"},
     "gjr": {"kind": "gjr"},
     "har": {"kind": "har", **SEASON},
     "realised_range": {"kind": "realised_range", "features": RANGE, **SEASON},
+    **{
+        f"{kind} on {scale}": {"kind": kind, "scale": scale, **NET}
+        for kind in ("nlinear", "nhits")
+        for scale in ("rms", "har")
+    },
 }
 
 
@@ -101,8 +107,6 @@ def parts_of(history: BarHistory, rows: I64, cuts: list[int]) -> SplitRows:
 def fitted(order: FitOrder, dataset: Dataset) -> Any:
     model: Any = fit.build(order, dataset)
     if hasattr(model, "module"):
-        from tickcast.batch.train.train import train
-
         model.set_channels(*dataset.channel_statistics())
         train(model.module(), dataset, order, unwatched, SystemClock())
     else:

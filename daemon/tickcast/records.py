@@ -92,6 +92,7 @@ class ModelCard(Record, frozen=True):
     code_version: str = ""  # of the tickcast that fitted it
     settings_digest: str = ""  # of the settings that steered the fit
     export_path: str = ""  # how its graph came to be
+    scale: str = "rms"  # window.scale: what its windows are measured in
     last_value: list[list[float]] = []  # [step, level] its quantiles in one-bar moves, calibrated as the model's were
     schema: int = 1
 

@@ -12,10 +12,9 @@ import numpy as np
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.figures import SCALE_FLOOR
 from tickcast.records import ModelCard
+from tickcast.scales import LEAST_RATIO, LEAST_WEIGHT, bar_weights
 from tickcast_plugins.models.onnx_graph import Graph
 
-LEAST_WEIGHT = 1e-9  # of a mean that has seen nothing
-LEAST_RATIO = 1e-4  # of a mean to the slowest: below it, bars stood still
 SLOTS = {"day_of_week": 168, "time_of_day": 24}  # hours of the season, by calendar
 LATE = 0.01  # hours that a bar's end may be late and still belong to the hour that ends
 
@@ -71,10 +70,8 @@ class SpreadTerms(NamedTuple):
         return after, row, scale
 
     def weights(self) -> F64:
-        """[L, P]: of each bar in each mean, before they are divided by their sum."""
-        age = np.arange(self.card.lookback - 1, -1, -1.0)[:, None]
-        found: F64 = (1 - self.keep) * self.keep**age
-        return found
+        """[L, P]: of each bar in each mean."""
+        return bar_weights(self.keep, self.card.lookback)
 
     def hours(self, row: F32) -> I64:
         """[B]: the place in the season of each row."""

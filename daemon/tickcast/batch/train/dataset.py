@@ -19,6 +19,7 @@ from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import FeatureSpec
+from tickcast.scales import speeds
 from tickcast.settings.engine import FeatureEntry
 
 
@@ -27,7 +28,7 @@ class Batch(NamedTuple):
 
     inputs: Inputs
     target: F32  # [B, H]: the move from the anchor, as a Runner gives it
-    scale: F64  # [B]: RMS one-bar move of the window
+    scale: F64  # [B]: the window's one-bar move, as `window.scale` has it
 
 
 class Channels(NamedTuple):
@@ -55,6 +56,7 @@ class Dataset:
         self.lookback, self.horizon = order.lookback, order.horizon
         self.transform = windows.TRANSFORMS[order.transform]
         self.future_names = order.future
+        self._speeds = speeds(order.scale, order.lookback)
         self._ordinal = history.ordinal
         self._rule = _index_rule(order, self.need_bars)
 
@@ -76,7 +78,7 @@ class Dataset:
         inputs, _, scale = windows.gather_inputs(
             history.bars, self.values, history.symbol[rows], self._ordinal[rows], history.first[rows],
             lookback=self.lookback, transform=self.transform,
-            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names),
+            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names), speeds=self._speeds,
         )  # fmt: skip
         return Batch(inputs, target.astype(np.float32), scale)
 
