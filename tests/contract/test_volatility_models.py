@@ -1,6 +1,7 @@
 """The volatility kinds keep the contract, find a spread that can be known, and say the same by steps as by windows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from tickcast.plugin import Runner
 from tickcast.questions import Questions
 from tickcast.records import ModelCard
 from tickcast.testing import check_model, walks
+from tickcast_plugins.models.classical import RowSample
 from tickcast_plugins.models.garch import surprise
 from tickcast_plugins.models.spread_terms import SLOTS, SpreadTerms, keep_of
 from tickcast_plugins.models.volatility import realised, seasons
-from trainkit import Progress, job, model_of
+from trainkit import Progress, autoregressive, job, model_of, series, walk
 
 KINDS = ("ewma_vol", "har", "garch", "gjr", "realised_range")
 LOOKBACK, HORIZON, HOUR_NS, PARTS = 48, 4, 3600 * 10**9, 6
@@ -139,6 +141,64 @@ def _longer(terms: SpreadTerms, bars: int) -> SpreadTerms:
     return terms._replace(card=msgspec.structs.replace(terms.card, lookback=bars))
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Runner]]:
+    """HAR of two symbols that walk and one whose moves turn back, by mode."""
+
+    @cache
+    def get(mode: str) -> tuple[Path, Runner]:
+        folder = tmp_path_factory.mktemp(mode)
+        closes = {"A": walk(3000, seed=1), "B": autoregressive(3000, seed=2), "C": walk(3000, seed=3)}
+        job(folder, [series(name, close) for name, close in closes.items()], kind="har", lookback=24, horizon=4,
+            model_params={"mode": mode})  # fmt: skip
+        model = model_of(folder)
+        return model, open_model(model)
+
+    return get
+
+
+@pytest.mark.parametrize("mode", ["window", "step"])
+def test_a_symbol_of_the_fit_has_a_spread_of_its_own_and_any_other_what_all_have(known: Any, mode: str) -> None:
+    _, runner = known(mode)
+    assert runner.card.symbols == ["A", "B", "C"]
+    windows = walks(runner, rows=4, lookback=24)
+    pooled = runner.predict(windows)[:, :, -1]
+
+    def said(*names: str) -> Any:
+        """By the symbols of these names, in order; their codes are places in a list that holds another name first."""
+        asked = Questions.of(windows, np.arange(1, 5, dtype=np.int32), np.full(4, 30))
+        return runner.answer(replace(asked, names=["other", *names])).quantiles[:, :, -1] / pooled
+
+    found = said("A", "B", "C", "D")
+    assert (found[1, 1:] < 0.9).all()
+    assert (found[[0, 2], 1:] > 1.0).all()
+    np.testing.assert_allclose(found[3], 1.0, rtol=1e-5)
+    if mode == "window":
+        np.testing.assert_allclose(said("D", "A", "B", "B")[1:], said("A", "A", "B", "B")[1:], rtol=1e-6)
+        nobody = runner.answer(Questions.of(windows)).quantiles[:, :, -1]
+        np.testing.assert_allclose(nobody, pooled, rtol=1e-6)
+
+
+def test_an_own_spread_is_shrunk_and_the_parts_of_a_history_say_whose_a_window_is(known: Any, tmp_path: Path) -> None:
+    folder, runner = known("window")
+    model: Any = plugin.find("models", "har")(runner.card)
+    model.load(folder)
+    assert (model.arrays["own"][0] == 0).all()
+    y = np.exp(np.random.default_rng(0).standard_normal((90, 4)))
+    x = np.zeros((90, model.layout().width + 1), np.float32)
+    x[:, -1] = np.repeat([1, 2, 3], 30)
+    model.arrays["own"] = np.zeros((4, 4))
+    parts = {trust: model.own(RowSample(x, y))(trust) for trust in (1e-12, 30.0, np.inf)}
+    np.testing.assert_allclose(parts[30.0][1:] / parts[1e-12][1:], np.tile(1 / (1 + np.arange(1, 5)), (3, 1)))
+    assert (parts[np.inf] == 0).all()
+    order = job(tmp_path, [series(name, walk(400, seed=1)) for name in "BX"], kind="har", model_params={})
+    dataset = load_dataset(tmp_path, order)
+    rows = np.concatenate([np.flatnonzero(dataset.history.symbol == code)[50:53] for code in (0, 1)])
+    assert dataset.batch(rows).inputs.static.shape == (6, 0)
+    dataset.place(runner.card.symbols)
+    assert dataset.batch(rows).inputs.static.tolist() == [[2]] * 3 + [[0]] * 3
+
+
 def test_a_mean_is_a_weighted_sum_over_a_sum_of_weights_of_the_bars_that_were_seen() -> None:
     terms = SpreadTerms(card("har", {}), keep_of([2, 5], 24), falls=True)
     inputs = walks(Asked(terms.card), rows=3, lookback=24)
@@ -233,11 +293,12 @@ def test_before_its_fit_it_does_not_answer_and_weights_of_another_horizon_are_re
 def test_the_guide_names_every_parameter_with_its_default() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     (rows,) = [part for part in guide.split("\n## ") if part.startswith("Volatility")]
+    both = rows.split("\nAll of them take ")[1].split("\n\n")[0]
     found = {line.split("`")[1]: line for line in rows.splitlines() if line.startswith("| `")}
     assert set(found) == set(KINDS)
     for kind, row in found.items():
         for name, default in msgspec.to_builtins(params_of(kind)).items():
-            assert f"`{name}` ({default}" in row, (kind, name)
+            assert f"`{name}` ({default}" in row + both, (kind, name)
 
 
 def params_of(kind: str) -> Any:

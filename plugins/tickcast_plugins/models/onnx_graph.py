@@ -42,7 +42,7 @@ class Graph:
         """The finished `model.onnx`; of the parts of a question it asks for those that its nodes read."""
         given = {
             "past": [card.lookback, 1 + len(card.features)], "mask": [card.lookback],
-            "future": [card.horizon, 2 * len(card.future)],
+            "future": [card.horizon, 2 * len(card.future)], "static": [1],
         }  # fmt: skip
         answers = {"quantiles": (quantiles, [card.horizon, len(card.levels)])}
         if probs:
@@ -53,7 +53,7 @@ class Graph:
         """The finished `step.onnx`: a state of so many numbers, moved on by a bar."""
         given = {
             "state": [state], "bar": [1 + len(card.features)], "mask": [],
-            "future": [card.horizon, 2 * len(card.future)],
+            "future": [card.horizon, 2 * len(card.future)], "static": [1],
         }  # fmt: skip
         answers = {"state_after": (after, [state]), "quantiles": (quantiles, [card.horizon, len(card.levels)])}
         return self._finished(card, given, answers)

@@ -20,7 +20,9 @@ LATE = 0.01  # hours that a bar's end may be late and still belong to the hour t
 
 
 class SpreadTerms(NamedTuple):
-    """What a row holds: half the logarithm of each mean but the slowest, of the falls' means, and the hour's place."""
+    """What a row holds: half the logarithm of each mean but the slowest, of the falls' means, and the places of the
+    hour and of the symbol.
+    """
 
     card: ModelCard
     keep: F64  # [P] of a mean, from bar to bar; the slowest last
@@ -41,6 +43,9 @@ class SpreadTerms(NamedTuple):
         row = (0.5 * np.log(np.maximum(ratios, LEAST_RATIO))).astype(np.float32)
         if self.calendar:
             row = np.concatenate([row, self._hour(inputs.future)], axis=1)
+        if self.card.symbols:
+            given = inputs.static.shape[1] > 0
+            row = np.concatenate([row, inputs.static if given else np.zeros((len(row), 1), np.float32)], axis=1)
         return row, np.sqrt(slowest).astype(np.float32)
 
     def nodes(self, g: Graph) -> tuple[str, str]:
@@ -75,12 +80,17 @@ class SpreadTerms(NamedTuple):
 
     def hours(self, row: F32) -> I64:
         """[B]: the place in the season of each row."""
-        return row[:, -1].astype(np.int64) if self.calendar else np.zeros(len(row), np.int64)
+        return row[:, self.width].astype(np.int64) if self.calendar else np.zeros(len(row), np.int64)
+
+    def places(self, row: F32) -> I64:
+        """[B]: the symbol's place on the card, 0 = none."""
+        return row[:, -1].astype(np.int64) if self.card.symbols else np.zeros(len(row), np.int64)
 
     def columns(self, speed: int) -> list[int]:
         """Of a row, those that one with this speed and the slowest alone would hold."""
         speeds = len(self.keep)
-        return [speed, *([speeds - 1 + speed, 2 * speeds - 2] if self.falls else [])]
+        falls = [speeds - 1 + speed, 2 * speeds - 2] if self.falls else []
+        return [speed, *falls, *([-1] if self.card.symbols else [])]
 
     @property
     def parts(self) -> int:

@@ -7,8 +7,9 @@ bars' own ranges instead of their moves it is `realised_range`.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from tickcast_plugins.models.classical import Arrays, RowModel, RowSample
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.spread_terms import SLOTS, SpreadTerms, keep_of
 
+TRUST = (np.inf, 3_000.0, 1_000.0, 300.0, 100.0)  # moves that what all have in common is worth, beside a symbol's own
 STOOD_STILL = 0.02  # of a usual move: what a bar without one counts as, for its logarithm
 PENALTY = 1e-4  # of a squared weight, per window
 DAYS, WEEKS = 6, 3  # harmonics of the season
@@ -37,6 +39,7 @@ class VolatilityParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     spans: Spans = msgspec.field(default_factory=lambda: [2, 8, 24, 72, 168])
     rows: Annotated[int, Meta(ge=100, le=1_000_000)] = 100_000
+    per_symbol: bool = True  # each symbol's spread may be somewhat wider or narrower than the others'
     mode: Literal["window", "step"] = "window"
 
 
@@ -90,28 +93,76 @@ class Volatility(RowModel):
         """Whose hours have a season."""
         return ""
 
+    def fit(self, dataset: Any, report: Report) -> None:
+        names = dataset.history.names if self.params.per_symbol and len(dataset.history.names) > 1 else []
+        self.card = msgspec.structs.replace(self.card, symbols=names)
+        dataset.place(names)
+        super().fit(dataset, report)
+        if names:
+            self.note(f"{self.arrays['trust'][0]:g} moves of a symbol weigh as much as what all have in common")
+
     def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
+        self.arrays |= {"own": np.zeros((len(self.card.symbols) + 1, self.card.horizon))}
         self.arrays |= self.estimate(train, report)
-        return {"widths": self.widths(train)}
+        self.arrays["widths"] = self.widths(train)
+        return self.shrunk(train, validation) if self.card.symbols else self.arrays
+
+    def shrunk(self, train: RowSample, validation: RowSample) -> Arrays:
+        """With each symbol's own part of the spread, as far as the validation part trusts it."""
+        own, least, best = self.own(train), np.inf, Arrays()
+        for trust in TRUST:
+            self.arrays |= {"own": own(trust), "trust": np.array([trust])}
+            self.arrays["widths"] = self.widths(train)
+            if (loss := self.loss(validation)) < least:
+                least, best = loss, {**self.arrays}
+        return best
+
+    def own(self, train: RowSample) -> Callable[[float], F64]:
+        """Logarithms [symbols + 1, H] of how much further a symbol's moves go than its spread, shrunk as if so many
+        moves had gone just as far; of overlapping ones, h count as one.
+        """
+        size = np.abs(train.y) / self.spreads(train.x)
+        places, symbols = self.layout().places(train.x), len(self.card.symbols) + 1
+        sums = np.stack([np.bincount(places, step, minlength=symbols) for step in size.T], axis=1)
+        counts = np.bincount(places, minlength=symbols)[:, None]
+        logs = np.where(counts > 0, np.log(np.maximum(sums, 1e-12) / np.maximum(counts, 1) / size.mean(axis=0)), 0.0)
+        alone = counts / np.arange(1, self.card.horizon + 1)
+        return lambda trust: logs * (alone / (alone + trust) if np.isfinite(trust) else 0.0)
+
+    def loss(self, part: RowSample) -> float:
+        """Mean pinball loss, every step in its own random walk's unit."""
+        said = self.spreads(part.x)[:, :, None] * self.arrays["widths"]
+        by_step = pinball(np.array(self.card.levels), said, part.y).mean(axis=0)
+        return float((by_step / np.sqrt(np.arange(1, len(by_step) + 1))).mean())
+
+    def spreads(self, x: F32) -> F64:
+        """[N, H]: with what is a symbol's own."""
+        spread: F64 = self.spread(x) * np.exp(self.arrays["own"][self.layout().places(x)])
+        return spread
 
     def widths(self, train: RowSample) -> F32:
         """[H, Q]: quantiles of moves over their spreads; the median is last value."""
-        found = np.quantile(train.y / self.spread(train.x), self.card.levels, axis=0).T
+        found = np.quantile(train.y / self.spreads(train.x), self.card.levels, axis=0).T
         median = self.card.levels.index(0.5)
         widths: F32 = (found - found[:, median : median + 1]).astype(np.float32)
         return widths
 
     def quantiles(self, x: F32) -> F32:
-        found: F32 = self.spread(x).astype(np.float32)[:, :, None] * self.arrays["widths"]
+        found: F32 = self.spreads(x).astype(np.float32)[:, :, None] * self.arrays["widths"]
         return found
 
     def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
-        spread = g.add("Unsqueeze", self.spread_nodes(g, x), g.constant([2], np.int64))
+        spread = self.spread_nodes(g, x)
+        if self.card.symbols:
+            place = g.add("Gather", g.cast("static", np.int64), g.constant(0, np.int64), axis=1)
+            spread = g.add("Mul", spread, g.add("Gather", g.constant(np.exp(self.arrays["own"])), place, axis=0))
+        spread = g.add("Unsqueeze", spread, g.constant([2], np.int64))
         return g.add("Mul", spread, g.constant(self.arrays["widths"])), ""
 
     def fits(self, arrays: Arrays) -> bool:
-        widths = arrays.get("widths")
-        return widths is not None and bool(widths.shape == (self.card.horizon, len(self.card.levels)))
+        horizon = self.card.horizon
+        wanted = {"widths": (horizon, len(self.card.levels)), "own": (len(self.card.symbols) + 1, horizon)}
+        return all(name in arrays and arrays[name].shape == shape for name, shape in wanted.items())
 
     def save(self, folder: Path) -> None:
         super().save(folder)
@@ -145,12 +196,6 @@ class OneSpeed(Volatility):
         self.note(f"a mean over {2 / (1 - best['keep'][0]) - 1:.0f} bars{self.told(best)}")
         return best
 
-    def loss(self, part: RowSample) -> float:
-        """Mean pinball loss, every step in its own random walk's unit."""
-        said = self.spread(part.x)[:, :, None] * self.arrays["widths"]
-        by_step = pinball(np.array(self.card.levels), said, part.y).mean(axis=0)
-        return float((by_step / np.sqrt(np.arange(1, len(by_step) + 1))).mean())
-
     def told(self, arrays: Arrays) -> str:
         """What else a reader of the card is told."""
         return ""
@@ -165,10 +210,10 @@ class EwmaVol(OneSpeed):
         return {}
 
     def spread(self, x: F32) -> F64:
-        return np.repeat(np.exp(x.astype(np.float64)), self.card.horizon, axis=1)
+        return np.repeat(np.exp(x[:, :1].astype(np.float64)), self.card.horizon, axis=1)
 
     def spread_nodes(self, g: Graph, x: str) -> str:
-        return g.add("Exp", x)
+        return g.add("Exp", g.add("Mul", x, g.constant(np.ones(self.card.horizon))))
 
 
 class Har(Volatility):

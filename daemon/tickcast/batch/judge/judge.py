@@ -78,7 +78,9 @@ def test_data(folder: Path, card: ModelCard) -> Dataset:
         kind=card.kind, bars=card.bars, transform=card.transform, lookback=card.lookback,  # type: ignore[arg-type]
         horizon=card.horizon, levels=card.levels, future=card.future, scale=card.scale,  # type: ignore[arg-type]
     )  # fmt: skip
-    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
+    dataset = Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
+    dataset.place(card.symbols)
+    return dataset
 
 
 def _entries(card: ModelCard) -> list[FeatureEntry]:

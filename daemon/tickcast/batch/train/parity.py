@@ -63,4 +63,5 @@ def probe_inputs(card: ModelCard, rows: int, *, seed: int) -> Inputs:
     mask = (rng.random((rows, card.lookback)) > 0.1).astype(np.float32)
     mask[:, -1] = 1
     future = rng.uniform(-1, 1, (rows, card.horizon, 2 * len(card.future))).astype(np.float32)
-    return Inputs(past.astype(np.float32), mask, future, np.empty((rows, 0), np.float32))
+    static = rng.integers(0, len(card.symbols) + 1, (rows, int(bool(card.symbols)))).astype(np.float32)
+    return Inputs(past.astype(np.float32), mask, future, static)
