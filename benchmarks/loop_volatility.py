@@ -16,11 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numba import njit
 
 from accuracy_data import HOUR_NS, crypto_bars, crypto_frame
-from stats import Figure, wall_ns_per
+from stats import Figure, cpu_ns_per
 from tickcast.batch.train import fit, parity
 from tickcast.batch.train.dataset import Channels, Dataset
 from tickcast.batch.train.history import BarHistory, read_history
@@ -45,10 +46,12 @@ HORIZON, WEEK_NS = HORIZONS[-1], 7 * 24 * HOUR_NS
 DRAWS, INTERVAL = 2000, (5, 95)
 BARS_OF_BEST = {1: 1.5, 4: 1.2, 12: 1.0}  # percent of pinball
 COST_US = 2.0
-SYMBOLS_A_BAR = 1024
+AT_ONCE = 1024  # symbols that close a bar together
 RANGE = [{"kind": "parkinson"}]
 SEASON = {"future": ["day_of_week"]}
-NET: dict[str, Any] = {"epochs": 4, "windows_per_epoch": 65_536, "seed": 1, "time_budget_s": 600.0, **SEASON}
+NET: dict[str, Any] = {
+    "lookback": UNIT_BARS, "epochs": 4, "windows_per_epoch": 32_768, "learning_rate": 3e-4, "seed": 1, **SEASON,
+}  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "ewma_vol": {"kind": "ewma_vol"},
     "garch": {"kind": "garch"},
@@ -73,7 +76,7 @@ class Judged(NamedTuple):
 
 def order_of(fields: dict[str, Any]) -> FitOrder:
     bars = {"kind": "time", "every_ms": HOUR_NS // 10**6, "on_gap": "carry"}
-    return FitOrder(lookback=LOOKBACK, horizon=HORIZON, bars=bars, **fields)
+    return FitOrder(**{"lookback": LOOKBACK, "horizon": HORIZON, "bars": bars, **fields})
 
 
 def folds(history: BarHistory, order: FitOrder) -> Iterator[Dataset]:
@@ -185,25 +188,20 @@ def skills(found: list[Judged]) -> list[tuple[float, float, float]]:
 
 
 def stepped_us(model: Any, fields: dict[str, Any], dataset: Dataset) -> float:
-    """Of one forecast, a bar of many symbols at a time, each moving its state on."""
-    order = order_of({**fields, "model_params": {**fields.get("model_params", {}), "mode": "step"}})
-    card = replace_params(fit.build(order, dataset), model)
+    """CPU time of one forecast, a bar of many symbols at a time, each moving its state on."""
+    stepping: Any = fit.build(order_of({**fields, "model_params": {"mode": "step"}}), dataset)
+    stepping.card = msgspec.structs.replace(stepping.card, symbols=model.card.symbols)
+    stepping.arrays = model.arrays
     with tempfile.TemporaryDirectory() as name:
-        card.save(Path(name))
-        runner = StepRunner(Path(name), card.card)
-        inputs = parity.probe_inputs(card.card, SYMBOLS_A_BAR, seed=0)
-        symbol, at = np.arange(SYMBOLS_A_BAR, dtype=np.int32), [LOOKBACK]
+        stepping.save(Path(name))
+        runner, inputs = StepRunner(Path(name), stepping.card), parity.probe_inputs(stepping.card, AT_ONCE, seed=0)
+        symbol, at = np.arange(AT_ONCE, dtype=np.int32), [LOOKBACK]
 
         def one_bar() -> None:
             at[0] += 1
-            runner.answer(Questions.of(inputs, symbol, np.full(SYMBOLS_A_BAR, at[0])))
+            runner.answer(Questions.of(inputs, symbol, np.full(AT_ONCE, at[0])))
 
-        return wall_ns_per(SYMBOLS_A_BAR, one_bar, runs=31) / 1e3
-
-
-def replace_params(stepping: Any, model: Any) -> Any:
-    stepping.arrays = model.arrays
-    return stepping
+        return cpu_ns_per(AT_ONCE, one_bar, runs=101) / 1e3
 
 
 def read() -> BarHistory:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import combokit
 from tickcast import plugin
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
@@ -197,6 +198,18 @@ def test_an_own_spread_is_shrunk_and_the_parts_of_a_history_say_whose_a_window_i
     assert dataset.batch(rows).inputs.static.shape == (6, 0)
     dataset.place(runner.card.symbols)
     assert dataset.batch(rows).inputs.static.tolist() == [[2]] * 3 + [[0]] * 3
+
+
+def test_in_a_combination_it_takes_all_symbols_alike(tmp_path: Path) -> None:
+    frames = combokit.history()
+    models = [combokit.member(tmp_path / kind, kind, frames) for kind in ("har", "ridge")]
+    runner = combokit.served(tmp_path / "both", models, frames, method="mean")
+    check_model(lambda _: runner, lookback=combokit.LONG)
+    inputs = walks(runner, rows=5, lookback=combokit.LONG)
+    newest = slice(-combokit.SHORT, None)
+    own = Inputs(inputs.past[:, newest], inputs.mask[:, newest], inputs.future, inputs.static)
+    alone = [open_model(model).predict(own) for model in models]
+    np.testing.assert_allclose(runner.predict(inputs), sum(alone) / 2, atol=1e-4)
 
 
 def test_a_mean_is_a_weighted_sum_over_a_sum_of_weights_of_the_bars_that_were_seen() -> None:
