@@ -35,6 +35,7 @@ LONG = {  # by name; `make bench` prints their last result
     "kafka_ingest",
     "kafka_job",
     "kafka_latency",
+    "loop_volatility",
     "optimize",
     "soak",
     "step",

@@ -2,7 +2,7 @@
 latter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ class Questions(Columns):
     anchor: F64
     scale: F64
     inputs: Inputs
-    names: Sequence[str] = ()  # of the symbols, by code; another list whenever there is another name
+    names: Callable[[], Sequence[str]] = tuple  # of the symbols, by code; another list whenever there is another name
     tile: int = 0  # rows of every call of a graph, else a row's last bits depend on how many stand beside it; 0 = any
 
     @classmethod

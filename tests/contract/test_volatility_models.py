@@ -168,7 +168,7 @@ def test_a_symbol_of_the_fit_has_a_spread_of_its_own_and_any_other_what_all_have
     def said(*names: str) -> Any:
         """By the symbols of these names, in order; their codes are places in a list that holds another name first."""
         asked = Questions.of(windows, np.arange(1, 5, dtype=np.int32), np.full(4, 30))
-        return runner.answer(replace(asked, names=["other", *names])).quantiles[:, :, -1] / pooled
+        return runner.answer(replace(asked, names=lambda: ["other", *names])).quantiles[:, :, -1] / pooled
 
     found = said("A", "B", "C", "D")
     assert (found[1, 1:] < 0.9).all()

@@ -66,6 +66,11 @@ class RowModel(ABC):
     def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
         """As `quantiles`, in the graph, in single precision; and the probabilities of classes, empty without labels."""
 
+    def scaled_nodes(self, g: Graph, x: str, scale: str) -> tuple[str, str]:
+        """As `answer_nodes`, with quantiles in the unit of the transform."""
+        quantiles, probs = self.answer_nodes(g, x)
+        return g.add("Mul", quantiles, g.add("Unsqueeze", scale, g.constant([2], np.int64))), probs
+
     @abstractmethod
     def fits(self, arrays: Arrays) -> bool:
         """Whether loaded arrays are those that a model of this card needs."""
@@ -106,10 +111,7 @@ class RowModel(ABC):
     def save(self, folder: Path) -> None:
         save_file({name: np.ascontiguousarray(array) for name, array in self.arrays.items()}, folder / WEIGHTS)
         g = Graph()
-        x, scale = self._row().nodes(g)
-        quantiles, probs = self.answer_nodes(g, x)
-        quantiles = g.add("Mul", quantiles, g.add("Unsqueeze", scale, g.constant([2], np.int64)))
-        (folder / MODEL).write_bytes(g.model(self.card, quantiles, probs))
+        (folder / MODEL).write_bytes(g.model(self.card, *self.scaled_nodes(g, *self._row().nodes(g))))
 
     def load(self, folder: Path) -> None:
         try:

@@ -16,7 +16,6 @@ import numpy as np
 from msgspec import Meta
 
 from tickcast.columns import F32, F64
-from tickcast.engine.inference.model_folder import STEP_GRAPH
 from tickcast.errors import BadSettings
 from tickcast.figures import pinball
 from tickcast.plugin import Parameter, Report
@@ -25,6 +24,7 @@ from tickcast_plugins.models.classical import Arrays, RowModel, RowSample
 from tickcast_plugins.models.onnx_graph import Graph
 from tickcast_plugins.models.spread_terms import SLOTS, SpreadTerms, keep_of
 
+STEP = "step.onnx"
 TRUST = (np.inf, 3_000.0, 1_000.0, 300.0, 100.0)  # moves that what all have in common is worth, beside a symbol's own
 STOOD_STILL = 0.02  # of a usual move: what a bar without one counts as, for its logarithm
 PENALTY = 1e-4  # of a squared weight, per window
@@ -152,7 +152,11 @@ class Volatility(RowModel):
         return found
 
     def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
-        spread = self.spread_nodes(g, x)
+        return self.scaled_nodes(g, x, g.constant([1.0]))
+
+    def scaled_nodes(self, g: Graph, x: str, scale: str) -> tuple[str, str]:
+        """The spread is multiplied, which has one number where the quantiles have as many as there are levels."""
+        spread = g.add("Mul", self.spread_nodes(g, x), scale)
         if self.card.symbols:
             place = g.add("Gather", g.cast("static", np.int64), g.constant(0, np.int64), axis=1)
             spread = g.add("Mul", spread, g.add("Gather", g.constant(np.exp(self.arrays["own"])), place, axis=0))
@@ -169,9 +173,8 @@ class Volatility(RowModel):
         if self.params.mode == "step":
             g, terms = Graph(), self.layout()
             after, x, scale = terms.step_nodes(g)
-            answer, _ = self.answer_nodes(g, x)
-            quantiles = g.add("Mul", answer, g.add("Unsqueeze", scale, g.constant([2], np.int64)))
-            (folder / STEP_GRAPH).write_bytes(g.step(self.card, terms.state, after, quantiles))
+            quantiles, _ = self.scaled_nodes(g, x, scale)
+            (folder / STEP).write_bytes(g.step(self.card, terms.state, after, quantiles))
 
     def layout(self) -> SpreadTerms:
         keep = self.arrays.get("keep", keep_of(self.params.spans, self.card.lookback))

@@ -60,7 +60,7 @@ class Questioner:
         return Questions(
             asker=np.full(len(rows), TICKS, np.int32), symbol=symbol, ordinal=ordinal, as_of=as_of, row=before + rows,
             model=model[rows].astype(np.int32), anchor=anchor, scale=scale, inputs=inputs,
-            names=self._symbols.names(), tile=self._tile,
+            names=self._symbols.names, tile=self._tile,
         )  # fmt: skip
 
     def of_ask(self, ask: Ask, asker: int) -> Questions:
@@ -85,7 +85,7 @@ class Questioner:
         model, none = self._who_answers(ask, symbol, held), np.full(len(symbol), -1)
         return Questions(
             asker=np.full(len(symbol), asker, np.int32), symbol=symbol, ordinal=ordinal, as_of=as_of, row=none,
-            model=model, anchor=anchor, scale=scale, inputs=inputs, names=self._symbols.names(), tile=self._tile,
+            model=model, anchor=anchor, scale=scale, inputs=inputs, names=self._symbols.names, tile=self._tile,
         )  # fmt: skip
 
     def targets(self, as_of: I64) -> I64:

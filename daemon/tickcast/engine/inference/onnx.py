@@ -46,11 +46,12 @@ class OnnxRunner(Runner):
         inputs = questions.inputs
         if not self.card.symbols or inputs.static.shape[1]:
             return inputs
-        if questions.names is not self._names:
+        names = questions.names()
+        if names is not self._names:
             known = {name: place for place, name in enumerate(self.card.symbols, 1)}
-            self._names = questions.names
-            self._places = np.array([*(known.get(name, 0) for name in questions.names), 0], np.float32)  # -1 is none
-        symbol = questions.symbol if questions.names else np.full(len(inputs), -1)
+            self._names = names
+            self._places = np.array([*(known.get(name, 0) for name in names), 0], np.float32)  # -1 is none
+        symbol = questions.symbol if names else np.full(len(inputs), -1)
         return replace(inputs, static=self._places[symbol][:, None])
 
     def _outputs(self, inputs: Inputs, tile: int) -> list[F32]:
