@@ -16,7 +16,8 @@ from tickcast.scales import LEAST_RATIO, LEAST_WEIGHT, bar_weights
 from tickcast_plugins.models.onnx_graph import Graph
 
 SLOTS = {"day_of_week": 168, "time_of_day": 24}  # hours of the season, by calendar
-LATE = 0.01  # hours that a bar's end may be late and still belong to the hour that ends
+LATE = 0.0123  # hours that a bar's end may be late and still belong to the hour that ends: no whole second
+TINY = np.float32(1e-12)
 
 
 class SpreadTerms(NamedTuple):
@@ -121,19 +122,24 @@ class SpreadTerms(NamedTuple):
         return own, usable
 
     def _hour(self, future: F32) -> F32:
-        phases = future[:, 0, self._columns] @ self._directions()
-        hour: F32 = phases.argmax(axis=1)[:, None].astype(np.float32)
-        return hour
+        sine, cosine = (future[:, 0, self._columns] @ self._turn()).T
+        half = np.arctan(sine / (np.sqrt(sine * sine + cosine * cosine) + cosine + TINY))
+        hour = np.clip(np.floor((half / np.float32(np.pi) + np.float32(0.5)) * self._hours), 0, self._hours - 1)
+        return hour[:, None].astype(np.float32)
 
     @property
     def _columns(self) -> list[int]:
         first = 2 * self.card.future.index(self.calendar)
         return [first, first + 1]
 
-    def _directions(self) -> F32:
-        """[2, slots]: sine and cosine of the middle of each hour."""
-        phase = 2 * np.pi * (np.arange(SLOTS[self.calendar]) + 0.5 + LATE) / SLOTS[self.calendar]
-        return np.stack([np.sin(phase), np.cos(phase)]).astype(np.float32)
+    @property
+    def _hours(self) -> np.float32:
+        return np.float32(SLOTS[self.calendar])
+
+    def _turn(self) -> F32:
+        """[2, 2]: turns sine and cosine so that where the angle jumps, at half a turn, the hours begin."""
+        turn = np.pi + 2 * np.pi * LATE / SLOTS[self.calendar]
+        return np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]], np.float32)
 
     def _square_nodes(self, g: Graph, own: str) -> list[str]:
         squares = [g.add("Mul", own, own)]
@@ -160,7 +166,14 @@ class SpreadTerms(NamedTuple):
         """[B]: the place in the season."""
         next_bar = g.add("Gather", "future", g.constant(0, np.int64), axis=1)
         calendar = g.add("Gather", next_bar, g.constant(self._columns, np.int64), axis=1)
-        return g.add("ArgMax", g.add("MatMul", calendar, g.constant(self._directions())), axis=1, keepdims=0)
+        turned = g.add("MatMul", calendar, g.constant(self._turn()))
+        sine, cosine = (g.add("Gather", turned, g.constant(at, np.int64), axis=1) for at in (0, 1))
+        size = g.add("Sqrt", g.add("Add", g.add("Mul", sine, sine), g.add("Mul", cosine, cosine)))
+        beside = g.add("Add", g.add("Add", size, cosine), g.constant(TINY))
+        half = g.add("Atan", g.add("Div", sine, beside))
+        share = g.add("Add", g.add("Div", half, g.constant(np.pi)), g.constant(0.5))
+        hour = g.add("Floor", g.add("Mul", share, g.constant(self._hours)))
+        return g.cast(g.add("Clip", hour, g.constant(0.0), g.constant(self._hours - 1)), np.int64)
 
     def _channel_node(self, g: Graph) -> str:
         """[B, L, 1]: a slice, for a Gather of one column takes longer than all that follows."""
