@@ -274,6 +274,26 @@ def test_a_garch_that_was_planted_is_found(tmp_path: Path) -> None:
     assert surprise(np.zeros((3, 1)), np.ones(3), np.array([0.5])) == pytest.approx(0.0)
 
 
+def test_that_falls_count_more_is_found_where_it_is_so(tmp_path: Path) -> None:
+    rng, variance, moves = np.random.default_rng(6), 1.0, []
+    for shock in rng.standard_normal(30_000):
+        moves.append(np.sqrt(variance) * shock)
+        variance = 0.05 + 0.16 * min(moves[-1], 0.0) ** 2 + 0.87 * variance
+    close = 100 * np.exp(1e-3 * np.cumsum(moves))
+    frame = market("A", len(close), 0).with_columns(close=pl.Series(close))
+    shares = {}
+    for kind in ("gjr", "garch"):
+        made = job(tmp_path / kind, [frame], kind=kind, model_params={"spans": [14], "rows": 30_000},
+                   **(ORDER | {"lookback": 200, "features": [], "future": []}))  # fmt: skip
+        dataset = load_dataset(tmp_path / kind, made)
+        model: Any = fit.build(made, dataset)
+        model.fit(dataset, Progress())
+        shares[kind] = model.arrays["shares"]
+    assert shares["gjr"][1] > 5 * shares["gjr"][0]
+    assert shares["gjr"][1] == pytest.approx(0.08 / 0.13, abs=0.2)
+    assert len(shares["garch"]) == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "params", "fields"),
     [

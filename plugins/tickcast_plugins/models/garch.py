@@ -63,7 +63,7 @@ class Garch(OneSpeed):
 
 
 class Gjr(Garch):
-    """Falls count more than rises, or less."""
+    """Falls count more than rises."""
 
     kind = "gjr"
     falls = True
