@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import combokit
+from kit import T0, Served, settings
 from tickcast import plugin
 from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
@@ -178,6 +179,25 @@ def test_a_symbol_of_the_fit_has_a_spread_of_its_own_and_any_other_what_all_have
         np.testing.assert_allclose(said("D", "A", "B", "B")[1:], said("A", "A", "B", "B")[1:], rtol=1e-6)
         nobody = runner.answer(Questions.of(windows)).quantiles[:, :, -1]
         np.testing.assert_allclose(nobody, pooled, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["window", "step"])
+def test_served_from_ticks_a_symbol_is_known_by_its_name_whatever_its_code(known: Any, mode: str) -> None:
+    """Two names share one walk: what is said of them differs by what is their own alone."""
+    _, runner = known(mode)
+    options = settings(window__lookback=24, forecast__horizon=4, bars__every_ms=1000, uncertainty__enabled=False)
+    prices = 100 * np.exp(np.cumsum(np.random.default_rng(4).normal(0, 1e-3, 60)))
+    ticks = [(name, T0 + i * 10**9, float(price), 1.0) for i, price in enumerate(prices) for name in ("X", "B", "C")]
+    served = Served(options, ticks, chunk=50, runners=[open_model(known(mode)[0])])
+    forecasts = served.forecasts
+    spread = np.log(forecasts.quantiles[:, :, -1] / forecasts.anchor[:, None]) / forecasts.scale[:, None]
+    of = {name: spread[forecasts.symbol == served.symbols.find(name)] for name in "XBC"}
+    assert len(of["X"]) == len(of["B"]) > 30
+    model = plugin.find("models", "har")(runner.card)
+    model.load(known(mode)[0])
+    for name, place in (("B", 2), ("C", 3)):
+        expected = np.tile(np.exp(model.arrays["own"][place]), (len(of["X"]), 1))
+        np.testing.assert_allclose(of[name] / of["X"], expected, rtol=1e-3)
 
 
 def test_an_own_spread_is_shrunk_and_the_parts_of_a_history_say_whose_a_window_is(known: Any, tmp_path: Path) -> None:
