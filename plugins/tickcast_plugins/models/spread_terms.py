@@ -125,7 +125,8 @@ class SpreadTerms(NamedTuple):
         sine, cosine = (future[:, 0, self._columns] @ self._turn()).T
         half = np.arctan(sine / (np.sqrt(sine * sine + cosine * cosine) + cosine + TINY))
         hour = np.clip(np.floor((half / np.float32(np.pi) + np.float32(0.5)) * self._hours), 0, self._hours - 1)
-        return hour[:, None].astype(np.float32)
+        place: F32 = hour[:, None].astype(np.float32)
+        return place
 
     @property
     def _columns(self) -> list[int]:
