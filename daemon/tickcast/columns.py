@@ -165,7 +165,7 @@ class Inputs(Columns):
     past: F32  # [B, L, F]; channel 0 is the target's own channel
     mask: F32  # [B, L]; 1 = real bar
     future: F32  # [B, H, K]; calendar of the target bars
-    static: F32  # [B, S]
+    static: F32  # [B, S]; of a card with symbols, the symbol's place among them from 1 on, 0 = none of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from aiokafka import AIOKafkaProducer
 
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.reader import KafkaReader
+from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.store import Store
 from tickcast.live.buses.kafka import Commits
+from tickcast.live.serving_models import ServingModels
 from tickcast.ui import cli
 
 SEAMS: dict[str, tuple[type, str]] = {
@@ -22,6 +24,8 @@ SEAMS: dict[str, tuple[type, str]] = {
     "offsets": (AIOKafkaProducer, "send_offsets_to_transaction"),  # within the transaction
     "commit": (Delivery, "commit"),  # before the snapshot of this unit
     "snapshot": (Commits, "save"),
+    "decide": (Ledger, "decide"),  # a decision is noted, and not carried out; or carried out, and this is noted
+    "promote": (ServingModels, "promote"),  # it is listed; who ordered it does not know
 }
 
 
