@@ -24,6 +24,8 @@ SEAMS: dict[str, tuple[type, str]] = {
     "offsets": (AIOKafkaProducer, "send_offsets_to_transaction"),  # within the transaction
     "commit": (Delivery, "commit"),  # before the snapshot of this unit
     "snapshot": (Commits, "save"),
+}
+OF_THE_LOOP: dict[str, tuple[type, str]] = {
     "decide": (Ledger, "decide"),  # a decision is noted, and not carried out; or carried out, and this is noted
     "promote": (ServingModels, "promote"),  # it is listed; who ordered it does not know
 }
@@ -31,7 +33,7 @@ SEAMS: dict[str, tuple[type, str]] = {
 
 def raise_after(seam: str, times: int, number: int) -> None:
     """Let the call end so many times, and then nothing come after it."""
-    owner, name = SEAMS[seam]
+    owner, name = (SEAMS | OF_THE_LOOP)[seam]
     call, left = getattr(owner, name), times
 
     async def counted(*args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,12 @@
 """The loop of promotion over a real broker, killed at its seams: what was decided is done once, and all of it."""
 
 import asyncio
+import json
 import signal
+import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,8 +19,11 @@ from tickcast.errors import EXIT_OK
 
 T0, SECOND = 1_700_000_000_000_000_000, 10**9
 SYMBOLS = ("A", "B")
+FIRST, MOST = 1250, 2250  # bars of each symbol before anything runs, and in all: too few for a second fit
 LIMIT_S = 120.0
-ENDED = "SELECT kind, event FROM decisions WHERE event IN ('done', 'failed') ORDER BY sequence"
+NOTES = [(kind, event) for kind in ("fit", "shadow", "promote") for event in ("begun", "done")]
+SEAMS = [("decide", 2), ("decide", 5), ("promote", 1)]
+SEAMS += [("decide", times) for times in (1, 3, 4, 6)] if is_long() else []
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,33 +33,36 @@ class Market:
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(1)
-        self._move, self._price, self._bar = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
+        self._move, self._price, self.bars = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
 
     def ticks(self, bars: int) -> list[Message]:
         found = []
         for _ in range(bars):
             self._move = -0.6 * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
             self._price = self._price + self._move
-            self._bar += 1
-            for partition, (name, price) in enumerate(zip(SYMBOLS, self._price, strict=True)):
-                text = (
-                    f'{{"symbol":"{name}","ts":{T0 + self._bar * SECOND},"price":{100 * np.exp(price):.10f},"size":1}}'
-                )
+            self.bars += 1
+            at_ns = T0 + self.bars * SECOND
+            for partition, (name, price) in enumerate(zip(SYMBOLS, 100 * np.exp(self._price), strict=True)):
+                text = f'{{"symbol":"{name}","ts":{at_ns},"price":{price:.10f},"size":1}}'
                 found.append(Message(partition, name.encode(), text.encode()))
         return found
 
 
 def feed(deployment: Deployment, market: Market, daemon: Daemon, *, until: str) -> None:
     """Ticks until it has done an action of that kind, or has died."""
-    for _ in range(200):
-        done = any(line["event"] == "upkeep_done" and line["kind"] == until for line in daemon.events())
-        if done or not daemon.is_alive:
-            return
-        asyncio.run(deployment.send(market.ticks(40)))
-    raise TimeoutError(f"no {until}\n{daemon.log()[-4000:]}")
+    while daemon.is_alive and not any(
+        line["event"] == "upkeep_done" and line["kind"] == until for line in daemon.events()
+    ):
+        assert market.bars < MOST, f"no {until}\n{daemon.log()[-4000:]}"
+        if daemon.has_logged("daemon_started"):
+            asyncio.run(deployment.send(market.ticks(20)))
+        time.sleep(0.25)
 
 
-SEAMS = [("decide", 2), ("promote", 1)] + ([("decide", times) for times in (1, 3, 4, 5)] if is_long() else [])
+def rows(deployment: Deployment, sql: str) -> list[tuple[Any, ...]]:
+    """Of the store of a daemon that has ended."""
+    with duckdb.connect(str(deployment.store)) as store:
+        return store.sql(sql).fetchall()
 
 
 @pytest.mark.parametrize(("seam", "times"), SEAMS)
@@ -61,28 +71,38 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
 ) -> None:
     deployment = Deployment(
         kafka, tmp_path, partitions=2, outputs=(*OUTPUTS, "shadow"), forecast__horizon=2, model__default="naive",
-        schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=1000, schedule__shadow_bars=4000,
-        schedule__look_every_s=1, store__unit_ms=50, quality__future_ms=0,
+        schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=2 * FIRST - 100,
+        schedule__shadow_bars=4000, schedule__look_every_s=1, store__unit_ms=50,
     )  # fmt: skip
     market = Market()
-    asyncio.run(deployment.send(market.ticks(1200)))
+    asyncio.run(deployment.send(market.ticks(FIRST)))
     first = deployment.start_to_die(seam, times)
     feed(deployment, market, first, until="promote")
     assert first.ended(limit_s=LIMIT_S) == -signal.SIGKILL, first.log()[-4000:]
+    noted = "SELECT kind, event FROM decisions ORDER BY sequence"
+    assert rows(deployment, noted) == NOTES[: times - 1 if seam == "decide" else -1]
+    assert rows(deployment, "SELECT count(*) FROM promotions") == [(seam == "promote",)]
     second = deployment.start()
-    second.wait_for("daemon_started")
     feed(deployment, market, second, until="promote")
+    asyncio.run(deployment.send(market.ticks(20)))
     second.wait_until(deployment.is_caught_up, "the end of the topic", limit_s=LIMIT_S)
     assert second.drain() == EXIT_OK, second.log()[-4000:]
-    with duckdb.connect(str(deployment.store), read_only=True) as store:
-        rows = store.sql(
-            "SELECT kind, event FROM decisions WHERE event IN ('done', 'failed') ORDER BY sequence"
-        ).fetchall()
-        assert rows[:3] == [("fit", "done"), ("shadow", "done"), ("promote", "done")]
-        (promotions,) = store.sql("SELECT count(*) FROM promotions WHERE action = 'promote'").fetchall()
-        (versions,) = store.sql("SELECT count(*) FROM versions").fetchall()
-        assert (promotions, versions) == ((1,), (1,))
-        (twice,) = store.sql("SELECT count(*) - count(DISTINCT (contest, number)) FROM contest_blocks").fetchall()
-        assert twice == (0,)
-    beside = asyncio.run(deployment.read("shadow"))
-    assert {b'"model": "ridge"' in record.value or b'"model":"ridge"' in record.value for record in beside} >= {True}
+    assert rows(deployment, noted) == NOTES
+    assert rows(deployment, "SELECT kind FROM versions") == [("ridge",)]
+    twice = "SELECT count(*) - count(DISTINCT (contest, number)) FROM contest_blocks"
+    assert rows(deployment, twice) == [(0,)]
+    ((positions,),) = rows(deployment, "SELECT positions_json FROM promotions")
+    assert_answered_once(deployment, dict(place[1:] for place in json.loads(positions)))
+
+
+def assert_answered_once(deployment: Deployment, promoted: dict[int, int]) -> None:
+    """By the model from where it was promoted on, whoever died, and nowhere before; there it answered in shadow."""
+    answered = defaultdict(set)
+    for forecast in asyncio.run(deployment.forecasts()):
+        answered[forecast["source"]["partition"], forecast["source"]["offset"]].add(forecast["model"])
+    assert len(answered) > 2 * FIRST
+    for (partition, offset), models in answered.items():
+        assert models == {"ridge" if offset >= promoted[partition] else "naive"}, (partition, offset)
+    beside = [json.loads(record.value) for record in asyncio.run(deployment.read("shadow"))]
+    assert {forecast["model"] for forecast in beside} == {"ridge"}
+    assert all(forecast["source"]["offset"] < promoted[forecast["source"]["partition"]] for forecast in beside)

@@ -249,23 +249,30 @@ class Upkeep:
         return shown
 
     async def _change(self, action: Action) -> dict[str, Any]:
-        """Of who serves: one after the other, and none by a contest with somebody who serves no more."""
+        """Of who serves, one after the other. What a run before this one has done, and ended before it could say so, is
+        in the list of promotions with all that spoke for it."""
         async with self._promoting:
-            won = self._of(action.model)
-            shown = self._told_of(won)
-            if any(row.command_id == action.id for row in await self._models.models.history(ROUTE)):
-                return shown  # a run before this one has done it, and ended before it could say so
-            if won.champion != self._champion():
-                raise BadRequest(f"the contest was with {won.champion[:12]}, which serves no more")
-            given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
-            if action.kind is ActionKind.PROMOTE:
-                await self._models.promote(action.model, ROUTE, force=True, note="", **given)
-            elif action.kind is ActionKind.ROLLBACK:
-                await self._models.rollback(ROUTE, **given)
-            else:
-                self._is.lost = f"{won.champion[:12]} lost to it after {shown['blocks']} blocks"
-                await self._models.step_down(ROUTE, **given)
+            listed = await self._models.models.history(ROUTE)
+            told = next((row.evidence_json for row in listed if row.command_id == action.id), None)
+            shown = await self._change_now(action) if told is None else msgspec.json.decode(told, type=dict[str, Any])
+            if action.kind is ActionKind.STEP_DOWN:
+                self._is.lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
             return shown
+
+    async def _change_now(self, action: Action) -> dict[str, Any]:
+        """By no contest with somebody who serves no more."""
+        won = self._of(action.model)
+        if won.champion != self._champion():
+            raise BadRequest(f"the contest was with {won.champion[:12]}, which serves no more")
+        shown = self._told_of(won)
+        given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
+        if action.kind is ActionKind.PROMOTE:
+            await self._models.promote(action.model, ROUTE, force=True, note="", **given)
+        elif action.kind is ActionKind.ROLLBACK:
+            await self._models.rollback(ROUTE, **given)
+        else:
+            await self._models.step_down(ROUTE, **given)
+        return shown
 
     async def _follow_champion(self) -> None:
         """Whoever made it serve: with a promotion the roles are swapped, and who served before answers beside it, to
@@ -349,7 +356,8 @@ class Upkeep:
         found = self._contests[contest.id].evidence()._asdict()
         found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                  for name, value in found.items()}  # fmt: skip
-        return {"contest": contest.id, "model": contest.model, "role": contest.role, **found}
+        who = {"model": contest.model, "champion": contest.champion, "role": contest.role}
+        return {"contest": contest.id, **who, **found}
 
     async def _note(self, rows: list[DecisionRow]) -> None:
         """Until the store has it: a full disk is waited for."""
