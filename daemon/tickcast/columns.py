@@ -188,6 +188,7 @@ class Forecasts(Columns):
     input_hash: U64
     target_ns: I64  # [B, H]
     quantiles: F64  # [B, H, Q]
+    sigma: F64  # [B, H] `figures.spread_of` them, in the unit of `scale`
     confidence: F32
     probs: F32  # [B, C], by direction.LABELS: of the move to the last step; NaN where who answered has no classes
     stamp_ns: I64  # broker's timestamp of the record that closed the bar; -1 = none

@@ -63,6 +63,7 @@ class AskAnswer:
     anchor: F64 = field(default_factory=lambda: np.zeros(0))
     scale: F64 = field(default_factory=lambda: np.zeros(0))
     quantiles: F64 = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    sigma: F64 = field(default_factory=lambda: np.zeros((0, 0)))
     confidence: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
     probs: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     model: I32 = field(default_factory=lambda: np.zeros(0, np.int32))

@@ -11,6 +11,7 @@ from tickcast.engine.core.questions import Questioner, id_seeds, make_ids
 from tickcast.engine.core.scorekeeper import Scorekeeper
 from tickcast.engine.core.scoring import Entries
 from tickcast.errors import Quality
+from tickcast.figures import spread_of
 from tickcast.questions import Questions
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -59,8 +60,8 @@ class Forecaster:
             offset=bars.offset, anchor=anchor, scale=scale, rung=answers.rung, model=answers.model,
             flags=answers.flags | entries.cold * ADAPTIVE_COLD | entries.in_sample * IN_SAMPLE,
             id_high=entries.id_high, id_low=entries.id_low, input_hash=windows.input_hash(questions.inputs),
-            target_ns=self._questioner.targets(bars.as_of), quantiles=quantiles, confidence=entries.confidence,
-            probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
+            target_ns=self._questioner.targets(bars.as_of), quantiles=quantiles, sigma=self._sigma(entries.wide, scale),
+            confidence=entries.confidence, probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
         )  # fmt: skip
 
     def reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> AskAnswer:
@@ -76,9 +77,14 @@ class Forecaster:
         prices, anchor, scale = self._in_prices(questions, wide, factor)
         return AskAnswer(
             ask, as_of=as_of, target_ns=self._questioner.targets(as_of), anchor=anchor, scale=scale,
-            quantiles=prices[:, :, :levels], confidence=sure, probs=answers.probs, model=answers.model,
-            rung=answers.rung, flags=answers.flags, interval=None if level is None else prices[:, :, levels:],
+            quantiles=prices[:, :, :levels], sigma=self._sigma(wide[:, :, :levels], scale), confidence=sure,
+            probs=answers.probs, model=answers.model, rung=answers.rung, flags=answers.flags,
+            interval=None if level is None else prices[:, :, levels:],
         )  # fmt: skip
+
+    def _sigma(self, wide: F64, scale: F64) -> F64:
+        sigma: F64 = spread_of(self._settings.forecast.quantiles, wide) * scale[:, None]
+        return sigma
 
     def _in_prices(self, questions: Questions, wide: F64, factor: F64 | None) -> tuple[F64, F64, F64]:
         """Quantiles, anchor and scale in the series' own unit of today, which is `factor` of the first day's."""

@@ -103,6 +103,7 @@ class Commands:
                 "target_ns": None if as_of < 0 or min(targets) < 0 else targets, "levels": forecast.quantiles,
                 "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
                 "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
+                "sigma": answer.sigma[i][:steps].tolist(),
                 "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]],
                 "kind": KINDS[classes[i]], "probs": answer.probs[i].tolist() if classes[i] else None,
                 "confidence": float(answer.confidence[i]),
