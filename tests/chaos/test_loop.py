@@ -19,7 +19,7 @@ from tickcast.errors import EXIT_OK
 
 T0, SECOND = 1_700_000_000_000_000_000, 10**9
 SYMBOLS = ("A", "B")
-FIRST, MOST = 1250, 2250  # bars of each symbol before anything runs, and in all: too few for a second fit
+FIRST, MOST = 1250, 6000  # bars of each symbol before anything runs, and in all
 LIMIT_S = 120.0
 NOTES = [(kind, event) for kind in ("fit", "shadow", "promote") for event in ("begun", "done")]
 SEAMS = [("decide", 2), ("decide", 5), ("promote", 1)]
@@ -70,8 +70,9 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
     kafka: KafkaBroker, tmp_path: Path, seam: str, times: int
 ) -> None:
     deployment = Deployment(
-        kafka, tmp_path, partitions=2, outputs=(*OUTPUTS, "shadow"), forecast__horizon=2, model__default="naive",
-        schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=2 * FIRST - 100,
+        kafka, tmp_path, partitions=2, outputs=(*OUTPUTS, "jobs", "shadow"), forecast__horizon=2,
+        model__default="naive", schedule__rest_s=3600,
+        schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=FIRST - 50,
         schedule__shadow_bars=4000, schedule__look_every_s=1, store__unit_ms=50,
     )  # fmt: skip
     market = Market()

@@ -245,13 +245,14 @@ async def test_a_start_does_not_fail_for_what_was_noted(tmp_path: Path, harm: st
     async with running(settings) as live:
         await live.send(market.ticks(50, persistence=-0.6))
         await until(lambda: bool(live.daemon.session.commands.upkeep._is.champion), "a look")
+        champion = live.daemon.session.commands.upkeep._is.champion
     contest = {
-        "id": "c", "model": "0" * 64, "champion": "1" * 64, "role": "candidate", "block_ns": SECOND,
+        "id": "c", "model": "0" * 64, "champion": champion, "role": "candidate", "block_ns": SECOND,
         "terms": {"alpha": 0.05, "block_bars": 2, "most_blocks": 9}, "last_value": {},
     }  # fmt: skip
     noted = {
         "no JSON of ours": '"x"', "of another version": '{"policy": {"now_ns": "later"}, "contests": []}',
-        "a contest whose model is gone": msgspec.json.encode({"champion": "1" * 64, "contests": [contest]}).decode(),
+        "a contest whose model is gone": msgspec.json.encode({"champion": champion, "contests": [contest]}).decode(),
     }  # fmt: skip
     with duckdb.connect(str(settings.store.path)) as store:
         store.execute("DELETE FROM upkeep")

@@ -70,7 +70,8 @@ class Upkeep:
         for contest in [*self._is.contests]:
             try:
                 self._open(contest)
-                if contest.id not in self._models.contests():  # else the engine goes on with it
+                is_on = contest.id in self._models.contests()  # the engine goes on with it
+                if not is_on and contest.champion == self._champion():  # else the next look ends it
                     await self._shadow(contest)
             except (TickcastError, KeyError, TypeError, ValueError) as problem:
                 self._is.contests.remove(contest)
