@@ -114,7 +114,7 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
         }
         assert numbers["point"] == [step[2] for step in numbers["quantiles"]]
         assert math.isclose(numbers["scale"], batch.scale[row], rel_tol=1e-9)
-        np.testing.assert_allclose(numbers["sigma"], batch.sigma[row], rtol=1e-6)
+        np.testing.assert_allclose(numbers["sigma"], batch.sigma[row], rtol=0, atol=1e-7 * batch.scale[row])
         assert math.isclose(numbers["confidence"], batch.confidence[row], rel_tol=1e-6)
         if row % 3:
             assert numbers["probs"] is None

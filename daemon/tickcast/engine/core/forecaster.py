@@ -7,10 +7,11 @@ from tickcast.engine.core import windows
 from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
+from tickcast.engine.core.leaving import TAILS, leaving
 from tickcast.engine.core.questions import Questioner, id_seeds, make_ids
 from tickcast.engine.core.scorekeeper import Scorekeeper
 from tickcast.engine.core.scoring import Entries
-from tickcast.errors import Quality
+from tickcast.errors import BadRequest, Quality
 from tickcast.figures import spread_of
 from tickcast.questions import Questions
 from tickcast.settings import Settings
@@ -65,7 +66,7 @@ class Forecaster:
         )  # fmt: skip
 
     def reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> AskAnswer:
-        """Widened as the symbol's own forecasts are."""
+        """Widened as the symbol's own forecasts are; BadRequest where they cannot tell what is asked."""
         symbol, as_of, level = questions.symbol, questions.as_of, ask.confidence_level
         whose = answers.model, symbol, self._builder.home_of(symbol)
         units = answers.moves / questions.scale[:, None, None]
@@ -80,7 +81,27 @@ class Forecaster:
             quantiles=prices[:, :, :levels], sigma=self._sigma(wide[:, :, :levels], scale), confidence=sure,
             probs=answers.probs, model=answers.model, rung=answers.rung, flags=answers.flags,
             interval=None if level is None else prices[:, :, levels:],
+            leaving=None if ask.bounds is None else self._leaving(ask.bounds, anchor, scale, units, wide, whose),
         )  # fmt: skip
+
+    def _leaving(
+        self, bounds: tuple[float, float], anchor: F64, scale: F64, units: F64, wide: F64, whose: tuple[I32, I32, I32]
+    ) -> F64:
+        """[N, H] What is known of each step is where it ends: on which way, only where neither way is likelier."""
+        if wide[:, :, self._settings.forecast.quantiles.index(0.5)].any():
+            raise BadRequest(
+                "who answers says where the price will be at each step, and not on which way it goes there",
+                remedy="ask one whose point is the last value: model = naive, or a volatility kind",
+            )  # fmt: skip
+        if not (bounds[0] < anchor.min() and anchor.max() < bounds[1]):
+            raise BadRequest(
+                "the last close has left already", remedy=f"it is {anchor[0]:g}: `low` and `high` go around it"
+            )
+        at = np.maximum(bounds, 0.0) if self._transform == windows.LOG_RETURN else np.array(bounds)
+        with np.errstate(divide="ignore"):  # no price of such a series reaches 0
+            away = windows.moves_of(self._transform, anchor, np.tile(at, (len(anchor), 1))) / scale[:, None]
+        reach = self._scorekeeper.reach(TAILS, units, wide, *whose)
+        return np.stack([leaving(known, *np.abs(far)) for known, far in zip(reach, away, strict=True)])
 
     def _sigma(self, wide: F64, scale: F64) -> F64:
         sigma: F64 = spread_of(self._settings.forecast.quantiles, wide) * scale[:, None]

@@ -68,9 +68,10 @@ class Questioner:
         if self._ladder is None:
             raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
         levels = self._settings.forecast.quantiles
-        if ask.confidence_level is not None and not levels[0] < 0.5 < levels[-1]:
+        wants_widths = ask.confidence_level is not None or ask.bounds is not None
+        if wants_widths and not levels[0] < 0.5 < levels[-1]:
             raise BadRequest(
-                "an interval needs a level on each side of the median", remedy="forecast.quantiles names the levels"
+                "it needs a level on each side of the median", remedy="forecast.quantiles names the levels"
             )
         if ask.bars is None:
             symbol = self._codes(ask.symbols)

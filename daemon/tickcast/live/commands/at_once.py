@@ -61,7 +61,8 @@ class Commands:
 
     async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
         self._refuse_beyond(given.horizon)
-        answer = await self._ask(Ask(given.symbols, given.model, confidence_level=given.confidence_level))
+        level, bounds = given.confidence_level, given.bounds
+        answer = await self._ask(Ask(given.symbols, given.model, confidence_level=level, bounds=bounds))
         return {"forecasts": self._told(answer, given.horizon or None)}
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
@@ -112,6 +113,8 @@ class Commands:
             if answer.interval is not None:
                 level, interval = answer.ask.confidence_level, answer.interval[i][:steps].tolist()
                 told[-1] |= {"confidence_level": level, "interval": interval}
+            if answer.leaving is not None:
+                told[-1] |= {"leaving": answer.leaving[i][:steps].tolist()}
         return told
 
     async def status(self, given: arguments.Status, context: Context) -> Result:
