@@ -7,11 +7,11 @@ import numpy as np
 from tickcast.batch.judge import statistics
 from tickcast.batch.train.classes import ratios as class_ratios
 from tickcast.columns import F32, F64
-from tickcast.figures import SCALE_FLOOR, covered, pinball, skill
+from tickcast.figures import SCALE_FLOOR, covered, pinball, qlike, skill, spread_of
 
 SUMS = (
     "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
-    "pinball_naive", "covered", "directed", "right",
+    "pinball_naive", "width", "width_naive", "qlike", "qlike_naive", "covered", "directed", "right",
 )  # fmt: skip
 AT = {name: place for place, name in enumerate(SUMS)}
 
@@ -49,6 +49,9 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
         loss = pinball(np.array(levels), quantiles, actual)
         found[moved, :, AT["pinball" + suffix]] = loss[moved] / scale[moved, None]
         found[moved, :, AT["missed" + suffix]] = np.abs(point[moved]) / scale[moved, None]
+        wide = quantiles[moved] / scale[moved, None, None]
+        found[moved, :, AT["width" + suffix]] = wide[:, :, -1] - wide[:, :, 0]
+        found[moved, :, AT["qlike" + suffix]] = qlike(spread_of(levels, wide), point[moved] / scale[moved, None])
     found[..., AT["covered"]] = covered(own, actual)
     found[..., AT["directed"]] = (actual != 0) & (own[:, :, median] != 0)
     found[..., AT["right"]] = actual * own[:, :, median] > 0
@@ -110,6 +113,8 @@ def ratios(sums: F64) -> dict[str, Any]:
             "mae": of["absolute"] / of["labels"], "mae_naive": of["absolute_naive"] / of["labels"],
             "mse": of["squared"] / of["labels"], "mse_naive": of["squared_naive"] / of["labels"],
             "pinball": of["pinball"] / of["scaled"], "pinball_naive": of["pinball_naive"] / of["scaled"],
+            "width": of["width"] / of["scaled"], "width_naive": of["width_naive"] / of["scaled"],
+            "qlike": of["qlike"] / of["scaled"], "qlike_naive": of["qlike_naive"] / of["scaled"],
             "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
             "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["directed"], **classes,
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import FeatureSpec
+from tickcast.scales import speeds
 from tickcast.settings.engine import FeatureEntry
 
 
@@ -27,7 +29,7 @@ class Batch(NamedTuple):
 
     inputs: Inputs
     target: F32  # [B, H]: the move from the anchor, as a Runner gives it
-    scale: F64  # [B]: RMS one-bar move of the window
+    scale: F64  # [B]: the window's one-bar move, as `window.scale` has it
 
 
 class Channels(NamedTuple):
@@ -56,6 +58,8 @@ class Dataset:
         self.lookback, self.horizon = order.lookback, order.horizon
         self.transform = windows.TRANSFORMS[order.transform]
         self.future_names = order.future
+        self._places = np.empty((len(history.names), 0), np.float32)
+        self._speeds = speeds(order.scale, order.lookback)
         self._ordinal = history.ordinal
         self._rule = _index_rule(order, self.need_bars, parts)
 
@@ -86,9 +90,16 @@ class Dataset:
         inputs, _, scale = windows.gather_inputs(
             history.bars, self.values, history.symbol[rows], self._ordinal[rows], history.first[rows],
             lookback=self.lookback, transform=self.transform,
-            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names),
+            future=windows.calendar_channels(history.bars.as_of[steps], self.future_names), speeds=self._speeds,
         )  # fmt: skip
+        inputs = replace(inputs, static=self._places[history.symbol[rows]])
         return Batch(inputs, target.astype(np.float32), scale)
+
+    def place(self, symbols: Sequence[str]) -> None:
+        """From now on windows say where in this list their symbol is, as `Inputs.static` has it; empty = nothing."""
+        known = {name: place for place, name in enumerate(symbols, 1)}
+        places = [[known.get(name, 0)] if symbols else [] for name in self.history.names]
+        self._places = np.array(places, np.float32).reshape(len(places), -1)
 
     def channel_statistics(self) -> tuple[F64, F64]:
         """Centre and spread [F - 1] of the channels after the first, over real bars of the training part."""

@@ -125,10 +125,10 @@ def build(order: FitOrder, dataset: Dataset) -> Net | Model:
     """An unfitted model of the order's kind, built on its card."""
     card = ModelCard(
         name=order.name or order.kind, kind=order.kind, version="", digest="", framework=FRAMEWORK, bars=order.bars,
-        transform=order.transform, lookback=order.lookback, horizon=order.horizon, levels=order.levels,
-        features=dataset.specs, future=order.future, need_bars=dataset.need_bars, model_params=order.model_params,
-        seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.digest, settings_digest=order.digest,
-        code_version=tickcast.__version__, tags=order.tags,
+        transform=order.transform, lookback=order.lookback, scale=order.scale, horizon=order.horizon,
+        levels=order.levels, features=dataset.specs, future=order.future, need_bars=dataset.need_bars,
+        model_params=order.model_params, seed=order.seed, created_ns=order.created_ns, dataset_hash=dataset.digest,
+        settings_digest=order.digest, code_version=tickcast.__version__, tags=order.tags,
     )  # fmt: skip
     kind = find("models", order.kind)
     if not (hasattr(kind, "module") or hasattr(kind, "fit")):

@@ -390,4 +390,8 @@ class Engine:
 
     def _reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> None:
         assert self._forecaster is not None
-        self._outcome.answers.append(self._forecaster.reply(ask, questions, answers))
+        try:
+            answer = self._forecaster.reply(ask, questions, answers)
+        except BadRequest as refused:
+            answer = AskAnswer(ask, refused)
+        self._outcome.answers.append(answer)

@@ -14,6 +14,7 @@ from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.folder import ORDER, write_whole
 from tickcast.plugin import Parameter
 from tickcast.records import field_default
+from tickcast.scales import Scale
 
 Positive = Annotated[int, Meta(ge=1)]
 Above = Annotated[float, Meta(gt=0)]
@@ -89,6 +90,7 @@ class FitOrder(Order, frozen=True, kw_only=True):
     bars: dict[str, Any] = {}  # core.questions.bar_identity
     transform: Literal["log_return", "difference", "level"] = "log_return"
     lookback: Positive = 96
+    scale: Scale = "rms"  # window.scale
     horizon: Positive = 12
     levels: list[float] = msgspec.field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
     features: list[dict[str, Any]] = []  # the `[[features.set]]` entries
@@ -156,8 +158,8 @@ class FitOrder(Order, frozen=True, kw_only=True):
 
 
 NOT_TRAINING = {
-    "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
-    "future", "split", "start", "against", "created_ns",
+    "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "scale", "horizon", "levels",
+    "features", "future", "split", "start", "against", "created_ns",
 }  # fmt: skip
 # What a person steers a fit by.
 TRAINING = tuple(name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING)
