@@ -324,7 +324,8 @@ async def test_a_fit_is_of_the_kind_name_tags_and_start_that_were_asked_for(wait
     told = job.order
     assert (told["kind"], told["name"], told["tags"]) == ("micro", "mine", ["one", "two"])
     assert read_card(job.folder / START).name == "momentum"
-    assert told["start"] == {"mode": "transfer", "folder": START, "freeze": ["a.*"]}
+    asked = {"mode": "transfer", "folder": START, "freeze": ["a.*"]}
+    assert told["start"] == asked | {"old_share": None, "most_forgotten": 0.02}
 
 
 async def test_a_search_is_as_it_was_asked_for(waiting: World) -> None:
