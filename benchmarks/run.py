@@ -36,6 +36,8 @@ LONG = {  # by name; `make bench` prints their last result
     "kafka_job",
     "kafka_latency",
     "loop_drift",
+    "loop_leaving",
+    "loop_volatility",
     "optimize",
     "soak",
     "step",

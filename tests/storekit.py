@@ -66,7 +66,7 @@ def forecasts(first: int, count: int, *, salt: int = 0) -> Forecasts:
         (n % SYMBOLS).astype(np.int32), n // SYMBOLS, as_of, np.zeros(count, np.int32), np.zeros(count, np.int32), n,
         anchor, np.full(count, 1e-4), np.zeros(count, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.uint8),
         np.full(count, salt + 7, np.uint64), n.astype(np.uint64), np.full(count, 2**63 + 5, np.uint64),
-        as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + spread,
+        as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + spread, np.ptp(spread, axis=2),
         np.full(count, 0.5, np.float32), probs, as_of,
     )  # fmt: skip
 

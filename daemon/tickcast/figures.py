@@ -160,6 +160,24 @@ def _ratio(over: Any, under: Any) -> F64:
     return found
 
 
+def spread_of(levels: Sequence[float], quantiles: Any) -> F64:
+    """[...] The standard deviation of a normal law whose outermost quantiles lie as far apart as those of [..., Q]."""
+    if levels[0] == levels[-1]:
+        return np.full(np.shape(quantiles)[:-1], np.nan)
+    apart = NormalDist().inv_cdf(levels[-1]) - NormalDist().inv_cdf(levels[0])
+    spread: F64 = (np.asarray(quantiles, np.float64)[..., -1] - quantiles[..., 0]) / apart
+    return np.maximum(spread, SCALE_FLOOR)
+
+
+def qlike(spread: Any, error: Any) -> F64:
+    """How ill a forecast spread suits an error: (error / spread)^2 + log spread^2. Of all spreads the true one has the
+    smallest mean, whatever the law of the errors; one that is too narrow costs more than one that is too wide.
+    """
+    ratio = np.asarray(error, np.float64) / spread
+    loss: F64 = ratio * ratio + 2.0 * np.log(spread)
+    return loss
+
+
 def last_value_quantiles(levels: Sequence[float], steps: Any) -> F64:
     """[steps, Q] in one-bar moves: where a random walk of normal moves would lie. Calibration moves them from here."""
     deviates = np.array([NormalDist().inv_cdf(level) for level in levels])

@@ -75,6 +75,7 @@ class ModelCard(Record, frozen=True):
     features: list[FeatureSpec]
     future: list[str] = []
     labels: list[str] = []  # of the classes that it answers in beside the quantiles; empty = it has none
+    symbols: list[str] = []  # of which it knows something of their own; empty = it takes all alike
     need_bars: int = 0  # bars a symbol must have before this model may answer for it
     parameters: int = 0
     model_params: dict[str, Any] = {}
@@ -92,6 +93,7 @@ class ModelCard(Record, frozen=True):
     code_version: str = ""  # of the tickcast that fitted it
     settings_digest: str = ""  # of the settings that steered the fit
     export_path: str = ""  # how its graph came to be
+    scale: str = "rms"  # window.scale: what its windows are measured in
     last_value: list[list[float]] = []  # [step, level] its quantiles in one-bar moves, calibrated as the model's were
     schema: int = 1
 

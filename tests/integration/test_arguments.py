@@ -152,6 +152,24 @@ async def test_a_forecast_reaches_as_far_and_is_as_sure_as_was_asked(world: Worl
         assert "bad_argument" in await world.refused("forecast", symbols=["A"], confidence_level=level)
 
 
+async def test_a_forecast_tells_how_likely_a_price_leaves_what_was_named(world: World) -> None:
+    asked = {"symbols": ["A"], "model": "naive"}
+    (plain,) = (await world.ok("forecast", **asked))["forecasts"]
+    assert "leaving" not in plain
+    low, high = (plain["anchor"] * (1 + sign * plain["scale"]) for sign in (-1, 1))
+    bounds = {"low": {"low": low}, "high": {"high": high}, "both": {"low": low, "high": high}}
+    told = {name: (await world.ok("forecast", **asked, **b))["forecasts"][0]["leaving"] for name, b in bounds.items()}
+    assert len(told["both"]) == HORIZON
+    for step in range(HORIZON):
+        one, other, both = (told[name][step] for name in ("low", "high", "both"))
+        assert 0 < max(one, other) < both <= min(one + other, 1)
+    assert (np.diff(told["both"]) >= 0).all()
+    assert "which way" in await world.refused("forecast", symbols=["A"], low=low)  # of momentum
+    assert "has left" in await world.refused("forecast", **asked, low=high)
+    for wrong in ({"low": high, "high": low}, {"symbols": ["A", "B"], "low": low}):
+        assert "bad_argument" in await world.refused("forecast", **(asked | wrong))
+
+
 # ---------------------------------------------------------------- reports
 
 

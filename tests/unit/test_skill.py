@@ -52,6 +52,40 @@ def options(**more: object) -> Settings:
     )
 
 
+def test_qlike_is_least_where_the_spread_is_the_true_one_and_too_narrow_costs_more() -> None:
+    error = np.random.default_rng(1).laplace(0, 2.0, 200_000)
+    true = 2.0 * 2**0.5
+    mean = {factor: float(figures.qlike(factor * true, error).mean()) for factor in (0.5, 0.9, 1.0, 1.1, 2.0)}
+    assert min(mean, key=lambda factor: mean[factor]) == 1.0
+    assert mean[0.5] > mean[2.0]
+
+
+def test_width_and_qlike_of_a_judged_model_are_those_of_a_plain_loop() -> None:
+    draw, levels = np.random.default_rng(4), [0.1, 0.4, 0.5, 0.8]
+    own, naive = (np.sort(draw.normal(size=(30, 2, 4)), axis=2).astype(np.float32) for _ in range(2))
+    target, scale = draw.normal(size=(30, 2)).astype(np.float32), draw.uniform(0.5, 2.0, 30)
+    scale[3] = figures.SCALE_FLOOR  # it never moved
+    found = ratios(outcomes(own, naive, target, scale, levels).sum(axis=(0, 1)))
+    for suffix, quantiles in (("", own), ("_naive", naive)):
+        widths, losses = [], []
+        for row in range(30):
+            for step in range(2 if row != 3 else 0):
+                low, point, high = (float(quantiles[row, step, level]) / scale[row] for level in (0, 2, 3))
+                spread = (high - low) / (NormalDist().inv_cdf(0.8) - NormalDist().inv_cdf(0.1))
+                error = float(target[row, step]) / scale[row] - point
+                widths.append(high - low)
+                losses.append(error**2 / spread**2 + np.log(spread**2))
+        assert found["width" + suffix] == pytest.approx(np.mean(widths), rel=1e-5)
+        assert found["qlike" + suffix] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_single_level_has_no_width_to_judge() -> None:
+    point = np.zeros((5, 2, 1), np.float32)
+    found = ratios(outcomes(point, point, np.ones((5, 2), np.float32), np.ones(5), [0.5]).sum(axis=(0, 1)))
+    assert np.isnan(found["qlike"])
+    assert found["width"] == 0
+
+
 def test_the_loss_of_a_kernel_is_that_of_arrays() -> None:
     draw, levels = np.random.default_rng(2), np.array([0.05, 0.5, 0.9])
     quantiles, truth = np.sort(draw.normal(size=(50, 3))), draw.normal(size=50)

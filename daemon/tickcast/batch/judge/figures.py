@@ -7,11 +7,11 @@ import numpy as np
 from tickcast.batch.judge import statistics
 from tickcast.batch.train.classes import ratios as class_ratios
 from tickcast.columns import F32, F64
-from tickcast.figures import SCALE_FLOOR, covered, losses, mase, mean, skill, winkler
+from tickcast.figures import SCALE_FLOOR, covered, losses, mase, mean, qlike, skill, spread_of, winkler
 
 SUMS = (
     "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
-    "pinball_naive", "covered", "directed", "right", "width", "winkler",
+    "pinball_naive", "width", "width_naive", "qlike", "qlike_naive", "covered", "directed", "right", "winkler",
 )  # fmt: skip
 AT = {name: place for place, name in enumerate(SUMS)}
 
@@ -51,7 +51,9 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
         if not suffix:
             found[moved, :, AT["winkler"]] = winkler(levels, (0, -1), loss[..., 0], loss[..., -1])
         found[moved, :, AT["missed" + suffix]] = np.abs(point[moved]) / scale[moved, None]
-    found[moved, :, AT["width"]] = (own[moved, :, -1] - own[moved, :, 0]) / scale[moved, None]
+        wide = quantiles[moved] / scale[moved, None, None]
+        found[moved, :, AT["width" + suffix]] = wide[:, :, -1] - wide[:, :, 0]
+        found[moved, :, AT["qlike" + suffix]] = qlike(spread_of(levels, wide), point[moved] / scale[moved, None])
     found[..., AT["covered"]] = covered(own, actual)
     found[..., AT["directed"]] = (actual != 0) & (own[:, :, median] != 0)
     found[..., AT["right"]] = actual * own[:, :, median] > 0
@@ -118,9 +120,11 @@ def ratios(sums: F64, one_step: F64 | None = None) -> dict[str, Any]:
         "mse": mean(of["squared"], of["labels"]), "mse_naive": mean(of["squared_naive"], of["labels"]),
         "mase": mase(mean(of["missed"], of["scaled"]), first),
         "pinball": mean(of["pinball"], of["scaled"]), "pinball_naive": mean(of["pinball_naive"], of["scaled"]),
+        "width": mean(of["width"], of["scaled"]), "width_naive": mean(of["width_naive"], of["scaled"]),
+        "qlike": mean(of["qlike"], of["scaled"]), "qlike_naive": mean(of["qlike_naive"], of["scaled"]),
         "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
-        "coverage": mean(of["covered"], of["labels"]), "width": mean(of["width"], of["scaled"]),
-        "winkler": mean(of["winkler"], of["scaled"]), "directional": mean(of["right"], of["directed"]), **classes,
+        "coverage": mean(of["covered"], of["labels"]), "winkler": mean(of["winkler"], of["scaled"]),
+        "directional": mean(of["right"], of["directed"]), **classes,
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Cells of all partitions lie behind one another, so one call settles the bars of them all.
 """
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -119,6 +120,12 @@ class Scorekeeper:
                 moved = raw[i] + outward * np.interp(steps, self.horizons, moves)
                 found[i, :, side] = np.where(np.isnan(moved), stretched[i], moved)
             found[:, :, side] = self._beside(tail, q, found[:, :, side], wide)
+        return found
+
+    def reach(self, tails: Sequence[float], units: F64, wide: F64, *whose: I32) -> F64:
+        """[N, H, 2, tails] How far below and above last value so much of what comes lies beyond; as `interval`."""
+        found = np.stack([self.interval(1 - 2 * tail, units, wide, *whose) for tail in tails], axis=3)
+        found[:, :, 0] *= -1
         return found
 
     def _beside(self, tail: float, q: int, found: F64, wide: F64) -> F64:

@@ -161,6 +161,8 @@ def _deciding(settings: Settings) -> dict[str, Any]:
 
 
 def _must_fit(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """A setting that came after the file was written has the default in it: as if it were not there."""
+    theirs = {**_deciding(Settings()), **theirs}
     changed = [
         f"{key} was {theirs.get(key)}, is {ours.get(key)}"
         for key in sorted({*theirs, *ours})
