@@ -120,10 +120,10 @@ def ratios(sums: F64, one_step: F64 | None = None) -> dict[str, Any]:
         "mse": mean(of["squared"], of["labels"]), "mse_naive": mean(of["squared_naive"], of["labels"]),
         "mase": mase(mean(of["missed"], of["scaled"]), first),
         "pinball": mean(of["pinball"], of["scaled"]), "pinball_naive": mean(of["pinball_naive"], of["scaled"]),
+        "width": mean(of["width"], of["scaled"]), "width_naive": mean(of["width_naive"], of["scaled"]),
+        "qlike": mean(of["qlike"], of["scaled"]), "qlike_naive": mean(of["qlike_naive"], of["scaled"]),
         "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
-        "coverage": mean(of["covered"], of["labels"]), "width": mean(of["width"], of["scaled"]),
-        "width_naive": mean(of["width_naive"], of["scaled"]), "qlike": mean(of["qlike"], of["scaled"]),
-        "qlike_naive": mean(of["qlike_naive"], of["scaled"]), "winkler": mean(of["winkler"], of["scaled"]),
+        "coverage": mean(of["covered"], of["labels"]), "winkler": mean(of["winkler"], of["scaled"]),
         "directional": mean(of["right"], of["directed"]), **classes,
     }  # fmt: skip
 
