@@ -36,6 +36,7 @@ LONG = {  # by name; `make bench` prints their last result
     "kafka_job",
     "kafka_latency",
     "loop_drift",
+    "loop_replay",
     "optimize",
     "soak",
     "step",
