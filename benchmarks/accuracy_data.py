@@ -69,12 +69,22 @@ def _table_bars(table: Table) -> pl.DataFrame:
 
 def _crypto_bars(fold: int) -> pl.DataFrame:
     """Fold 1 to FOLDS: as many hours each, one hold-out later than the one before; the last ends with the file."""
-    frame = pl.read_parquet(CRYPTO_FILE)
-    opened = frame["timestamp"].dt.replace_time_zone(None).dt.cast_time_unit("ns").to_physical()
-    frame = frame.with_columns((opened + HOUR_NS).alias("as_of_ns"))
+    frame = crypto_frame()
     end = int(frame["as_of_ns"].max()) - (FOLDS - fold) * CRYPTO_TESTED * HOUR_NS
     inside = (pl.col("as_of_ns") > end - CRYPTO_HOURS * HOUR_NS) & (pl.col("as_of_ns") <= end)
-    parts = frame.filter(inside).sort("symbol", "as_of_ns").partition_by("symbol", maintain_order=True)
+    return crypto_bars(frame.filter(inside))
+
+
+def crypto_frame() -> pl.DataFrame:
+    """The whole file, with the ends of its bars."""
+    frame = pl.read_parquet(CRYPTO_FILE)
+    opened = frame["timestamp"].dt.replace_time_zone(None).dt.cast_time_unit("ns").to_physical()
+    return frame.with_columns((opened + HOUR_NS).alias("as_of_ns"))
+
+
+def crypto_bars(frame: pl.DataFrame) -> pl.DataFrame:
+    """As bars of a job folder."""
+    parts = frame.sort("symbol", "as_of_ns").partition_by("symbol", maintain_order=True)
     return pl.concat(
         _bars(
             part["symbol"][0], part["as_of_ns"].to_numpy(),

@@ -65,7 +65,7 @@ def forecasts(first: int, count: int) -> Forecasts:
     return Forecasts(
         (n % SYMBOLS).astype(np.int32), n // SYMBOLS, as_of, zeros, zeros, n, anchor, rng.random(count),
         zeros.astype(np.uint8), zeros, zeros.astype(np.uint8), words[0], words[1], words[2],
-        as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + moves,
+        as_of[:, None] + SECOND * np.arange(1, HORIZON + 1), anchor[:, None, None] + moves, np.ptp(moves, axis=2),
         rng.random(count).astype(np.float32), np.full((count, 3), np.nan, np.float32), as_of,
     )  # fmt: skip
 

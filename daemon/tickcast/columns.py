@@ -165,7 +165,7 @@ class Inputs(Columns):
     past: F32  # [B, L, F]; channel 0 is the target's own channel
     mask: F32  # [B, L]; 1 = real bar
     future: F32  # [B, H, K]; calendar of the target bars
-    static: F32  # [B, S]
+    static: F32  # [B, S]; of a card with symbols, the symbol's place among them from 1 on, 0 = none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,7 @@ class Forecasts(Columns):
     input_hash: U64
     target_ns: I64  # [B, H]
     quantiles: F64  # [B, H, Q]
+    sigma: F64  # [B, H] `figures.spread_of` them, in the unit of `scale`
     confidence: F32
     probs: F32  # [B, C], by direction.LABELS: of the move to the last step; NaN where who answered has no classes
     stamp_ns: I64  # broker's timestamp of the record that closed the bar; -1 = none

@@ -91,7 +91,7 @@ class Kind(Protocol):
 
 
 class Model(Kind, Protocol):
-    """A kind of model that fits itself; its `save` writes `model.onnx`, too."""
+    """A kind of model that fits itself; its `save` writes `model.onnx`, too, and `step.onnx` if it can be stepped."""
 
     def fit(self, dataset: Any, report: Report) -> None:
         """Learn from the dataset's training part. Early stopping may look at its validation part only, widths may come

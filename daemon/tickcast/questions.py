@@ -2,6 +2,7 @@
 latter.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ class Questions(Columns):
     anchor: F64
     scale: F64
     inputs: Inputs
+    names: Callable[[], Sequence[str]] = tuple  # of the symbols, by code; another list whenever there is another name
     tile: int = 0  # rows of every call of a graph, else a row's last bits depend on how many stand beside it; 0 = any
 
     @classmethod
@@ -44,17 +46,18 @@ class Questions(Columns):
 
     def take(self, rows: Any) -> Self:
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
-        return type(self)(**columns, inputs=self.inputs.take(rows), tile=self.tile)
+        return type(self)(**columns, inputs=self.inputs.take(rows), names=self.names, tile=self.tile)
 
     @classmethod
     def concat(cls, parts: "list[Self]") -> Self:
         if len(parts) == 1:
             return parts[0]
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
-        return cls(**columns, inputs=Inputs.concat([part.inputs for part in parts]), tile=parts[0].tile)
+        inputs = Inputs.concat([part.inputs for part in parts])
+        return cls(**columns, inputs=inputs, names=parts[-1].names, tile=parts[0].tile)
 
 
-COLUMNS = tuple(name for name in Questions.__slots__ if name not in ("inputs", "tile"))
+COLUMNS = tuple(name for name in Questions.__slots__ if name not in ("inputs", "names", "tile"))
 
 
 @dataclass(frozen=True, slots=True)

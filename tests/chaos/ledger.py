@@ -21,7 +21,7 @@ import kafkakit
 
 RELATIVE, OF_A_MOVE = 1e-6, 1e-4  # how far two writings of one forecast may be apart
 OF_THE_RUN = {"produced_ns", "age_ms"}  # the rest of a forecast is a function of the ticks
-NUMBERS = {"quantiles", "point", "anchor", "scale", "confidence"}
+NUMBERS = {"quantiles", "point", "anchor", "scale", "sigma", "confidence"}
 
 Place = tuple[int, int]  # partition and offset of a tick
 Forecast = dict[str, Any]

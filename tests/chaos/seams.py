@@ -11,8 +11,10 @@ from aiokafka import AIOKafkaProducer
 
 from tickcast.io.kafka.delivery import Delivery
 from tickcast.io.kafka.reader import KafkaReader
+from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.store import Store
 from tickcast.live.buses.kafka import Commits
+from tickcast.live.serving_models import ServingModels
 from tickcast.ui import cli
 
 SEAMS: dict[str, tuple[type, str]] = {
@@ -23,11 +25,15 @@ SEAMS: dict[str, tuple[type, str]] = {
     "commit": (Delivery, "commit"),  # before the snapshot of this unit
     "snapshot": (Commits, "save"),
 }
+OF_THE_LOOP: dict[str, tuple[type, str]] = {
+    "decide": (Ledger, "decide"),  # a decision is noted, and not carried out; or carried out, and this is noted
+    "promote": (ServingModels, "promote"),  # it is listed; who ordered it does not know
+}
 
 
 def raise_after(seam: str, times: int, number: int) -> None:
     """Let the call end so many times, and then nothing come after it."""
-    owner, name = SEAMS[seam]
+    owner, name = (SEAMS | OF_THE_LOOP)[seam]
     call, left = getattr(owner, name), times
 
     async def counted(*args: Any, **kwargs: Any) -> Any:

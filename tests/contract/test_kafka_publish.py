@@ -105,7 +105,7 @@ def forecasts(count):
     targets = AS_OF + np.arange(1, 13) * 10**9 + np.zeros((count, 1), np.int64)
     return Forecasts(
         small % len(NAMES), small + 5, np.full(count, AS_OF), small, small * 0, small + 9, np.full(count, 27_000.0),
-        np.full(count, 1e-4), zeros, small * 0, zeros, wide, wide, wide, targets, quantiles,
+        np.full(count, 1e-4), zeros, small * 0, zeros, wide, wide, wide, targets, quantiles, np.ptp(quantiles, axis=2),
         np.ones(count, np.float32), np.full((count, 3), np.nan, np.float32), np.full(count, AS_OF),
     )  # fmt: skip
 

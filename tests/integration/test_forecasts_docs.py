@@ -1,4 +1,4 @@
-"""docs/forecasts.md describes each key of a really published record, and its code gives the same ids and confidence."""
+"""docs/forecasts.md describes each key of a really published record, and its code gives the same ids and numbers."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def test_every_key_of_a_published_record_is_described_and_no_other(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["time", "tick", "volume"])
-async def test_ids_and_confidence_follow_from_the_code_on_the_page(
+async def test_ids_confidence_and_sigma_follow_from_the_code_on_the_page(
     tmp_path: Path, page_code: ModuleType, kind: str
 ) -> None:
     settings = live_settings(tmp_path, window__lookback=12, forecast__horizon=3, bars__kind=kind, model__default="holt")
@@ -63,8 +63,10 @@ async def test_ids_and_confidence_follow_from_the_code_on_the_page(
         assert record["id"] == page_code.forecast_id(
             digests[record["model"]], bar_identity(settings), 3, record["symbol"], record["as_of_ns"], record["tie"]
         )
-        distances = [math.log(q / record["anchor"]) for q in record["quantiles"][-1]]
-        assert record["confidence"] == pytest.approx(page_code.confidence(record["levels"], distances), abs=1e-5)
+        distances = [[math.log(q / record["anchor"]) for q in step] for step in record["quantiles"]]
+        assert record["confidence"] == pytest.approx(page_code.confidence(record["levels"], distances[-1]), abs=1e-5)
+        widths = [page_code.sigma(record["levels"], step) for step in distances]
+        assert record["sigma"] == pytest.approx(widths, rel=1e-5)
 
 
 def test_the_bars_of_an_id_are_named_as_on_the_page(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def assert_equal(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> N
                 for ours, theirs in zip(flat(row[key]), flat(value), strict=True):
                     assert ours == pytest.approx(theirs, rel=0, abs=2 * near)
             elif key not in OF_THE_CLOCK:
-                wanted = pytest.approx(value, rel=1e-6) if key in ("scale", "confidence", "values") else value
+                wanted = pytest.approx(value, rel=1e-6) if key in ("scale", "sigma", "confidence", "values") else value
                 assert row[key] == wanted, key
 
 

@@ -12,7 +12,10 @@ LIST_MODULES = (
     "import importlib, json, sys; [importlib.import_module(name) for name in sys.argv[1:]]; "
     "print(json.dumps(list(sys.modules)))"
 )
-CLASSICAL = ("arima", "kalman", "linear", "mstl", "naive_bayes", "prophet_like", "smoothing", "trees")
+CLASSICAL = (
+    "arima", "garch", "kalman", "linear", "mstl", "naive_bayes", "prophet_like", "smoothing", "trees",
+    "volatility",
+)  # fmt: skip
 
 
 def loaded_by(*modules):

@@ -32,10 +32,7 @@ CHANGED_BY = {  # a setting that no test calls by its whole name -> the file and
         f"codec.fields.{key}": ("unit/test_settings_reach.py", f'"{key}": "')
         for key in ("open", "high", "low", "volume")
     },
-    **{
-        f"jobs.{key}": ("unit/test_jobs.py", f'{{"{key}": ')
-        for key in ("wall_s", "memory_bytes", "disk_bytes", "silence_s")
-    },
+    **{f"jobs.{key}": ("unit/test_jobs.py", f'{{"{key}": ') for key in ("wall_s", "memory_bytes")},
     "codec.topics.kind": ("integration/test_warm.py", '("codec.topics.a.kind", "arrow", 1)'),
     "mqtt.key_file": ("integration/test_mqtt.py", '"key_file": own.key("client")'),
     "inference.tile": ("unit/test_onnx.py", "open_model(folder, tile=7)"),
@@ -55,6 +52,7 @@ WORK = {
 }  # fmt: skip
 UPKEEP, PERSON = "integration/test_upkeep.py", "test_a_person_is_asked_and_answers"
 FORECAST = "test_a_forecast_reaches_as_far_and_is_as_sure_as_was_asked"
+LEAVING = "test_a_forecast_tells_how_likely_a_price_leaves_what_was_named"
 PREDICT = "test_predict_looks_at_what_it_is_given"
 STATUS = "test_status_tells_all_of_one_model_and_lists_those_of_a_tag"
 REPORT = "test_a_report_is_of_the_hours_the_symbols_and_the_model_that_were_asked_for"
@@ -68,6 +66,7 @@ WALK = "test_a_walk_fits_anew_as_often_as_was_asked"
 SHOWN = {  # command -> argument -> the file and the test that change it and see a difference
     "forecast": {
         "symbols": (LIVE, FORECAST), "horizon": (LIVE, FORECAST), "confidence_level": (LIVE, FORECAST),
+        **dict.fromkeys(("low", "high"), (LIVE, LEAVING)),
         "model": (LIVE, "test_no_more_models_stay_loaded_than_the_settings_say"),
     },
     "predict": dict.fromkeys(("closes", "bars", "as_of", "symbol", "model", "horizon"), (LIVE, PREDICT)),

@@ -114,6 +114,19 @@ def atr(past, *, period):
     return [wilder(ranges, period)]
 
 
+def parkinson(past):
+    return [abs(log_move(past.low[-1], past.high[-1])) / math.sqrt(4 * math.log(2))]
+
+
+def garman_klass(past):
+    reach, move = log_move(past.low[-1], past.high[-1]), log_move(past.open[-1], past.close[-1])
+    return [math.sqrt(max(reach**2 / 2 - (2 * math.log(2) - 1) * move**2, 0.0))]
+
+
+def log_move(before, now):
+    return math.log(now / before) if before > 0 and now > 0 else 0.0
+
+
 def bollinger(past, *, window, k):
     close = past.close[-window:]
     middle, spread = statistics.fmean(close), statistics.pstdev(close) if len(set(close)) > 1 else 0.0
@@ -314,6 +327,8 @@ ORACLE = {
     "macd": macd,
     "rsi": rsi,
     "atr": atr,
+    "parkinson": parkinson,
+    "garman_klass": garman_klass,
     "bollinger": bollinger,
     "realised_volatility": realised_volatility,
     "volume_ratio": volume_ratio,

@@ -38,6 +38,8 @@ CASES = [
     ("macd", {"fast": 2, "slow": 5, "signal": 8}),
     ("rsi", {"period": 14}),
     ("atr", {"period": 14}),
+    ("parkinson", {}),
+    ("garman_klass", {}),
     ("bollinger", {"window": 20, "k": 2.0}),
     ("realised_volatility", {"window": 24}),
     ("volume_ratio", {"window": 24}),

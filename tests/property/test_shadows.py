@@ -45,7 +45,7 @@ def test_it_answers_and_is_scored_as_if_it_served(kind: dict[str, object]) -> No
     said = type(plain.forecasts).concat([f for o in shadowed.outcomes for f in o.shadows])
     as_served = serving.forecasts.take(serving.forecasts.model == 0)
     assert len(said) == len(as_served) > 300
-    for name in ("id_high", "id_low", "quantiles", "confidence", "as_of"):
+    for name in ("id_high", "id_low", "quantiles", "sigma", "confidence", "as_of"):
         np.testing.assert_array_equal(getattr(said, name), getattr(as_served, name))
 
     scores, beside = serving.scores.take(serving.scores.model == 0), plain.scores

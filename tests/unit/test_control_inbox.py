@@ -44,7 +44,7 @@ async def test_a_command_is_kept_carried_out_marked_done_and_answered() -> None:
     assert (reply.id, reply.command, reply.ok, reply.final, reply.served_by) == (
         "one", "forecast", True, True, "tickcast/0",
     )  # fmt: skip
-    taken = {"symbols": ["A"], "model": "", "horizon": 0, "confidence_level": None}
+    taken = {"symbols": ["A"], "model": "", "horizon": 0, "confidence_level": None, "low": None, "high": None}
     assert reply.result == {"arguments": taken, "key": "read", "role": "read"}
     row = desk.ledger.rows["one"]
     assert (row.state, row.key, row.role, row.args_json) == ("done", "read", "read", '{"symbols":["A"]}')

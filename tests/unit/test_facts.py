@@ -1,4 +1,4 @@
-"""What a host of the policy goes by: an alarm counts that is about who serves, or about whom a rung stands in for."""
+"""What a host of the policy goes by: drift with worse skill, and that last value serves in a loser's place."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,20 +8,16 @@ import pytest
 
 from tickcast.loop.build import Serving, build
 from tickcast.loop.facts import facts_of, look_at
-from tickcast.records import Drift, DriftStream, ModelCard
+from tickcast.records import Drift, ModelCard
 from tickcast.settings import load
 
 SETTINGS = load(overrides={"bars.every_ms": "3600000"}, environ={})[0]
 
 
-def alarm(family: str, model: str, *, named: bool = True) -> Drift:
-    stream = DriftStream(
-        model=model, group="all", channel="", named=named, statistic=0.0, share=0.0, limit=0.0, block_bars=1.0,
-        autocorrelation=None, psi=None, ks=None, wasserstein=None,
-    )  # fmt: skip
+def alarm(family: str) -> Drift:
     return Drift(
         family=family, topic="t", partition=0, state="alarm", event="", statistic=0.0, threshold=1.0, bars=0.0,  # type: ignore[arg-type]
-        since_ns=0, alarms=1, watched=1, streams=[stream], as_of_ns=0,
+        since_ns=0, alarms=1, watched=1, streams=[], as_of_ns=0,
     )  # fmt: skip
 
 
@@ -38,20 +34,17 @@ def serving_with(kind: str, *alarms: Drift) -> Serving:
 
 
 @pytest.mark.parametrize(
-    ("kind", "alarms", "is_one"),
+    ("alarms", "lost", "said"),
     [
-        ("ridge", [], False),
-        ("ridge", [alarm("skill", "mine@2")], True),
-        ("ridge", [alarm("skill", "mine@1")], False),
-        ("ridge", [alarm("skill", "mine@2", named=False)], False),
-        ("naive", [alarm("skill", "mine@1")], True),
-        ("ridge", [alarm("coverage", "mine@2")], False),
+        ([], False, ""),
+        ([alarm("skill")], False, "drift with worse skill"),
+        ([alarm("coverage")], False, ""),  # nothing says that skill is worse
+        ([], True, "last value serves"),
     ],
 )
-def test_an_alarm_is_reason_where_it_is_about_who_serves_or_a_rung_does(
-    kind: str, alarms: list[Drift], is_one: bool
-) -> None:
-    assert look_at(serving_with(kind, *alarms)).alarm == is_one
+def test_why_what_serves_is_not_good_enough(alarms: list[Drift], lost: bool, said: str) -> None:
+    told = look_at(serving_with("ridge", *alarms))
+    assert facts_of(told, None, (), lost=lost).alarm == said
 
 
 def test_before_the_first_bar_there_is_nothing_but_the_length_of_one() -> None:
@@ -63,5 +56,5 @@ def test_before_the_first_bar_there_is_nothing_but_the_length_of_one() -> None:
 def test_a_rung_has_no_age(trained_to_ns: int, fitted_ns: int | None) -> None:
     told = look_at(build(SETTINGS))
     card: ModelCard = msgspec.structs.replace(build(SETTINGS).cards[0], trained_to_ns=trained_to_ns)
-    assert facts_of(told, card, ()).fitted_ns == fitted_ns
-    assert facts_of(told, None, ()).fitted_ns is None
+    assert facts_of(told, card, (), lost=False).fitted_ns == fitted_ns
+    assert facts_of(told, None, (), lost=False).fitted_ns is None

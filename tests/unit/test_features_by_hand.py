@@ -107,7 +107,7 @@ def test_on_one_two_three_four_it_is(kind, params, value):
     ("kind", "neutral"),
     [("zscore", 0.0), ("ew_zscore", 0.0), ("bollinger", 0.5), ("minmax", 0.5), ("robust", 0.0),
      ("rolling_std", 0.0), ("detrend", 0.0), ("rsi", 50.0), ("iqr_outlier", 0.0), ("density_outlier", 0.0),
-     ("realised_volatility", 0.0)],
+     ("realised_volatility", 0.0), ("parkinson", 0.0), ("garman_klass", 0.0)],
 )  # fmt: skip
 def test_prices_that_never_move_are_neutral(kind, neutral):
     price = 0.1 + 0.2  # no number that a sum over it would be exact for

@@ -30,6 +30,7 @@ from tickcast_plugins.features.outliers import (
     robust_spread,
     sort_into,
 )  # fmt: skip
+from tickcast_plugins.features.ranges import bar_spreads
 from tickcast_plugins.features.series import CLOSE, LOG_RETURN, VOLUME, column_of, log_move, log_moves, run, values_of
 from tickcast_plugins.features.volume import volume_ratios
 from tickcast_plugins.features.wilder import strengths, true_ranges, wilder_weights
@@ -52,6 +53,8 @@ def bars_of(close, volume=None):
     ("kernel", "arguments", "value"),
     [
         (moves, (2, LOG), np.log(2)),
+        (bar_spreads, (1.0, 0.0), np.log(9 / 7)),
+        (bar_spreads, (0.0, 1.0), 0.0),
         (moves, (2, RATE), 1.0),
         (moves, (2, DIFFERENCE), 4.0),
         (lagged, (np.array([1]), CLOSE), 6.0),

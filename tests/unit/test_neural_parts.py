@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from tickcast.engine.core.windows import rescale
 from tickcast.errors import BadSettings
-from tickcast.testing import walks
+from tickcast.scales import speeds
+from tickcast.testing import check_model, walks
 from tickcast_plugins.models.deepar import PATHS, draws, order_weights
 from tickcast_plugins.models.linear_nets import decomposition
 from tickcast_plugins.models.micro import PRESETS, distances, newest_moves, slopes, sums
@@ -195,3 +197,27 @@ def test_the_guide_names_every_parameter_and_the_true_number_of_weights() -> Non
         assert row.endswith(f"| {sum(p.numel() for p in made.module().parameters()):,} |"), kind
         assert not [name for name in made.params.__struct_fields__ if f"`{name}` (" not in row], kind
     assert not [name for name in PRESETS if f"| `{name}` |" not in guide]
+
+
+@pytest.mark.parametrize("transform", ["log_return", "level"])
+@pytest.mark.parametrize("scale", ["rms", "ewma", "har"])
+def test_a_net_divides_by_the_scale_that_the_gather_gives(scale: str, transform: str) -> None:
+    made = net("nlinear", scale=scale, transform=transform)
+    inputs = walks(made, rows=40, lookback=24)
+    expected = np.empty(40)
+    if scale == "rms":
+        own, mask = inputs.past[:, :, 0].astype(np.float64), inputs.mask
+        if transform == "level":
+            own, mask = np.diff(own, axis=1), mask[:, 1:] * mask[:, :-1]
+        expected = np.sqrt((own**2 * mask).sum(axis=1) / mask.sum(axis=1))
+    else:
+        rescale(inputs.past, inputs.mask, transform == "level", *speeds(scale, 24), expected)
+    parts = [torch.from_numpy(part) for part in (inputs.past, inputs.mask, inputs.future, inputs.static)]
+    np.testing.assert_allclose(made.module().seen(*parts)[2][:, 0], expected, rtol=1e-5)
+
+
+def test_a_net_in_units_of_a_forecast_keeps_the_contract_and_says_so_on_its_card() -> None:
+    check_model(lambda seed: fuzzed("nlinear", scale="har", seed=seed), lookback=24)
+    assert net("nlinear", scale="har").card.scale == "har"
+    with pytest.raises(BadSettings, match="a scale of its own"):
+        net("gru", scale="ewma", model_params={"mode": "step"})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit import T0, rung, settings
+from kit import T0, Served, rung, settings, walk
 from tickcast.engine.core import ladder, questions
 from tickcast.engine.core.scoring import price_of
 from tickcast.symbols import SymbolTable
@@ -28,6 +28,18 @@ def test_time_bars_are_due_by_their_as_of_and_others_by_their_ordinal(
     out = np.empty(5, np.bool_)
     questions._due(0, SECOND, 1, as_of, np.arange(5), mask, out)
     assert out.tolist() == [True] * 4 + [False]
+
+
+def test_what_is_served_is_measured_in_the_scale_of_the_settings() -> None:
+    ticks = walk(1500, 2, seed=3)
+    found = [Served(settings(window__scale=scale), ticks, chunk=100).forecasts for scale in ("rms", "ewma", "har")]
+    assert len({len(forecasts) for forecasts in found}) == 1
+    rms, ewma, har = (forecasts.scale for forecasts in found)
+    assert len(rms) > 30
+    for other in (ewma, har):
+        assert (np.abs(other / rms - 1) > 1e-3).mean() > 0.8
+        assert 0.3 < np.median(other / rms) < 3
+    assert (ewma != har).any()
 
 
 def test_the_first_model_whose_need_is_met_answers_and_nobody_where_none_is() -> None:

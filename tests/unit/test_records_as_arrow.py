@@ -60,8 +60,8 @@ def forecasts(count, *, timed=True):
     return Forecasts(
         symbol.astype(np.int32), tie, as_of, tie.astype(np.int32), partition.astype(np.int32),
         rng.integers(0, 1 << 62, count), anchor, np.full(count, 1e-4), rung.astype(np.uint8), model.astype(np.int32),
-        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), probs,
-        as_of,
+        flags.astype(np.uint8), *wide, target, quantiles, rng.random((count, 3)),
+        rng.random(count).astype(np.float32), probs, as_of,
     )  # fmt: skip
 
 
@@ -109,9 +109,11 @@ def test_each_row_is_the_record_that_json_would_hold_with_numbers_unrounded(kind
         assert list(row) == list(record)
         exact = {"quantiles": batch.quantiles[k].tolist(), "point": batch.quantiles[k, :, 1].tolist()}
         exact |= {"anchor": batch.anchor[k], "scale": batch.scale[k], "confidence": batch.confidence[k]}
+        exact |= {"sigma": batch.sigma[k].tolist()}
         exact |= {"probs": None if k % 3 else batch.probs[k].tolist()}
         assert {name: row[name] for name in exact} == exact
         assert {**row, **exact} == {**record, **exact}
+        np.testing.assert_allclose(row["sigma"], record["sigma"], rtol=0, atol=1e-7 * batch.scale[k])
         if k % 3 == 0:
             np.testing.assert_allclose(row["probs"], record["probs"], atol=1e-7)
         most = 1e-7 * batch.scale[k] * batch.anchor[k]

@@ -20,8 +20,8 @@ from tickcast.symbols import SymbolTable
 SOURCES = [("ticks", 0), ('od"d', 5)]
 FIELDS = [
     "id", "symbol", "as_of_ns", "tie", "target_step", "target_ns", "levels", "quantiles", "point", "anchor", "unit",
-    "transform", "scale", "model", "version", "rung", "quality", "age_ms", "expires_ns", "source", "produced_ns",
-    "kind", "probs", "input_hash", "device", "confidence", "schema",
+    "transform", "scale", "sigma", "model", "version", "rung", "quality", "age_ms", "expires_ns", "source",
+    "produced_ns", "kind", "probs", "input_hash", "device", "confidence", "schema",
 ]  # fmt: skip
 AS_OF = 1_700_000_000_000_000_000
 PRODUCED = AS_OF + 7_900_000
@@ -61,8 +61,8 @@ def forecasts(count=20, horizon=12, *, anchor=27123.45, scale=1e-4, transform="l
     return Forecasts(
         symbol.astype(np.int32), tie + 5, as_of, tie.astype(np.int32), partition.astype(np.int32),
         rng.integers(0, 1 << 62, count), near, np.full(count, scale), rung.astype(np.uint8), model.astype(np.int32),
-        flags.astype(np.uint8), *wide, target, quantiles, rng.random(count).astype(np.float32), probs,
-        as_of,
+        flags.astype(np.uint8), *wide, target, quantiles, np.ptp(steps, axis=2) / 3,
+        rng.random(count).astype(np.float32), probs, as_of,
     )  # fmt: skip
 
 
@@ -83,7 +83,8 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
         record = json.loads(value)
         assert list(record) == FIELDS
         assert msgspec.json.decode(value) == record
-        numbers = {name: record.pop(name) for name in ("quantiles", "point", "anchor", "scale", "confidence", "probs")}
+        names = ("quantiles", "point", "anchor", "scale", "sigma", "confidence", "probs")
+        numbers = {name: record.pop(name) for name in names}
         assert record == {
             "id": f"{batch.id_high[row]:016x}{batch.id_low[row]:016x}",
             "symbol": symbols.name(batch.symbol[row]),
@@ -113,6 +114,7 @@ def test_a_record_has_exactly_the_documented_fields_in_order():
         }
         assert numbers["point"] == [step[2] for step in numbers["quantiles"]]
         assert math.isclose(numbers["scale"], batch.scale[row], rel_tol=1e-9)
+        np.testing.assert_allclose(numbers["sigma"], batch.sigma[row], rtol=0, atol=1e-7 * batch.scale[row])
         assert math.isclose(numbers["confidence"], batch.confidence[row], rel_tol=1e-6)
         if row % 3:
             assert numbers["probs"] is None
@@ -151,7 +153,7 @@ def test_decimals_reach_seven_digits_below_the_one_bar_move(anchor, scale, relat
 @pytest.mark.parametrize("scale", [0.0, 1e-300, 1.0, 1e300, math.nan, math.inf])
 def test_no_value_makes_invalid_json(extreme, scale):
     batch = forecasts(3, 2, scale=1.0, transform="level")
-    for column in (batch.quantiles, batch.anchor, batch.confidence):
+    for column in (batch.quantiles, batch.sigma, batch.anchor, batch.confidence):
         with np.errstate(over="ignore"):
             column[:] = extreme
     batch.scale[:] = scale

@@ -52,6 +52,40 @@ def options(**more: object) -> Settings:
     )
 
 
+def test_qlike_is_least_where_the_spread_is_the_true_one_and_too_narrow_costs_more() -> None:
+    error = np.random.default_rng(1).laplace(0, 2.0, 200_000)
+    true = 2.0 * 2**0.5
+    mean = {factor: float(figures.qlike(factor * true, error).mean()) for factor in (0.5, 0.9, 1.0, 1.1, 2.0)}
+    assert min(mean, key=lambda factor: mean[factor]) == 1.0
+    assert mean[0.5] > mean[2.0]
+
+
+def test_width_and_qlike_of_a_judged_model_are_those_of_a_plain_loop() -> None:
+    draw, levels = np.random.default_rng(4), [0.1, 0.4, 0.5, 0.8]
+    own, naive = (np.sort(draw.normal(size=(30, 2, 4)), axis=2).astype(np.float32) for _ in range(2))
+    target, scale = draw.normal(size=(30, 2)).astype(np.float32), draw.uniform(0.5, 2.0, 30)
+    scale[3] = figures.SCALE_FLOOR  # it never moved
+    found = ratios(outcomes(own, naive, target, scale, levels).sum(axis=(0, 1)))
+    for suffix, quantiles in (("", own), ("_naive", naive)):
+        widths, losses = [], []
+        for row in range(30):
+            for step in range(2 if row != 3 else 0):
+                low, point, high = (float(quantiles[row, step, level]) / scale[row] for level in (0, 2, 3))
+                spread = (high - low) / (NormalDist().inv_cdf(0.8) - NormalDist().inv_cdf(0.1))
+                error = float(target[row, step]) / scale[row] - point
+                widths.append(high - low)
+                losses.append(error**2 / spread**2 + np.log(spread**2))
+        assert found["width" + suffix] == pytest.approx(np.mean(widths), rel=1e-5)
+        assert found["qlike" + suffix] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_single_level_has_no_width_to_judge() -> None:
+    point = np.zeros((5, 2, 1), np.float32)
+    found = ratios(outcomes(point, point, np.ones((5, 2), np.float32), np.ones(5), [0.5]).sum(axis=(0, 1)))
+    assert np.isnan(found["qlike"])
+    assert found["width"] == 0
+
+
 def test_the_loss_of_a_kernel_is_that_of_arrays() -> None:
     draw, levels = np.random.default_rng(2), np.array([0.05, 0.5, 0.9])
     quantiles, truth = np.sort(draw.normal(size=(50, 3))), draw.normal(size=50)
@@ -159,6 +193,9 @@ def test_live_figures_a_report_and_a_judged_model_agree_about_the_same_forecasts
     assert float(judged["pinball"]) == pytest.approx(live[last].pinball, rel=1e-5)
     for name in ("skill", "skill_mae"):
         assert float(judged[name]) == pytest.approx(getattr(live[last], name), abs=1e-5)
+    for name in ("coverage", "width", "winkler"):
+        assert float(judged[name]) == pytest.approx(getattr(live[last].intervals["0.9"], name), rel=1e-9)
+    assert float(judged["mase"]) == pytest.approx(live[last].mase, rel=1e-9)
 
 
 def as_judged(run: Served) -> dict[str, F64]:
@@ -168,8 +205,12 @@ def as_judged(run: Served) -> dict[str, F64]:
     rows = np.flatnonzero(np.isin(own.as_of, scores.as_of))
     moves = [np.log(of.quantiles[rows, -1:] / of.anchor[rows, None, None]) for of in (own, alone)]
     target = np.log(scores.actual[:, -1:] / scores.anchor[:, None])
-    sums = outcomes(*moves, target, scores.scale, s.forecast.quantiles)  # type: ignore[arg-type]
-    return ratios(sums.sum(axis=(0, 1)))
+    sums = outcomes(*moves, target, scores.scale, s.forecast.quantiles).sum(axis=(0, 1))  # type: ignore[arg-type]
+    rows = own.ordinal + 1 < BARS
+    anchor, scale, truth = own.anchor[rows], own.scale[rows], own.anchor[own.ordinal[rows] + 1 - own.ordinal[0]]
+    still = np.zeros((len(anchor), 1, len(s.forecast.quantiles)), np.float32)
+    one_step = outcomes(still, still, np.log(truth / anchor)[:, None], scale, s.forecast.quantiles)
+    return ratios(sums, one_step.sum(axis=(0, 1)))
 
 
 def test_offline_too_the_right_shape_alone_is_no_skill(tmp_path: Path) -> None:

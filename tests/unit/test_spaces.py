@@ -13,6 +13,7 @@ from tickcast.batch.tune.spaces import TRAINING, space_of
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.orders import FitOrder, TuneOrder, with_params
 from tickcast.plugin import Parameter
+from tickcast.records import FeatureSpec
 
 TRAINABLE = [
     name for name in plugin.names("models")
@@ -21,9 +22,11 @@ TRAINABLE = [
 
 
 def build(order: FitOrder) -> Any:
+    features = [FeatureSpec(name="parkinson", kind="parkinson", version=1)] * (order.kind == "realised_range")
     return zookit.net(
-        order.kind, lookback=order.lookback, horizon=order.horizon, model_params=order.model_params, seed=order.seed
-    )
+        order.kind, lookback=order.lookback, horizon=order.horizon, model_params=order.model_params, seed=order.seed,
+        features=features,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TRAINABLE)

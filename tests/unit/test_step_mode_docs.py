@@ -21,7 +21,7 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(run_example: Call
     assert {GRAPH, STEP_GRAPH} <= set(read_card(folder).artefacts)
     graph = onnxruntime.InferenceSession(str(folder / STEP_GRAPH), providers=["CPUExecutionProvider"])
     table = set(re.findall(r"^\| `(\w+)` \| `\[", PAGE, re.MULTILINE))
-    assert {node.name for node in graph.get_inputs()} | {"future"} == table == GIVEN
+    assert {node.name for node in graph.get_inputs()} | {"future", "static"} == table == GIVEN
     assert [node.name for node in graph.get_outputs()] == OUTPUTS
     assert all(f"`{name}` `[" in PAGE for name in OUTPUTS)
     assert [line.split()[-1] for line in said] == ["True", "False"]

@@ -6,6 +6,7 @@ import pytest
 from kit import T0
 from tickcast.columns import Inputs
 from tickcast.engine.core import windows
+from tickcast.scales import speeds
 
 L, N = 6, 20
 
@@ -29,13 +30,15 @@ def history(transform: int, *, carried: tuple[int, ...] = ()) -> tuple[windows.B
     return bars, values
 
 
-def ask(bars: windows.Bars, values: np.ndarray, transform: int, *, first: int = 0) -> tuple[Inputs, float, float]:
+def ask(
+    bars: windows.Bars, values: np.ndarray, transform: int, *, first: int = 0, scale: str = "rms"
+) -> tuple[Inputs, float, float]:
     symbol, ordinal = np.array([1], np.int32), np.array([N - 1])
-    inputs, anchor, scale = windows.gather_inputs(
+    inputs, anchor, unit = windows.gather_inputs(
         bars, values, symbol, ordinal, np.array([first]), lookback=L, transform=transform,
-        future=np.empty((1, 3, 0), np.float32),
+        future=np.empty((1, 3, 0), np.float32), speeds=speeds(scale, L),
     )  # fmt: skip
-    return inputs, float(anchor[0]), float(scale[0])
+    return inputs, float(anchor[0]), float(unit[0])
 
 
 @pytest.mark.parametrize("transform", [windows.LOG_RETURN, windows.DIFFERENCE, windows.LEVEL])
@@ -106,3 +109,35 @@ def test_calendar_channels_are_where_in_day_and_week_a_target_lies() -> None:
     channels = windows.calendar_channels(np.array([[midnight_sunday]]), ["time_of_day", "day_of_week"])
     np.testing.assert_allclose(channels[0, 0], [0, 1, 0, 1], atol=1e-6)
     assert windows.calendar_channels(np.array([[T0]]), []).shape == (1, 1, 0)
+
+
+@pytest.mark.parametrize("transform", [windows.LOG_RETURN, windows.DIFFERENCE, windows.LEVEL])
+@pytest.mark.parametrize("scale", ["ewma", "har"])
+def test_a_scale_that_forecasts_is_a_product_of_means_that_forget(scale: str, transform: int) -> None:
+    bars, values = history(transform, carried=(16,))
+    inputs, _, found = ask(bars, values, transform, scale=scale)
+    own, mask = inputs.past[0, :, 0].astype(np.float64), inputs.mask[0].astype(np.float64)
+    if transform == windows.LEVEL:
+        own, mask = np.diff(own), mask[1:] * mask[:-1]
+    means = []
+    for keep in speeds(scale, L).keep:
+        top = bottom = 0.0
+        for move, seen in zip(own.tolist(), mask.tolist()):
+            top, bottom = keep * top + (1 - keep) * seen * move**2, keep * bottom + (1 - keep) * seen
+        means.append(top / bottom)
+    shares = {"ewma": [1.0], "har": [0.2, 0.3, 0.5]}[scale]
+    expected = np.exp(sum(share * np.log(mean) for share, mean in zip(shares, means)) / 2)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found != pytest.approx(ask(bars, values, transform)[2], rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", ["ewma", "har"])
+def test_a_scale_that_forecasts_has_its_floor_where_nothing_moved_or_nothing_is_known(scale: str) -> None:
+    bars, values = history(windows.LOG_RETURN)
+    values[:, 0] = 0.0
+    assert ask(bars, values, windows.LOG_RETURN, scale=scale)[2] == windows.SCALE_FLOOR
+    values[:, 0] = 0.01
+    bars.mask[:] = 0
+    assert ask(bars, values, windows.LOG_RETURN, scale=scale)[2] == windows.SCALE_FLOOR
+    bars.mask[:] = 1
+    assert ask(bars, values, windows.LOG_RETURN, scale=scale)[2] == pytest.approx(0.01)

@@ -79,7 +79,8 @@ class Upkeep:
         for contest in standing.contests:
             try:
                 self._contests.resume(contest)
-                if contest.id not in self._models.contests():  # else the engine goes on with it
+                is_on = contest.id in self._models.contests()  # the engine goes on with it
+                if not is_on and contest.champion == self._champion():  # else the next look ends it
                     await self._shadow(contest)
             except (TickcastError, KeyError, TypeError, ValueError) as problem:
                 self._contests.end(contest)
@@ -162,7 +163,8 @@ class Upkeep:
     # ------------------------------------------------------------ what is so
 
     async def _facts(self) -> PolicyFacts:
-        return facts_of(await self._look(), await self._champion_card(), self._contests.challengers())
+        told, card = await self._look(), await self._champion_card()
+        return facts_of(told, card, self._contests.challengers(), lost=bool(self.stepped_down()))
 
     def _champion(self) -> str:
         return self._models.serving_now().get(ROUTE, "")
@@ -224,21 +226,27 @@ class Upkeep:
         return shown
 
     async def _change(self, action: Action) -> dict[str, Any]:
-        """Of who serves: one after the other, and none by a contest with somebody who serves no more."""
+        """Of who serves, one after the other. What a run before this one has done, and ended before it could say so, is
+        in the list of promotions with all that spoke for it."""
         async with self._promoting:
-            shown = self._contests.told(self._contests.of(action.model))
-            if any(row.command_id == action.id for row in await self._models.models.history(ROUTE)):
-                return shown  # a run before this one has done it, and ended before it could say so
-            won = self._contests.won(action.model, self._champion())
-            given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
-            if action.kind is ActionKind.PROMOTE:
-                await self._models.promote(action.model, ROUTE, force=True, note="", **given)
-            elif action.kind is ActionKind.ROLLBACK:
-                await self._models.rollback(ROUTE, **given)
-            else:
-                self._lost = f"{won.champion[:12]} lost to it after {shown['blocks']} blocks"
-                await self._models.step_down(ROUTE, **given)
+            listed = await self._models.models.history(ROUTE)
+            told = next((row.evidence_json for row in listed if row.command_id == action.id), None)
+            shown = await self._change_now(action) if told is None else msgspec.json.decode(told, type=dict[str, Any])
+            if action.kind is ActionKind.STEP_DOWN:
+                self._lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
             return shown
+
+    async def _change_now(self, action: Action) -> dict[str, Any]:
+        """By no contest with somebody who serves no more."""
+        shown = self._contests.told(self._contests.won(action.model, self._champion()))
+        given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
+        if action.kind is ActionKind.PROMOTE:
+            await self._models.promote(action.model, ROUTE, force=True, note="", **given)
+        elif action.kind is ActionKind.ROLLBACK:
+            await self._models.rollback(ROUTE, **given)
+        else:
+            await self._models.step_down(ROUTE, **given)
+        return shown
 
     async def _follow_champion(self) -> None:
         """Whoever made it serve."""

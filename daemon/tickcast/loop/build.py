@@ -99,6 +99,7 @@ def refuse_unfit(card: ModelCard, settings: Settings, features: FeatureSet) -> N
         ("bars", card.bars, bar_identity(settings)),
         ("forecast.transform", card.transform, settings.forecast.transform),
         ("window.lookback", card.lookback, settings.window.lookback),
+        ("window.scale", card.scale, settings.window.scale),
         ("features.set", [(f.name, f.version) for f in card.features], [(f.name, f.version) for f in features.specs]),
         ("features.future", card.future, list(settings.features.future)),
     ):

@@ -165,7 +165,8 @@ class Contests:
         found = self._held[contest.id].evidence()._asdict()
         found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                  for name, value in found.items()}  # fmt: skip
-        return {"contest": contest.id, "model": contest.model, "role": contest.role, **found}
+        who = {"model": contest.model, "champion": contest.champion, "role": contest.role}
+        return {"contest": contest.id, **who, **found}
 
     def noted(self) -> list[OpenContest]:
         """Those that are on, each with its tally."""

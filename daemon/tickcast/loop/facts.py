@@ -4,10 +4,11 @@ import math
 
 import msgspec
 
+from tickcast.engine.core.engine import Engine
 from tickcast.loop.actions import Challenger, PolicyFacts
-from tickcast.loop.build import RUNGS, Serving
+from tickcast.loop.build import Serving
 from tickcast.loop.lookout import skill_of
-from tickcast.records import Drift, ModelCard
+from tickcast.records import Accuracy, ModelCard, Window
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,29 +30,32 @@ def look_at(serving: Serving) -> EngineFacts:
     card = ladder.first
     new = max(newest_ns - card.trained_to_ns, 0) // max(bar_ns, 1)
     skill = _rolling_skill(serving, card)
-    alarmed = {record.family for record in engine.drift.alarms() if card.kind in RUNGS or _is_about(record, card)}
+    alarmed = {record.family for record in engine.drift.alarms()}
     alarm = bool(alarmed) and ("skill" in alarmed or skill < (card.metrics.get("skill_low") or 0.0))
     return EngineFacts(
         bars=bars, fitted_bars=max(bars - new, 0), bar_ns=bar_ns, newest_ns=newest_ns, skill=skill, alarm=alarm
     )
 
 
-def facts_of(told: EngineFacts, champion: ModelCard | None, challengers: tuple[Challenger, ...]) -> PolicyFacts:
-    """For the policy. `champion` is None where a rung serves."""
+def facts_of(
+    told: EngineFacts, champion: ModelCard | None, challengers: tuple[Challenger, ...], *, lost: bool
+) -> PolicyFacts:
+    """For the policy. `champion` is None where a rung serves; `lost` if in the place of a model that lost to it."""
     return PolicyFacts(
         bars=told.bars, fitted_bars=told.fitted_bars, fitted_ns=champion.trained_to_ns or None if champion else None,
-        alarm=told.alarm, skill=told.skill, challengers=challengers,
+        alarm="drift with worse skill" if told.alarm else "last value serves" if lost else "", skill=told.skill,
+        challengers=challengers,
     )  # fmt: skip
 
 
-def _is_about(record: Drift, card: ModelCard) -> bool:
-    """Not about a model that served before: that is mended. While a rung serves in its place it is not."""
-    return any(stream.named and stream.model == f"{card.name}@{card.version}" for stream in record.streams)
+def figures_in(engine: Engine, window: Window) -> list[Accuracy]:
+    return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
 
 
 def _rolling_skill(serving: Serving, card: ModelCard) -> float:
     """Over all scored steps."""
-    engine, whose = serving.engine, (card.name, card.version, "all")
-    rows = engine.scorekeeper.accuracy(engine.newest_ns(), window="rolling")
-    found = skill_of(row for row in rows if (row.model, row.version, row.group) == whose)
+    whose = card.name, card.version, "all"
+    found = skill_of(
+        row for row in figures_in(serving.engine, "rolling") if (row.model, row.version, row.group) == whose
+    )
     return math.nan if found is None else found

@@ -49,6 +49,8 @@ def refit_order(settings: Settings, asked: Refit, *, created_ns: int = 0) -> Ord
     if asked.searches:
         return tune_order(settings, **of, space={}, against=against)
     start: dict[str, Any] = {"start": {"mode": asked.mode}} if _goes_on(asked) else {}
+    if start and asked.mode == "finetune":
+        start["start"]["old_share"] = settings.schedule.old_share
     return fit_order(settings, **of, created_ns=created_ns, against=against, **start)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tickcast.scales import Scale
 from tickcast.settings.section import Natural, Positive, Section
 
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -12,6 +13,8 @@ Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 class WindowSettings(Section):
     lookback: Positive = 96
     """Bars that a model sees."""
+    scale: Scale = "rms"
+    """What a window is measured in: the root mean square of its moves, or a forecast of the next one's size."""
 
 
 class ForecastSettings(Section):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tickcast.batch.by_hand.fit import fit
-from tickcast.batch.judge.hold_out import CONFIDENCE
+from tickcast.figures import CONFIDENCE
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.prepare import fit_order, known_kind
 from tickcast.settings import Settings
@@ -47,5 +47,7 @@ def told(result: Result) -> Iterator[str]:
     yield f"  {inside:.1%} of truths lie in the {float(band):.0%} band"
     if held["windows"] < FEW_WINDOWS:
         yield f"  few windows: below {FEW_WINDOWS:,}, chance alone moves such a skill by percents; fit on more history"
+    if "judged" in held:
+        yield "  these figures are of the same fit before the hold-out; the model was fitted once more, on all bars"
     for advice in held["fit"].get("advice", []):
         yield f"  {advice['code'].replace('_', ' ')}: {advice['text']}"

@@ -20,7 +20,7 @@ from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
 from tickcast_plugins.models.onnx_graph import Graph
-from tickcast_plugins.models.window_rows import SCALE_FLOOR, RowLayout
+from tickcast_plugins.models.window_rows import SCALE_FLOOR, Layout, RowLayout
 
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
 TILE = 2048
@@ -66,6 +66,11 @@ class RowModel(ABC):
     def answer_nodes(self, g: Graph, x: str) -> tuple[str, str]:
         """As `quantiles`, in the graph, in single precision; and the probabilities of classes, empty without labels."""
 
+    def scaled_nodes(self, g: Graph, x: str, scale: str) -> tuple[str, str]:
+        """As `answer_nodes`, with quantiles in the unit of the transform."""
+        quantiles, probs = self.answer_nodes(g, x)
+        return g.add("Mul", quantiles, g.add("Unsqueeze", scale, g.constant([2], np.int64))), probs
+
     @abstractmethod
     def fits(self, arrays: Arrays) -> bool:
         """Whether loaded arrays are those that a model of this card needs."""
@@ -106,10 +111,7 @@ class RowModel(ABC):
     def save(self, folder: Path) -> None:
         save_file({name: np.ascontiguousarray(array) for name, array in self.arrays.items()}, folder / WEIGHTS)
         g = Graph()
-        x, scale = self._row().nodes(g)
-        quantiles, probs = self.answer_nodes(g, x)
-        quantiles = g.add("Mul", quantiles, g.add("Unsqueeze", scale, g.constant([2], np.int64)))
-        (folder / MODEL).write_bytes(g.model(self.card, quantiles, probs))
+        (folder / MODEL).write_bytes(g.model(self.card, *self.scaled_nodes(g, *self._row().nodes(g))))
 
     def load(self, folder: Path) -> None:
         try:
@@ -120,11 +122,15 @@ class RowModel(ABC):
             raise BadModel(f"{folder / WEIGHTS} does not fit its card", remedy="fit the model again")
         self.arrays = arrays
 
-    def _row(self) -> RowLayout:
-        if not self.arrays:
-            raise BadModel(f"a model of kind '{self.kind}' answers only after its fit", remedy="fit or load it first")
+    def layout(self) -> Layout:
+        """What a row of it holds."""
         calendar = 2 * len(self.card.future) if self.reads_calendar else 0
         return RowLayout(self.card, self.arrays["center"], self.arrays["spread"], calendar, self.basis())
+
+    def _row(self) -> Layout:
+        if not self.arrays:
+            raise BadModel(f"a model of kind '{self.kind}' answers only after its fit", remedy="fit or load it first")
+        return self.layout()
 
     def _sample(self, dataset: Any, rows: I64, part: str) -> RowSample:
         """Without the windows that never moved: they have no unit."""

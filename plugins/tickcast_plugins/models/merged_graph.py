@@ -51,6 +51,8 @@ class Merged(Graph):
         }
         if part.calendar:
             feeds["future"] = self.pick("future", part.calendar, axis=2)
+        if part.card.symbols:
+            feeds["static"] = self.constant([[0.0]])  # a combination takes all symbols alike
         answer = self.embed(part.graph, prefix, feeds)
         shape = self.constant([len(origins), -1, part.card.horizon, len(whole.levels)], np.int64)
         shaped = self.add("Reshape", answer, shape)

@@ -39,16 +39,32 @@ class Graph:
         return self.add("ReduceSum", name, self.constant([1], np.int64), keepdims=1)
 
     def model(self, card: ModelCard, quantiles: str, probs: str = "") -> bytes:
-        """The finished file; of the parts of a question it asks for those that its nodes read."""
-        shapes = {
+        """The finished `model.onnx`; of the parts of a question it asks for those that its nodes read."""
+        given = {
             "past": [card.lookback, 1 + len(card.features)], "mask": [card.lookback],
-            "future": [card.horizon, 2 * len(card.future)],
+            "future": [card.horizon, 2 * len(card.future)], "static": [1],
         }  # fmt: skip
+        answers = {"quantiles": (quantiles, [card.horizon, len(card.levels)])}
+        if probs:
+            answers[PROBS] = (probs, [card.horizon, len(card.labels)])
+        return self._finished(card, given, answers)
+
+    def step(self, card: ModelCard, state: int, after: str, quantiles: str) -> bytes:
+        """The finished `step.onnx`: a state of so many numbers, moved on by a bar."""
+        given = {
+            "state": [state], "bar": [1 + len(card.features)], "mask": [],
+            "future": [card.horizon, 2 * len(card.future)], "static": [1],
+        }  # fmt: skip
+        answers = {"state_after": (after, [state]), "quantiles": (quantiles, [card.horizon, len(card.levels)])}
+        return self._finished(card, given, answers)
+
+    def _finished(
+        self, card: ModelCard, shapes: dict[str, list[int]], answers: dict[str, tuple[str, list[int]]]
+    ) -> bytes:
         read = {name for node in self._nodes for name in node.input}
         given = [_value(name, shape) for name, shape in shapes.items() if name in read]
-        answers = {"quantiles": (quantiles, len(card.levels))} | ({PROBS: (probs, len(card.labels))} if probs else {})
         self._nodes += [helper.make_node("Identity", [found], [name]) for name, (found, _) in answers.items()]
-        out = [_value(name, [card.horizon, width]) for name, (_, width) in answers.items()]
+        out = [_value(name, shape) for name, (_, shape) in answers.items()]
         graph = helper.make_graph(self._nodes, card.kind, given, out, self._constants)
         opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
         made = helper.make_model(graph, ir_version=self._ir, opset_imports=opsets)

@@ -42,6 +42,11 @@ class SteppedNet(ScaledNet):
                 f"{card.kind}: a step reads moves, and a level is none",
                 remedy="set forecast.transform = difference: it forecasts the same moves; or mode = window",
             )
+        if card.scale != "rms":
+            raise BadSettings(
+                f"{card.kind}: a step has a scale of its own, not {card.scale}",
+                remedy="set window.scale = rms, or mode = window",
+            )
         super().__init__(card, body, QuantileHead(card.horizon, card.levels))
         self.keep = 1 - 2 / (card.lookback + 1)  # so that the mean age of a move is that of the window's moves
         bars = torch.arange(card.lookback, dtype=torch.float64)

@@ -22,6 +22,7 @@ from tickcast.direction import LABELS
 from tickcast.errors import BadModel, BadSettings
 from tickcast.plugin import Parameter
 from tickcast.records import ModelCard
+from tickcast.scales import LEAST_RATIO, LEAST_WEIGHT, bar_weights, speeds
 from tickcast_plugins.models.direction import BAND, Band
 from tickcast_plugins.models.direction_head import DirectionHead
 
@@ -117,9 +118,16 @@ class ScaledNet(nn.Module):
         self.register_buffer("center", torch.zeros(len(card.features)))
         self.register_buffer("spread", torch.ones(len(card.features)))
         self.register_buffer("zero", torch.zeros(()), persistent=False)
+        keep, share = speeds(card.scale, card.lookback)
+        self.forecasts_scale = len(keep) > 0
+        if self.forecasts_scale:
+            for name, array in (("bar_weights", bar_weights(keep, card.lookback)), ("share", share[:, None])):
+                self.register_buffer(name, torch.from_numpy(array.astype(np.float32)), persistent=False)
         self.center: Tensor
         self.spread: Tensor
         self.zero: Tensor
+        self.bar_weights: Tensor
+        self.share: Tensor
 
     def forward(self, past: Tensor, mask: Tensor, future: Tensor, static: Tensor) -> Tensor:
         window, extra, scale = self.seen(past, mask, future, static)
@@ -139,12 +147,25 @@ class ScaledNet(nn.Module):
         return window, torch.cat([future.flatten(1), static], dim=1), scale
 
     def scale(self, own: Tensor, mask: Tensor) -> Tensor:
-        """[B, 1]: RMS one-bar move of the usable bars; for levels, of the steps between neighbours that both are."""
+        """[B, 1]: RMS one-bar move of the usable bars; for levels, of the steps between neighbours that both are. Or
+        what the card's scale makes of the same moves.
+        """
         if self.is_level:
             own, mask = own[:, 1:] - own[:, :-1], mask[:, 1:] * mask[:, :-1]
+        if self.forecasts_scale:
+            return self.forecast_scale(own * own * mask, mask)
         squares = (own * own * mask).sum(dim=1, keepdim=True)
         moves = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         return (squares / moves).sqrt().clamp(min=SCALE_FLOOR)
+
+    def forecast_scale(self, squares: Tensor, mask: Tensor) -> Tensor:
+        """[B, 1]: as `windows.rescale` has it."""
+        weights = self.bar_weights[1:] if self.is_level else self.bar_weights
+        means = (squares @ weights) / (mask @ weights).clamp(min=LEAST_WEIGHT)
+        slowest = means[:, -1:].clamp(min=SCALE_FLOOR**2)
+        logs = (means / slowest).clamp(min=LEAST_RATIO).log() @ self.share
+        scale: Tensor = (slowest.log() + logs).mul(0.5).exp().clamp(min=SCALE_FLOOR)
+        return scale
 
     def scaled(self, others: Tensor) -> Tensor:
         if self.logged:

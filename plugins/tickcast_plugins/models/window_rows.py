@@ -5,7 +5,7 @@ What decides is computed in double precision and rounded once, so that both agre
 tree's threshold forgives nothing. A bar under mask 0 stays where the bar before it stood.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,16 @@ from tickcast_plugins.models.onnx_graph import Graph
 SCALE_FLOOR = 1e-8  # the one-bar move of a window that never moved
 EXTREME = 10.0  # spreads at which another channel is cut off
 NEWEST, SPANS = 12, (2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)  # of `recent_moves`
+
+
+class Layout(Protocol):
+    """How a window becomes a row."""
+
+    def rows(self, inputs: Inputs) -> tuple[F32, F32]:
+        """Rows [B, D] and the scale [B, 1] of their windows."""
+
+    def nodes(self, g: Graph) -> tuple[str, str]:
+        """As `rows`, in the graph."""
 
 
 class RowLayout(NamedTuple):

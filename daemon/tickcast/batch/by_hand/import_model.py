@@ -97,7 +97,7 @@ def make_card(
     features = FeatureSet(settings.features.set, settings.forecast.transform)
     return ModelCard(
         name=name, kind=kind, version="", digest="", framework=FRAMEWORK, bars=order.bars, transform=order.transform,
-        lookback=order.lookback, horizon=order.horizon, levels=order.levels, features=features.specs,
+        lookback=order.lookback, scale=order.scale, horizon=order.horizon, levels=order.levels, features=features.specs,
         future=order.future, need_bars=need_bars(order, features.lookback), model_params=order.model_params,
         code_version=__version__, tags=order.tags,
     )  # fmt: skip

@@ -76,9 +76,11 @@ def test_data(folder: Path, card: ModelCard) -> Dataset:
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
     order = FitOrder(
         kind=card.kind, bars=card.bars, transform=card.transform, lookback=card.lookback,  # type: ignore[arg-type]
-        horizon=card.horizon, levels=card.levels, future=card.future,
+        horizon=card.horizon, levels=card.levels, future=card.future, scale=card.scale,  # type: ignore[arg-type]
     )  # fmt: skip
-    return Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
+    dataset = Dataset(history, Channels(values, features.specs, features.lookback), parts, order)
+    dataset.place(card.symbols)
+    return dataset
 
 
 def _entries(card: ModelCard) -> list[FeatureEntry]:

@@ -89,6 +89,7 @@ class LoopHost:
         self._runs: dict[str, ContestRun] = {}
         self._under_way: list[UnderWay] = []
         self._serves, self._is_new = "", False  # who does, and whether a promotion made it so
+        self._lost = False  # last value does, in the place of a model that lost to it
         self._waits_for_first = arm.fits and terms.first_bars > 0
 
     def begin(self, serving: Serving, rows: int | None) -> None:
@@ -121,7 +122,8 @@ class LoopHost:
         if self._waits_for_first:
             self._order_first(told)
         elif self._arm.fits and self._is_settled():
-            for action in self._policy.due(told.newest_ns, facts_of(self._heard(told), *self._standing())):
+            facts = facts_of(self._heard(told), *self._standing(), lost=self._lost and self._arm.hears)
+            for action in self._policy.due(told.newest_ns, facts):
                 commands += self._do(action, told)
         return commands
 
@@ -217,7 +219,7 @@ class LoopHost:
     def _change(self, action: Action, told: EngineFacts) -> list[Command]:
         """Of who serves."""
         self._contests.won(action.model, self._serves)
-        self._is_new = action.kind is ActionKind.PROMOTE
+        self._is_new, self._lost = action.kind is ActionKind.PROMOTE, action.kind is ActionKind.STEP_DOWN
         return self._serve(action.model, told)
 
     def _serve(self, model: str, told: EngineFacts) -> list[Command]:

@@ -137,6 +137,7 @@ class Engine:
         ordinal, first, newest = (int(column[0]) for column in builder.newest_bars(code))
         if ordinal <= first:
             return int(closed.max()), 0
+        first = max(first, ordinal - builder.bars.wrap)  # the ring holds no older one
         oldest = int(builder.bars.as_of[builder.bars.start[code[0]] + (first & builder.bars.wrap)])
         return int(closed.max()), max((newest - oldest) // (ordinal - first), 1)
 
@@ -389,4 +390,8 @@ class Engine:
 
     def _reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> None:
         assert self._forecaster is not None
-        self._outcome.answers.append(self._forecaster.reply(ask, questions, answers))
+        try:
+            answer = self._forecaster.reply(ask, questions, answers)
+        except BadRequest as refused:
+            answer = AskAnswer(ask, refused)
+        self._outcome.answers.append(answer)

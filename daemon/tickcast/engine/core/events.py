@@ -50,6 +50,7 @@ class Ask:
     as_of: int = -1  # of the last of these bars; -1 = not said
     runner: Runner | None = None  # a model that does not serve: it is asked apart, and its widths are its own
     confidence_level: float | None = None  # of an interval beside the quantiles
+    bounds: tuple[float, float] | None = None  # prices that may be left, infinite = none on that side
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,14 @@ class AskAnswer:
     anchor: F64 = field(default_factory=lambda: np.zeros(0))
     scale: F64 = field(default_factory=lambda: np.zeros(0))
     quantiles: F64 = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    sigma: F64 = field(default_factory=lambda: np.zeros((0, 0)))
     confidence: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
     probs: F32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     model: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     rung: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     flags: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     interval: F64 | None = None  # [N, H, 2] of `ask.confidence_level`
+    leaving: F64 | None = None  # [N, H] how likely the price has left `ask.bounds` by then
 
 
 Event = RawBatch | Heartbeat | Command | Letters | Reached | Ask

@@ -7,10 +7,12 @@ from tickcast.engine.core import windows
 from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
+from tickcast.engine.core.leaving import TAILS, leaving
 from tickcast.engine.core.questions import Questioner, id_seeds, make_ids
 from tickcast.engine.core.scorekeeper import Scorekeeper
 from tickcast.engine.core.scoring import Entries
-from tickcast.errors import Quality
+from tickcast.errors import BadRequest, Quality
+from tickcast.figures import spread_of
 from tickcast.questions import Questions
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
@@ -37,7 +39,7 @@ class Forecaster:
         return Entries(
             raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
             id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
-            cold=np.empty(n, np.uint8),
+            probs=answers.probs, cold=np.empty(n, np.uint8),
         )  # fmt: skip
 
     def _ids(self, model: I32, bars: BarBatch, questions: Questions) -> tuple[U64, U64]:
@@ -59,12 +61,12 @@ class Forecaster:
             offset=bars.offset, anchor=anchor, scale=scale, rung=answers.rung, model=answers.model,
             flags=answers.flags | entries.cold * ADAPTIVE_COLD | entries.in_sample * IN_SAMPLE,
             id_high=entries.id_high, id_low=entries.id_low, input_hash=windows.input_hash(questions.inputs),
-            target_ns=self._questioner.targets(bars.as_of), quantiles=quantiles, confidence=entries.confidence,
-            probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
+            target_ns=self._questioner.targets(bars.as_of), quantiles=quantiles, sigma=self._sigma(entries.wide, scale),
+            confidence=entries.confidence, probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
         )  # fmt: skip
 
     def reply(self, ask: Ask, questions: Questions, answers: LadderAnswers) -> AskAnswer:
-        """Widened as the symbol's own forecasts are."""
+        """Widened as the symbol's own forecasts are; BadRequest where they cannot tell what is asked."""
         symbol, as_of, level = questions.symbol, questions.as_of, ask.confidence_level
         whose = answers.model, symbol, self._builder.home_of(symbol)
         units = answers.moves / questions.scale[:, None, None]
@@ -76,9 +78,34 @@ class Forecaster:
         prices, anchor, scale = self._in_prices(questions, wide, factor)
         return AskAnswer(
             ask, as_of=as_of, target_ns=self._questioner.targets(as_of), anchor=anchor, scale=scale,
-            quantiles=prices[:, :, :levels], confidence=sure, probs=answers.probs, model=answers.model,
-            rung=answers.rung, flags=answers.flags, interval=None if level is None else prices[:, :, levels:],
+            quantiles=prices[:, :, :levels], sigma=self._sigma(wide[:, :, :levels], scale), confidence=sure,
+            probs=answers.probs, model=answers.model, rung=answers.rung, flags=answers.flags,
+            interval=None if level is None else prices[:, :, levels:],
+            leaving=None if ask.bounds is None else self._leaving(ask.bounds, anchor, scale, units, wide, whose),
         )  # fmt: skip
+
+    def _leaving(
+        self, bounds: tuple[float, float], anchor: F64, scale: F64, units: F64, wide: F64, whose: tuple[I32, I32, I32]
+    ) -> F64:
+        """[N, H] What is known of each step is where it ends: on which way, only where neither way is likelier."""
+        if wide[:, :, self._settings.forecast.quantiles.index(0.5)].any():
+            raise BadRequest(
+                "who answers says where the price will be at each step, and not on which way it goes there",
+                remedy="ask one whose point is the last value: model = naive, or a volatility kind",
+            )  # fmt: skip
+        if not (bounds[0] < anchor.min() and anchor.max() < bounds[1]):
+            raise BadRequest(
+                "the last close has left already", remedy=f"it is {anchor[0]:g}: `low` and `high` go around it"
+            )
+        at = np.maximum(bounds, 0.0) if self._transform == windows.LOG_RETURN else np.array(bounds)
+        with np.errstate(divide="ignore"):  # no price of such a series reaches 0
+            away = windows.moves_of(self._transform, anchor, np.tile(at, (len(anchor), 1))) / scale[:, None]
+        reach = self._scorekeeper.reach(TAILS, units, wide, *whose)
+        return np.stack([leaving(known, *np.abs(far)) for known, far in zip(reach, away, strict=True)])
+
+    def _sigma(self, wide: F64, scale: F64) -> F64:
+        sigma: F64 = spread_of(self._settings.forecast.quantiles, wide) * scale[:, None]
+        return sigma
 
     def _in_prices(self, questions: Questions, wide: F64, factor: F64 | None) -> tuple[F64, F64, F64]:
         """Quantiles, anchor and scale in the series' own unit of today, which is `factor` of the first day's."""

@@ -23,6 +23,7 @@ from tickcast.engine.core.windows import mix
 from tickcast.errors import BadOutput, BadRequest
 from tickcast.questions import TICKS, Questions
 from tickcast.records import ModelCard
+from tickcast.scales import speeds
 from tickcast.settings import Settings
 from tickcast.state import Array, State, put_rows
 from tickcast.symbols import SymbolArrays, SymbolTable
@@ -45,6 +46,7 @@ class Questioner:
         self._features, self._ladder, self._routes = features, ladder, routes
         self._lookback = settings.window.lookback
         self._transform = windows.TRANSFORMS[settings.forecast.transform]
+        self._speeds = speeds(settings.window.scale, self._lookback)
         self._tile = TILE_DETERMINISTIC if settings.runtime.deterministic else 0
         self.values = np.zeros((len(builder.bars.close), len(features.names)))
 
@@ -57,7 +59,8 @@ class Questioner:
         inputs, anchor, scale = self._windows(self._builder.bars, self.values, symbol, ordinal, first, as_of)
         return Questions(
             asker=np.full(len(rows), TICKS, np.int32), symbol=symbol, ordinal=ordinal, as_of=as_of, row=before + rows,
-            model=model[rows].astype(np.int32), anchor=anchor, scale=scale, inputs=inputs, tile=self._tile,
+            model=model[rows].astype(np.int32), anchor=anchor, scale=scale, inputs=inputs,
+            names=self._symbols.names, tile=self._tile,
         )  # fmt: skip
 
     def of_ask(self, ask: Ask, asker: int) -> Questions:
@@ -65,9 +68,10 @@ class Questioner:
         if self._ladder is None:
             raise BadRequest("this deployment forecasts nothing", remedy="set model.default to another than none")
         levels = self._settings.forecast.quantiles
-        if ask.confidence_level is not None and not levels[0] < 0.5 < levels[-1]:
+        wants_widths = ask.confidence_level is not None or ask.bounds is not None
+        if wants_widths and not levels[0] < 0.5 < levels[-1]:
             raise BadRequest(
-                "an interval needs a level on each side of the median", remedy="forecast.quantiles names the levels"
+                "it needs a level on each side of the median", remedy="forecast.quantiles names the levels"
             )
         if ask.bars is None:
             symbol = self._codes(ask.symbols)
@@ -82,7 +86,7 @@ class Questioner:
         model, none = self._who_answers(ask, symbol, held), np.full(len(symbol), -1)
         return Questions(
             asker=np.full(len(symbol), asker, np.int32), symbol=symbol, ordinal=ordinal, as_of=as_of, row=none,
-            model=model, anchor=anchor, scale=scale, inputs=inputs, tile=self._tile,
+            model=model, anchor=anchor, scale=scale, inputs=inputs, names=self._symbols.names, tile=self._tile,
         )  # fmt: skip
 
     def targets(self, as_of: I64) -> I64:
@@ -129,8 +133,9 @@ class Questioner:
         names, shape = self._settings.features.future, (len(symbol), self._settings.forecast.horizon, 0)
         future = windows.calendar_channels(self.targets(as_of), [*names]) if names else np.empty(shape, np.float32)
         return windows.gather_inputs(
-            bars, values, symbol, ordinal, first, lookback=self._lookback, transform=self._transform, future=future
-        )
+            bars, values, symbol, ordinal, first, lookback=self._lookback, transform=self._transform, future=future,
+            speeds=self._speeds,
+        )  # fmt: skip
 
     def _windows_of(self, bars: Bars, as_of: I64) -> Windows:
         """That of bars which somebody brings along, by the same features and the same gather as the rings'."""

@@ -12,10 +12,12 @@ from numba import njit
 
 from tickcast.columns import F32, F64, I32, I64, U64, Bars, Inputs
 from tickcast.figures import SCALE_FLOOR
+from tickcast.scales import LEAST_RATIO, LEAST_WEIGHT, Speeds, speeds
 
 TRANSFORMS = {"log_return": 0, "difference": 1, "level": 2}
 LOG_RETURN, DIFFERENCE, LEVEL = 0, 1, 2
 SCALE_CEILING = 1e150  # the scale of a window whose squared moves overflow
+RMS = speeds("rms", 1)
 DAY_NS = 86_400 * 10**9
 WEEK_NS = 7 * DAY_NS
 EPOCH_WEEKDAY_NS = 4 * DAY_NS  # 1970-01-01 was a Thursday; shifts week phases to start on Sunday
@@ -99,15 +101,38 @@ def gather(bars, values, symbol, ordinal, first, lookback, transform, past, mask
         scale[i] = min(max(np.sqrt(squares / moves), SCALE_FLOOR), SCALE_CEILING) if moves else SCALE_FLOOR
 
 
+@njit(cache=True, nogil=True)
+def rescale(past, mask, is_level, keep, share, scale):  # type: ignore[no-untyped-def]
+    """Write the scales that forecast: of the same windows, bar by bar."""
+    sums, seen = np.empty(len(keep)), np.empty(len(keep))
+    for i in range(len(past)):
+        sums[:], seen[:] = 0.0, 0.0
+        for j in range(past.shape[1]):
+            known = mask[i, j] > 0 and (not is_level or (j > 0 and mask[i, j - 1] > 0))
+            move = (np.float64(past[i, j, 0]) - (past[i, j - 1, 0] if is_level else 0.0)) if known else 0.0
+            for p in range(len(keep)):
+                sums[p] = keep[p] * sums[p] + (1.0 - keep[p]) * move * move
+                seen[p] = keep[p] * seen[p] + (1.0 - keep[p]) * known
+        last, logs = len(keep) - 1, 0.0
+        slowest = max(sums[last] / max(seen[last], LEAST_WEIGHT), SCALE_FLOOR**2)
+        for p in range(len(keep)):
+            ratio = sums[p] / max(seen[p], LEAST_WEIGHT) / slowest
+            logs += share[p] * np.log(max(ratio, LEAST_RATIO))
+        scale[i] = min(max(np.sqrt(slowest * np.exp(logs)), SCALE_FLOOR), SCALE_CEILING)
+
+
 def gather_inputs(
-    bars: Bars, values: F64, symbol: I32, ordinal: I64, first: I64, *, lookback: int, transform: int, future: F32
-) -> tuple[Inputs, F64, F64]:
+    bars: Bars, values: F64, symbol: I32, ordinal: I64, first: I64, *, lookback: int, transform: int, future: F32,
+    speeds: Speeds = RMS,
+) -> tuple[Inputs, F64, F64]:  # fmt: skip
     """The inputs of a batch of questions, with anchor and scale."""
     n, channels = len(symbol), values.shape[1]
     past = np.empty((n, lookback, channels), np.float32)
     mask = np.empty((n, lookback), np.float32)
     anchor, scale = np.empty(n), np.empty(n)
     gather(bars, values, symbol, ordinal, first, lookback, transform, past, mask, anchor, scale)
+    if len(speeds.keep):
+        rescale(past, mask, transform == LEVEL, speeds.keep, speeds.share, scale)
     return Inputs(past, mask, future, np.empty((n, 0), np.float32)), anchor, scale
 
 

@@ -1,6 +1,8 @@
 """Answers questions with ONNX Runtime on one CPU thread. It imports no torch and never spins on the loop's core."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +30,29 @@ class OnnxRunner(Runner):
     def __init__(self, folder: Path, card: ModelCard, *, tile: int = TILE) -> None:
         self.card, self._tile = card, tile
         self._session = open_session(folder / GRAPH)
+        self._names: Sequence[str] = ()
+        self._places = np.zeros(1, np.float32)  # on the card, by the symbol's code
         self._wanted = [node.name for node in self._session.get_inputs()]
         outputs = [node.name for node in self._session.get_outputs()]
         if card.labels and (card.labels != LABELS or outputs[1:] != [PROBS]):
             raise BadModel(f"{folder / GRAPH} gives {outputs} for labels {card.labels}", remedy="fit the model again")
 
     def answer(self, questions: Questions) -> Answers:
-        quantiles, *probs = self._outputs(questions.inputs, questions.tile)
+        quantiles, *probs = self._outputs(self.placed(questions), questions.tile)
         return Answers(quantiles, probs[0] if self.card.labels else None)
+
+    def placed(self, questions: Questions) -> Inputs:
+        """The inputs, with each symbol's place on the card where the card names symbols and nobody gave it yet."""
+        inputs = questions.inputs
+        if not self.card.symbols or inputs.static.shape[1]:
+            return inputs
+        names = questions.names()
+        if names is not self._names:
+            known = {name: place for place, name in enumerate(self.card.symbols, 1)}
+            self._names = names
+            self._places = np.array([*(known.get(name, 0) for name in names), 0], np.float32)  # -1 is none
+        symbol = questions.symbol if names else np.full(len(inputs), -1)
+        return replace(inputs, static=self._places[symbol][:, None])
 
     def _outputs(self, inputs: Inputs, tile: int) -> list[F32]:
         """Quantiles, and what the graph gives beside them; in calls of exactly `tile` rows, where there is one."""

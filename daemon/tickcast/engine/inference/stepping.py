@@ -15,7 +15,7 @@ from tickcast.questions import TICKS, Answers, Questions
 from tickcast.records import ModelCard
 from tickcast.state import Arrays
 
-GIVEN, OUTPUTS = {"state", "bar", "mask", "future"}, ["state_after", "quantiles"]  # of the graph
+GIVEN, OUTPUTS = {"state", "bar", "mask", "future", "static"}, ["state_after", "quantiles"]  # of the graph
 NOWHERE = -(1 << 62)  # the bar of a state that is not there: from it every bar is far
 ROOM = 64  # symbols at first
 
@@ -63,11 +63,11 @@ class StepRunner(OnnxRunner):
         return Answers(quantiles)
 
     def _follow(self, questions: Questions) -> F32:
-        symbol, ordinal = questions.symbol, questions.ordinal
+        symbol, ordinal, inputs = questions.symbol, questions.ordinal, self.placed(questions)
         self._make_room(int(symbol.max(initial=-1)) + 1)
         out = np.empty((len(questions), self.card.horizon, len(self.card.levels)), np.float32)
         for rows in turns_of(symbol):
-            out[rows] = self._move_on(questions.inputs, rows, symbol[rows], ordinal[rows], questions.tile)
+            out[rows] = self._move_on(inputs, rows, symbol[rows], ordinal[rows], questions.tile)
         return out
 
     def forget(self, symbol: I64) -> None:
@@ -75,7 +75,7 @@ class StepRunner(OnnxRunner):
 
     def from_nothing(self, inputs: Inputs) -> F32:
         """As `predict`, bar by bar through the windows; no symbol's state is read or changed."""
-        rows = np.arange(len(inputs))
+        rows, inputs = np.arange(len(inputs)), self.placed(Questions.of(inputs))
         states = np.zeros((len(rows), self._states.shape[1]), np.float32)
         return self._walk(inputs, rows, states, np.full(len(rows), self.card.lookback), 0)[1]
 
@@ -101,7 +101,7 @@ class StepRunner(OnnxRunner):
         """The states after the bar that is `back` bars from the windows' end, and what is answered there."""
         given = {
             "state": states, "bar": inputs.past[rows, -back], "mask": inputs.mask[rows, -back],
-            "future": inputs.future[rows],
+            "future": inputs.future[rows], "static": inputs.static[rows],
         }  # fmt: skip
         wanted = {name: given[name] for name in self._wanted_of_a_step}
         after, quantiles = run_in_tiles(self._stepping, wanted, tile or self._tile, full=tile > 0)

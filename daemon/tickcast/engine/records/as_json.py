@@ -23,12 +23,12 @@ from tickcast.symbols import SymbolTable
 MOVE_DIGITS = 7  # decimals reach this far below the one-bar move
 MOST_DECIMALS = 40  # more than any double has use for; put_decimals turns to exponents long before
 COMMA, OPEN_ARRAY, CLOSE_ARRAY = 44, 91, 93
-NAME, WORD, WHOLE, PIECE, PRICE, REAL, PRICES, PRICE_LISTS, REALS, SHARES, TIMES = range(11)  # what a step puts
+NAME, WORD, WHOLE, PIECE, PRICE, REAL, PRICES, PRICE_LISTS, MOVES, REALS, SHARES, TIMES = range(12)  # what a step puts
 PUTS = {
     Kind.SYMBOL: (NAME,), Kind.WHOLE: (WHOLE,), Kind.PRICE: (PRICE, PRICES, PRICE_LISTS), Kind.REAL: (REAL, REALS),
-    Kind.SHARE: (0, SHARES), Kind.TIMES: (0, TIMES),
+    Kind.MOVE: (0, MOVES), Kind.SHARE: (0, SHARES), Kind.TIMES: (0, TIMES),
 }  # by the dimensions beside that of rows  # fmt: skip
-BANKS = ((NAME, WORD, WHOLE, PIECE), (PRICE, REAL), (PRICES, PRICE_LISTS, REALS, SHARES), (TIMES,))
+BANKS = ((NAME, WORD, WHOLE, PIECE), (PRICE, REAL), (PRICES, PRICE_LISTS, MOVES, REALS, SHARES), (TIMES,))
 NO_LIST, NO_TIMES = np.empty((0, 0, 0)), np.empty((0, 0), np.int64)
 
 Column = Callable[[Facts], Any]
@@ -50,7 +50,7 @@ class Banks(NamedTuple):
     reals: F64  # [K, N]
     lists: tuple[F64, ...]  # of [N, A, B]
     times: tuple[I64, ...]  # of [N, H]
-    decimals: I64  # [N]: of prices
+    decimals: I64  # [2, N]: of prices, and of moves
 
 
 class Plan:
@@ -80,9 +80,11 @@ class Plan:
     def banks(self, facts: Facts) -> Banks:
         wholes, reals, lists, times = ([column(facts) for column in bank] for bank in self._banks)
         count = len(facts.rows)
-        decimals = np.zeros(count, np.int64)
+        decimals = np.zeros((2, count), np.int64)
         if isinstance(facts.rows, Forecasts):
-            find_decimals(facts.rows.anchor, facts.rows.scale, facts.deployment.transform == "log_return", decimals)
+            anchor, scale, relative = facts.rows.anchor, facts.rows.scale, facts.deployment.transform == "log_return"
+            find_decimals(anchor, scale, relative, decimals[0])
+            find_decimals(anchor, scale, False, decimals[1])
         return Banks(
             _matrix(wholes, count, np.int64), _matrix(reals, count, np.float64),
             tuple(_as_list(values) for values in lists) or (NO_LIST,),
@@ -188,7 +190,7 @@ def write_rows(steps, texts, banks, names, lengths, writing, first, end):  # typ
     wholes, reals, lists, times = banks.wholes, banks.reals, banks.lists, banks.times
     for row in range(first, end):
         writing.starts[row] = o
-        decimals = banks.decimals[row]
+        decimals, of_moves = banks.decimals[0, row], banks.decimals[1, row]
         for k in range(len(steps)):
             o = put_piece(out, o, texts, k)
             puts, place, detail = steps[k, 0], steps[k, 1], steps[k, 2]
@@ -210,6 +212,8 @@ def write_rows(steps, texts, banks, names, lengths, writing, first, end):  # typ
                 o = _put_list(out, o, lists[place][row, 0], decimals)
             elif puts == PRICE_LISTS:
                 o = _put_lists(out, o, lists[place][row], decimals)
+            elif puts == MOVES:
+                o = _put_list(out, o, lists[place][row, 0], of_moves)
             elif puts == REALS:
                 o = _put_reals(out, o, lists[place][row, 0], detail)
             elif puts == SHARES:

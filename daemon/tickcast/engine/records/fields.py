@@ -49,7 +49,7 @@ class Facts(NamedTuple):
 
 
 class Kind(Enum):
-    """What the values of a field are. Of PRICE, REAL and SHARE there may be several in a row."""
+    """What the values of a field are. Of PRICE, MOVE, REAL and SHARE there may be several in a row."""
 
     CONSTANT = auto()  # one for all rows
     SYMBOL = auto()  # a code of the table of symbols
@@ -58,6 +58,7 @@ class Kind(Enum):
     WHOLE = auto()  # NO_TIME where there is none
     CHOICE = auto()  # the number of one of `choices`
     PRICE = auto()  # as exact as the one-bar move asks
+    MOVE = auto()  # in the unit of the one-bar move, as exact
     REAL = auto()  # with `digits` significant ones
     SHARE = auto()  # between 0 and 1 with `digits` decimals; none of them where the first is NaN
     TIMES = auto()  # event times by step; none of them where the first is negative

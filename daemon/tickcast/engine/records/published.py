@@ -104,6 +104,10 @@ FORECASTS = RecordTable(
             "usual one-bar move of the window", digits=10, stored="scale",
         ),
         RecordField(
+            "sigma", Kind.MOVE, "list<double>", column("sigma"), _at_least_one(Annotated[float, Meta(ge=0)] | None),
+            "by step: deviation of a normal law with outer levels as far apart, in the unit of scale; null: one level",
+        ),
+        RecordField(
             "model", Kind.CHOICE, "string", column("model"), str,
             choices=lambda d: [card.name for card in d.cards], stored="model",
         ),

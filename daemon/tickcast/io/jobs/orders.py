@@ -14,6 +14,7 @@ from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.folder import ORDER, write_whole
 from tickcast.plugin import Parameter
 from tickcast.records import field_default
+from tickcast.scales import Scale
 
 Positive = Annotated[int, Meta(ge=1)]
 Above = Annotated[float, Meta(gt=0)]
@@ -61,10 +62,17 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mode: Literal["warm", "finetune", "transfer"]
     folder: Literal["start"] = "start"  # of the job folder: an order reaches nowhere else
     freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
+    old_share: Annotated[float, Meta(ge=0, lt=1)] | None = None  # of the windows drawn, those that it saw; None = any
+    most_forgotten: NotBelow = 0.02  # by such a share its loss on what it saw may rise, where news is drawn apart
+
+    def __post_init__(self) -> None:
+        if self.old_share is not None and self.mode != "finetune":
+            raise ValueError(f"start.old_share: mode {self.mode} draws from all bars alike")
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The contest with who serves that would follow: its terms are found by the hold-out."""
+    """The contest with who serves that would follow: its terms are found by the hold-out. What that speaks for is
+    fitted once more, on all bars, before it leaves the job."""
 
     alpha: Confidence
     most_bars: Positive
@@ -82,6 +90,7 @@ class FitOrder(Order, frozen=True, kw_only=True):
     bars: dict[str, Any] = {}  # core.questions.bar_identity
     transform: Literal["log_return", "difference", "level"] = "log_return"
     lookback: Positive = 96
+    scale: Scale = "rms"  # window.scale
     horizon: Positive = 12
     levels: list[float] = msgspec.field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
     features: list[dict[str, Any]] = []  # the `[[features.set]]` entries
@@ -114,6 +123,10 @@ class FitOrder(Order, frozen=True, kw_only=True):
     seed: Seed = 0
     created_ns: int = 0
 
+    def __post_init__(self) -> None:
+        if self.against is not None and self.split != "default":
+            raise ValueError(f"against: a model of split = {self.split} is for figures and serves nobody")
+
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
         """`params` may be among them, as a person gives them: keys of this order, and all others the model's."""
@@ -133,6 +146,11 @@ class FitOrder(Order, frozen=True, kw_only=True):
         return self.start is not None and self.start.mode == "finetune"
 
     @property
+    def old_share(self) -> float | None:
+        """Of the windows that it draws; None where it tells no news from what its start saw."""
+        return None if self.start is None else self.start.old_share
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all that steers the fit; when it was ordered does not."""
         steering = msgspec.structs.replace(self, created_ns=0)
@@ -140,8 +158,8 @@ class FitOrder(Order, frozen=True, kw_only=True):
 
 
 NOT_TRAINING = {
-    "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "horizon", "levels", "features",
-    "future", "split", "start", "against", "created_ns",
+    "job", "kind", "name", "tags", "model_params", "bars", "transform", "lookback", "scale", "horizon", "levels",
+    "features", "future", "split", "start", "against", "created_ns",
 }  # fmt: skip
 # What a person steers a fit by.
 TRAINING = tuple(name for name in FitOrder.__struct_fields__ if name not in NOT_TRAINING)

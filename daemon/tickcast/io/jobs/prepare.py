@@ -25,7 +25,8 @@ def fit_order(settings: Settings, *, kind: str, name: str = "", params: Mapping[
     forecast = settings.forecast
     fields = {
         "kind": kind, "name": name or kind, "bars": bar_identity(settings), "params": params,
-        "transform": forecast.transform, "lookback": settings.window.lookback, "horizon": forecast.horizon,
+        "transform": forecast.transform, "lookback": settings.window.lookback,
+        "scale": settings.window.scale, "horizon": forecast.horizon,
         "levels": forecast.quantiles, "features": [entry.model_dump() for entry in settings.features.set],
         "future": list(settings.features.future),
     }  # fmt: skip

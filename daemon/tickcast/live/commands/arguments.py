@@ -5,6 +5,7 @@ Defaults that depend on the deployment are left empty here and filled by who car
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -107,13 +108,28 @@ class JobData(EventSpan, frozen=True):
 @command("forecast", "read")
 class Forecast(Arguments, frozen=True):
     """The next bars of symbols, from what the daemon knows now; with `confidence_level` the interval that holds the
-    truth that often, between equal tails.
+    truth that often, between equal tails; with `low`, `high` or both how likely the price of a symbol leaves them.
     """
 
     symbols: Annotated[tuple[of.Symbol, ...], Meta(min_length=1, max_length=1000)]
     model: of.Model = ""
     horizon: of.Horizon = 0
     confidence_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.bounds or (-inf, inf)
+        if not low < high:
+            raise ValueError("`low` must be below `high`")
+        if self.bounds is not None and len(self.symbols) > 1:
+            raise ValueError("`low` and `high` are prices of one symbol")
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        if self.low is None and self.high is None:
+            return None
+        return -inf if self.low is None else self.low, inf if self.high is None else self.high
 
 
 @command("predict", "read")

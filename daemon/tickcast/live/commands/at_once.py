@@ -30,7 +30,7 @@ from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health, ModelCard
+from tickcast.records import WINDOWS, Accuracy, Health, ModelCard
 
 Result = dict[str, Any]
 NO_TIME = -1
@@ -48,7 +48,7 @@ class CommandParts(NamedTuple):
     store: Store
     jobs: JobHost
     health: Callable[[], Health]
-    accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
+    accuracy: Callable[..., Any]  # windows -> Awaitable[list[Accuracy]]
     drain: Callable[[], None]
     upkeep: Callable[[], Result]
     alerts: Alerts
@@ -61,7 +61,8 @@ class Commands:
 
     async def forecast(self, given: arguments.Forecast, context: Context) -> Result:
         self._refuse_beyond(given.horizon)
-        answer = await self._ask(Ask(given.symbols, given.model, confidence_level=given.confidence_level))
+        level, bounds = given.confidence_level, given.bounds
+        answer = await self._ask(Ask(given.symbols, given.model, confidence_level=level, bounds=bounds))
         return {"forecasts": self._told(answer, given.horizon or None)}
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
@@ -103,6 +104,7 @@ class Commands:
                 "target_ns": None if as_of < 0 or min(targets) < 0 else targets, "levels": forecast.quantiles,
                 "quantiles": quantiles.tolist(), "point": quantiles[:, median].tolist(),
                 "anchor": float(answer.anchor[i]), "transform": forecast.transform, "scale": float(answer.scale[i]),
+                "sigma": answer.sigma[i][:steps].tolist(),
                 "model": card.name, "version": card.version, "rung": RUNGS[answer.rung[i]],
                 "kind": KINDS[classes[i]], "probs": answer.probs[i].tolist() if classes[i] else None,
                 "confidence": float(answer.confidence[i]),
@@ -111,6 +113,8 @@ class Commands:
             if answer.interval is not None:
                 level, interval = answer.ask.confidence_level, answer.interval[i][:steps].tolist()
                 told[-1] |= {"confidence_level": level, "interval": interval}
+            if answer.leaving is not None:
+                told[-1] |= {"leaving": answer.leaving[i][:steps].tolist()}
         return told
 
     async def status(self, given: arguments.Status, context: Context) -> Result:
@@ -160,7 +164,7 @@ class Commands:
         }  # fmt: skip
 
     async def _accuracy(self, model: str = "") -> list[Result]:
-        figures: list[Accuracy] = await self._parts.accuracy()
+        figures: list[Accuracy] = await self._parts.accuracy(*WINDOWS)
         wanted = [f for f in figures if model in ("", f.model, f"{f.model}@{f.version}")]
         told: list[Result] = msgspec.to_builtins(wanted)
         return told

@@ -22,6 +22,7 @@ from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.io.jobs import prepare
 from tickcast.io.jobs.folder import (
     BARS,
+    DATASETS,
     MEMBERS,
     MODEL,
     SOURCE,
@@ -82,7 +83,8 @@ class JobCommands:
         return await self._done(order, models, given, context)
 
     async def refit(self, asked: Refit) -> Result:
-        """On stored bars; with the terms of its contest with who serves. The model is in the registry then."""
+        """On stored bars; with the terms of its contest with who serves. The model is in the registry then: the
+        judged one where these refuse it, else one that was fitted once more."""
         jobs, champion = self._parts.jobs, asked.champion
         models = refit_models(asked, None if champion is None else await self._folder(champion))
         _named(asked.name)
@@ -178,7 +180,9 @@ class JobCommands:
             await parts.store.ledger.put_trials([msgspec.structs.replace(trial, job=row.id) for trial in trials])
         if not result.model:
             return result
-        await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content["dataset"]))
+        for name in DATASETS:
+            if name in result.content:
+                await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content[name]))
         card = await parts.serving_models.models.register(folder / result.model, origin="fit")
         structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
         registered = {"model": f"{card.name}@{card.version}", "digest": card.digest}
