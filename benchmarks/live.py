@@ -28,6 +28,7 @@ RATE_HZ, LOAD_S, LOAD_SYMBOLS, SLICE_S = 10_000, 10.0, 1_000, 0.002
 WARM_BARS = 110  # per symbol, so that the net answers
 BURST_SYMBOLS, BURST_BARS = 20_000, 100
 SECOND = 10**9
+BLOCK_NS = SECOND
 FIT = {"epochs": 1, "windows_per_epoch": 512, "batch_size": 256, "hidden": 64}
 
 
@@ -37,11 +38,11 @@ def settings_for(folder: Path, **extra: str) -> Settings:
     return load(overrides={"quality.future_ms": "0", "log.level": "error", **paths, **dotted}, environ={})[0]
 
 
-def fitted(folder: Path, **bars: str) -> Path:
-    data, out = folder / "ticks.parquet", folder / "model"
+def fitted(folder: Path, *, seed: int = 0, **bars: str) -> Path:
+    data, out = folder / "ticks.parquet", folder / f"model{seed}"
     write(data, symbols=4, seconds=600, seed=1)
     settings = settings_for(folder, **bars)
-    fit(settings, data, out, order=fit_order(settings, kind="nhits", name="bench", params=FIT))
+    fit(settings, data, out, order=fit_order(settings, kind="nhits", name="bench", params={**FIT, "seed": seed}))
     return out
 
 
@@ -64,13 +65,18 @@ class Feed:
         ]
 
 
-async def under_load(settings: Settings) -> tuple[float, float, float]:
-    """(tick-to-forecast p99, loop-lag p99, forecasts/s) at RATE_HZ, each tick a bar and each bar a question."""
+async def under_load(settings: Settings, *, shadow: Path | None = None) -> tuple[float, float, float]:
+    """(tick-to-forecast p99, loop-lag p99, forecasts/s) at RATE_HZ, each tick a bar and each bar a question; with a
+    `shadow`, which answers them all, too."""
     clock = SystemClock()
     bus = MemoryBus(clock)
     daemon = Daemon(settings, EmbeddedBus(bus), clock=clock)
     running = asyncio.create_task(daemon.run())
     await daemon.live.wait()
+    if shadow is not None:
+        models = daemon.session.commands.serving_models
+        card = await models.models.register(shadow, origin="folder")
+        await models.shadow(card.digest, "default", contest="bench", block_ns=BLOCK_NS)
     feed, topic, per_slice = Feed(LOAD_SYMBOLS), settings.topics.ticks[0], int(RATE_HZ * SLICE_S)
     for _ in range(WARM_BARS):
         await bus.produce(topic, feed.slice(LOAD_SYMBOLS, clock.now_ns()))

@@ -4,7 +4,8 @@
 
 `../before` is a checkout that was set up by its own `make setup`. Each run is a process of its own tree's interpreter.
 The ratio is cost now / cost before (of a figure where higher is better, before / now), with the 90 % bootstrap interval
-of its median. Exit 1 if the whole interval of one lies beyond --bar. Writes benchmarks/results/pairs_NAME.json.
+of its median. Exit 1 if the whole interval of one lies beyond --bar. Writes benchmarks/results/pairs_NAME.json, anew
+after each pair: a run that is stopped keeps what it has measured.
 """
 
 import argparse
@@ -41,6 +42,8 @@ def cost(now: dict[str, Any], before: dict[str, Any]) -> float:
 
 
 def compared(tree: Path, script: str, pairs: int, bar: float) -> list[Figure]:
+    told: list[Figure] = []
+    where = machine()
     found: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for pair in range(pairs):
         order = (HERE, tree) if pair % 2 else (tree, HERE)
@@ -48,7 +51,10 @@ def compared(tree: Path, script: str, pairs: int, bar: float) -> list[Figure]:
         for name in runs[HERE].keys() & runs[tree].keys():
             found.setdefault(name, []).append((runs[HERE][name], runs[tree][name]))
         print(f"  {script}: pair {pair + 1} of {pairs}", file=sys.stderr, flush=True)
-    return [figure_of(f"{script}: {name}", both, bar) for name, both in sorted(found.items())]
+        told = [figure_of(f"{script}: {name}", both, bar) for name, both in sorted(found.items())]
+        result = {"script": script, "failed": "", "figures": [figure.as_json() for figure in told]}
+        save(f"pairs_{script}", where, [result])
+    return told
 
 
 def figure_of(name: str, both: list[tuple[dict[str, Any], dict[str, Any]]], bar: float) -> Figure:
@@ -68,12 +74,10 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--bar", type=float, default=1.05, help="the cost that is still allowed")
     given = parser.parse_args()
-    slower, where = False, machine()
+    slower = False
     RESULTS.mkdir(exist_ok=True)
     for name in given.names:
         told = compared(given.before.resolve(), name, given.pairs, given.bar)
-        result = {"script": name, "failed": "", "figures": [figure.as_json() for figure in told]}
-        save(f"pairs_{name}", where, [result])
         slower |= any(not figure.holds for figure in told)
         for figure in told:
             word = "slower" if not figure.holds else "within" if (figure.high or 0) <= given.bar else "not told apart"

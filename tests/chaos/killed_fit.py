@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimiser would import it, in every child anew
 
-from tickcast.batch.train import checkpoint, fit, fit_net, train
+from tickcast.batch.train import checkpoint, fit, fit_job, fit_net, train
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.io.jobs.orders import FitOrder
 
@@ -65,8 +65,12 @@ def arm(seam: str) -> Callable[..., bool]:
         checkpoint.sync = after(2 * CALLS, checkpoint.sync)
     elif seam == "export":
         fit_net.export = die
+    elif seam == "between the fits":
+        fit_job.InTwo.go_on = die  # type: ignore[method-assign]
 
     def report(*, step: int, steps: int, **figures: float) -> bool:
+        if seam == "in the final fit" and 2 * step > steps + 2 * STEP:
+            die()
         if (seam, step) == ("mid-epoch", STEP) or (seam == "end of an epoch" and figures.get("epoch") == 2):
             die()
         return True

@@ -10,17 +10,22 @@ import torch
 from safetensors.numpy import load_file
 
 import nursery
+from tickcast.batch.train import fit
 from tickcast.batch.train.checkpoint import CHECKPOINT, LAST, Checkpoints
-from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.fit import FOLDER
-from tickcast.io.jobs.orders import FitOrder
-from trainkit import autoregressive, fitted, job, model_of, series, weights
+from tickcast.batch.train.dataset import Dataset, load_dataset
+from tickcast.batch.train.fit import FINAL, FOLDER
+from tickcast.batch.train.train import train
+from tickcast.clock import SetClock
+from tickcast.engine.inference.model_folder import CARD
+from tickcast.io.jobs.orders import Against, FitOrder
+from trainkit import Progress, autoregressive, fitted, job, model_of, series, weights
 
 pytestmark = pytest.mark.slow
 SEAMS = ("mid-epoch", "end of an epoch", "half a checkpoint", "before the rename", "after the rename", "export")
 ORDER: dict[str, Any] = {
     "model_params": {"hidden": 8}, "windows_per_epoch": 160, "batch_size": 32, "epochs": 4, "checkpoint_s": 1e-9
 }  # fmt: skip
+LINEAR = {"kind": "nlinear", "model_params": {}, "horizon": 2, "lookback": 8, "learning_rate": 0.03}
 
 
 def test_a_fit_that_was_killed_at_any_seam_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
@@ -44,6 +49,37 @@ def test_a_fit_that_was_killed_at_any_seam_ends_with_the_weights_of_one_that_was
     finished = load_file(model_of(last) / "weights.safetensors")
     for name, tensor in whole.module().state_dict().items():
         np.testing.assert_array_equal(finished[name], tensor)
+
+
+def test_a_job_of_two_fits_that_was_killed_in_and_between_them_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path,
+) -> None:
+    """Each goes on from its own checkpoint; the first is not begun again once it has its model."""
+    torch.set_num_threads(1)
+    order = job(
+        tmp_path, [series(symbol, autoregressive(1200, seed=i)) for i, symbol in enumerate("AB")],
+        **{**ORDER, **LINEAR, "against": Against(alpha=0.05, most_bars=10**6)},
+    )  # fmt: skip
+    killed(*(f"{seam}={tmp_path}" for seam in ("mid-epoch", "between the fits", "in the final fit", "export")))
+    judged = (tmp_path / FOLDER / CARD).stat()
+    assert (tmp_path / FINAL / CHECKPOINT / LAST).exists()
+    assert not (tmp_path / FINAL / FOLDER).exists()
+    found = fit.run(tmp_path, Progress())
+    assert found["model"] == f"{FINAL}/{FOLDER}"
+    assert (tmp_path / FOLDER / CARD).stat() == judged
+    dataset = load_dataset(tmp_path, order)
+    for folder, data in ((FOLDER, dataset), (found["model"], dataset.without_holdout())):
+        net = trained(order, data)
+        finished = load_file(tmp_path / folder / "weights.safetensors")
+        for name, tensor in net.module().state_dict().items():
+            np.testing.assert_array_equal(finished[name], tensor, err_msg=f"{folder}: {name}")
+
+
+def trained(order: FitOrder, dataset: Dataset) -> Any:
+    net: Any = fit.build(order, dataset)
+    net.set_channels(*dataset.channel_statistics())
+    train(net.module(), dataset, order, Progress(), SetClock())
+    return net
 
 
 def killed(*fits: str) -> None:

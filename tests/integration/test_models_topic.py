@@ -37,7 +37,7 @@ class Place(Deployment):
 
     def __init__(self, broker: KafkaBroker, folder: Path) -> None:
         super().__init__(
-            broker, folder, partitions=PARTITIONS, outputs=(*OUTPUTS, "jobs"), kafka__models="follow",
+            broker, folder, partitions=PARTITIONS, outputs=(*OUTPUTS, "jobs", "replies"), kafka__models="follow",
             window__lookback=LOOKBACK, forecast__horizon=HORIZON, forecast__quantiles=LEVELS, features__set=[],
             features__future=[], symbols__limit=16, snapshot__every_s=1, store__unit_ms=50,
         )  # fmt: skip

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import duckdb
 import msgspec
-import numpy as np
+import polars as pl
 import pytest
 
 from livekit import Live, live_settings, running, until
+from marketkit import SECOND, Market
 from tickcast.clock import fresh_id
+from tickcast.io.jobs.folder import BARS
 from tickcast.live import upkeep
 from tickcast.loop.actions import Action, ActionKind
 from tickcast.records import Command
 from tickcast.settings import Settings
-
-T0, SECOND = 1_700_000_000_000_000_000, 10**9
-SYMBOLS = ("A", "B")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -29,27 +28,6 @@ def upkeep_settings(folder: Path, **more: object) -> Settings:
         "schedule__shadow_bars": 4000, "schedule__look_every_s": 1, "store__unit_ms": 50, "score__publish_every_s": 1,
     }  # fmt: skip
     return live_settings(folder, **(given | more))
-
-
-class Market:
-    """Moves that turn back, or go on; one tick a second for each symbol."""
-
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng(1)
-        self._move, self._price, self._bar = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
-
-    def ticks(self, bars: int, *, persistence: float) -> list[bytes]:
-        found = []
-        for _ in range(bars):
-            self._move = persistence * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
-            self._price = self._price + self._move
-            self._bar += 1
-            found += [
-                b'{"symbol":"%s","ts":%d,"price":%.10f,"size":1}'
-                % (name.encode(), T0 + self._bar * SECOND, 100 * float(np.exp(price)))
-                for name, price in zip(SYMBOLS, self._price, strict=True)
-            ]
-        return found
 
 
 async def decided(live: Live, kind: str, event: str) -> bool:
@@ -73,11 +51,17 @@ async def test_it_fits_shadows_promotes_and_steps_down_when_the_market_turns(tmp
         await until(lambda: decided(live, "shadow", "done"), "a shadow")
         await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
         serving = live.daemon.session.commands.serving_models
-        assert (await serving.registered(serving.serving_now()["default"])).kind == "ridge"
+        card = await serving.registered(serving.serving_now()["default"])
+        assert card.kind == "ridge"
+        judged = card.metrics["judged"]  # the same, fitted before the hold-out; it itself was fitted on all bars
+        assert judged["trained_to_ns"] < card.trained_to_ns
         await feed_until(live, market, "step_down", "done", persistence=0.9, most=60)
         assert serving.serving_now()["default"] == serving.last_value
         await until(lambda: alerted(live, "stepped_down"), "the alert")
         await assert_not_done_again(live, "step_down")
+    with duckdb.connect(str(tmp_path / "store.duckdb")) as store:
+        ends = dict(store.execute("SELECT hash, to_ns FROM datasets").fetchall())
+    assert ends[card.dataset_hash] == ends[judged["dataset_hash"]] == card.trained_to_ns
 
 
 async def assert_not_done_again(live: Live, kind: str) -> None:
@@ -194,6 +178,21 @@ async def test_a_shadow_that_takes_more_than_its_share_answers_in_every_nth_bloc
         assert card.model_params["penalties"] == [0.5]
 
 
+async def test_a_fit_that_tunes_who_serves_tells_news_from_what_that_saw(tmp_path: Path) -> None:
+    """Here of a kind that has no weights to go on with: what was ordered is what matters."""
+    market, given = Market(), {"schedule__mode": "finetune", "schedule__old_share": 0.25}
+    async with running(upkeep_settings(tmp_path, **given)) as live:
+        await live.send(market.ticks(700, persistence=-0.6))
+        commands = live.daemon.session.commands
+        for given_order in (order("train", kind="ridge", name="first"), order("promote", model="first", force=True)):
+            reply = await commands.inbox.call(given_order, by="me", role="promote")
+            assert reply.ok, reply.error
+        await live.send(market.ticks(1000, persistence=-0.6))
+        await until(lambda: decided(live, "fit", "failed"), "a fit")
+        start = msgspec.json.decode(commands.jobs.rows()[-1].order_json)["start"]
+        assert (start["mode"], start["old_share"]) == ("finetune", 0.25)
+
+
 async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that fails is one later; a fit that fails is noted, and forecasts go on."""
     market = Market()
@@ -218,6 +217,7 @@ async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pyt
 async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(tmp_path: Path) -> None:
     market = Market()
     given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]', "schedule__params": "{rows = 1000}"}
+    given["schedule__keep_bars"] = "700"
     async with running(upkeep_settings(tmp_path, **given, jobs__workers=1)) as live:
         await live.send(market.ticks(1200, persistence=-0.6))
         jobs = live.daemon.session.commands.jobs
@@ -227,6 +227,8 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert order["fit"]["against"]["most_bars"] == 4000
         assert order["fit"]["model_params"] == {"rows": 1000}
         assert "penalties" in order["space"] or not order["space"].get("rows")
+        seen = pl.read_parquet(jobs.folder_of(row.id) / BARS)
+        assert len(seen) == 2 * (700 + 1)  # both ends of so many seconds
 
 
 async def test_only_slot_0_keeps_the_models(tmp_path: Path) -> None:
@@ -244,8 +246,8 @@ async def test_a_start_does_not_fail_for_what_was_noted(tmp_path: Path, harm: st
     market, settings = Market(), upkeep_settings(tmp_path)
     async with running(settings) as live:
         await live.send(market.ticks(50, persistence=-0.6))
-        await until(lambda: bool(live.daemon.session.commands.upkeep._is.champion), "a look")
-        champion = live.daemon.session.commands.upkeep._is.champion
+        await until(lambda: bool(live.daemon.session.commands.upkeep._contests.champion), "a look")
+        champion = live.daemon.session.commands.upkeep._contests.champion
     contest = {
         "id": "c", "model": "0" * 64, "champion": champion, "role": "candidate", "block_ns": SECOND,
         "terms": {"alpha": 0.05, "block_bars": 2, "most_blocks": 9}, "last_value": {},

@@ -5,6 +5,8 @@ import math
 from policykit import DAY_S, HOUR_NS, IDLE, at, policy, restarted
 from tickcast.loop.actions import PolicyFacts
 
+DRIFT = "drift with worse skill"
+
 # ---------------------------------------------------------------- cron
 
 
@@ -125,20 +127,21 @@ def test_so_many_new_bars_are_a_reason() -> None:
 def test_drift_with_worse_skill_waits_for_new_bars() -> None:
     held = policy(min_new_bars=50, rest_s=1)
     for bars, due in ((1000, 0), (1049, 0), (1050, 1)):
-        assert len(held.due(bars * HOUR_NS, PolicyFacts(bars=bars, alarm=True))) == due
+        assert len(held.due(bars * HOUR_NS, PolicyFacts(bars=bars, alarm=DRIFT))) == due
     other = policy(min_new_bars=50)
-    for bars, alarm in ((1000, True), (1049, False), (1050, True), (1099, True)):
+    for bars, alarm in ((1000, DRIFT), (1049, ""), (1050, DRIFT), (1099, DRIFT)):
         assert other.due(bars * HOUR_NS, PolicyFacts(bars=bars, alarm=alarm)) == []
-    assert len(other.due(1100 * HOUR_NS, PolicyFacts(bars=1100, alarm=True))) == 1
+    (fit,) = other.due(1100 * HOUR_NS, PolicyFacts(bars=1100, alarm="last value serves"))  # since, whatever it was then
+    assert fit.why == ("last value serves, since 50 bars",)
 
 
 def test_while_the_alarm_stands_another_fit_waits_for_as_many_bars_again() -> None:
     held = policy(min_new_bars=50, rest_s=1)
-    held.due(HOUR_NS, PolicyFacts(bars=0, alarm=True))
-    (fit,) = held.due(2 * HOUR_NS, PolicyFacts(bars=50, alarm=True))
+    held.due(HOUR_NS, PolicyFacts(bars=0, alarm=DRIFT))
+    (fit,) = held.due(2 * HOUR_NS, PolicyFacts(bars=50, alarm=DRIFT))
     held.on_ended(fit.id, 3 * HOUR_NS, failed=False)
-    assert held.due(4 * HOUR_NS, PolicyFacts(bars=99, alarm=True)) == []
-    assert len(held.due(5 * HOUR_NS, PolicyFacts(bars=100, alarm=True))) == 1
+    assert held.due(4 * HOUR_NS, PolicyFacts(bars=99, alarm=DRIFT)) == []
+    assert len(held.due(5 * HOUR_NS, PolicyFacts(bars=100, alarm=DRIFT))) == 1
 
 
 def test_skill_below_the_floor_is_a_reason_and_unknown_skill_is_none() -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,11 @@ from tickcast.batch.train.fit_job import FitJob, completed, read_parent
 from tickcast.batch.train.start import Begun, begin
 from tickcast.clock import SystemClock
 from tickcast.engine.inference.load import open_model
+from tickcast.engine.inference.model_folder import CARD, read_card
 from tickcast.errors import BadModel, BadSettings
 from tickcast.io.jobs.orders import FitOrder, WarmStart
-from trainkit import Progress, autoregressive, job, model_of, series, weights
+from tickcast.records import digest
+from trainkit import EVERY_NS, Progress, autoregressive, job, model_of, series, weights
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +108,18 @@ def test_the_card_names_the_parent(tmp_path: Path, parent: Path) -> None:
     card = open_model(tmp_path / result["model"]).card
     assert card.parent == card.metrics["start"]["parent"] == open_model(parent).card.digest
     assert card.metrics == result["metrics"]
+
+
+def test_what_the_parent_saw_is_known_and_judges_nothing(tmp_path: Path, parent: Path) -> None:
+    """Its data may end later than those before the hold-out: then only what comes after it is news."""
+    later, seen = tmp_path / "later", 570 * EVERY_NS
+    shutil.copytree(parent, later)
+    card = msgspec.structs.replace(read_card(parent), trained_to_ns=seen)
+    (later / CARD).write_bytes(msgspec.json.encode(msgspec.structs.replace(card, digest=digest(card))))
+    prepared(tmp_path / "job", later, start=WarmStart(mode="warm"))
+    fitted = open_model(model_of(tmp_path / "job")).card
+    assert fitted.trained_to_ns == seen
+    assert fitted.metrics["windows"] == 2 * (600 - 570 - 4)  # of both symbols, but for those whose targets are to come
 
 
 def test_transfer_takes_what_fits_and_says_how_much(tmp_path: Path, parent: Path) -> None:

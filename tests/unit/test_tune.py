@@ -1,6 +1,7 @@
 """A whole search with real fits: what it finds, what it must not look at, and what a kill or a stop leaves of it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from tickcast.batch.tune.spaces import space_of
 from tickcast.batch.tune.study import Study
 from tickcast.batch.tune.tune import Search, run
 from tickcast.clock import SystemClock
-from tickcast.engine.inference.model_folder import CARD
+from tickcast.engine.inference.model_folder import CARD, read_card
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import BARS, TRIALS
-from tickcast.io.jobs.orders import FitOrder, TuneOrder, WarmStart, with_params
+from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS
+from tickcast.io.jobs.orders import Against, FitOrder, TuneOrder, WarmStart, with_params
 from tickcast.records import ModelCard, TrialRow
-from trainkit import autoregressive, job, series
+from trainkit import autoregressive, job, model_of, series
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +112,22 @@ def test_the_same_order_finds_the_same_and_never_looks_at_the_hold_out(
     assert (tmp_path / BARS).read_bytes() != (done[0] / BARS).read_bytes()
     assert searched(tmp_path, order, Told()) == "done"
     assert what(tmp_path) == what(done[0])
+
+
+def test_a_search_against_who_serves_ends_with_a_model_of_all_bars(tmp_path: Path) -> None:
+    """The hold-out judged the same parameters; the champion lies in the search's own folder."""
+    frame = series("A", autoregressive(BARS_OF_ALL, seed=1))
+    ridge: dict[str, Any] = {"kind": "ridge", "lookback": 8, "horizon": 2}
+    job(tmp_path / "bad", [frame], model_params={"penalties": [1e6]}, **ridge)
+    search = tmp_path / "search"
+    made = job(search, [frame], model_params={}, **ridge, against=Against(alpha=0.05, most_bars=10**5, champion=True))
+    shutil.copytree(model_of(tmp_path / "bad"), search / CHAMPION)
+    TuneOrder(fit=made, trials=2).write(search)
+    found = run(search, Told())
+    card = read_card(search / found["model"])
+    assert (found["model"], found["against"]["terms"]["refusal"]) == (fit.FOLDER, "")
+    assert card.trained_to_ns == frame["as_of_ns"][-1] > card.metrics["judged"]["trained_to_ns"]
+    assert found["dataset"]["hash"] == card.dataset_hash
 
 
 def test_a_search_that_is_killed_goes_on_where_it_was(done: tuple[Path, dict[str, Any], Told], tmp_path: Path) -> None:

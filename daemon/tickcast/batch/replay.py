@@ -39,6 +39,7 @@ FILES_OF_REPLAY = (
 )  # fmt: skip
 TOLD_BY = (STORE, "bars.parquet")
 NS_PER_S = 10**9
+CHUNK = 50_000  # messages of a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ReplayOrder:
 
     data: Path | str  # a file or folder, or the name of a topic
     out: Path
-    chunk: int = 50_000
+    chunk: int = CHUNK
     speed: float = 0.0  # event seconds per second; 0 = as fast as it goes
     from_ns: int | None = None
     to_ns: int | None = None
@@ -264,3 +265,9 @@ def in_folder(settings: Settings, out: Path) -> Settings:
     for leftover in (path, out / STORE_LOG):
         leftover.unlink(missing_ok=True)
     return settings.model_copy(update={"store": settings.store.model_copy(update={"path": path})})
+
+
+def storing_nothing(settings: Settings) -> Settings:
+    """Of forecasts and bars: the replay's tables are files, a store beside them would hold the same again."""
+    store = settings.store.model_copy(update={"bars": "none", "forecasts": "none"})
+    return settings.model_copy(update={"store": store})

@@ -252,6 +252,8 @@ class ServingModels:
                 remedy="ask fewer questions, raise the limit, or promote it with force = true",
             )  # fmt: skip
         holdout = {"holdout_skill": skill, "holdout_skill_low": low, "holdout_windows": windows}
+        if before := figures.get("judged"):  # they are of the same fit on earlier bars
+            holdout["holdout_version"] = before["version"]
         return {**holdout, "core_share": share, "forced": force}
 
 

@@ -23,11 +23,11 @@ from tickcast.live.alerts import Alerts
 from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
-from tickcast.live.facts import EngineFacts, look_at
 from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_interpreter
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
+from tickcast.loop.facts import EngineFacts, look_at
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
 from tickcast.records import Accuracy, Health, Record

@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.engine.core.contest import ALPHA, Contest, ContestTerms
 from tickcast.errors import BadRequest, BadStore, StoreStalled, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
@@ -22,19 +20,28 @@ from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.ledger_rows import DecisionRow, Event
 from tickcast.live.commands import arguments
 from tickcast.live.commands.inbox import Context
-from tickcast.live.commands.job_commands import Refit
-from tickcast.live.facts import EngineFacts
 from tickcast.live.serving_models import ServingModels
-from tickcast.live.upkeep_state import Candidate, OpenContest, UpkeepState
-from tickcast.loop.actions import JOBS, READY, Action, ActionKind, Challenger, ChallengerRole, PolicyFacts
+from tickcast.loop.actions import JOBS, Action, ActionKind, PolicyFacts
+from tickcast.loop.contests import Candidate, Contests, NewContest, OpenContest
+from tickcast.loop.facts import EngineFacts, facts_of
 from tickcast.loop.policy import Policy
+from tickcast.loop.refit import Refit, refit_of
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
 
 ROUTE, BY = "default", "schedule"
 NOTE_EVERY_NS, RETRY_S = 600 * 10**9, 1.0
-USUAL_BLOCK, USUAL_BOUND = 4, 0.25  # horizons, and of a gain
+
+
+class UpkeepState(msgspec.Struct, frozen=True, kw_only=True):
+    """What it goes on from after a restart."""
+
+    champion: str = ""  # whose contests these are
+    lost: str = ""  # to last value, the last time that one did
+    policy: dict[str, Any] = {}
+    ready: list[Candidate] = []
+    contests: list[OpenContest] = []
 
 
 class Upkeep:
@@ -49,9 +56,8 @@ class Upkeep:
         self._refit, self._look = refit, look
         self._share = settings.inference.shadow_share
         self._policy = Policy(settings)
-        self._is = UpkeepState()
-        self._contests: dict[str, Contest] = {}
-        self._settled: dict[str, int] = {}  # the newest block of each that was counted
+        self._contests = Contests(settings)
+        self._lost = ""  # to last value, the last time that a model did
         self._noted_ns = clock.monotonic_ns()
         self._changing, self._promoting = asyncio.Lock(), asyncio.Lock()
         self._doing: set[str] = set()
@@ -60,21 +66,24 @@ class Upkeep:
     async def go_on(self) -> None:
         """From where the run before stood: contests from their stored blocks, and what was begun is begun again. What
         cannot be gone on with begins anew: a start that fails for it would fail at every start."""
+        standing = UpkeepState()
         try:
             if text := await self._ledger.upkeep():
-                standing = msgspec.json.decode(text, type=UpkeepState)
-                self._policy.resume(State(facts=standing.policy))
-                self._is = standing
+                noted = msgspec.json.decode(text, type=UpkeepState)
+                self._policy.resume(State(facts=noted.policy))
+                standing = noted
         except (msgspec.DecodeError, BadStore) as problem:
             self._log.warning("upkeep_failed", reason=f"what was noted cannot be read, it begins anew: {problem}")
-        for contest in [*self._is.contests]:
+        self._lost = standing.lost
+        self._contests.champion, self._contests.ready = standing.champion, standing.ready
+        for contest in standing.contests:
             try:
-                self._open(contest)
+                self._contests.resume(contest)
                 is_on = contest.id in self._models.contests()  # the engine goes on with it
                 if not is_on and contest.champion == self._champion():  # else the next look ends it
                     await self._shadow(contest)
             except (TickcastError, KeyError, TypeError, ValueError) as problem:
-                self._is.contests.remove(contest)
+                self._contests.end(contest)
                 self._log.warning("upkeep_failed", reason=f"{contest.id} has ended: {problem}")
 
     async def run(self) -> None:
@@ -98,7 +107,7 @@ class Upkeep:
             return []
         async with self._changing:
             await self._follow_champion()
-            for contest in self._is.contests:
+            for contest in self._contests.open:
                 await self._settle(contest)
             due = self._policy.due(self._clock.now_ns(), await self._facts())
             if due or self._clock.monotonic_ns() - self._noted_ns > NOTE_EVERY_NS:
@@ -138,7 +147,7 @@ class Upkeep:
 
     def stepped_down(self) -> dict[str, str]:
         """The route whose model lost to last value, and when."""
-        return {ROUTE: self._is.lost} if self._is.lost and self._champion() == self._models.last_value else {}
+        return {ROUTE: self._lost} if self._lost and self._champion() == self._models.last_value else {}
 
     def told(self) -> dict[str, Any]:
         """For `status`."""
@@ -147,25 +156,15 @@ class Upkeep:
             "next_ns": self._policy.next_ns(),
             "proposed": [msgspec.to_builtins(action) for action in self._policy.proposed],
             "begun": [msgspec.to_builtins(action) for action in self._policy.begun],
-            "candidates": [msgspec.to_builtins(candidate) for candidate in self._is.ready],
-            "contests": [self._told_of(contest) for contest in self._is.contests],
+            "candidates": [msgspec.to_builtins(candidate) for candidate in self._contests.ready],
+            "contests": [self._contests.told(contest) for contest in self._contests.open],
         }
 
     # ------------------------------------------------------------ what is so
 
     async def _facts(self) -> PolicyFacts:
         told, card = await self._look(), await self._champion_card()
-        return PolicyFacts(
-            bars=told.bars, fitted_bars=told.fitted_bars, fitted_ns=card.trained_to_ns or None if card else None,
-            alarm=told.alarm, skill=told.skill, challengers=tuple(self._challengers()),
-        )  # fmt: skip
-
-    def _challengers(self) -> list[Challenger]:
-        ready = [Challenger(model=one.model, role="candidate", verdict=READY) for one in self._is.ready]
-        return ready + [
-            Challenger(model=one.model, role=one.role, verdict=self._contests[one.id].verdict)
-            for one in self._is.contests
-        ]
+        return facts_of(told, card, self._contests.challengers(), lost=bool(self.stepped_down()))
 
     def _champion(self) -> str:
         return self._models.serving_now().get(ROUTE, "")
@@ -175,11 +174,9 @@ class Upkeep:
         return await self._models.registered(self._champion())
 
     async def _settle(self, contest: OpenContest) -> None:
-        """The blocks that were stored since; one in which the challenger had no answer counts as lost."""
-        for block in await self._ledger.blocks(contest.id, self._settled[contest.id]):
-            self._settled[contest.id] = block.number
-            if block.labels or block.failed:
-                self._contests[contest.id].settle(block.loss, math.nan if block.failed else block.loss_challenger)
+        """The blocks that were stored since."""
+        for block in await self._ledger.blocks(contest.id, self._contests.settled(contest.id)):
+            self._contests.settle(block)
 
     # ------------------------------------------------------------ what is done
 
@@ -202,50 +199,29 @@ class Upkeep:
             took = math.ceil(shown.get("cpu_s", 0))
             self._policy.on_ended(action.id, self._clock.now_ns(), failed=failed, cpu_s=took)
             if action.kind in JOBS and not failed:
-                self._take(shown)
+                self._contests.take(shown["model"], shown)
             await self._note([self._row(action, "failed" if failed else "done", evidence=shown)])
         self._log.info("upkeep_done", action=action.id, kind=action.kind, failed=failed, why=[*action.why])
 
     async def _fit_anew(self, action: Action) -> dict[str, Any]:
-        """Of the kind that serves, by its parameters or by those that a search finds; it is a candidate where the
-        hold-out speaks for it."""
-        schedule, champion = self._settings.schedule, await self._champion_card()
-        kind, searches = champion.kind if champion else schedule.kind, action.kind is ActionKind.OPTIMIZE
-        usual = champion.model_params if champion and not searches else {}
-        result = await self._refit(Refit(
-            id=action.id, kind=kind, name=champion.name if champion else kind, params={**usual, **schedule.params},
-            searches=searches, mode=action.mode, champion=champion, alpha=self._policy.alpha,
-            most_bars=schedule.shadow_bars, cpu_s=action.cpu_s,
-        ))  # fmt: skip
+        """It is a candidate where the hold-out speaks for it."""
+        told, champion = await self._look(), await self._champion_card()
+        asked = refit_of(action, self._settings.schedule, champion, told, alpha=self._policy.alpha)
+        result = await self._refit(asked)
         made, found = result.content[REGISTERED]["digest"], result.content["against"]
         return {"model": made, **found, "cpu_s": result.cpu_s}
 
-    def _take(self, fitted: dict[str, Any]) -> None:
-        """As a candidate, where the hold-out speaks for it."""
-        candidate = Candidate(
-            model=fitted["model"], champion=self._champion(), terms=fitted["terms"], last_value=fitted["last_value"]
-        )
-        if not candidate.terms["refusal"]:
-            self._is.ready = [one for one in self._is.ready if one.model != candidate.model] + [candidate]
-
     async def _begin_contest(self, action: Action) -> dict[str, Any]:
-        candidate = next((one for one in self._is.ready if one.model == action.model), None)
-        if candidate is None:
-            raise BadRequest(f"{action.model[:12]} is no candidate any more")
-        terms = ContestTerms(**candidate.terms)
-        terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
-        every = await self._every(candidate.model)
-        contest = await self._contest(
-            action.id, candidate.model, "candidate", terms, last_value=candidate.last_value, every=every
-        )
-        self._is.ready = [one for one in self._is.ready if one.model != action.model]
-        return {"contest": contest.id, "terms": contest.terms, "every": every}
+        contest = await self._begin(self._contests.of_candidate(action), id=action.id)
+        self._contests.leave(action.model)
+        return {"contest": contest.id, "terms": contest.terms, "every": contest.every}
 
     async def _end_contest(self, action: Action) -> dict[str, Any]:
-        shown = self._told_of(self._of(action.model))
-        self._is.contests = [one for one in self._is.contests if one.model != action.model]
+        ended = self._contests.of(action.model)
+        shown = self._contests.told(ended)
+        self._contests.end(ended)
         await self._models.shadow("", ROUTE)
-        for contest in self._is.contests:  # what is left goes on
+        for contest in self._contests.open:  # what is left goes on
             await self._shadow(contest)
         return shown
 
@@ -255,17 +231,17 @@ class Upkeep:
         async with self._promoting:
             listed = await self._models.models.history(ROUTE)
             told = next((row.evidence_json for row in listed if row.command_id == action.id), None)
-            shown = await self._change_now(action) if told is None else msgspec.json.decode(told, type=dict[str, Any])
+            if told is not None:
+                shown = msgspec.json.decode(told, type=dict[str, Any])
+            else:
+                shown = self._contests.told(self._contests.won(action.model, self._champion()))
             if action.kind is ActionKind.STEP_DOWN:
-                self._is.lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
+                self._lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
+            if told is None:
+                await self._change_now(action, shown)
             return shown
 
-    async def _change_now(self, action: Action) -> dict[str, Any]:
-        """By no contest with somebody who serves no more."""
-        won = self._of(action.model)
-        if won.champion != self._champion():
-            raise BadRequest(f"the contest was with {won.champion[:12]}, which serves no more")
-        shown = self._told_of(won)
+    async def _change_now(self, action: Action, shown: dict[str, Any]) -> None:
         given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
         if action.kind is ActionKind.PROMOTE:
             await self._models.promote(action.model, ROUTE, force=True, note="", **given)
@@ -273,98 +249,45 @@ class Upkeep:
             await self._models.rollback(ROUTE, **given)
         else:
             await self._models.step_down(ROUTE, **given)
-        return shown
 
     async def _follow_champion(self) -> None:
-        """Whoever made it serve: with a promotion the roles are swapped, and who served before answers beside it, to
-        serve again if that is shown better. Last value is a challenger at all times."""
-        champion, before = self._champion(), self._is.champion
-        if champion == before:
+        """Whoever made it serve."""
+        champion = self._champion()
+        if champion == self._contests.champion:
             return
-        known = [one for one in self._is.contests if one.model == champion]
-        terms = ContestTerms(**known[0].terms) if known else self._usual_terms()
-        lasting = ContestTerms(**known[0].last_value) if known else terms
-        self._is.champion, self._is.contests = champion, []
+        promotions = await self._models.models.history(ROUTE)
+        is_new = bool(promotions) and promotions[-1].action == "promote"
+        openings = self._contests.follow(champion, self._models.last_value, is_new=is_new)
         await self._models.shadow("", ROUTE)
-        if champion != self._models.last_value:
-            promotions = await self._models.models.history(ROUTE)
-            is_new = bool(promotions) and promotions[-1].action == "promote"
-            if is_new and before and before != self._models.last_value:
-                await self._begin("former", before, terms._replace(alpha=ALPHA, rounds=False), lasting)
-            most = max(self._settings.schedule.shadow_bars // lasting.block_bars, 1)
-            endless = lasting._replace(alpha=ALPHA, rounds=True, most_blocks=most)
-            await self._begin("last_value", self._models.last_value, endless, lasting)
+        for opening in openings:
+            await self._begin(opening, id=f"{opening.role}.{champion[:12]}.{self._clock.now_ns()}")
         await self._note([])
-
-    def _usual_terms(self) -> ContestTerms:
-        """Of a model that no hold-out spoke for, such as one that a person promoted."""
-        block_bars = USUAL_BLOCK * self._settings.forecast.horizon
-        most = max(self._settings.schedule.shadow_bars // block_bars, 1)
-        return ContestTerms(alpha=ALPHA, block_bars=block_bars, most_blocks=most, bound=USUAL_BOUND)
-
-    async def _begin(self, role: ChallengerRole, model: str, terms: ContestTerms, lasting: ContestTerms) -> None:
-        every = 1 if role == "last_value" else await self._every(model)
-        await self._contest(
-            f"{role}.{self._is.champion[:12]}.{self._clock.now_ns()}", model, role, terms,
-            last_value=lasting._asdict(), every=every,
-        )  # fmt: skip
 
     async def _every(self, model: str) -> int:
         """Of so many blocks it answers in one, so that it takes no more than its share."""
         card = await self._models.registered(model)
         return 1 if card is None else max(1, math.ceil(self._models.share_of(card) / self._share))
 
-    async def _contest(
-        self, id: str, model: str, role: ChallengerRole, terms: ContestTerms, *, last_value: dict[str, Any], every: int
-    ) -> OpenContest:
-        """From now on; its blocks are spans of event time."""
-        told = await self._look()
-        if told.bar_ns <= 0:  # blocks would have no length
-            raise BadRequest("there are too few bars to say how long a block is")
-        contest = OpenContest(
-            id=id, model=model, champion=self._champion(), role=role, terms=terms._asdict(), last_value=last_value,
-            block_ns=terms.block_bars * told.bar_ns, every=every,
-        )  # fmt: skip
-        self._is.contests = [one for one in self._is.contests if one.id != id] + [contest]
-        self._open(contest)
+    async def _begin(self, opening: NewContest, *, id: str) -> OpenContest:
+        every, told = await self._every(opening.model), await self._look()
+        contest = self._contests.begin(opening, id=id, bar_ns=told.bar_ns, every=every)
         await self._shadow(contest)
         return contest
 
     # ------------------------------------------------------------ what is noted
-
-    def _open(self, contest: OpenContest) -> None:
-        """From its tally; a stored block is one observation."""
-        fresh = Contest(ContestTerms(**contest.terms)._replace(block_bars=1))
-        if contest.tally:
-            state = fresh.snapshot()
-            arrays = {name: np.array(contest.tally["arrays"][name], a.dtype) for name, a in state.arrays.items()}
-            fresh = Contest.resumed(State(arrays, contest.tally["facts"]))
-        self._contests[contest.id], self._settled[contest.id] = fresh, contest.settled
 
     async def _shadow(self, contest: OpenContest) -> None:
         await self._models.shadow(
             contest.model, ROUTE, contest=contest.id, block_ns=contest.block_ns, every=contest.every
         )
 
-    def _of(self, model: str) -> OpenContest:
-        found = [one for one in self._is.contests if one.model == model]
-        if not found:
-            raise BadRequest(f"{model[:12]} is in no contest any more")
-        return found[0]
-
-    def _told_of(self, contest: OpenContest) -> dict[str, Any]:
-        """Its evidence, in what JSON can hold."""
-        found = self._contests[contest.id].evidence()._asdict()
-        found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
-                 for name, value in found.items()}  # fmt: skip
-        who = {"model": contest.model, "champion": contest.champion, "role": contest.role}
-        return {"contest": contest.id, **who, **found}
-
     async def _note(self, rows: list[DecisionRow]) -> None:
         """Until the store has it: a full disk is waited for."""
-        self._is.policy = self._policy.snapshot().facts
-        self._is.contests = [self._tallied(contest) for contest in self._is.contests]
-        text = msgspec.json.encode(self._is).decode()
+        standing = UpkeepState(
+            champion=self._contests.champion, lost=self._lost, policy=self._policy.snapshot().facts,
+            ready=self._contests.ready, contests=self._contests.noted(),
+        )  # fmt: skip
+        text = msgspec.json.encode(standing).decode()
         while True:
             try:
                 await self._ledger.decide(rows, text)
@@ -372,11 +295,6 @@ class Upkeep:
             except StoreStalled:
                 await asyncio.sleep(RETRY_S)
         self._noted_ns = self._clock.monotonic_ns()
-
-    def _tallied(self, contest: OpenContest) -> OpenContest:
-        state = self._contests[contest.id].snapshot()
-        tally = {"arrays": {name: array.tolist() for name, array in state.arrays.items()}, "facts": state.facts}
-        return msgspec.structs.replace(contest, tally=tally, settled=self._settled[contest.id])
 
     def _row(
         self, action: Action, event: Event, *, evidence: dict[str, Any] | None = None, **given: Any

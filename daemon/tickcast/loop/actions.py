@@ -54,7 +54,7 @@ class PolicyFacts(msgspec.Struct, frozen=True, kw_only=True):
     bars: int  # that the symbol has closed which closed most
     fitted_bars: int = 0  # of them, those before the data of the serving model ended
     fitted_ns: int | None = None  # event time at which they ended; None = a rung, which has no age
-    alarm: bool = False  # drift is alarmed and skill is worse
+    alarm: str = ""  # why what serves is not good enough, in words
     skill: float = math.nan  # rolling, of the serving model; NaN = too few labels
     challengers: tuple[Challenger, ...] = ()
 

@@ -19,6 +19,13 @@ AWAY_S = 10.0  # a broker that answers no sooner is away
 Subjects = Mapping[str, str]  # subject -> detail
 
 
+class ServedFigures(NamedTuple):
+    """The figures of who serves."""
+
+    accuracy: Sequence[Accuracy]  # as it was last published
+    serving: frozenset[tuple[str, str]]  # name and version of the models that are asked first
+
+
 class AlertLook(NamedTuple):
     """What there was to see at one moment."""
 
@@ -141,14 +148,14 @@ def _model_failing(look: AlertLook, settings: Settings) -> Subjects:
     return {look.model: f"{failed:,} of {asked:,} forecasts are another's"} if fails else {}
 
 
-def _skill_low(look: AlertLook, settings: Settings) -> Subjects:
+def skill_low(look: AlertLook | ServedFigures, settings: Settings) -> Subjects:
     """The worst step of each model and group."""
     low = [row for row in _judged(look, settings) if row.skill < settings.alerts.skill_below]
     low.sort(key=lambda row: -row.skill)
     return {_of(row): f"{row.skill:+.1%} at step {row.horizon}, {row.n:,} labels" for row in low}
 
 
-def _coverage_off(look: AlertLook, settings: Settings) -> Subjects:
+def coverage_off(look: AlertLook | ServedFigures, settings: Settings) -> Subjects:
     """The step of each model and group that is furthest from its outer band."""
     off = [(row, *_outer_band(row)) for row in _judged(look, settings)]
     off = [(row, band, held) for row, band, held in off if abs(held - band) > settings.alerts.coverage_off]
@@ -171,7 +178,7 @@ def _stepped_down(look: AlertLook, settings: Settings) -> Subjects:
     return look.stepped_down
 
 
-def _judged(look: AlertLook, settings: Settings) -> list[Accuracy]:
+def _judged(look: AlertLook | ServedFigures, settings: Settings) -> list[Accuracy]:
     """Figures of who serves, of enough labels."""
     return [
         row for row in look.accuracy
@@ -195,6 +202,6 @@ RULES: dict[str, Rule] = {
     "partition_stopped": _partition_stopped, "ticks_refused": _ticks_refused, "store_stalled": _store_stalled,
     "disk_low": _disk_low, "memory_high": _memory_high, "loop_lag": _loop_lag, "client_rebuilt": _client_rebuilt,
     "broker_away": _broker_away, "jobs_failing": _jobs_failing, "model_refused": _model_refused,
-    "model_failing": _model_failing, "skill_low": _skill_low, "coverage_off": _coverage_off,
+    "model_failing": _model_failing, "skill_low": skill_low, "coverage_off": coverage_off,
     "drift": _drift, "approval_wanted": _approval_wanted, "stepped_down": _stepped_down,
 }  # fmt: skip

@@ -224,7 +224,7 @@ class Policy:
         if schedule.max_new_bars and new >= schedule.max_new_bars:
             yield f"{new} new bars"
         if enough and self._is.alarm_bars is not None and facts.bars - self._is.alarm_bars >= schedule.min_new_bars:
-            yield f"drift with worse skill, {facts.bars - self._is.alarm_bars} bars ago"
+            yield f"{facts.alarm}, since {facts.bars - self._is.alarm_bars} bars"
         if enough and schedule.skill_floor is not None and facts.skill < schedule.skill_floor:
             yield f"skill {facts.skill:+.3f} is below {schedule.skill_floor:+.3f}"
 

@@ -1,10 +1,10 @@
 """Settings of what the daemon does by itself: when it fits anew, what that may cost, and how far it may go."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from tickcast.cron import Cron
 from tickcast.settings.section import Natural, Positive, Section
@@ -26,15 +26,19 @@ class ScheduleSettings(Section):
     """Kind of the model that is fitted where a rung serves; else it is of the kind that serves."""
     params: dict[str, Any] = {}
     """Of a fit: parameters of the training and of the model, as `train` takes them."""
+    keep_bars: Natural = 0
+    """Of each symbol a fit sees about so many bars, the newest; 0 = all that are stored."""
     mode: Literal["full", "warm", "finetune"] = "full"
     """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
+    old_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of the windows that `finetune` learns from, so many are of bars that the model saw before; the rest is news."""
     max_age_s: Natural = 0
     """Fit anew when the data of the newest fit ended so long ago; 0 = never for that."""
     max_new_bars: Natural = 0
     """Fit anew when a symbol has closed so many bars since; 0 = never for that."""
     min_new_bars: Positive = 500
-    """Bars that a symbol must have closed since drift was alarmed, or since the newest fit, before bad skill is reason
-    for another."""
+    """Bars that a symbol must have closed since drift was alarmed or a model lost to last value, and since the newest
+    fit, before that, or bad skill, is reason for another."""
     skill_floor: float | None = None
     """Fit anew when the rolling skill of the model that serves is below this; off by default."""
     rest_s: Positive = 3600

@@ -142,7 +142,18 @@ def _add_replay_arguments(replay: argparse.ArgumentParser) -> None:
     )
     replay.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     replay.add_argument("--model", help="a rung or a model folder, instead of model.default")
-    replay.add_argument("--chunk", type=_positive, default=50_000, metavar="N", help="messages per turn")
+    replay.add_argument(
+        "--chunk", type=_positive, metavar="N", help="messages per turn (default: 50000; with --loop 1000)"
+    )
+    replay.add_argument(
+        "--loop", action="store_true", help="retrain on the way, never, by the clock and by need, and compare"
+    )
+    replay.add_argument(
+        "--first-bars", type=_positive, metavar="N", help="of --loop: bars that the first model is fitted on (2000)"
+    )
+    replay.add_argument(
+        "--job-bars", type=_natural, metavar="N", help="of --loop: bars from the order of a fit to its answer (1)"
+    )
 
 
 def _add_synth_arguments(synth: argparse.ArgumentParser) -> None:
@@ -220,17 +231,24 @@ def _demo(args: argparse.Namespace, settings: Settings, origins: Origins) -> int
 
 
 def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
-    from tickcast.batch.replay import ReplayOrder
+    from tickcast.batch.replay import CHUNK, ReplayOrder
     from tickcast.ui.replay_command import replay_and_report
 
     if args.model:
         settings = load([Path(f) for f in args.config], {**_overrides(args.set), "model.default": args.model})[0]
     order = ReplayOrder(
-        args.data or args.from_kafka, args.out, chunk=args.chunk, speed=args.speed, from_ns=args.start, to_ns=args.end,
-        symbols=args.symbols,
+        args.data or args.from_kafka, args.out, chunk=args.chunk or CHUNK, speed=args.speed, from_ns=args.start,
+        to_ns=args.end, symbols=args.symbols,
     )  # fmt: skip
     doubts = Doubts()
-    _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
+    if args.loop:
+        from tickcast.ui.loop_command import loop_and_report
+
+        _run_loop(lambda: loop_and_report(args, settings, order, warn=doubts))
+    elif args.first_bars or args.job_bars is not None:
+        raise BadSettings("--first-bars and --job-bars are of the loop", remedy="add --loop")
+    else:
+        _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
     return doubts.exit_code
 
 
@@ -321,6 +339,12 @@ def _overrides(pairs: Sequence[str]) -> dict[str, str]:
         if "=" not in pair:
             raise BadSettings(f"'{pair}' is not of the form section.key=value")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -47,5 +47,7 @@ def told(result: Result) -> Iterator[str]:
     yield f"  {inside:.1%} of truths lie in the {float(band):.0%} band"
     if held["windows"] < FEW_WINDOWS:
         yield f"  few windows: below {FEW_WINDOWS:,}, chance alone moves such a skill by percents; fit on more history"
+    if "judged" in held:
+        yield "  these figures are of the same fit before the hold-out; the model was fitted once more, on all bars"
     for advice in held["fit"].get("advice", []):
         yield f"  {advice['code'].replace('_', ' ')}: {advice['text']}"

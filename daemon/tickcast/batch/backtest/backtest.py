@@ -21,7 +21,7 @@ from tickcast.batch.backtest.series import read_series
 from tickcast.batch.backtest.trading import Series, Terms
 from tickcast.batch.judge import report_figures
 from tickcast.batch.judge.report_certainty import skills
-from tickcast.batch.replay import ReplayOrder, in_folder, replay
+from tickcast.batch.replay import ReplayOrder, in_folder, replay, storing_nothing
 from tickcast.batch.train.history import PRICES
 from tickcast.engine.core.schedule import trading_time
 from tickcast.errors import BadData, BadModel, BadRequest, BadSettings
@@ -82,7 +82,7 @@ async def backtest(
     if order.retrain:
         history = replace(history, chunk=RETRAINING_CHUNK)
     walking = Walking(settings, order.retrain, history.out / FITS, report, shown=shown)
-    summary = await replay(_storing_nothing(in_folder(settings, history.out)), history, walk=walking, shown=shown)
+    summary = await replay(storing_nothing(in_folder(settings, history.out)), history, walk=walking, shown=shown)
     if summary["nearly_all_refused"]:
         raise BadData(f"{data}: {summary['refused']}")
     if summary["refused"]:
@@ -120,12 +120,6 @@ def _terms(settings: Settings, order: BacktestOrder) -> Terms:
     side = order.fee_bps + order.slippage_bps
     band = 2 * side if order.dead_band_bps is None else order.dead_band_bps
     return Terms(horizon, side, band, settings.bars.lateness_ms * MS, settings.forecast.every_bars)
-
-
-def _storing_nothing(settings: Settings) -> Settings:
-    """The tables that trading reads are files; a store beside them would hold the same again."""
-    store = settings.store.model_copy(update={"bars": "none", "forecasts": "none"})
-    return settings.model_copy(update={"store": store})
 
 
 def _traded_models(walking: Walking, order: BacktestOrder) -> list[str]:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tickcast.batch.bars_so_far import BarsSoFar
 from tickcast.batch.by_hand.fit import job_folder, train
-from tickcast.batch.frames import bar_table
 from tickcast.batch.out_folder import drop_models, install_model
-from tickcast.columns import I64
 from tickcast.engine.core.events import Outcome
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel
@@ -58,8 +56,7 @@ class Walking:
         self.stopped = False
         self._settings, self._plan, self._folder, self._report = settings, plan, folder, report
         self._shown = shown
-        self._tables: list[pa.Table] = []
-        self._closed = np.zeros(settings.symbols.limit, np.int64)  # by symbol
+        self._bars = BarsSoFar(settings.symbols.limit)
         self._fitted_at = 0
         self._waiting: Command | None = None
         self._rows = 0
@@ -70,9 +67,8 @@ class Walking:
         self.serving, self._of = serving, rows
 
     def saw(self, outcome: Outcome) -> None:
-        for bars in outcome.bars if self._plan else ():
-            self._tables.append(bar_table(bars, self.serving))
-            np.add.at(self._closed, bars.symbol, bars.mask.astype(np.int64))
+        if self._plan:
+            self._bars.add(outcome, self.serving)
 
     def before(self, rows: int) -> list[Command] | None:
         """One fit at most is due at a time; its model enters once event time has come so far."""
@@ -80,16 +76,13 @@ class Walking:
         self._rows += rows
         if self.stopped:
             return None
-        if self._plan and self._waiting is None and self._busiest() - self._fitted_at >= self._plan.every_bars:
-            self._fitted_at = self._busiest()
+        if self._plan and self._waiting is None and self._bars.busiest() - self._fitted_at >= self._plan.every_bars:
+            self._fitted_at = self._bars.busiest()
             self._fit(self._plan)
         return self._due()
 
     def _tell(self) -> None:
         self.stopped |= not self._report(step=self._rows, steps=self._of or self._rows, fits=float(len(self.fits)))
-
-    def _busiest(self) -> int:
-        return int(self._closed.max())
 
     def _due(self) -> list[Command]:
         command, now = self._waiting, self.serving.engine.newest_ns()
@@ -100,7 +93,7 @@ class Walking:
 
     def _fit(self, plan: Retrain) -> None:
         """In a child process. One that fails, for want of bars perhaps, leaves the model that serves."""
-        engine, bars = self.serving.engine, self._bars(plan.keep_bars)
+        engine, bars = self.serving.engine, self._bars.newest(plan.keep_bars)
         at, model = engine.newest_ns(), self._folder / f"fit-{len(self.fits) + 1}"
         try:
             self._train(plan, bars, model)
@@ -129,17 +122,6 @@ class Walking:
         name = f"{plan.params.get('name', plan.kind)}-{len(self.fits) + 1}"
         params = {key: value for key, value in plan.params.items() if key != "name"}
         return fit_order(self._settings, kind=plan.kind, name=name, params=params)
-
-    def _bars(self, keep: int) -> pa.Table:
-        """All that have closed, sorted as a fit reads them."""
-        table = pa.concat_tables(self._tables)
-        table = table.sort_by([("symbol", "ascending"), ("ordinal", "ascending")])
-        self._tables = [table]
-        if not keep:
-            return table
-        symbol = np.unique(table.column("symbol").to_numpy(), return_inverse=True)[1]
-        ends: I64 = np.searchsorted(symbol, symbol, side="right")
-        return table.filter(pa.array(ends - np.arange(len(symbol)) <= keep))
 
 
 def within_steps(order: FitOrder, steps: int) -> FitOrder:

@@ -42,6 +42,7 @@ class FitOutcome:
     best_epoch: int = 0
     validation_loss: float = math.inf
     start_loss: float = math.inf  # validation's, of the weights that the fit began with
+    old_losses: list[float] = field(default_factory=list)  # on what these saw: theirs, the best ones'; where watched
     windows: int = 0
     seconds: float = 0.0  # of all attempts, up to their last checkpoint where they were killed
     curve: list[EpochLosses] = field(default_factory=list)

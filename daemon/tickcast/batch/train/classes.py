@@ -74,12 +74,18 @@ def ratios(sums: F64) -> dict[str, Any]:
 
 def class_figures(runner: OnnxRunner, dataset: Dataset, rows: I64) -> dict[str, Any]:
     """For the card: over the windows `rows`, all steps alike; and the training part's frequencies."""
-    usual = frequencies(counts_of(classes_of(training_moves(dataset), band_of(runner.card))))
+    usual = usual_classes(dataset, runner.card)
     judge, sums = ClassJudge(runner, usual), np.zeros(len(SUMS))
     for first in range(0, len(rows), TILE):
         sums += judge.outcomes(*dataset.batch(rows[first : first + TILE])).sum(axis=(0, 1))
     figures = {name: float(value) for name, value in ratios(sums).items()}
     return {**figures, FREQUENCIES: usual.round(6).tolist()}
+
+
+def usual_classes(dataset: Dataset, card: ModelCard) -> F64:
+    """[H, C]: how often each came in the training part."""
+    usual: F64 = frequencies(counts_of(classes_of(training_moves(dataset), band_of(card))))
+    return usual
 
 
 def class_judge(folder: Path, card: ModelCard) -> ClassJudge | None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tickcast.batch.train.history import BarHistory, read_history
 from tickcast.batch.train.members import Member, open_members, refuse_foreknowledge
-from tickcast.batch.train.splits import CUTS, SplitRows, split
+from tickcast.batch.train.splits import OF_NEWS, TO_THE_END, SplitRows, split
 from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
@@ -52,6 +52,7 @@ class Dataset:
         members: Sequence[Member] = (),
     ) -> None:
         self.history, self.parts, self.members = history, parts, members
+        self._channels, self._order = channels, order
         self.values, self.specs = channels.values, channels.specs
         self.need_bars = need_bars(order, channels.lookback)
         self.lookback, self.horizon = order.lookback, order.horizon
@@ -60,7 +61,16 @@ class Dataset:
         self._places = np.empty((len(history.names), 0), np.float32)
         self._speeds = speeds(order.scale, order.lookback)
         self._ordinal = history.ordinal
-        self._rule = _index_rule(order, self.need_bars)
+        self._rule = _index_rule(order, self.need_bars, parts)
+
+    def without_holdout(self) -> "Dataset":
+        """The same bars with all other parts moved to their end: no figure can come of it."""
+        of = self._order
+        parts = split(
+            self.history, kind=of.split, need_bars=self.need_bars, horizon=of.horizon, cuts=TO_THE_END,
+            cut_from_ns=self.parts.cut_from_ns,
+        )  # fmt: skip
+        return Dataset(self.history, self._channels, parts, of, self.members)
 
     @property
     def digest(self) -> str:
@@ -98,6 +108,14 @@ class Dataset:
         both = np.array(found, np.float64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
+    def training_windows(self) -> tuple[I64, I64]:
+        """Old ones, which the model saw that the fit begins with, where these are told apart; and news."""
+        rows, seen_to_ns = self.parts.train, self.parts.cut_from_ns
+        if not seen_to_ns:
+            return rows[:0], rows
+        is_old = self.history.bars.as_of[rows] <= seen_to_ns
+        return rows[is_old], rows[~is_old]
+
     def told(self) -> dict[str, object]:
         """What the store keeps of it."""
         as_of = self.history.bars.as_of
@@ -114,10 +132,11 @@ class Dataset:
         return int(as_of.min()), int(as_of[used].max())
 
 
-def _index_rule(order: FitOrder, need: int) -> dict[str, object]:
+def _index_rule(order: FitOrder, need: int, parts: SplitRows) -> dict[str, object]:
+    news = {name: ns for name in ("news_after_ns", "cut_from_ns") if (ns := getattr(parts, name))}
     return {
-        "split": order.split, "cuts": CUTS, "transform": order.transform, "lookback": order.lookback, "need_bars": need,
-        "horizon": order.horizon, "on_gap": _on_gap(order),
+        "split": order.split, "cuts": parts.cuts, "transform": order.transform, "lookback": order.lookback,
+        "need_bars": need, "horizon": order.horizon, "on_gap": _on_gap(order), **news,
     }  # fmt: skip
 
 
@@ -154,13 +173,15 @@ def _statistics(values: F64, normalization: str) -> tuple[float, float]:
     return float(center), float(spread) if spread > 0 else 1.0
 
 
-def load_dataset(folder: Path, order: FitOrder) -> Dataset:
-    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them."""
+def load_dataset(folder: Path, order: FitOrder, *, seen_to_ns: int = 0) -> Dataset:
+    """Read the bars of a job folder, cut them into parts, and compute the deployment's features over them. The model
+    that the fit begins with has seen bars up to `seen_to_ns`; what is told apart from them is cut by itself.
+    """
     history = read_history(folder, on_gap=_on_gap(order))
     _check_prices(history.bars.close, order.transform)
     features = FeatureSet(_entries(order), order.transform)
     need = need_bars(order, features.lookback)
-    parts = split(history, kind=order.split, need_bars=need, horizon=order.horizon)
+    parts = _parts(history, order, need, seen_to_ns)
     _refuse_look_ahead(features.specs, int(history.bars.as_of[parts.is_train(history)].max()))
     if order.split == "paper":
         history = standardised(history, parts)
@@ -168,6 +189,21 @@ def load_dataset(folder: Path, order: FitOrder) -> Dataset:
     refuse_foreknowledge(members, int(history.bars.as_of[parts.holdout].min()))
     values = features.compute(history.bars, history.symbol, history.ordinal, history.first)
     return Dataset(history, Channels(values, features.specs, features.lookback), parts, order, members)
+
+
+def _parts(history: BarHistory, order: FitOrder, need: int, seen_to_ns: int) -> SplitRows:
+    own: dict[str, Any] = {"kind": order.split, "need_bars": need, "horizon": order.horizon, "seen_to_ns": seen_to_ns}
+    if order.old_share is None:
+        return split(history, **own)
+    begin, end = int(history.bars.as_of.min()), int(history.bars.as_of.max())
+    if begin < seen_to_ns < end:
+        parts = split(history, cuts=OF_NEWS, cut_from_ns=seen_to_ns, **own)
+        if (history.bars.as_of[parts.train] > seen_to_ns).any():
+            return parts
+    raise BadData(
+        "start.old_share: the bars must hold some that the model saw which the fit begins with, and news",
+        remedy="give all bars up to the newest, and a model that was fitted on a part of them",
+    )
 
 
 def _entries(order: FitOrder) -> list[FeatureEntry]:

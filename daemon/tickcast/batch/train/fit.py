@@ -13,39 +13,77 @@ import tickcast
 from tickcast.batch.judge.against import of_last_value, of_model, terms_against
 from tickcast.batch.judge.hold_out import evaluate, last_value_widths
 from tickcast.batch.train.analysis import FitOutcome
-from tickcast.batch.train.classes import class_figures
+from tickcast.batch.train.classes import FREQUENCIES, class_figures, usual_classes
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit_job import FitJob, completed, read_parent
+from tickcast.batch.train.fit_job import FitJob, InTwo, JudgedFit, completed, read_parent
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
-from tickcast.batch.train.reference import write_reference
+from tickcast.batch.train.reference import reference_of, with_values_of, write_reference
 from tickcast.clock import Clock, SystemClock
-from tickcast.engine.inference.load import open_model
-from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH, verify_strictly
+from tickcast.columns import F64
+from tickcast.engine.inference.load import open_model, read_reference
+from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH, REFERENCE, verify_strictly
 from tickcast.engine.inference.onnx import OnnxRunner
-from tickcast.errors import BadSettings
+from tickcast.errors import BadModel, BadSettings
 from tickcast.io.jobs.folder import CHAMPION
 from tickcast.io.jobs.orders import TRAINING, FitOrder
 from tickcast.plugin import Model, Net, Report, find
 from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
+from tickcast.reference import Reference
 
 FOLDER = "model"  # within the job folder
+FINAL = "final"  # within it, too: of the fit on all bars, with checkpoints and a model of its own
+OF_FIT = ("start", "fit", "parity")  # of a card's metrics; the rest is of the hold-out
+JUDGED = ("version", "trained_from_ns", "trained_to_ns", "dataset_hash")  # what a card tells of whose figures it has
 BY_TORCH, BY_ITSELF = "torch.export", "plugin"  # who writes a graph: ModelCard.export_path
 COST_ROWS, COST_CALLS = 1024, 11
 
 
 def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str, Any]:
-    """Fit what `order.json` asks on `bars.parquet`, from the last checkpoint where there is one.
+    """Fit what `order.json` asks on `bars.parquet`, from where a run before this one was interrupted.
 
-    The model is then in the folder `model`, there whole or not at all; returns that name, status, metrics and data set.
+    Returns the name of the model's folder, which is there whole or not at all, status, metrics and data set. Where a
+    contest would follow, a model that the hold-out speaks for does not leave the job: the same on all bars does.
     """
     order = FitOrder.read(job_folder)
-    parent = read_parent(job_folder, order)
-    job = FitJob(job_folder, completed(order, parent), parent, report, clock or SystemClock())
-    dataset = load_dataset(job_folder, job.order)
+    parent, halves = read_parent(job_folder, order), InTwo(report)
+    told = report if order.against is None else halves
+    job = FitJob(job_folder, completed(order, parent), parent, told, clock or SystemClock())
+    dataset = load_dataset(job_folder, job.order, seen_to_ns=job.seen_to_ns)
+    card = _made(dataset, job)
+    made = _told(card, dataset, FOLDER)
+    if order.against is None:
+        return made
+    against = made["against"] = _against(card, dataset, job)
+    if not against["terms"]["refusal"]:
+        going = made["status"] != "stopped" and halves.go_on()
+        made |= _on_all_bars(card, dataset, job) if going else {"status": "stopped"}
+        if made["status"] == "stopped":
+            against["terms"]["refusal"] = "it was stopped before it was fitted on all bars"
+    return made
+
+
+def _on_all_bars(judged: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
+    """The same fit once more; nothing of the judged one goes on in it but the figures."""
+    final = job._replace(folder=job.folder / FINAL, judged=JudgedFit(job.folder / FOLDER, judged))
+    final.folder.mkdir(exist_ok=True)
+    whole = dataset.without_holdout()
+    return _told(_made(whole, final), whole, f"{FINAL}/{FOLDER}") | {"judged_dataset": dataset.told()}
+
+
+def _told(card: ModelCard, dataset: Dataset, folder: str) -> dict[str, Any]:
+    return {
+        "model": folder, "status": card.metrics["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()
+    }  # fmt: skip
+
+
+def _made(dataset: Dataset, job: FitJob) -> ModelCard:
+    """The card of the model that is in the job's folder then."""
+    if (card := _made_before(dataset, job)) is not None:
+        return card
     model = build(job.order, dataset)
     figures = _fit(model, dataset, job)
-    partial, folder = job_folder / f".{FOLDER}", job_folder / FOLDER
+    partial, folder = job.folder / f".{FOLDER}", job.folder / FOLDER
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     figures["parity"] = _write_model(model, partial)
@@ -53,15 +91,25 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     (partial / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-    made = {"model": FOLDER, "status": figures["fit"]["status"], "metrics": card.metrics, "dataset": dataset.told()}
-    return made if order.against is None else made | {"against": _against(folder, card, dataset, job)}
+    return card
 
 
-def _against(folder: Path, card: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
+def _made_before(dataset: Dataset, job: FitJob) -> ModelCard | None:
+    """By a run that was interrupted after this fit; one that was stopped is gone on with."""
+    try:
+        card = verify_strictly(job.folder / FOLDER)
+    except BadModel:
+        return None
+    of = (card.settings_digest, card.dataset_hash, card.parent)
+    ended = card.metrics["fit"]["status"] != "stopped"
+    return card if ended and of == (job.order.digest, dataset.digest, job.parent_digest) else None
+
+
+def _against(card: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     """The terms of its contest with who serves, and of who serves with last value once it has won."""
     asked = job.order.against
     assert asked is not None
-    own, levels = of_model(OnnxRunner(folder, card).predict), card.levels
+    own, levels = of_model(OnnxRunner(job.folder / FOLDER, card).predict), card.levels
     last_value = of_last_value(np.array(card.last_value))
     given = {"alpha": asked.alpha, "most_bars": asked.most_bars}
     lasting = terms_against(own, last_value, dataset, levels, after_ns=0, **given)
@@ -132,21 +180,38 @@ def _finished_card(
 ) -> ModelCard:
     runner = OnnxRunner(folder, model.card)
     last_value = last_value_widths(dataset, dataset.parts.calibration, model.card.levels)
-    holdout = evaluate(runner.predict, last_value, dataset, dataset.parts.holdout, model.card.levels)
-    if model.card.labels:
-        holdout["classes"] = class_figures(runner, dataset, dataset.parts.holdout)
-    per_bar = job.order.bars.get("kind") == "time"
-    write_reference(folder, dataset, runner.predict, last_value, model.card.levels, per_bar=per_bar)
+    holdout, reference = _judgement(runner, last_value, dataset, job)
+    write_reference(folder, reference)
     artefacts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-    trained_from_ns, trained_to_ns = dataset.span_used()
+    trained_from_ns, trained_to_ns = job.with_parents_span(*dataset.span_used())
     card = msgspec.structs.replace(
         model.card, version=artefacts[GRAPH][:12], metrics={**holdout, **figures}, artefacts=artefacts,
         parameters=_parameters(model),
         cost_us=cost_us(runner, job.clock), trained_from_ns=trained_from_ns, trained_to_ns=trained_to_ns,
         last_value=[[float(f"{width:.6g}") for width in step] for step in last_value.tolist()],
-        parent=job.parent.card.digest if job.parent else "", export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
+        parent=job.parent_digest, export_path=BY_TORCH if _is_net(model) else BY_ITSELF,
     )  # fmt: skip
     return msgspec.structs.replace(card, digest=digest(card))
+
+
+def _judgement(
+    runner: OnnxRunner, last_value: F64, dataset: Dataset, job: FitJob
+) -> tuple[dict[str, Any], Reference]:  # fmt: skip
+    """What the hold-out says; where none is left, what it said of the same before, and whose figures these are."""
+    card, per_bar = runner.card, job.order.bars.get("kind") == "time"
+    if job.judged is None:
+        rows = dataset.parts.holdout
+        found = evaluate(runner.predict, last_value, dataset, rows, card.levels)
+        if card.labels:
+            found["classes"] = class_figures(runner, dataset, rows)
+        return found, reference_of(dataset, runner.predict, last_value, card.levels, per_bar=per_bar)
+    judged = job.judged.card
+    found = {name: figure for name, figure in judged.metrics.items() if name not in OF_FIT}
+    found["judged"] = {name: getattr(judged, name) for name in JUDGED} | {"fit": judged.metrics["fit"]}
+    if card.labels:
+        found["classes"] |= {FREQUENCIES: usual_classes(dataset, card).round(6).tolist()}
+    before = read_reference(job.judged.folder / REFERENCE, channels=1 + len(card.features))
+    return found, with_values_of(dataset, before, per_bar=per_bar)
 
 
 def _parameters(model: Net | Model) -> int:

@@ -29,9 +29,10 @@ def fit_net(net: Net, dataset: Dataset, job: FitJob) -> dict[str, Any]:
         net.set_channels(*dataset.channel_statistics())
     fingerprint = {"order": job.order.digest, "data": dataset.digest}
     if job.parent is not None:
-        fingerprint["start"] = job.parent.card.digest
+        fingerprint["start"] = job.parent_digest
     checkpoints = Checkpoints(job.folder, fingerprint)
-    outcome = train(net.module(), dataset, job.order, job.report, job.clock, checkpoints=checkpoints)
+    order = msgspec.structs.replace(job.order, time_budget_s=job.time_s)
+    outcome = train(net.module(), dataset, order, job.report, job.clock, checkpoints=checkpoints)
     if job.order.loss in POINT_LOSSES:
         net.set_gaps(residual_gaps(net.predict, dataset, job.order.levels))
     said = analyse(outcome.curve, start_loss=outcome.start_loss, status=outcome.status)

@@ -1,8 +1,9 @@
 """The reference of a fit, by which drift is judged later: of values from the training part alone, of losses and misses
-from the hold-out, which the model never saw. It reads the bars by the kernels that serve.
+from the hold-out, by a fit that never saw it. It reads the bars by the kernels that serve.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,10 +74,7 @@ class Rows(NamedTuple):
         return first[self.symbol] + self.place // bars, np.repeat(np.arange(self.symbols), held)
 
 
-def write_reference(
-    folder: Path, dataset: Dataset, predict: Predict, last_value: F64, levels: Sequence[float], *, per_bar: bool
-) -> None:  # fmt: skip
-    reference = reference_of(dataset, predict, last_value, levels, per_bar=per_bar)
+def write_reference(folder: Path, reference: Reference) -> None:
     save_file(reference.arrays(), folder / REFERENCE)
 
 
@@ -84,12 +82,20 @@ def reference_of(
     dataset: Dataset, predict: Predict, last_value: F64, levels: Sequence[float], *, per_bar: bool
 ) -> Reference:  # fmt: skip
     """`last_value` as its quantiles are in one-bar moves."""
+    of_labels = judged(dataset, predict, last_value, levels, per_bar=per_bar)
+    symbols = np.frombuffer(bytearray(msgspec.json.encode(dataset.history.names)), np.uint8)
+    return Reference(symbols=symbols, **_values_of(dataset, per_bar=per_bar), **of_labels)
+
+
+def with_values_of(dataset: Dataset, judged: Reference, *, per_bar: bool) -> Reference:
+    """Of a fit that has no hold-out: losses and misses are of the one that was judged, on the same bars."""
+    return replace(judged, **_values_of(dataset, per_bar=per_bar))
+
+
+def _values_of(dataset: Dataset, *, per_bar: bool) -> dict[str, Any]:
     history = dataset.history
     rows = np.flatnonzero(dataset.parts.is_train(history) & (history.bars.mask == 1))
-    of_values = describe(history, dataset.values, rows, watch_target=dataset.transform != LEVEL, per_bar=per_bar)
-    of_labels = judged(dataset, predict, last_value, levels, per_bar=per_bar)
-    symbols = np.frombuffer(bytearray(msgspec.json.encode(history.names)), np.uint8)
-    return Reference(symbols=symbols, **of_values, **of_labels)
+    return describe(history, dataset.values, rows, watch_target=dataset.transform != LEVEL, per_bar=per_bar)
 
 
 def describe(history: BarHistory, values: F64, rows: I64, *, watch_target: bool, per_bar: bool) -> dict[str, Any]:

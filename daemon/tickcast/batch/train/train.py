@@ -16,7 +16,7 @@ from tickcast.batch.train.analysis import EpochLosses, FitOutcome
 from tickcast.batch.train.checkpoint import Checkpoints, Saved
 from tickcast.batch.train.classes import training_moves
 from tickcast.batch.train.dataset import Batch, Dataset
-from tickcast.batch.train.draws import draw
+from tickcast.batch.train.draws import draw, epoch_windows, remembered
 from tickcast.batch.train.losses import make_objective
 from tickcast.batch.train.optimizers import load_state, make_optimizer, set_rate, state_tensors
 from tickcast.batch.train.precision import forward_precision, recomputed
@@ -89,7 +89,8 @@ class _Fit:
         rows = dataset.parts.validation
         self.validation = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
         self.step_windows = order.batch_size * order.accumulate
-        self.steps = -(-min(order.windows_per_epoch, len(dataset.parts.train)) // self.step_windows) * order.epochs
+        self.memory = remembered(dataset, order)
+        self.steps = -(-sum(epoch_windows(dataset, order)) // self.step_windows) * order.epochs
         self.place, self.outcome, self.best = FitPlace(), FitOutcome(), dict[str, Tensor]()
         self.began_ns, self.saved_s = clock.monotonic_ns(), 0.0
 
@@ -100,7 +101,7 @@ class _Fit:
             if self.best and not self.place.row and self._is_out_of_time():
                 self.outcome.status = "out_of_time"
         else:
-            self.outcome.start_loss = self._validate()
+            self._begin()
         while self.outcome.status == "done" and self.place.epoch <= self.order.epochs:
             self._epoch()
         if not self.best:
@@ -109,11 +110,19 @@ class _Fit:
         self.outcome.seconds = self._seconds()
         return self.outcome
 
+    def _begin(self) -> None:
+        """With what its weights are worth; those that know something stay, unless others are better and know it too."""
+        self.outcome.start_loss = self._loss_over(self.validation)
+        if len(self.memory):
+            old_loss = self._loss_over(self.memory)
+            self._keep(self.outcome.start_loss, epoch=0)
+            self.outcome.old_losses = [old_loss, old_loss]
+
     def _epoch(self) -> None:
         whole = self._steps()
         if not whole:
             self._save()  # before this epoch is closed: going on from here is as if nobody had stopped it
-        epoch, validation_loss = self.place.epoch, self._validate()
+        epoch, validation_loss = self.place.epoch, self._loss_over(self.validation)
         training_loss = self.place.loss_sum / max(self.place.windows, 1)
         self._close_epoch(training_loss, validation_loss)
         if whole:
@@ -180,18 +189,34 @@ class _Fit:
         outcome.epochs = epoch
         outcome.windows += self.place.windows
         outcome.curve.append(EpochLosses(training_loss, validation_loss))
-        if validation_loss < outcome.validation_loss:
-            outcome.validation_loss, outcome.best_epoch, self.best = validation_loss, epoch, self._weights()
-            if self.checkpoints:
-                self.checkpoints.save_best(self.best)
+        if validation_loss < outcome.validation_loss and self._still_knows():
+            self._keep(validation_loss, epoch=epoch)
         self.place = FitPlace(epoch=epoch + 1, step=self.place.step)
 
-    def _validate(self) -> float:
+    def _still_knows(self) -> bool:
+        """What the weights knew that the fit began with, where it keeps an eye on that."""
+        if not len(self.memory):
+            return True
+        before, now = self.outcome.old_losses[0], self._loss_over(self.memory)
+        assert self.order.start is not None
+        if now - before > self.order.start.most_forgotten * abs(before):
+            return False
+        self.outcome.old_losses[1] = now
+        return True
+
+    def _keep(self, validation_loss: float, *, epoch: int) -> None:
+        """These weights, as the best so far."""
+        outcome = self.outcome
+        outcome.validation_loss, outcome.best_epoch, self.best = validation_loss, epoch, self._weights()
+        if self.checkpoints:
+            self.checkpoints.save_best(self.best)
+
+    def _loss_over(self, rows: I64) -> float:
         self.module.eval()
         total, count = 0.0, 0
         with torch.inference_mode():
-            for first in range(0, len(self.validation), VALIDATION_BATCH):
-                batch = self.dataset.batch(self.validation[first : first + VALIDATION_BATCH])
+            for first in range(0, len(rows), VALIDATION_BATCH):
+                batch = self.dataset.batch(rows[first : first + VALIDATION_BATCH])
                 parts, target, scale = tensors(batch)
                 if len(target):
                     loss = self.loss(parts, target, scale)

@@ -20,7 +20,7 @@ from tickcast.batch.tune.trial_worker import Ended, EpochReport, Told
 from tickcast.batch.tune.trial_workers import TrialWorkers
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import BARS, TRIALS, write_whole
+from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS, write_whole
 from tickcast.io.jobs.orders import TuneOrder, with_params
 from tickcast.plugin import Report
 from tickcast.records import TrialRow
@@ -116,8 +116,9 @@ def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> 
         shutil.rmtree(other)
     own.mkdir(exist_ok=True)
     with_params(order.fit, best.params).write(own)
-    if not (own / BARS).exists():
-        (own / BARS).symlink_to(Path(os.pardir) / BARS)
+    for name in (BARS, CHAMPION):
+        if (folder / name).exists() and not (own / name).exists():
+            (own / name).symlink_to(Path(os.pardir) / name)
 
     def told(*, step: int, steps: int, **figures: float) -> bool:
         return report(step=order.trials, steps=order.trials + 1, **figures)
@@ -125,11 +126,11 @@ def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> 
     fitted = fit.run(own, told)
     model, partial = folder / fit.FOLDER, folder / f".{fit.FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(own / fit.FOLDER, partial)  # a sandbox may forbid moves between folders
+    shutil.copytree(own / fitted["model"], partial)  # a sandbox may forbid moves between folders
     shutil.rmtree(model, ignore_errors=True)
     partial.replace(model)
     shutil.rmtree(own)
-    return fitted
+    return fitted | {"model": fit.FOLDER}
 
 
 def _line(row: TrialRow) -> bytes:

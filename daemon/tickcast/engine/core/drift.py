@@ -14,7 +14,7 @@ from tickcast.engine.core import families
 from tickcast.engine.core.channels import Measured, measured
 from tickcast.engine.core.detectors import ENDED, NOTHING, DetectorLimits
 from tickcast.engine.core.drift_records import DriftNames, record_of
-from tickcast.engine.core.families import FAMILIES, JOINT, RANGE, Seen
+from tickcast.engine.core.families import FAMILIES, Seen
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder, numbers_of
 from tickcast.engine.core.scorekeeper import Scorekeeper
@@ -75,7 +75,7 @@ class DriftWatch:
         return found
 
     def look_anew(self) -> None:
-        """The ladder has another model, or tries another one first: values are watched by the reference of that."""
+        """The ladder has another model, or tries another one first."""
         if self._ladder is not None:
             self._move_in(self._seen, self.watched, np.arange(self.watched.lineup.models), self._ladder)
 
@@ -133,30 +133,28 @@ class DriftWatch:
         return Seen.nothing(partitions, self.watched.streams, self.watched.lineup)
 
     def _move_in(self, seen: Seen, then: Watched, ours: I64, ladder: Ladder) -> None:
-        """What was seen as others had it, whose models have the numbers `ours` here; of values only by the same
-        reference. An alarm about those of another ends."""
+        """What was seen as others had it, whose models have the numbers `ours` here. Where another one is tried first
+        all begins anew, and alarms end: they were about who serves no more."""
         self._watch(ladder)
-        partitions, same = len(seen.place), then.whose == self.watched.whose
-        at, to = moved(then, self.watched, ours, partitions)
+        partitions = len(seen.place)
         self._seen = self._nothing(partitions)
         self._seen.place[:] = seen.place
+        self._seen.detectors.alarm[:] = seen.detectors.alarm
+        if then.whose != self.watched.whose:
+            self._end_alarms()
+            return
+        at, to = moved(then, self.watched, ours, partitions)
         self._seen.detectors.stream[to] = seen.detectors.stream[at]
         self._seen.detectors.evidence[to] = seen.detectors.evidence[at]
-        alarm = self._seen.detectors.alarm
-        alarm[:] = seen.detectors.alarm
-        if same:
-            self._seen.recent.bins[:], self._seen.recent.came[:] = seen.recent
-        else:
-            self._end_alarms((RANGE, JOINT))
+        self._seen.recent.bins[:], self._seen.recent.came[:] = seen.recent
 
-    def _end_alarms(self, families: tuple[int, ...]) -> None:
-        for family in families:
-            alarm = self._seen.detectors.alarm[family :: len(FAMILIES)]
-            was_on = alarm["on"] == 1
-            alarm["since"][was_on] = self._seen.place["as_of"][was_on]
-            alarm["event"][was_on], alarm["on"] = ENDED, 0
-            alarm["statistic"] = alarm["bars"] = alarm["watched"] = 0
-            self._turned |= bool(was_on.any())
+    def _end_alarms(self) -> None:
+        alarm = self._seen.detectors.alarm
+        was_on = alarm["on"] == 1
+        alarm["since"][was_on] = np.repeat(self._seen.place["as_of"], len(FAMILIES))[was_on]
+        alarm["event"][was_on], alarm["on"] = ENDED, 0
+        alarm["statistic"] = alarm["bars"] = alarm["watched"] = 0
+        self._turned |= bool(was_on.any())
 
     def _make_room(self, partitions: int) -> None:
         """For those that were met since."""

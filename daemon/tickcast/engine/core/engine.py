@@ -137,6 +137,7 @@ class Engine:
         ordinal, first, newest = (int(column[0]) for column in builder.newest_bars(code))
         if ordinal <= first:
             return int(closed.max()), 0
+        first = max(first, ordinal - builder.bars.wrap)  # the ring holds no older one
         oldest = int(builder.bars.as_of[builder.bars.start[code[0]] + (first & builder.bars.wrap)])
         return int(closed.max()), max((newest - oldest) // (ordinal - first), 1)
 

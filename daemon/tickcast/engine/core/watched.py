@@ -28,7 +28,7 @@ class Watched(NamedTuple):
     references: list[Reference | None]  # by model; of labels where they are of the step that is watched
     rows: list[dict[str, int]]  # by model: where its reference has each symbol
     first: int  # the model whose reference values are held against; -1 = they are not watched
-    whose: str  # its digest
+    whose: str  # digest of who is tried first
 
     @property
     def reference(self) -> Reference | None:
@@ -70,7 +70,7 @@ def watched_of(settings: Settings, ladder: Ladder, *, channels: int, models: I64
     rows = [{} if of is None else {name: row for row, name in enumerate(of.names())} for of in references]
     return Watched(
         lineup, streams, left, missed=levels[0] + 1 - levels[-1], references=references, rows=rows,
-        first=-1 if reference is None else first, whose="" if reference is None else ladder.first.digest,
+        first=-1 if reference is None else first, whose=ladder.first.digest,
     )  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def _streams(
 
 
 def moved(then: Watched, now: Watched, ours: I64, partitions: int) -> tuple[I64, I64]:
-    """The streams of `then` that are watched `now`, too, and where these are; its models have the numbers `ours`."""
+    """The streams of `then`, whose models have the numbers `ours`, and where these are `now`."""
     old, new, groups = then.streams.begin, now.streams.begin, now.lineup.groups
     model, group = np.divmod(np.arange(then.lineup.models * groups), groups)
-    cells, values = ours[model] * groups + group, np.arange(old[4] - old[2] if then.whose == now.whose else 0)
+    cells, values = ours[model] * groups + group, np.arange(old[4] - old[2])
     at = np.concatenate([np.arange(old[2]), old[2] + values])
     to = np.concatenate([new[0] + cells, new[1] + cells, new[2] + values])
     each = np.arange(partitions)[:, None]

@@ -15,6 +15,7 @@ MODEL, START = "model", "start"  # model folders: what is judged or was fitted, 
 CHAMPION = "champion"  # the model that serves, beside which a fit is judged, too
 MEMBERS = "members"  # model folders 0, 1, ... that a combination is made of
 TRIALS = "trials.jsonl"
+DATASETS = ("dataset", "judged_dataset")  # of a result: what its model learnt from, and by which the hold-out was left
 OUTPUT = "output.txt"  # what the child printed
 SCRATCH, KERNELS = "tmp", "kernels"  # its temporary files, and among them its links to compiled kernels
 MOST_READ_BYTES = 1 << 18  # of progress in one look

@@ -62,10 +62,17 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mode: Literal["warm", "finetune", "transfer"]
     folder: Literal["start"] = "start"  # of the job folder: an order reaches nowhere else
     freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
+    old_share: Annotated[float, Meta(ge=0, lt=1)] | None = None  # of the windows drawn, those that it saw; None = any
+    most_forgotten: NotBelow = 0.02  # by such a share its loss on what it saw may rise, where news is drawn apart
+
+    def __post_init__(self) -> None:
+        if self.old_share is not None and self.mode != "finetune":
+            raise ValueError(f"start.old_share: mode {self.mode} draws from all bars alike")
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The contest with who serves that would follow: its terms are found by the hold-out."""
+    """The contest with who serves that would follow: its terms are found by the hold-out. What that speaks for is
+    fitted once more, on all bars, before it leaves the job."""
 
     alpha: Confidence
     most_bars: Positive
@@ -116,6 +123,10 @@ class FitOrder(Order, frozen=True, kw_only=True):
     seed: Seed = 0
     created_ns: int = 0
 
+    def __post_init__(self) -> None:
+        if self.against is not None and self.split != "default":
+            raise ValueError(f"against: a model of split = {self.split} is for figures and serves nobody")
+
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
         """`params` may be among them, as a person gives them: keys of this order, and all others the model's."""
@@ -133,6 +144,11 @@ class FitOrder(Order, frozen=True, kw_only=True):
     @property
     def finetunes(self) -> bool:
         return self.start is not None and self.start.mode == "finetune"
+
+    @property
+    def old_share(self) -> float | None:
+        """Of the windows that it draws; None where it tells no news from what its start saw."""
+        return None if self.start is None else self.start.old_share
 
     @property
     def digest(self) -> str:

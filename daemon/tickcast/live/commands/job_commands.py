@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from tickcast.errors import BadData, BadRequest, JobFailed
 from tickcast.io.jobs import prepare
 from tickcast.io.jobs.folder import (
     BARS,
-    CHAMPION,
+    DATASETS,
     MEMBERS,
     MODEL,
     SOURCE,
@@ -40,6 +41,7 @@ from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
+from tickcast.loop.refit import Refit, refit_models, refit_order
 from tickcast.records import JobRow, ModelCard, TrialRow
 from tickcast.settings import Settings
 
@@ -47,21 +49,6 @@ EVER_NS = (1 << 63) - 1
 SECRET = {"control", "kafka", "mqtt"}  # sections of the settings that a backtest has no need of
 KEPT_ON = ("queued", "running", "done")  # jobs that need no second one
 LONG_RESULT = 200_000  # characters; the rest of it lies in the job's folder
-
-
-class Refit(NamedTuple):
-    """A fit of the schedule's."""
-
-    id: str  # of what ordered it: a job of it that a run before began is taken up
-    kind: str
-    name: str
-    params: dict[str, Any]
-    searches: bool  # for its parameters, before
-    mode: str  # full, warm or finetune
-    champion: ModelCard | None  # who serves, where that is a registered model
-    alpha: float
-    most_bars: int
-    cpu_s: int
 
 
 class JobCommandParts(NamedTuple):
@@ -96,29 +83,18 @@ class JobCommands:
         return await self._done(order, models, given, context)
 
     async def refit(self, asked: Refit) -> Result:
-        """On all stored bars; with the terms of its contest with who serves. The model is in the registry then."""
-        jobs, champion, models, more = self._parts.jobs, asked.champion, dict[str, Path](), dict[str, Any]()
-        if champion is not None:
-            models[CHAMPION] = await self._folder(champion)
-        if champion is not None and asked.mode != "full":
-            models[START], more["start"] = models[CHAMPION], {"mode": asked.mode}
-        against = {"alpha": asked.alpha, "most_bars": asked.most_bars, "champion": champion is not None}
-        of: dict[str, Any] = {
-            "kind": prepare.known_kind(asked.kind),
-            "name": _named(asked.name),
-            "params": asked.params,
-        }
-        order: Order
-        if asked.searches:
-            order = prepare.tune_order(self._settings, **of, space={}, against=against)
-        else:
-            created_ns = self._parts.clock.now_ns()
-            order = prepare.fit_order(self._settings, **of, created_ns=created_ns, against=against, **more)
+        """On stored bars; with the terms of its contest with who serves. The model is in the registry then: the
+        judged one where these refuse it, else one that was fitted once more."""
+        jobs, champion = self._parts.jobs, asked.champion
+        models = refit_models(asked, None if champion is None else await self._folder(champion))
+        _named(asked.name)
+        order = refit_order(self._settings, asked, created_ns=self._parts.clock.now_ns())
         begun = [row for row in jobs.rows() if row.command_id == asked.id and row.state in (*KEPT_ON, "interrupted")]
         if begun and begun[-1].state == "interrupted":
             begun = [await jobs.resume(begun[-1].id)]
         elif not begun:
-            inputs = prepare.JobInputs(lambda folder: self._stored(folder / BARS, 0, EVER_NS, []), models)
+            bars = partial(self._stored, start=asked.from_ns, end=EVER_NS, symbols=[])
+            inputs = prepare.JobInputs(lambda folder: bars(folder / BARS), models)
             begun = [await jobs.submit(order, inputs, command_id=asked.id, cpu_s=asked.cpu_s)]
         row = await jobs.ended(begun[-1].id)
         result = msgspec.json.decode(row.result_json, type=Result)
@@ -204,7 +180,9 @@ class JobCommands:
             await parts.store.ledger.put_trials([msgspec.structs.replace(trial, job=row.id) for trial in trials])
         if not result.model:
             return result
-        await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content["dataset"]))
+        for name in DATASETS:
+            if name in result.content:
+                await parts.store.ledger.add_dataset(self._dataset(row, folder, result.content[name]))
         card = await parts.serving_models.models.register(folder / result.model, origin="fit")
         structlog.get_logger().info("model_registered", name=card.name, version=card.version, digest=card.digest[:12])
         registered = {"model": f"{card.name}@{card.version}", "digest": card.digest}

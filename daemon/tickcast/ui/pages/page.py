@@ -13,9 +13,10 @@ Row = dict[str, Any]
 
 STYLE = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1a2230;--quiet:#667085;--rule:#e4e7ec;--grid:#eef0f3;
---model:#2563eb;--naive:#b3bac5;--actual:#1a2230;--good:#067647;--bad:#b42318;--trained:#f5c451}
+--model:#2563eb;--naive:#b3bac5;--actual:#1a2230;--good:#067647;--bad:#b42318;--trained:#f5c451;
+--second:#b54708}
 @media (prefers-color-scheme:dark){:root{--page:#0e131b;--card:#161d28;--text:#e6eaf0;--quiet:#93a0b4;--rule:#283243;
---grid:#212a38;--model:#6ea8ff;--naive:#56627a;--actual:#e6eaf0;--good:#4fd18b;--bad:#ff8f84;--trained:#8a6d1f}}
+--grid:#212a38;--model:#6ea8ff;--naive:#56627a;--actual:#e6eaf0;--good:#4fd18b;--bad:#ff8f84;--trained:#8a6d1f;--second:#f0a04b}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--text);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif;-webkit-font-smoothing:antialiased}
@@ -38,7 +39,7 @@ table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:ta
 th,td{padding:7px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 th{color:var(--quiet);font-weight:520;font-size:12.5px}tr:last-child td{border-bottom:0}
-.good{color:var(--good)}.bad{color:var(--bad)}
+td.long{white-space:normal;text-align:left;min-width:230px}.good{color:var(--good)}.bad{color:var(--bad)}
 .note{border-left:3px solid var(--trained);padding:10px 14px;margin-bottom:14px;background:var(--card);
 border-radius:6px}
 svg{display:block;width:100%;height:auto;font:11px system-ui,sans-serif;fill:var(--quiet)}
@@ -51,12 +52,22 @@ svg .dot{stroke:var(--card);stroke-width:1.5}
 svg .dot.model{fill:var(--model)}svg .dot.naive{fill:var(--naive)}svg .dot.actual{fill:var(--actual)}
 svg .column.model{fill:var(--model)}svg .column.naive{fill:var(--naive)}
 svg .band{fill:var(--model);stroke:none}svg .band.outer{opacity:.16}svg .band.inner{opacity:.24}
+svg .line.static{stroke:var(--quiet)}svg .line.scheduled{stroke:var(--second)}svg .line.triggered{stroke:var(--model)}
+svg .line.last_value{stroke:var(--bad)}svg .line.former{stroke:var(--naive)}svg .line.candidate{stroke:var(--good)}
+svg .line.fixed{stroke-dasharray:5 4}svg .dot.good{fill:var(--good)}svg .dot.bad{fill:var(--bad)}
+svg .box{stroke:none}svg .inside{fill:#fff;font-weight:560}svg .box.m0{fill:#98a2b3}svg .box.m1{fill:#2563eb}
+svg .box.m2{fill:#0e9384}svg .box.m3{fill:#9333ea}svg .box.m4{fill:#c2410c}svg .box.m5{fill:#4d7c0f}
+svg .box.m6{fill:#be185d}svg .box.first,svg .box.candidate{fill:var(--good)}svg .box.refused{fill:var(--naive)}
+svg .box.failed{fill:var(--bad)}svg .box.alarm{fill:var(--bad);opacity:.75}
 svg .span.trained{fill:var(--trained);opacity:.18}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:12.5px;color:var(--quiet);margin:2px 0 6px}
 .legend span{display:inline-flex;align-items:center}
 .key{width:12px;height:12px;border-radius:3px;margin-right:7px;background:var(--model)}
 .key.naive{background:var(--naive)}.key.actual{background:var(--actual);height:2px}
 .key.ideal{height:0;border-radius:0;background:none;border-top:2px dashed var(--naive)}
+.key.former,.key.refused{background:var(--naive)}.key.static{background:var(--quiet)}.key.scheduled{background:var(--second)}
+.key.candidate,.key.first{background:var(--good)}.key.last_value,.key.failed,.key.alarm{background:var(--bad)}
+.key.triggered{background:var(--model)}
 .key.trained{background:var(--trained);opacity:.5}.key.outer{opacity:.25}.key.inner{opacity:.55}
 footer{color:var(--quiet);font-size:12.5px;margin-top:22px}
 .slim{display:none}
@@ -77,6 +88,7 @@ class Column(NamedTuple):
     heading: str
     form: str
     signed: bool = False  # coloured by its sign where the row has an interval, `KEY_low` to `KEY_high`, without zero
+    long: bool = False  # a sentence, which may take several lines
 
 
 def document(title: str, below: str, body: str, footer: str) -> str:
@@ -129,7 +141,7 @@ def table_of(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _cell(column: Column, row: Row) -> str:
-    css = f' class="{css}"' if (css := verdict(column, row)) else ""
+    css = f' class="{css}"' if (css := verdict(column, row) or "long" * column.long) else ""
     return f'<td data-of="{escape(column.heading)}"{css}>{escape(form(row[column.key], column.form))}</td>'
 
 

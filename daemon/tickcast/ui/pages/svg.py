@@ -13,6 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 26, 12, 40  # room around the plotting area, in u
 USUAL, SLIM = 640, 340  # half a page, and a phone
 HALF_LETTER = 3.4  # of a tick's text, in the same units
 MOST_POINTS = 800  # a line with more is decimated
+LEAST_BOX = 3.0
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 TIME_STEPS_S = (1, 2, 5, 10, 15, 30, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE,
                 HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY,
@@ -89,6 +90,11 @@ def time_axis(low_ns: float, high_ns: float, label: str = "event time, UTC", *, 
     first = int(np.ceil(low_ns / 1e9 / step))
     places = [at * step for at in range(first, int(high_ns / 1e9 // step) + 1)]
     return Axis(low_ns, high_ns, label, [(at * 1e9, _moment(at, step, at == places[0])) for at in places])
+
+
+def lane_axis(names: Sequence[str]) -> Axis:
+    """The first on top: lane k lies between -k - 0.5 and -k + 0.5."""
+    return Axis(-len(names) + 0.5, 0.5, "", [(-float(at), name) for at, name in enumerate(names)])
 
 
 def named_axis(names: Sequence[str], label: str) -> Axis:
@@ -173,6 +179,20 @@ class Plot:
             f'<rect class="span {css}" x="{left:.1f}" y="{TOP}" width="{max(right - left, 0):.1f}" '
             f'height="{self._height - TOP - BOTTOM}"/>'
         )
+
+    def box(self, x: tuple[float, float], y: tuple[float, float], css: str, label: str, *, inside: str = "") -> None:
+        """From one to the other on both axes; the label shows under the pointer, what is to stand inside where it fits.
+        None is too narrow to be seen."""
+        left, right = (self._place(min(max(at, self._x.low), self._x.high)) for at in x)
+        right = max(right, left + LEAST_BOX)
+        top, bottom = sorted(self._rise(at) for at in y)
+        self._marks.append(
+            f'<rect class="box {css}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+            f'height="{bottom - top:.1f}" rx="2"><title>{escape(label)}</title></rect>'
+        )
+        if inside and right - left > 2 * HALF_LETTER * len(inside) + 8:
+            at = f'x="{left + 5:.1f}" y="{(top + bottom) / 2 + 4:.1f}"'
+            self._marks.append(f'<text class="inside" {at}>{escape(inside)}</text>')
 
     def svg(self) -> str:
         return (

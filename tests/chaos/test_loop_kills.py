@@ -5,20 +5,19 @@ import json
 import signal
 import time
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pytest
 from chaoskit import Daemon, Deployment, is_long
 
 from brokerkit import KafkaBroker
 from kafkakit import OUTPUTS, Message
+from marketkit import SECOND, SYMBOLS, T0, Market
 from tickcast.errors import EXIT_OK
 
-T0, SECOND = 1_700_000_000_000_000_000, 10**9
-SYMBOLS = ("A", "B")
 FIRST, MOST = 1250, 6000  # bars of each symbol before anything runs, and in all
 LIMIT_S = 120.0
 NOTES = [(kind, event) for kind in ("fit", "shadow", "promote") for event in ("begun", "done")]
@@ -28,34 +27,27 @@ SEAMS += [("decide", times) for times in (1, 3, 4, 6)] if is_long() else []
 pytestmark = pytest.mark.timeout(300)
 
 
-class Market:
-    """Moves that turn back, one tick a second for each symbol."""
+class Traded(Market):
+    """Its ticks are messages, each symbol's in a partition of its own."""
 
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng(1)
-        self._move, self._price, self.bars = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
+    @property
+    def bars(self) -> int:
+        return (self.newest_ns - T0) // SECOND
 
-    def ticks(self, bars: int) -> list[Message]:
-        found = []
-        for _ in range(bars):
-            self._move = -0.6 * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
-            self._price = self._price + self._move
-            self.bars += 1
-            at_ns = T0 + self.bars * SECOND
-            for partition, (name, price) in enumerate(zip(SYMBOLS, 100 * np.exp(self._price), strict=True)):
-                text = f'{{"symbol":"{name}","ts":{at_ns},"price":{price:.10f},"size":1}}'
-                found.append(Message(partition, name.encode(), text.encode()))
-        return found
+    def messages(self, bars: int) -> list[Message]:
+        """Of moves that turn back."""
+        whose = cycle(enumerate(SYMBOLS))
+        return [Message(p, name.encode(), tick) for (p, name), tick in zip(whose, self.ticks(bars, persistence=-0.6))]
 
 
-def feed(deployment: Deployment, market: Market, daemon: Daemon, *, until: str) -> None:
+def feed(deployment: Deployment, market: Traded, daemon: Daemon, *, until: str) -> None:
     """Ticks until it has done an action of that kind, or has died."""
     while daemon.is_alive and not any(
         line["event"] == "upkeep_done" and line["kind"] == until for line in daemon.events()
     ):
         assert market.bars < MOST, f"no {until}\n{daemon.log()[-4000:]}"
         if daemon.has_logged("daemon_started"):
-            asyncio.run(deployment.send(market.ticks(20)))
+            asyncio.run(deployment.send(market.messages(20)))
         time.sleep(0.25)
 
 
@@ -75,8 +67,8 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
         schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=FIRST - 50,
         schedule__shadow_bars=4000, schedule__look_every_s=1, store__unit_ms=50,
     )  # fmt: skip
-    market = Market()
-    asyncio.run(deployment.send(market.ticks(FIRST)))
+    market = Traded()
+    asyncio.run(deployment.send(market.messages(FIRST)))
     first = deployment.start_to_die(seam, times)
     feed(deployment, market, first, until="promote")
     assert first.ended(limit_s=LIMIT_S) == -signal.SIGKILL, first.log()[-4000:]
@@ -85,7 +77,7 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
     assert rows(deployment, "SELECT count(*) FROM promotions") == [(seam == "promote",)]
     second = deployment.start()
     feed(deployment, market, second, until="promote")
-    asyncio.run(deployment.send(market.ticks(20)))
+    asyncio.run(deployment.send(market.messages(20)))
     second.wait_until(deployment.is_caught_up, "the end of the topic", limit_s=LIMIT_S)
     assert second.drain() == EXIT_OK, second.log()[-4000:]
     assert rows(deployment, noted) == NOTES
