@@ -231,14 +231,17 @@ class Upkeep:
         async with self._promoting:
             listed = await self._models.models.history(ROUTE)
             told = next((row.evidence_json for row in listed if row.command_id == action.id), None)
-            shown = await self._change_now(action) if told is None else msgspec.json.decode(told, type=dict[str, Any])
+            if told is not None:
+                shown = msgspec.json.decode(told, type=dict[str, Any])
+            else:
+                shown = self._contests.told(self._contests.won(action.model, self._champion()))
             if action.kind is ActionKind.STEP_DOWN:
                 self._lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
+            if told is None:
+                await self._change_now(action, shown)
             return shown
 
-    async def _change_now(self, action: Action) -> dict[str, Any]:
-        """By no contest with somebody who serves no more."""
-        shown = self._contests.told(self._contests.won(action.model, self._champion()))
+    async def _change_now(self, action: Action, shown: dict[str, Any]) -> None:
         given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
         if action.kind is ActionKind.PROMOTE:
             await self._models.promote(action.model, ROUTE, force=True, note="", **given)
@@ -246,7 +249,6 @@ class Upkeep:
             await self._models.rollback(ROUTE, **given)
         else:
             await self._models.step_down(ROUTE, **given)
-        return shown
 
     async def _follow_champion(self) -> None:
         """Whoever made it serve."""
