@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3346, "engine": 8210, "io": 9809, "loop": 1882,
-    "live": 5277, "batch": 6420, "ui": 4808, "plugins": 5790,
+    "vocabulary": 3556, "engine": 8768, "io": 9881, "loop": 2192,
+    "live": 5129, "batch": 7488, "ui": 5255, "plugins": 6464,
 }  # fmt: skip
 
 
