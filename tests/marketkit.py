@@ -11,11 +11,11 @@ class Market:
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(1)
-        self._move, self._price, self._bar = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
+        self._move, self._price, self.bars = np.zeros(len(SYMBOLS)), np.zeros(len(SYMBOLS)), 0
 
     @property
     def newest_ns(self) -> int:
-        return T0 + self._bar * SECOND
+        return T0 + self.bars * SECOND
 
     def ticks(self, bars: int, *, persistence: float) -> list[bytes]:
         """So much of a move is in the next one."""
@@ -23,7 +23,7 @@ class Market:
         for _ in range(bars):
             self._move = persistence * self._move + self._rng.normal(0, 1e-3, len(SYMBOLS))
             self._price = self._price + self._move
-            self._bar += 1
+            self.bars += 1
             found += [
                 b'{"symbol":"%s","ts":%d,"price":%.10f,"size":1}'
                 % (name.encode(), self.newest_ns, 100 * float(np.exp(price)))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tickcast.columns import BarBatch, Forecasts, Scores
 from tickcast.io.store.store import Commit, Store
-from tickcast.records import Accuracy, DeadLetter, Drift, DriftStream, ModelCard
+from tickcast.records import Accuracy, DeadLetter, Drift, DriftStream, IntervalFigures, ModelCard
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 
@@ -111,8 +111,10 @@ def accuracy(as_of_ns: int = T0) -> Accuracy:
         "group": "all",
         "window": "rolling",
         "coverage": {"0.05": 0.06, "0.95": 0.94},
+        "intervals": {"0.9": IntervalFigures(**dict.fromkeys(IntervalFigures.__struct_fields__, 0.5))},
     }
-    whole = {"horizon": 1, "n": 10, "void": 1, "pending": 2, "as_of_ns": as_of_ns, "schema": 1, "r2": float("nan")}
+    counts = {"n": 10, "void": 1, "outside": 0, "pending": 2, "blocks": 12, "insufficient": False}
+    whole = counts | {"horizon": 1, "as_of_ns": as_of_ns, "schema": 1, "r2": float("nan")}
     return Accuracy(**plain | words | whole)  # type: ignore[arg-type]
 
 

@@ -3,11 +3,13 @@
 Losses are counted in one-bar moves of the forecast's window (moves / its scale), so that every symbol weighs alike.
 `skill` is 1 - pinball / pinball of last value, `skill_mae` is 1 - MAE / MAE of last value. Last value's quantiles are
 calibrated as the model's are: else its wrong shape would pass for the model's skill.
+
+Figures are computed from sums, scalars or arrays of them; NaN is the figure of nothing.
 """
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,20 +18,29 @@ from tickcast.compiled import inlined_njit
 
 SCALE_FLOOR = 1e-8  # the scale of a window that never moved: it has no unit, and is in no loss
 
+CONFIDENCES = 10  # even steps of a probability, in which calibration of classes is looked at
+LEAST_PROBABILITY = 1e-12  # what a class lost that came without any
+LEAST_BLOCKS = 10  # independent ones, without which a figure looks surer than it is
+CONFIDENCE = 0.9  # of intervals
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
 
 def skill(loss: Any, of_last_value: Any) -> F64:
     """How much smaller the loss is than that of last value: 0 is as good, below 0 is worse. Scalars or arrays; NaN
     where last value made no loss."""
-    own, beside = np.asarray(loss, np.float64), np.asarray(of_last_value, np.float64)
-    ratio = np.full(np.broadcast(own, beside).shape, np.nan)
-    np.divide(own, beside, out=ratio, where=beside > 0)
-    return 1.0 - ratio
+    return 1.0 - _ratio(loss, of_last_value)
+
+
+def losses(levels: F64, quantiles: Any, truth: Any) -> F64:
+    """Quantile losses [..., Q] of quantiles [..., Q] and truths [...]."""
+    beyond = np.asarray(truth, np.float64)[..., None] - quantiles
+    found: F64 = np.maximum(levels * beyond, (levels - 1.0) * beyond)
+    return found
 
 
 def pinball(levels: F64, quantiles: Any, truth: Any) -> F64:
-    """Quantile loss [...], the mean over the levels, of quantiles [..., Q] and truths [...]."""
-    beyond = np.asarray(truth, np.float64)[..., None] - quantiles
-    loss: F64 = np.maximum(levels * beyond, (levels - 1.0) * beyond).mean(axis=-1)
+    """The mean of these over the levels."""
+    loss: F64 = losses(levels, quantiles, truth).mean(axis=-1)
     return loss
 
 
@@ -43,9 +54,110 @@ def pinball_of(levels, quantiles, truth):  # type: ignore[no-untyped-def]
     return loss / len(levels)
 
 
+def mean(total: Any, n: Any) -> F64:
+    found: F64 = _ratio(total, n)
+    return found
+
+
+def rmse(squares: Any, n: Any) -> F64:
+    found: F64 = np.sqrt(mean(squares, n))
+    return found
+
+
+def explained(residual: Any, total: Any, squares: Any, n: Any) -> F64:
+    """R2: one less the share of the variance that the errors leave. Of sums of squared errors, values and their
+    squares."""
+    spread = np.asarray(squares - mean(np.multiply(total, total), n))
+    return 1.0 - _ratio(residual, np.where(spread > 0, spread, 0.0))
+
+
+def mase(missed: Any, one_step: Any) -> F64:
+    """A mean absolute error over that of last value one bar ahead, both in one-bar moves."""
+    return _ratio(missed, one_step)
+
+
+def directional_base(ups: Any, directed: Any) -> F64:
+    """What the better of always-up and always-down gets."""
+    share = mean(ups, directed)
+    return np.maximum(share, 1.0 - share)
+
+
+def calibration(levels: Any, shares: Any) -> F64:
+    """One less the mean distance of the calibration curve [..., Q] from its levels."""
+    found: F64 = 1.0 - np.abs(np.asarray(levels) - shares).mean(axis=-1)
+    return found
+
+
+def calibration_error(gaps: Any, n: Any) -> F64:
+    """ECE: by confidence [..., CONFIDENCES], how much oftener the likeliest class was right than it said; the mean size
+    over n forecasts."""
+    return mean(np.abs(gaps).sum(axis=-1), n)
+
+
+def pairs_of(levels: Sequence[float]) -> dict[str, tuple[int, int]]:
+    """The intervals between levels, outermost first, by what they are to hold."""
+    ends = [(low, len(levels) - 1 - low) for low in range(len(levels) // 2)]
+    return {f"{levels[high] - levels[low]:.6g}": (low, high) for low, high in ends}
+
+
+def winkler(levels: Sequence[float], pair: tuple[int, int], loss_low: Any, loss_high: Any) -> F64:
+    """Interval score: the width, and what a truth outside lies beyond, divided by its tail. It is made of the two
+    levels' quantile losses."""
+    low, high = (levels[at] for at in pair)
+    found: F64 = np.asarray(loss_low / low + loss_high / (1.0 - high))
+    return found
+
+
+def held(quantiles: Any, truth: Any, pair: tuple[int, int]) -> Any:
+    """Whether each truth [...] lies between these two of the quantiles [..., Q], the ends included."""
+    low, high = pair
+    return (truth >= quantiles[..., low]) & (truth <= quantiles[..., high])
+
+
 def covered(quantiles: Any, truth: Any) -> Any:
-    """Whether each truth [...] lies within the outermost pair of quantiles [..., Q]."""
-    return (truth >= quantiles[..., 0]) & (truth <= quantiles[..., -1])
+    """Whether it lies within the outermost pair."""
+    return held(quantiles, truth, (0, -1))
+
+
+class BlockSums(NamedTuple):
+    """Over blocks [parts, ...], of what was counted in each (n) and what of it was so (k). Parts moved together."""
+
+    n: F64
+    n2: F64  # of n * n
+    kn: F64
+    k2: F64
+    blocks: F64
+
+
+def wilson(share: Any, sums: BlockSums) -> tuple[F64, F64]:
+    """The interval of a share: Wilson's, of as many independent trials as blocks vary like (Korn and Graubard 1998:
+    never more than were counted, and with Student's quantile for Wilson's normal one). NaN of too few blocks."""
+    share = np.asarray(share, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        blocks, counted = sums.blocks.max(axis=0), sums.n.sum(axis=0)
+        spread = np.maximum(sums.k2 - 2 * share * sums.kn + share * share * sums.n2, 0.0)
+        variance = np.sqrt(spread).sum(axis=0) ** 2 / counted**2 * blocks / (blocks - 1)
+        varied = (share > 0) & (share < 1)
+        trials = np.where(varied, np.minimum(share * (1 - share) / variance, counted), blocks)
+        n = trials * (Z / students(blocks - 1)) ** 2
+        middle, half = share + Z * Z / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+        enough = (blocks >= LEAST_BLOCKS) & (counted > 0)
+        low, high = ((middle + side * half) / (1 + Z * Z / n) for side in (-1, 1))
+    return np.where(enough, np.maximum(low, 0.0), np.nan), np.where(enough, np.minimum(high, 1.0), np.nan)
+
+
+def students(degrees: Any) -> F64:
+    """Student's quantile at which the normal one is Z, by the first terms of its series: right to .001 from 9 on."""
+    nu = np.maximum(np.asarray(degrees, np.float64), 1.0)
+    found: F64 = Z + (Z**3 + Z) / (4 * nu) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * nu * nu)
+    return found
+
+
+def _ratio(over: Any, under: Any) -> F64:
+    over, under = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    found = np.full(np.broadcast(over, under).shape, np.nan)
+    np.divide(over, under, out=found, where=under > 0)
+    return found
 
 
 def spread_of(levels: Sequence[float], quantiles: Any) -> F64:

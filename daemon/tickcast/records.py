@@ -1,7 +1,7 @@
 """What crosses a boundary one at a time: commands, replies, health, model cards. Frozen; they do nothing."""
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -163,14 +163,28 @@ class TrialRow(Record, frozen=True):
     why: str = ""  # of a failed one: a stable code, then a sentence
 
 
+Window = Literal["minute", "hour", "day", "rolling", "all"]
+WINDOWS: tuple[Window, ...] = get_args(Window)
+
+
+class IntervalFigures(Record, frozen=True):
+    """Of the interval between two levels; its ends belong to it. Of labels whose window moved."""
+
+    coverage: float
+    coverage_low: float  # of its interval
+    coverage_high: float
+    width: float  # as winkler, in one-bar moves
+    winkler: float
+
+
 class Accuracy(Record, frozen=True):
-    """Rolling and whole-run figures of one (model, group, horizon); naive stands beside each."""
+    """Figures of one (model, group, horizon) in a window, naive beside each; NaN where too few blocks tell."""
 
     model: str
     version: str
     group: str
     horizon: int
-    window: Literal["rolling", "all"]
+    window: Window
     n: int
     void: int
     pending: int
@@ -194,7 +208,18 @@ class Accuracy(Record, frozen=True):
     skill: float  # 1 - pinball / pinball_naive
     skill_mae: float  # the same of absolute errors in one-bar moves
     as_of_ns: int
-    schema: int = 2
+    outside: int  # labels of numbers so large that no sum holds them; in no figure
+    blocks: int  # of labels that tell of different moves
+    insufficient: bool  # too few blocks: all but the counts is NaN
+    mase: float  # MAE / that of last value one bar ahead, in one-bar moves
+    directional_low: float  # of its interval
+    directional_high: float
+    intervals: dict[str, IntervalFigures]  # by what they are to hold
+    class_accuracy: float  # share of right classes, as below of the last step of who answers in classes
+    class_accuracy_base: float  # that of the class which came most
+    log_loss: float
+    calibration_error: float  # of the likeliest class
+    schema: int = 3
 
 
 Severity = Literal["warning", "error"]

@@ -37,7 +37,7 @@ _LIST = (
         "features", "the feature vectors, when `features.publish` is on", lambda settings: settings.features.publish,
         by_symbol=True,
     ),
-    OwnTopic("accuracy", "rolling figures per model, group and horizon; `Accuracy` below"),
+    OwnTopic("accuracy", "figures per model, group, horizon and window; `Accuracy` below"),
     OwnTopic(
         "drift", "evidence that something has changed, by family and partition, and alarms; `Drift` below",
         lambda settings: settings.drift.enabled,

@@ -5,7 +5,6 @@ import json
 import signal
 import time
 from collections import defaultdict
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from chaoskit import Daemon, Deployment, is_long
 
 from brokerkit import KafkaBroker
 from kafkakit import OUTPUTS, Message
-from marketkit import SECOND, SYMBOLS, T0, Market
+from marketkit import SYMBOLS, Market
 from tickcast.errors import EXIT_OK
 
 FIRST, MOST = 1250, 6000  # bars of each symbol before anything runs, and in all
@@ -27,27 +26,20 @@ SEAMS += [("decide", times) for times in (1, 3, 4, 6)] if is_long() else []
 pytestmark = pytest.mark.timeout(300)
 
 
-class Traded(Market):
-    """Its ticks are messages, each symbol's in a partition of its own."""
-
-    @property
-    def bars(self) -> int:
-        return (self.newest_ns - T0) // SECOND
-
-    def messages(self, bars: int) -> list[Message]:
-        """Of moves that turn back."""
-        whose = cycle(enumerate(SYMBOLS))
-        return [Message(p, name.encode(), tick) for (p, name), tick in zip(whose, self.ticks(bars, persistence=-0.6))]
+def trade(deployment: Deployment, market: Market, bars: int) -> None:
+    """Moves that turn back; each symbol in a partition of its own."""
+    ticks = enumerate(market.ticks(bars, persistence=-0.6))
+    asyncio.run(deployment.send(Message(n % 2, SYMBOLS[n % 2].encode(), tick) for n, tick in ticks))
 
 
-def feed(deployment: Deployment, market: Traded, daemon: Daemon, *, until: str) -> None:
+def feed(deployment: Deployment, market: Market, daemon: Daemon, *, until: str) -> None:
     """Ticks until it has done an action of that kind, or has died."""
     while daemon.is_alive and not any(
         line["event"] == "upkeep_done" and line["kind"] == until for line in daemon.events()
     ):
         assert market.bars < MOST, f"no {until}\n{daemon.log()[-4000:]}"
         if daemon.has_logged("daemon_started"):
-            asyncio.run(deployment.send(market.messages(20)))
+            trade(deployment, market, 20)
         time.sleep(0.25)
 
 
@@ -67,8 +59,8 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
         schedule__autonomy=3, schedule__kind="ridge", schedule__max_new_bars=FIRST - 50,
         schedule__shadow_bars=4000, schedule__look_every_s=1, store__unit_ms=50,
     )  # fmt: skip
-    market = Traded()
-    asyncio.run(deployment.send(market.messages(FIRST)))
+    market = Market()
+    trade(deployment, market, FIRST)
     first = deployment.start_to_die(seam, times)
     feed(deployment, market, first, until="promote")
     assert first.ended(limit_s=LIMIT_S) == -signal.SIGKILL, first.log()[-4000:]
@@ -77,7 +69,7 @@ def test_a_candidate_is_fitted_and_promoted_once_whatever_dies_when(
     assert rows(deployment, "SELECT count(*) FROM promotions") == [(seam == "promote",)]
     second = deployment.start()
     feed(deployment, market, second, until="promote")
-    asyncio.run(deployment.send(market.messages(20)))
+    trade(deployment, market, 20)
     second.wait_until(deployment.is_caught_up, "the end of the topic", limit_s=LIMIT_S)
     assert second.drain() == EXIT_OK, second.log()[-4000:]
     assert rows(deployment, noted) == NOTES

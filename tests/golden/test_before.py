@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from test_golden import same
 
 from snapshotkit import KINDS, T0, Running, small_settings, tape, turns
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.engine.core.tally import AE, BEFORE_LEVELS, COVERED, N
 from tickcast.engine.records.as_json import JsonWriter
 from tickcast.io.store import snapshot
 from tickcast.io.store.store import Commit, Store
@@ -63,6 +65,29 @@ def test_an_older_snapshot_goes_on_as_the_version_that_wrote_it(tmp_path: Path, 
         assert [name for name in ours if name in theirs] == [*theirs]  # others have come since
         near = 1e-6 * theirs["scale"] * abs(theirs["anchor"])
         assert all(same(ours[name], theirs[name], near=near) for name in theirs), (ours, theirs)
+
+
+@pytest.mark.parametrize("kind", BARS)
+def test_the_sums_of_an_older_snapshot_are_gone_on_with_and_look_no_surer_than_they_are(
+    tmp_path: Path, kind: str
+) -> None:
+    settings = small_settings(**BARS[kind])
+    unpacked(f"{kind}.snapshot", tmp_path / "state-00000001.snapshot")
+    found = snapshot.newest_valid(tmp_path, settings, not_beyond=dict.fromkeys([("t", p) for p in range(3)], 10**9))
+    assert found.state is not None, found.refused
+    then = {name: found.state.arrays[f"score.tally.{name}"] for name in ("whole", "rolling", "current")}
+    running = Running(settings)
+    running.engine.resume(found.state)
+    for window, sums in (("all", then["whole"].sum(axis=0)), ("rolling", then["rolling"].sum(axis=(0, 1)))):
+        rows = running.engine.scorekeeper.accuracy(running.engine.newest_ns(), window=window)
+        assert sum(row.n for row in rows) == (sums + then["current"].sum(axis=0))[:, N].sum() > 50
+        assert all(row.insufficient and row.blocks == 0 for row in rows)
+    keeper = running.engine.scorekeeper
+    np.testing.assert_array_equal(keeper._tally.whole[..., AE], (then["whole"] + then["current"])[..., AE])
+    levels = slice(COVERED, COVERED + then["whole"].shape[-1] - BEFORE_LEVELS)
+    np.testing.assert_array_equal(
+        keeper._tally.whole[..., levels], (then["whole"] + then["current"])[..., BEFORE_LEVELS:]
+    )
 
 
 @pytest.mark.parametrize("kind", BARS)

@@ -20,6 +20,7 @@ from livekit import running, until
 from registrykit import HORIZON
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData
+from tickcast.figures import LEAST_BLOCKS
 from tickcast.io.jobs.folder import MODEL, START
 from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 
@@ -196,6 +197,8 @@ async def test_the_figures_of_a_report_are_those_of_the_stored_scores(world: Wor
             step.filter(~pl.col("void"))[name].to_numpy() for name in ("actual", "point", "anchor")
         )
         assert (row["n"], row["void"]) == (len(actual), step["void"].sum())
+        assert row["blocks"] >= LEAST_BLOCKS
+        assert not row["insufficient"]
         assert row["mae"] == pytest.approx(np.abs(actual - point).mean(), rel=1e-4)
         assert row["mae_naive"] == pytest.approx(np.abs(actual - anchor).mean(), rel=1e-4)
         assert row["rmse"] == pytest.approx(np.sqrt(((actual - point) ** 2).mean()), rel=1e-4)
@@ -205,6 +208,8 @@ async def test_the_figures_of_a_report_are_those_of_the_stored_scores(world: Wor
         said = (actual != anchor) & (point != anchor)
         hits = ((actual - anchor) * (point - anchor) > 0)[said]
         assert row["directional"] == pytest.approx(hits.mean(), rel=1e-6)
+        assert row["directional_low"] < row["directional"] < row["directional_high"]
+        assert row["mape"] == pytest.approx(100 * np.abs((actual - point) / actual).mean(), rel=1e-4)
     (earned,) = told["trading"]
     assert (earned.pop("model"), earned.pop("version")) == ("momentum", frame["version"][0])
     assert earned == pytest.approx(traded(frame.filter((pl.col("step") == 1) & ~pl.col("void"))), rel=1e-3)
@@ -319,7 +324,8 @@ async def test_a_fit_is_of_the_kind_name_tags_and_start_that_were_asked_for(wait
     told = job.order
     assert (told["kind"], told["name"], told["tags"]) == ("micro", "mine", ["one", "two"])
     assert read_card(job.folder / START).name == "momentum"
-    assert told["start"] == {"mode": "transfer", "folder": START, "freeze": ["a.*"]}
+    asked = {"mode": "transfer", "folder": START, "freeze": ["a.*"]}
+    assert told["start"] == asked | {"old_share": None, "most_forgotten": 0.02}
 
 
 async def test_a_search_is_as_it_was_asked_for(waiting: World) -> None:

@@ -14,7 +14,7 @@ from tickcast.batch.replay import ReplayOrder, in_folder, replay
 from tickcast.batch.synth import Market, json_messages
 from tickcast.errors import BadSettings, BadStore
 from tickcast.io.tape.tape import write_ticks
-from tickcast.records import Accuracy, Health
+from tickcast.records import WINDOWS, Health
 
 SMALL = {"window__lookback": 12, "forecast__horizon": 4}
 SECOND = 10**9
@@ -95,11 +95,12 @@ async def test_accuracy_and_health_are_published_and_show_naive_beside_the_model
         await asyncio.sleep(0.5)
         told = await records(accuracy)
         last = msgspec.convert((await records(health))[-1], Health)
-    nobody_knows = ("directional", "directional_base")  # last value says no direction
+    nobody_knows = ("directional", "directional_base", "directional_low")  # last value says no direction
     assert {row[name] for row in told for name in nobody_knows} == {None}
-    rows = [msgspec.convert(row | dict.fromkeys(nobody_knows, 0.0), Accuracy) for row in told]
-    assert {row.horizon for row in rows} == {1, 2, 4}
-    assert all(row.mae == pytest.approx(row.mae_naive) and row.n > 0 for row in rows)
+    assert {row["horizon"] for row in told} == {1, 2, 4}
+    assert {row["window"] for row in told} == {*WINDOWS}
+    assert all(row["n"] > 0 and row["mae"] == pytest.approx(row["mae_naive"]) for row in told)
+    assert any(row["mae"] for row in told)
     assert last.state == "live"
     assert last.consumed == last.accepted + last.late + last.rejected + last.held
 

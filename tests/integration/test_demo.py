@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tickcast import figures
 from tickcast.batch.bar_history import read_closed
 from tickcast.errors import EXIT_OK
 from tickcast.settings import load
@@ -18,7 +19,8 @@ SECONDS = 4.0
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shorter past and a smaller fit, and the change of the market within the run."""
+    """A shorter past and a smaller fit, the change of the market within the run, and figures of so short a one."""
+    monkeypatch.setattr(figures, "LEAST_BLOCKS", 0)
     monkeypatch.setattr(demo, "HISTORY_S", 600)
     monkeypatch.setattr(demo, "RATE_HZ", 100.0)
     monkeypatch.setattr(demo, "FIT", {"epochs": 1, "windows_per_epoch": 1024, "batch_size": 64, "hidden": 8})

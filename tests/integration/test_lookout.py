@@ -33,13 +33,13 @@ async def told(logs: list[Any], event: str, **like: Any) -> dict[str, Any]:
 async def test_a_healthy_daemon_says_what_it_did_in_the_window(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with running(live_settings(tmp_path, **SMALL, score__publish_every_s=0.05)) as live:
-            await live.send([tick(n) for n in range(30)] + [tick(0)])
+            await live.send([tick(n) for n in range(60)] + [tick(0)])
             await told(logs, "heartbeat", bars=0)
             await told(logs, "heartbeat", skill=0.0)
         beats = [line for line in logs if line["event"] == "heartbeat"]
     assert {"state", "ticks_per_s", "bars", "forecasts", "skill", "refused", "cold", "lag_records"} <= beats[0].keys()
-    assert sum(beat["bars"] for beat in beats) == 29
-    assert sum(beat["forecasts"] for beat in beats) == live.daemon.session.pump.meter.forecasts > 20
+    assert sum(beat["bars"] for beat in beats) == 59
+    assert sum(beat["forecasts"] for beat in beats) == live.daemon.session.pump.meter.forecasts > 50
     assert sum(beat["refused"].get("late", 0) for beat in beats) == 1
     assert any(beat["ticks_per_s"] > 0 for beat in beats)
     assert beats[-1]["skill"] == 0.0  # last value beside itself

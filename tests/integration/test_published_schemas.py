@@ -27,6 +27,7 @@ from tickcast.live.buses.mqtt import MirroredBus
 from tickcast.live.daemon import Daemon
 from tickcast.plugin import Runner
 from tickcast.questions import Answers, Questions
+from tickcast.records import WINDOWS
 from tickcast.settings import Settings
 from tickcast.ui.documents.reference import TOPIC_MEANING
 from tickcast.ui.documents.schemas import schema_of
@@ -99,10 +100,14 @@ async def test_every_message_of_every_topic_is_as_its_schema_says(
         assert {f[key] is None for f in forecasts} == {kind != "time"}
 
 
-async def test_figures_that_no_label_has_reached_are_null_and_as_the_schema_says(tmp_path: Path) -> None:
-    found = await published(live_settings(tmp_path, **EVERY_RUNG), values(ticks(5)))
+async def test_figures_of_too_few_blocks_are_null_and_as_the_schema_says(tmp_path: Path) -> None:
+    found = await published(live_settings(tmp_path, **EVERY_RUNG), values(ticks(60)))
     accuracy = valid("accuracy", found["accuracy"])
-    assert {row["mae"] is None for row in accuracy} == {True, False}
+    assert {row["window"] for row in accuracy} == {*WINDOWS}
+    for row in accuracy:
+        figures = [row["mae"], row["skill"], *row["coverage"].values(), row["intervals"]["0.9"]["winkler"]]
+        assert {value is None for value in figures} == {row["insufficient"]}
+    assert {row["insufficient"] for row in accuracy} == {True, False}
 
 
 class Broken(Runner):
@@ -193,7 +198,7 @@ OF_THE_CLOCK = {
 @pytest.mark.parametrize("name", OF_THE_CLOCK)
 async def test_the_examples_are_messages_of_a_real_run(tmp_path: Path, name: str) -> None:
     """The daemon that the page names is asked again: all that does not hang on the clock is found again."""
-    seconds = 60 if name == "drift" else 20  # a block has 20 bars
+    seconds = 60 if name in ("drift", "accuracy") else 20  # they count in blocks
     found = valid(name, (await published(page_settings(tmp_path), values(ticks(seconds)) + BAD))[name])
 
     def lasting(record: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from tickcast.alerts import ALERTS
 from tickcast.loop.alert_rules import RULES, AlertLook
-from tickcast.records import Accuracy, Health, JobRow
+from tickcast.records import Accuracy, Health, IntervalFigures, JobRow
 from tickcast.settings import Settings, load
 
 HEALTH = Health(
@@ -16,15 +16,15 @@ HEALTH = Health(
     loop_lag_ms={"p99": 3.0}, latency_ms={}, loop_lag_life_ms={}, latency_life_ms={}, store_units_behind=0,
     rss_bytes=100 << 20, produced_ns=0,
 )  # fmt: skip
-HELD = {"0.05": 0.05, "0.5": 0.5, "0.95": 0.95}
 
 
 def figures(
-    *, model: str = "net", horizon: int = 1, n: int = 500, skill: float = 0.1, coverage: Any = HELD
+    *, model: str = "net", horizon: int = 1, n: int = 500, skill: float = 0.1, coverage: float = 0.9
 ) -> Accuracy:
     plain = dict.fromkeys(Accuracy.__struct_fields__, 0.5)
-    words = {"model": model, "version": "1", "group": "all", "window": "rolling", "coverage": coverage}
-    return Accuracy(**plain | words | {"horizon": horizon, "n": n, "skill": skill, "schema": 2})
+    band = IntervalFigures(coverage=coverage, coverage_low=0.0, coverage_high=1.0, width=1.0, winkler=1.0)
+    words = {"model": model, "version": "1", "group": "all", "window": "rolling", "intervals": {"0.9": band}}
+    return Accuracy(**plain | words | {"horizon": horizon, "n": n, "skill": skill, "insufficient": False})
 
 
 def job(kind: str, state: str, ended_ns: int) -> JobRow:
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[AlertLook, dict[str, str], dict[str, str]]] = {  # raised
         {"net@1/all": "-5.0% at step 4, 500 labels"}, {"alerts.skill_below": "-0.1"},
     ),
     "coverage_off": (
-        look(accuracy=[figures(coverage=HELD | {"0.95": 0.80}), figures(coverage=HELD | {"0.95": 0.88})]),
+        look(accuracy=[figures(coverage=0.75), figures(coverage=0.83)]),
         {"net@1/all": "75.0% in the 90% band at step 1, 500 labels"}, {"alerts.coverage_off": "0.2"},
     ),
     "drift": (look(drift={"range ticks/0": "2 streams"}), {"range ticks/0": "2 streams"}, {}),
@@ -142,12 +142,12 @@ def test_a_partition_of_long_bars_may_be_silent_for_three_of_them() -> None:
 
 @pytest.mark.parametrize("name", ["skill_low", "coverage_off"])
 def test_figures_of_few_labels_or_of_who_does_not_serve_raise_nothing(name: str) -> None:
-    bad = {"skill": -0.5, "coverage": HELD | {"0.95": 0.5}}
+    bad = {"skill": -0.5, "coverage": 0.45}
     assert RULES[name](look(accuracy=[figures(**bad)]), settings())
     assert not RULES[name](look(accuracy=[figures(n=499, **bad)]), settings())
     assert RULES[name](look(accuracy=[figures(n=499, **bad)]), settings(**{"alerts.least_labels": "499"}))
     assert not RULES[name](look(accuracy=[figures(model="other", **bad)]), settings())
-    nothing = figures(n=0, skill=float("nan"), coverage=dict.fromkeys(HELD, float("nan")))
+    nothing = figures(n=0, skill=float("nan"), coverage=float("nan"))
     assert not RULES[name](look(accuracy=[nothing]), settings())
 
 

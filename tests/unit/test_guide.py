@@ -27,6 +27,7 @@ OTHERS = {  # names of other things: of Kafka, torch, an envelope, a card, an or
     "params.epochs", "params.members",
     "metrics.classes", "metrics.members", "metrics.fit", "metrics.start", "model_params.members", "source.topic",
     "dataset.parts.train", "dataset.parts.validation", "fit.seed", "start.freeze", "start.mode",
+    "start.old_share", "start.most_forgotten", "metrics.judged", "metrics.fit.old_losses",
 }  # fmt: skip
 (SHELL,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
 COMMANDS = set(SHELL.choices)

@@ -8,7 +8,7 @@ import pytest
 
 from snapshotkit import SECOND
 from tickcast.columns import BarBatch, Forecasts, RawBatch, Scores
-from tickcast.engine.core import scoring
+from tickcast.engine.core import scoring, tally
 from tickcast.engine.core.events import Outcome
 from tickcast.engine.core.places import BLOCK, NEWCOMER_NS
 from tickcast.errors import Reason
@@ -286,7 +286,7 @@ def test_a_table_gives_its_lowest_spare_place_first_and_finds_all_others() -> No
 
 
 def test_what_no_bar_will_settle_is_void_and_what_was_settled_stays() -> None:
-    book, tally = scoring.fresh_book(3, [1, 2], 3), scoring.fresh_tally(1, 2, 3, marks=2)
+    book, sums = scoring.fresh_book(3, [1, 2], 3), tally.fresh_tally(1, 2, 3, marks=2)
     out, symbol, wrap = scoring.settled_room(4, 2), 2, book.header.shape[1] - 1
     for ordinal in (3, 4):
         question = book.header[symbol, ordinal & wrap]
@@ -296,14 +296,15 @@ def test_what_no_bar_will_settle_is_void_and_what_was_settled_stays() -> None:
     frame = scoring.Frame(
         levels=np.array([0.1, 0.5, 0.9]), horizons=np.array([1, 2]), median=1, transform=1, groups=1, cells=1,
         widening=False, gamma=0.01, memory=50.0, bound=20.0, per_bar=True, last_value=0,
+    marks_per_cell=1, class_step=1, class_edge=np.full(1, -1.0),
         last_value_raw=np.zeros((2, 3)),
     )  # fmt: skip
     scoring.void_open(
-        book, tally.current, out, frame, np.array([symbol]), np.array([5]), np.array([0], np.int32), np.array([99])
+        book, sums, out, frame, np.array([symbol]), np.array([5]), np.array([0], np.int32), np.array([99])
     )
     rows = sorted(zip(out.as_of[: out.used[0]].tolist(), out.actual.tolist(), out.settled_ns.tolist(), strict=False))
     assert [row[0] for row in rows] == [30, 40]
     assert np.array_equal([row[1] for row in rows], [[101.0, np.nan], [np.nan, np.nan]], equal_nan=True)
     assert [row[2] for row in rows] == [99, 99]
-    assert tally.current[0, :, scoring.VOID].tolist() == [1.0, 2.0]
+    assert sums.current[0, :, tally.VOID].tolist() == [1.0, 2.0]
     assert not book.header["open"].any()

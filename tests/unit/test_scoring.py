@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from tickcast.engine.core import scoring, uncertainty
+from tickcast.engine.core import scoring, tally, uncertainty
 from tickcast.figures import last_value_quantiles
 
 LEVELS, HORIZONS = [0.1, 0.5, 0.9], [1, 3]
 FRAME = scoring.Frame(
     levels=np.array(LEVELS), horizons=np.array(HORIZONS, np.int64), median=1, transform=1, groups=1, cells=1,
     widening=False, gamma=0.01, memory=100.0, bound=20.0, per_bar=False, last_value=0,
+    marks_per_cell=1, class_step=1, class_edge=np.full(1, -1.0),
     last_value_raw=last_value_quantiles(LEVELS, HORIZONS),
 )  # fmt: skip
 
@@ -19,7 +20,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.book = scoring.fresh_book(2, HORIZONS, len(LEVELS))
-        self.tally = scoring.fresh_tally(1, len(HORIZONS), len(LEVELS), marks=4)
+        self.tally = tally.fresh_tally(1, len(HORIZONS), len(LEVELS), marks=4)
         self.conformal = uncertainty.fresh(1, len(HORIZONS), LEVELS)
         self.mark = np.zeros(1, np.int64)
 
@@ -34,7 +35,7 @@ class Keeper:
         answers = scoring.Entries(
             raw, close.copy(), np.full(n, scale), none.astype(np.int32), np.zeros(n, np.uint8),
             none.astype(np.uint64), ordinal.astype(np.uint64), np.empty_like(raw), np.empty(n, np.float32),
-            np.empty(n, np.uint8),
+            np.full((n, 3), np.nan, np.float32), np.empty(n, np.uint8),
         )  # fmt: skip
         out = scoring.settled_room(n, len(HORIZONS))
         group, self.labels = np.zeros(1, np.int32), scoring.labels_room(n)

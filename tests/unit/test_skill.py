@@ -193,6 +193,9 @@ def test_live_figures_a_report_and_a_judged_model_agree_about_the_same_forecasts
     assert float(judged["pinball"]) == pytest.approx(live[last].pinball, rel=1e-5)
     for name in ("skill", "skill_mae"):
         assert float(judged[name]) == pytest.approx(getattr(live[last], name), abs=1e-5)
+    for name in ("coverage", "width", "winkler"):
+        assert float(judged[name]) == pytest.approx(getattr(live[last].intervals["0.9"], name), rel=1e-9)
+    assert float(judged["mase"]) == pytest.approx(live[last].mase, rel=1e-9)
 
 
 def as_judged(run: Served) -> dict[str, F64]:
@@ -202,8 +205,12 @@ def as_judged(run: Served) -> dict[str, F64]:
     rows = np.flatnonzero(np.isin(own.as_of, scores.as_of))
     moves = [np.log(of.quantiles[rows, -1:] / of.anchor[rows, None, None]) for of in (own, alone)]
     target = np.log(scores.actual[:, -1:] / scores.anchor[:, None])
-    sums = outcomes(*moves, target, scores.scale, s.forecast.quantiles)  # type: ignore[arg-type]
-    return ratios(sums.sum(axis=(0, 1)))
+    sums = outcomes(*moves, target, scores.scale, s.forecast.quantiles).sum(axis=(0, 1))  # type: ignore[arg-type]
+    rows = own.ordinal + 1 < BARS
+    anchor, scale, truth = own.anchor[rows], own.scale[rows], own.anchor[own.ordinal[rows] + 1 - own.ordinal[0]]
+    still = np.zeros((len(anchor), 1, len(s.forecast.quantiles)), np.float32)
+    one_step = outcomes(still, still, np.log(truth / anchor)[:, None], scale, s.forecast.quantiles)
+    return ratios(sums, one_step.sum(axis=(0, 1)))
 
 
 def test_offline_too_the_right_shape_alone_is_no_skill(tmp_path: Path) -> None:

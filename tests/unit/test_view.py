@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tickcast.records import Accuracy, Health
+from tickcast.records import Accuracy, Health, IntervalFigures
 from tickcast.ui.view import LastForecast, LiveView, ProgressBar, ViewSnapshot, sparkline
 
 
@@ -28,6 +28,9 @@ def accuracy(n: int = 100) -> Accuracy:
         mae_naive=1.0, mae_pct=nan, rmse=nan, rmse_pct=nan, mape=nan, smape=nan, r2=nan, r2_returns=nan, pinball=nan,
         pinball_naive=nan, crps=nan, coverage={"0.05": 0.06, "0.5": 0.5, "0.95": 0.93}, width=nan, directional=nan,
         directional_base=nan, calibration=nan, skill=0.5 if n else nan, skill_mae=nan, as_of_ns=0,
+        outside=0, blocks=n // 5, insufficient=0 < n < 50, mase=nan, directional_low=nan, directional_high=nan,
+        class_accuracy=nan, class_accuracy_base=nan, log_loss=nan, calibration_error=nan,
+        intervals={"0.9": IntervalFigures(coverage=0.87, coverage_low=0.8, coverage_high=0.9, width=1.0, winkler=1.5)},
     )  # fmt: skip
 
 
@@ -73,6 +76,14 @@ def test_figures_of_nothing_are_not_shown_as_numbers() -> None:
         view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=0)]))
     assert "nan" not in out.getvalue()
     assert "skill" not in out.getvalue()
+
+
+def test_a_skill_that_rests_on_too_few_blocks_is_called_insufficient() -> None:
+    out = StringIO()
+    with LiveView(Console(file=out, width=200), headless=True) as view:
+        view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=40)]))
+    assert "skill insufficient" in out.getvalue()
+    assert "50.0%" not in out.getvalue()
 
 
 def test_a_sparkline_shows_the_newest_values_between_its_extremes() -> None:

@@ -5,7 +5,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Literal
+from functools import partial
 
 import msgspec
 import structlog
@@ -27,10 +27,10 @@ from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_in
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
-from tickcast.loop.facts import EngineFacts, look_at
+from tickcast.loop.facts import EngineFacts, figures_in, look_at
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health, Record
+from tickcast.records import WINDOWS, Accuracy, Health, Record, Window
 from tickcast.settings import Settings
 
 ROLL_OFF_EVERY_S = 3600.0
@@ -195,7 +195,8 @@ class Session:
             await self._report()
 
     async def _report(self) -> None:
-        self.last_accuracy = accuracy = await self.accuracy()
+        accuracy = await self.accuracy(*WINDOWS)
+        self.last_accuracy = [row for row in accuracy if row.window == "rolling"]
         alarms = [*self.pump.drift]
         self.pump.drift.clear()
         drift = await self.thread.call(self.serving.engine.drift.news)
@@ -207,9 +208,12 @@ class Session:
         await self.publish("health", [self.health()])
         self._notifier.status(self._summary())
 
-    async def accuracy(self, *, window: Literal["rolling", "all"] = "rolling") -> list[Accuracy]:
-        engine = self.serving.engine
-        return await self.thread.call(lambda: engine.scorekeeper.accuracy(engine.newest_ns(), window=window))
+    async def accuracy(self, *windows: Window) -> list[Accuracy]:
+        """Of these windows; of none: the rolling one. Ticks that came have their turn between them."""
+        engine, found = self.serving.engine, list[Accuracy]()
+        for window in windows or ("rolling",):
+            found += await self.thread.call(partial(figures_in, engine, window))
+        return found
 
     async def look(self) -> EngineFacts:
         """At what the upkeep goes by."""

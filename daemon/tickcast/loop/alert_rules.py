@@ -188,9 +188,7 @@ def _judged(look: AlertLook | ServedFigures, settings: Settings) -> list[Accurac
 
 def _outer_band(row: Accuracy) -> tuple[float, float]:
     """What it says that it holds, and what it held."""
-    levels = sorted(row.coverage, key=float)
-    low, high = levels[0], levels[-1]
-    return float(high) - float(low), row.coverage[high] - row.coverage[low]
+    return next(((float(nominal), within.coverage) for nominal, within in row.intervals.items()), (0.0, 0.0))
 
 
 def _of(row: Accuracy) -> str:

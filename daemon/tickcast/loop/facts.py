@@ -4,10 +4,11 @@ import math
 
 import msgspec
 
+from tickcast.engine.core.engine import Engine
 from tickcast.loop.actions import Challenger, PolicyFacts
 from tickcast.loop.build import Serving
 from tickcast.loop.lookout import skill_of
-from tickcast.records import ModelCard
+from tickcast.records import Accuracy, ModelCard, Window
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,9 +48,14 @@ def facts_of(
     )  # fmt: skip
 
 
+def figures_in(engine: Engine, window: Window) -> list[Accuracy]:
+    return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
+
+
 def _rolling_skill(serving: Serving, card: ModelCard) -> float:
     """Over all scored steps."""
-    engine, whose = serving.engine, (card.name, card.version, "all")
-    rows = engine.scorekeeper.accuracy(engine.newest_ns(), window="rolling")
-    found = skill_of(row for row in rows if (row.model, row.version, row.group) == whose)
+    whose = card.name, card.version, "all"
+    found = skill_of(
+        row for row in figures_in(serving.engine, "rolling") if (row.model, row.version, row.group) == whose
+    )
     return math.nan if found is None else found

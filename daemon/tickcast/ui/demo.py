@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from rich.console import Console
 
 from tickcast.batch.by_hand.fit import fit
@@ -197,12 +196,14 @@ def _conclude(daemon: Daemon, console: Console, out: Path, *, changed: bool) -> 
         f"tick to forecast p50 {health.latency_ms['p50']:.1f} ms, p99 {health.latency_ms['p99']:.1f} ms"
     )
     for row in rows:
-        inside = [*row.coverage.values()]
+        band = row.intervals["0.9"]
         console.print(
-            f"  {row.model:>6} {row.horizon:>3} s ahead: error {row.mae_pct:.4f} %, "
-            f"skill {form(row.skill, '+.1%')} against last value, "
-            f"{np.subtract(inside[-1], inside[0]):.1%} of truths in the 90 % band (n = {row.n:,})"
-        )
+            f"  {row.model:>6} {row.horizon:>3} s ahead: " + (
+                f"insufficient (n = {row.n:,} in {row.blocks:,} blocks)" if row.insufficient else
+                f"error {row.mae_pct:.4f} %, skill {form(row.skill, '+.1%')} against last value, "
+                f"{band.coverage:.1%} of truths in the 90 % band (n = {row.n:,})"
+            )
+        )  # fmt: skip
     if changed:
         console.print(
             f"The market's law changed after {CHANGE_S:g} s. The model has learnt the one before, so its skill is gone "

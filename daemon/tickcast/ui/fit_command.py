@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tickcast.batch.by_hand.fit import fit
-from tickcast.batch.judge.hold_out import CONFIDENCE
+from tickcast.figures import CONFIDENCE
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.prepare import fit_order, known_kind
 from tickcast.settings import Settings

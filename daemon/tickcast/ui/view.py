@@ -104,7 +104,7 @@ class LiveView:
         scored = [row for row in now.accuracy if row.n]
         if scored:
             last = scored[-1]
-            parts.append(f"h{last.horizon} skill {form(last.skill, '+.1%')} coverage {_covered(last)}")
+            parts.append(f"h{last.horizon} skill {_skill(last)} coverage {_covered(last)}")
         return " | ".join([*parts, *([now.note] if now.note else [])])
 
     def _page(self, now: ViewSnapshot) -> RenderableType:
@@ -168,21 +168,23 @@ def _accuracy(rows: list[Accuracy]) -> Table:
         if not row.n:
             continue
         table.add_row(
-            Text(row.model), str(row.horizon), f"{row.n:,}", form(row.skill, "+.1%"), form(row.skill_mae, "+.1%"),
+            Text(row.model), str(row.horizon), f"{row.n:,}", _skill(row), form(row.skill_mae, "+.1%"),
             _covered(row), _nominal(row), form(row.directional, ".1%"),
         )  # fmt: skip
     return table
 
 
+def _skill(row: Accuracy) -> str:
+    return "insufficient" if row.insufficient else form(row.skill, "+.1%")
+
+
 def _covered(row: Accuracy) -> str:
     """Share of actuals between the outermost quantiles."""
-    shares = list(row.coverage.values())
-    return f"{shares[-1] - shares[0]:.1%}" if len(shares) > 1 else "-"
+    return next((form(within.coverage, ".1%") for within in row.intervals.values()), "-")
 
 
 def _nominal(row: Accuracy) -> str:
-    levels = [float(level) for level in row.coverage]
-    return f"{levels[-1] - levels[0]:.0%}" if len(levels) > 1 else "-"
+    return next((f"{float(nominal):.0%}" for nominal in row.intervals), "-")
 
 
 def _forecasts(rows: list[LastForecast]) -> Table:

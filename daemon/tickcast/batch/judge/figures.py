@@ -7,11 +7,11 @@ import numpy as np
 from tickcast.batch.judge import statistics
 from tickcast.batch.train.classes import ratios as class_ratios
 from tickcast.columns import F32, F64
-from tickcast.figures import SCALE_FLOOR, covered, pinball, qlike, skill, spread_of
+from tickcast.figures import SCALE_FLOOR, covered, losses, mase, mean, qlike, skill, spread_of, winkler
 
 SUMS = (
     "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
-    "pinball_naive", "width", "width_naive", "qlike", "qlike_naive", "covered", "directed", "right",
+    "pinball_naive", "width", "width_naive", "qlike", "qlike_naive", "covered", "directed", "right", "winkler",
 )  # fmt: skip
 AT = {name: place for place, name in enumerate(SUMS)}
 
@@ -46,8 +46,10 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
         point = actual - quantiles[:, :, median]
         found[..., AT["absolute" + suffix]] = np.abs(point)
         found[..., AT["squared" + suffix]] = point * point
-        loss = pinball(np.array(levels), quantiles, actual)
-        found[moved, :, AT["pinball" + suffix]] = loss[moved] / scale[moved, None]
+        loss = losses(np.array(levels), quantiles, actual)[moved] / scale[moved, None, None]
+        found[moved, :, AT["pinball" + suffix]] = loss.mean(axis=2)
+        if not suffix:
+            found[moved, :, AT["winkler"]] = winkler(levels, (0, -1), loss[..., 0], loss[..., -1])
         found[moved, :, AT["missed" + suffix]] = np.abs(point[moved]) / scale[moved, None]
         wide = quantiles[moved] / scale[moved, None, None]
         found[moved, :, AT["width" + suffix]] = wide[:, :, -1] - wide[:, :, 0]
@@ -72,7 +74,8 @@ def figures(tally: LossTally, certainty: Certainty, horizons: list[int]) -> dict
     rows = []
     for g, group in enumerate(tally.groups):
         for j, reach in enumerate([*horizons, None]):
-            row = _row(sums[:, g, j], None if drawn is None else drawn[:, g, j], certainty.confidence)
+            of_draws = None if drawn is None else drawn[:, g, [j, 0]]
+            row = _row(sums[:, g, [j, 0]], of_draws, one_step=horizons[0] == 1, confidence=certainty.confidence)
             test = statistics.diebold_mariano(_gain(sums[:, g, j]), horizon=reach or horizons[-1])
             rows.append({"group": group, "horizon": reach, **row, "test": test._asdict() if test else None})
     everything = [row for row in rows if row["group"] == "all"]
@@ -91,33 +94,38 @@ def _gain(sums: F64) -> F64:
     return gain
 
 
-def _row(sums: F64, drawn: F64 | None, confidence: float) -> dict[str, Any]:
-    """Each figure with its interval."""
+def _row(sums: F64, drawn: F64 | None, *, one_step: bool, confidence: float) -> dict[str, Any]:
+    """Each figure with its interval, of sums [moments, 2, SUMS]: those of a horizon, and of the first, which may be one
+    step."""
     total = sums.sum(axis=0)
-    values = ratios(total)
+    values = ratios(*total[: 1 + one_step])
     spread = dict.fromkeys(values, statistics.NOTHING_KNOWN)
     if drawn is not None:
-        spread = {name: statistics.percentiles(each, confidence) for name, each in ratios(drawn).items()}
-    found: dict[str, Any] = {"n": int(total[AT["labels"]])}
+        of_draws = np.moveaxis(drawn, 1, 0)[: 1 + one_step]
+        spread = {name: statistics.percentiles(each, confidence) for name, each in ratios(*of_draws).items()}
+    found: dict[str, Any] = {"n": int(total[0, AT["labels"]])}
     for name, value in values.items():
         found[name] = {"value": _known(value), "low": _known(spread[name].low), "high": _known(spread[name].high)}
     return found
 
 
-def ratios(sums: F64) -> dict[str, Any]:
-    """Figures of sums [..., SUMS], and of those of classes where they stand behind."""
+def ratios(sums: F64, one_step: F64 | None = None) -> dict[str, Any]:
+    """Figures of sums [..., SUMS], and of those of classes where they stand behind; `one_step` are those one bar
+    ahead."""
     classes = class_ratios(sums[..., len(SUMS) :]) if sums.shape[-1] > len(SUMS) else {}
     of = {name: sums[..., place] for name, place in AT.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "mae": of["absolute"] / of["labels"], "mae_naive": of["absolute_naive"] / of["labels"],
-            "mse": of["squared"] / of["labels"], "mse_naive": of["squared_naive"] / of["labels"],
-            "pinball": of["pinball"] / of["scaled"], "pinball_naive": of["pinball_naive"] / of["scaled"],
-            "width": of["width"] / of["scaled"], "width_naive": of["width_naive"] / of["scaled"],
-            "qlike": of["qlike"] / of["scaled"], "qlike_naive": of["qlike_naive"] / of["scaled"],
-            "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
-            "coverage": of["covered"] / of["labels"], "directional": of["right"] / of["directed"], **classes,
-        }  # fmt: skip
+    first = np.nan if one_step is None else mean(one_step[..., AT["missed_naive"]], one_step[..., AT["scaled"]])
+    return {
+        "mae": mean(of["absolute"], of["labels"]), "mae_naive": mean(of["absolute_naive"], of["labels"]),
+        "mse": mean(of["squared"], of["labels"]), "mse_naive": mean(of["squared_naive"], of["labels"]),
+        "mase": mase(mean(of["missed"], of["scaled"]), first),
+        "pinball": mean(of["pinball"], of["scaled"]), "pinball_naive": mean(of["pinball_naive"], of["scaled"]),
+        "skill": skill(of["pinball"], of["pinball_naive"]), "skill_mae": skill(of["missed"], of["missed_naive"]),
+        "coverage": mean(of["covered"], of["labels"]), "width": mean(of["width"], of["scaled"]),
+        "width_naive": mean(of["width_naive"], of["scaled"]), "qlike": mean(of["qlike"], of["scaled"]),
+        "qlike_naive": mean(of["qlike_naive"], of["scaled"]), "winkler": mean(of["winkler"], of["scaled"]),
+        "directional": mean(of["right"], of["directed"]), **classes,
+    }  # fmt: skip
 
 
 def _plain(sums: F64) -> dict[str, float | None]:

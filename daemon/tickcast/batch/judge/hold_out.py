@@ -10,11 +10,11 @@ import numpy as np
 from tickcast.batch.judge import statistics
 from tickcast.batch.train.dataset import Dataset
 from tickcast.columns import F32, F64, I64, Inputs
-from tickcast.figures import SCALE_FLOOR, pinball, skill
+from tickcast.figures import CONFIDENCE, SCALE_FLOOR, held, pairs_of, pinball, skill
 
 TILE = 2048
 MOST_ERRORS = 16_384  # that widths are read from
-DRAWS, CONFIDENCE = 500, 0.9
+DRAWS = 500
 Predict = Callable[[Inputs], F32]
 
 
@@ -26,7 +26,8 @@ class Figures:
         self._median = list(levels).index(0.5)
         self._n = self._scaled = 0
         self._absolute = self._squared = self._missed = self._pinball = 0.0
-        self._below = np.zeros(len(levels))
+        self._pairs = pairs_of(levels)
+        self._held = np.zeros(len(self._pairs))
 
     def add(self, quantiles: F32, target: F32, scale: F64) -> F64:
         """Returns the pinball loss of each forecast, in one-bar moves; 0 where the window never moved."""
@@ -35,7 +36,7 @@ class Figures:
         self._n += point.size
         self._absolute += float(np.abs(point).sum())
         self._squared += float((point * point).sum())
-        self._below += (error <= 0).sum(axis=(0, 1))
+        self._held += [np.count_nonzero(held(quantiles, target, pair)) for pair in self._pairs.values()]
         moved = scale > SCALE_FLOOR
         per_move = np.where(moved, 1.0 / np.where(moved, scale, 1.0), 0.0)
         self._scaled += int(moved.sum())
@@ -45,13 +46,10 @@ class Figures:
         return loss
 
     def result(self) -> dict[str, Any]:
-        levels = self._levels.tolist()
-        below = dict(zip(levels, (self._below / self._n).tolist(), strict=True))
-        pairs = [(low, high) for low, high in zip(levels, reversed(levels), strict=True) if low < high]
         return {
             "mae": self._absolute / self._n, "mse": self._squared / self._n,
             "pinball": self._pinball / max(self._scaled, 1), "missed": self._missed / max(self._scaled, 1),
-            "coverage": {f"{high - low:.6g}": below[high] - below[low] for low, high in pairs},
+            "coverage": dict(zip(self._pairs, (self._held / self._n).tolist(), strict=True)),
         }  # fmt: skip
 
 

@@ -11,9 +11,9 @@ import polars as pl
 from tickcast.batch.judge import report_figures as figures
 from tickcast.batch.judge import statistics
 from tickcast.columns import F64, I64
-from tickcast.figures import skill
+from tickcast.figures import CONFIDENCE, skill
 
-DRAWS, CONFIDENCE, SEED = 500, 0.9, 0
+DRAWS, SEED = 500, 0
 MOST_MOMENTS = 4_000  # of a longer run neighbours are drawn together, so that no report waits for its intervals
 MOST_ROWS = 50  # of a table: more have no intervals, for each takes its sums of every moment
 PAIRS = {"skill": ("loss", "loss_naive"), "skill_mae": ("missed", "missed_naive")}  # figure -> columns of the labels

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 
 from tickcast.batch.judge import report_figures
-from tickcast.batch.judge.report_certainty import ALL, CONFIDENCE, with_intervals
+from tickcast.batch.judge.report_certainty import ALL, with_intervals
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
-from tickcast.figures import skill
+from tickcast.figures import CONFIDENCE, skill
 
 SAME = ("symbol", "as_of_ns")
 SCORES = [*report_figures.OF_A_SCORE, *report_figures.PER_HORIZON]

@@ -13,12 +13,13 @@ from tickcast.columns import F32, F64, I64, Inputs
 from tickcast.direction import band_of, classes_of, counts_of, frequencies
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadData
-from tickcast.figures import SCALE_FLOOR
+from tickcast.figures import CONFIDENCES, LEAST_PROBABILITY, SCALE_FLOOR, calibration_error, mean
 from tickcast.records import ModelCard
 
 TILE = 2048
 TRAINING_WINDOWS = 65_536  # at most, evenly spaced: what the classes are like is known from fewer
-SUMS = ("forecasts", "right", "right_commonest", "lost", "lost_usual")
+GAPS = tuple(f"gap_{tenth}" for tenth in range(CONFIDENCES))
+SUMS = ("forecasts", "right", "right_commonest", "lost", "lost_usual", *GAPS)
 FREQUENCIES = "frequencies"  # of a card's metrics, under "classes"
 AT = {name: place for place, name in enumerate(SUMS)}
 
@@ -55,21 +56,31 @@ class ClassJudge:
         given = np.take_along_axis(probs[moved].astype(np.float64), known[..., None], axis=2)[..., 0]
         found = np.zeros((*target.shape, len(SUMS)))
         found[moved, :, AT["forecasts"]] = 1.0
-        found[moved, :, AT["right"]] = probs[moved].argmax(axis=2) == known
+        found[moved, :, AT["right"]] = right = probs[moved].argmax(axis=2) == known
+        found[moved, :, AT[GAPS[0]] :] = _gaps(probs[moved].max(axis=2).astype(np.float64), right)
         found[moved, :, AT["right_commonest"]] = self.usual.argmax(axis=1) == known
-        found[moved, :, AT["lost"]] = -np.log(given)
+        found[moved, :, AT["lost"]] = -np.log(np.maximum(given, LEAST_PROBABILITY))
         found[moved, :, AT["lost_usual"]] = -np.log(self.usual[np.arange(known.shape[1]), known])
         return found
+
+
+def _gaps(confidence: F64, right: Any) -> F64:
+    """[..., CONFIDENCES]: in the tenth that it lies in, how much more it came than was said."""
+    tenth = np.minimum((confidence * CONFIDENCES).astype(np.int64), CONFIDENCES - 1)
+    found = np.zeros((*confidence.shape, CONFIDENCES))
+    np.put_along_axis(found, tenth[..., None], (right - confidence)[..., None], axis=-1)
+    return found
 
 
 def ratios(sums: F64) -> dict[str, Any]:
     """Figures of sums [..., SUMS]."""
     of = {name: sums[..., place] for name, place in AT.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "accuracy": of["right"] / of["forecasts"], "accuracy_majority": of["right_commonest"] / of["forecasts"],
-            "log_loss": of["lost"] / of["forecasts"], "log_loss_frequencies": of["lost_usual"] / of["forecasts"],
-        }  # fmt: skip
+    n = of["forecasts"]
+    return {
+        "accuracy": mean(of["right"], n), "accuracy_majority": mean(of["right_commonest"], n),
+        "log_loss": mean(of["lost"], n), "log_loss_frequencies": mean(of["lost_usual"], n),
+        "calibration_error": calibration_error(sums[..., AT[GAPS[0]] :], n),
+    }  # fmt: skip
 
 
 def class_figures(runner: OnnxRunner, dataset: Dataset, rows: I64) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Forecaster:
         return Entries(
             raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
             id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
-            cold=np.empty(n, np.uint8),
+            probs=answers.probs, cold=np.empty(n, np.uint8),
         )  # fmt: skip
 
     def _ids(self, model: I32, bars: BarBatch, questions: Questions) -> tuple[U64, U64]:

@@ -5,18 +5,18 @@ Cells of all partitions lie behind one another, so one call settles the bars of 
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
 from tickcast.columns import F32, F64, I32, I64, BarBatch, Scores
-from tickcast.engine.core import scoring, uncertainty
-from tickcast.engine.core.accuracy import figures
+from tickcast.direction import BAND, band_of, edges
+from tickcast.engine.core import scoring, tally, uncertainty
+from tickcast.engine.core.accuracy import Whose, can_hold, records_of, sums_in
 from tickcast.engine.core.fold import match_group
 from tickcast.engine.core.ladder import numbers_of
 from tickcast.engine.core.windows import TRANSFORMS
 from tickcast.figures import last_value_quantiles
-from tickcast.records import Accuracy, ModelCard
+from tickcast.records import Accuracy, ModelCard, Window
 from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
 from tickcast.symbols import SymbolTable
@@ -38,8 +38,11 @@ class Scorekeeper:
         self._group = np.zeros(settings.symbols.limit, np.int32)
         self._known = 0
         self._cells = len(cards) * len(self.groups)  # of one partition
-        self._marks_kept = settings.score.window_bars if settings.bars.kind == "time" else max(
+        self._bar_ns = settings.bars.every_ms * 10**6 if settings.bars.kind == "time" else 0
+        marks = settings.score.window_bars if settings.bars.kind == "time" else max(
             2, settings.score.window_bars // settings.score.adapt_every_bars)  # fmt: skip
+        per_cell = -(-marks // tally.MARK_CELLS)
+        self._mark_cells = -(-marks // per_cell) + 1
         self._book = scoring.fresh_book(settings.symbols.limit, horizons, len(levels))
         self._mark = np.zeros(0, np.int64)  # by partition: the one that is open
         self._frame = scoring.Frame(
@@ -47,7 +50,9 @@ class Scorekeeper:
             transform=TRANSFORMS[settings.forecast.transform], groups=len(self.groups), cells=self._cells,
             widening=settings.uncertainty.enabled, gamma=settings.uncertainty.gamma,
             memory=float(settings.uncertainty.memory_bars), bound=settings.uncertainty.max_widening,
-            per_bar=settings.bars.kind == "time", last_value=last_value,
+            per_bar=settings.bars.kind == "time", last_value=last_value, marks_per_cell=per_cell,
+            class_step=horizons.index(last) if (last := settings.forecast.horizon) in horizons else -1,
+            class_edge=_class_edges(cards),
             last_value_raw=last_value_quantiles(levels, horizons),
         )  # fmt: skip
         self._tally, self._conformal = self._state_of(0)
@@ -71,7 +76,7 @@ class Scorekeeper:
         """The open questions of symbols that are to be forgotten: no bar will settle them."""
         out = scoring.settled_room(int(self._book.header["open"][symbol].sum()), len(self.horizons))
         scoring.void_open(
-            self._book, self._tally.current, out, self._frame, symbol, closed_bars, partition, now_ns
+            self._book, self._tally, out, self._frame, symbol, closed_bars, partition, now_ns
         )  # fmt: skip
         return _scores_in(out)
 
@@ -133,28 +138,19 @@ class Scorekeeper:
         low, high = sorted((q, inner))
         return np.clip(found, wide[:, :, low], wide[:, :, high])
 
-    def accuracy(self, as_of_ns: int, *, window: Literal["rolling", "all"]) -> list[Accuracy]:
-        """Figures per model, group and scored horizon, merged over partitions; only where something was settled."""
-        pending = self.pending()
-        report = []
-        tally = self._tally
-        for cell in range(self._cells):
-            everywhere = slice(cell, None, self._cells)  # the same cell of every partition
-            past = (
-                tally.rolling[everywhere].sum(axis=(0, 1))
-                if window == "rolling"
-                else tally.whole[everywhere].sum(axis=0)
-            )
-            sums = past + tally.current[everywhere].sum(axis=0)
-            if not sums[:, scoring.N].any():
-                continue
-            card = self._cards[cell // len(self.groups)]
-            name = (card.name, card.version, self.groups[cell % len(self.groups)])
-            for j, horizon in enumerate(self.horizons):
-                report.append(figures(
-                    sums[j], self.levels, name=name, horizon=horizon, window=window, pending=pending, as_of_ns=as_of_ns
-                ))  # fmt: skip
-        return report
+    def accuracy(self, as_of_ns: int, *, window: Window) -> list[Accuracy]:
+        """Figures per model, group and scored horizon, merged over partitions; only where something was settled, and of
+        spans that are ever long enough for that horizon."""
+        steps = [j for j, horizon in enumerate(self.horizons) if can_hold(window, horizon, self._bar_ns)]
+        if not steps or not len(self._mark):
+            return []
+        frame = self._frame
+        parts = sums_in(self._tally, window, as_of_ns, cells=self._cells, per_cell=frame.marks_per_cell)
+        whose = [Whose(card.name, card.version, group) for card in self._cards for group in self.groups]
+        return records_of(
+            parts.of_steps(len(steps)), whose, self.horizons[: len(steps)], self.levels, class_step=frame.class_step,
+            window=window, pending=self.pending(), as_of_ns=as_of_ns,
+        )  # fmt: skip
 
     @property
     def group(self) -> I32:
@@ -168,13 +164,13 @@ class Scorekeeper:
 
     def settled(self) -> int:
         """Labels so far, over all horizons."""
-        return int((self._tally.whole[..., scoring.N] + self._tally.current[..., scoring.N]).sum())
+        return int((self._tally.whole[..., tally.N] + self._tally.current[..., tally.N]).sum())
 
     def add_model(self) -> None:
         """The list of cards has one more: its cells are put beside the others'."""
         before, ours = (self._tally, self._conformal), np.arange(len(self._cards) - 1)
         self._cells = len(self._cards) * len(self.groups)
-        self._frame = self._frame._replace(cells=self._cells)
+        self._frame = self._frame._replace(cells=self._cells, class_edge=_class_edges(self._cards))
         at = self._places(len(before[0].marks), ours)
         self._tally, self._conformal = self._state_of(len(self._mark))
         for old, fresh in zip(before, (self._tally, self._conformal), strict=True):
@@ -204,10 +200,10 @@ class Scorekeeper:
     def resume(self, state: State) -> None:
         """Put back what `snapshot` gave; the symbols are there already, and the models that it knows by number."""
         ours = numbers_of(state.facts["models"], self._cards)
-        put_back(state.part("book"), self._book)
+        put_back(scoring.with_probs(state.part("book"), self._book), self._book)
         self._make_room(state.facts["partitions"])
         at = self._places(state.facts["partitions"] * len(ours) * len(self.groups), ours)
-        put_back(state.part("tally"), self._tally, at)
+        tally.put_back_tally(state.part("tally"), self._tally, at, per_cell=self._frame.marks_per_cell)
         put_back(state.part("conformal"), self._conformal, at)
         put_rows(state.arrays["mark.open"], self._mark, "mark")
         self._renumber_questions(at, ours)
@@ -231,24 +227,29 @@ class Scorekeeper:
         """For those that were met since; a daemon meets its partitions in its first turns."""
         known = len(self._mark)
         if partitions > known:
-            tally, conformal = self._state_of(partitions - known)
-            self._tally = scoring.ScoreTally._make(map(np.concatenate, zip(self._tally, tally)))
+            sums, conformal = self._state_of(partitions - known)
+            self._tally = tally.ScoreTally._make(np.concatenate([*both]) for both in zip(self._tally, sums))
             self._conformal = uncertainty.Conformal._make(
                 np.concatenate([*both]) for both in zip(self._conformal, conformal)
             )
             self._mark = np.concatenate([self._mark, np.zeros(partitions - known, np.int64)])
 
-    def _state_of(self, partitions: int) -> tuple[scoring.ScoreTally, uncertainty.Conformal]:
+    def _state_of(self, partitions: int) -> tuple[tally.ScoreTally, uncertainty.Conformal]:
         cells, horizons = partitions * self._cells, len(self.horizons)
         conformal = uncertainty.fresh(cells, horizons, self.levels)
         conformal.beside[:] = self._frame.last_value_raw
-        return scoring.fresh_tally(cells, horizons, len(self.levels), marks=self._marks_kept), conformal
+        return tally.fresh_tally(cells, horizons, len(self.levels), marks=self._mark_cells), conformal
 
     def _adopt_new_symbols(self) -> None:
         if self._patterns:
             for code in range(self._known, len(self._symbols)):
                 self._group[code] = match_group(self._patterns, self._symbols.name(code))
         self._known = len(self._symbols)
+
+
+def _class_edges(cards: list[ModelCard]) -> F64:
+    """Of the last step, in one-bar moves; -1 of a model without classes."""
+    return np.array([edges(band_of(card), card.horizon)[-1] if BAND in card.model_params else -1.0 for card in cards])
 
 
 def _scores_in(out: scoring.Settled) -> Scores:

@@ -1,4 +1,4 @@
-"""The book of open questions, their settlement when bars close, and the figures that come of it.
+"""The book of open questions, and their settlement when bars close: labels go to the tally and to the widths.
 
 Row by row, in the order in which bars closed: a bar first settles the forecasts whose target it is, then its own
 question is answered. Labels are therefore never used before they arrived, whatever the batch.
@@ -11,8 +11,23 @@ import numpy.typing as npt
 
 from tickcast.columns import F32, F64, I32, I64, U8, U64
 from tickcast.compiled import inlined_njit, lean_njit
+from tickcast.direction import LABELS
+from tickcast.engine.core.tally import (
+    LARGEST,
+    MOST_MOVES,
+    OUTSIDE,
+    VOID,
+    add_class,
+    add_label,
+    add_losses,
+    close_mark,
+    enter_block,
+    fits,
+    reach,
+)
 from tickcast.engine.core.uncertainty import adapt, confidence, is_warm, note, place_last_value, widen
 from tickcast.figures import SCALE_FLOOR, pinball_of
+from tickcast.state import State
 
 HEADER = np.dtype(
     [
@@ -22,13 +37,8 @@ HEADER = np.dtype(
     align=True,
 )  # fmt: skip
 
-# Columns of the tallies: sums over settled labels.
-(N, VOID, AE, AE_NAIVE, APE, SE, SE_PCT, MAPE, MAPE_N, SMAPE, Y, YY, MOVE, MOVE_2, WIDTH, DIRECTED, HITS, UPS,
- SCALED, ERROR, ERROR_NAIVE, PINBALL, PINBALL_NAIVE, COVERED) = range(24)  # fmt: skip
-"""From SCALED to PINBALL_NAIVE in one-bar moves, of labels whose window has such a unit."""
 # Columns of a label in the book; from RAW on the model's quantiles, after them those that were published.
 LOSS, LOSS_NAIVE, IS_COVERED, RAW = range(4)
-NEAR_ZERO = 1e-9  # an actual this small relative to its anchor has no meaningful percentage error
 
 
 class Book(NamedTuple):
@@ -39,15 +49,7 @@ class Book(NamedTuple):
     beside: F32  # [symbols, slots, J, Q] last value's quantiles, where another model answered
     close: F64  # [symbols, slots] of the newest bars
     reference: F64  # [symbols] first price seen: levels are summed relative to it
-
-
-class ScoreTally(NamedTuple):
-    """Figures; the first axis is the cell (partition, model, group)."""
-
-    current: F64  # [cells, J, columns + Q] since the last mark
-    rolling: F64  # [cells, marks, J, columns + Q]
-    whole: F64  # [cells, J, columns + Q] since the start
-    marks: I64  # [cells] marks so far
+    probs: F32  # [symbols, slots, C] of the classes of the last step; NaN = none
 
 
 class SettledRows(NamedTuple):
@@ -76,6 +78,7 @@ class Entries(NamedTuple):
     id_low: U64
     wide: F64  # [B, H, Q] out: what is published
     confidence: F32  # out
+    probs: F32  # [B, C] as in Forecasts
     cold: U8  # out: 1 = too few labels at the first scored horizon to move the quantiles
 
 
@@ -118,15 +121,14 @@ def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     shape = (symbols, slots)
     labels = np.zeros((*shape, len(horizons), RAW + 2 * levels), np.float32)
     beside = np.zeros((*shape, len(horizons), levels), np.float32)
-    return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols))
+    probs = np.full((*shape, len(LABELS)), np.nan, np.float32)
+    return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols), probs)
 
 
-def fresh_tally(cells: int, horizons: int, levels: int, *, marks: int) -> ScoreTally:
-    width = COVERED + levels
-    return ScoreTally(
-        np.zeros((cells, horizons, width)), np.zeros((cells, marks, horizons, width)),
-        np.zeros((cells, horizons, width)), np.zeros(cells, np.int64),
-    )  # fmt: skip
+def with_probs(state: State, book: Book) -> State:
+    """A snapshot of FORMAT 6 has none."""
+    nothing = np.full_like(book.probs[: len(state.arrays["header"])], np.nan)
+    return State({**state.arrays, "probs": state.arrays.get("probs", nothing)})
 
 
 def settled_room(rows: int, horizons: int) -> Settled:
@@ -149,46 +151,6 @@ def price_of(transform, anchor, move):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _tally(sums, levels, wide, y, point, anchor, unit, truth, reference):  # type: ignore[no-untyped-def]
-    """Add one label to a row of sums; `wide` and `truth` are in units of scale, the rest are prices."""
-    error, naive, size = y - point, y - anchor, max(abs(anchor), NEAR_ZERO)
-    share, move, level = error / size, naive / size, y - reference
-    sums[N] += 1.0
-    sums[AE] += abs(error)
-    sums[AE_NAIVE] += abs(naive)
-    sums[APE] += abs(share)
-    sums[SE] += error * error
-    sums[SE_PCT] += share * share
-    sums[Y] += level
-    sums[YY] += level * level
-    sums[MOVE] += move
-    sums[MOVE_2] += move * move
-    sums[WIDTH] += (wide[len(levels) - 1] - wide[0]) * unit
-    if abs(y) > NEAR_ZERO * size:
-        sums[MAPE_N] += 1.0
-        sums[MAPE] += abs(error / y)
-    both = abs(y) + abs(point)
-    if both > 0.0:
-        sums[SMAPE] += 2.0 * abs(error) / both
-    if naive != 0.0 and point != anchor:
-        sums[DIRECTED] += 1.0
-        sums[UPS] += naive > 0.0
-        sums[HITS] += (point - anchor) * naive > 0.0
-    for q in range(len(levels)):
-        sums[COVERED + q] += truth <= wide[q]
-
-
-@inlined_njit
-def _tally_losses(sums, label, error, naive):  # type: ignore[no-untyped-def]
-    """Add what a label cost in one-bar moves, and what it cost last value."""
-    sums[SCALED] += 1.0
-    sums[ERROR] += error
-    sums[ERROR_NAIVE] += naive
-    sums[PINBALL] += label[LOSS]
-    sums[PINBALL_NAIVE] += label[LOSS_NAIVE]
-
-
-@inlined_njit
 def _last_value_cell(frame, p, group):  # type: ignore[no-untyped-def]
     return p * frame.cells + frame.last_value * frame.groups + group
 
@@ -204,6 +166,24 @@ def _in_prices(b, wide, levels, transform, y):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
+def _tally(book, tally, frame, s, j, b, levels, wide, y, truth, loss, loss_naive, as_of):  # type: ignore[no-untyped-def]
+    """Whether the label has losses in one-bar moves."""
+    point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
+    unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
+    reference = book.reference[s]
+    reach(tally, frame.marks_per_cell, b.cell, as_of)
+    sums, block = tally.current[b.cell, j], tally.block[b.cell, j]
+    if not (fits(levels, wide, y, point, b.anchor, unit, truth, reference) and loss_naive < MOST_MOVES):
+        sums[OUTSIDE] += 1.0
+        return False
+    enter_block(tally, b.cell, j, b.as_of, as_of)
+    add_label(sums, block, levels, wide, y, point, b.anchor, unit, truth, reference)
+    if b.scale > SCALE_FLOOR:
+        add_losses(sums, block, levels, wide, truth, loss, loss_naive, frame.median)
+    return b.scale > SCALE_FLOOR
+
+
+@inlined_njit
 def _note_label(labels, r, cell, label, moved):  # type: ignore[no-untyped-def]
     if r < len(labels.cell):
         labels.cell[r], labels.missed[r] = cell, label[IS_COVERED] == 0.0
@@ -212,11 +192,11 @@ def _note_label(labels, r, cell, label, moved):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
-def _settle_bar(book, sums, conformal, out, labels, frame, p, s, n, y, mask, void_before, as_of, r):  # type: ignore[no-untyped-def]
+def _settle_bar(book, tally, conformal, out, labels, frame, p, s, n, y, mask, void_before, as_of, r):  # type: ignore[no-untyped-def]
     """Bar n of symbol s, in row r, answers up to one scored horizon of each of the questions before it."""
     wrap, levels = book.header.shape[1] - 1, frame.levels
     book.close[s, n & wrap] = y
-    if book.reference[s] == 0.0:
+    if book.reference[s] == 0.0 and abs(y) < LARGEST:
         book.reference[s] = y
     for j in range(len(frame.horizons)):
         k = n - frame.horizons[j]
@@ -226,23 +206,27 @@ def _settle_bar(book, sums, conformal, out, labels, frame, p, s, n, y, mask, voi
         label = book.labels[s, k & wrap, j]
         if mask == 0 or k < void_before:
             label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
-            sums[b.cell, j, VOID] += 1.0
+            reach(tally, frame.marks_per_cell, b.cell, as_of)
+            tally.current[b.cell, j, VOID] += 1.0
         else:
             raw, wide = label[RAW : RAW + len(levels)], label[RAW + len(levels) :]
             naive = book.beside[s, k & wrap, j]
             truth = (np.log(y / b.anchor) if frame.transform == 0 else y - b.anchor) / b.scale
-            label[LOSS] = pinball_of(levels, wide, truth)
             is_last_value = b.model == frame.last_value
-            label[LOSS_NAIVE] = label[LOSS] if is_last_value else pinball_of(levels, naive, truth)
+            loss = pinball_of(levels, wide, truth)
+            loss_naive = loss if is_last_value else pinball_of(levels, naive, truth)
+            label[LOSS], label[LOSS_NAIVE] = loss, loss_naive
             label[IS_COVERED] = wide[0] <= truth <= wide[len(levels) - 1]
             if not b.in_sample:
-                point = price_of(frame.transform, b.anchor, wide[frame.median] * b.scale)
-                unit = b.scale * abs(b.anchor) if frame.transform == 0 else b.scale
-                _tally(sums[b.cell, j], levels, wide, y, point, b.anchor, unit, truth, book.reference[s])
+                moved = _tally(
+                    book, tally, frame, s, j, b, levels, wide, y, truth, loss, loss_naive, as_of
+                )  # fmt: skip
+                edge = frame.class_edge[b.model]
+                if moved and j == frame.class_step and edge >= 0.0 and book.probs[s, k & wrap, 0] >= 0.0:
+                    known = 0 if truth < -edge else 2 if truth > edge else 1
+                    add_class(tally.class_current[b.cell], book.probs[s, k & wrap], known)
                 if j == 0:
-                    _note_label(labels, r, b.cell, label, b.scale > SCALE_FLOOR)
-                if b.scale > SCALE_FLOOR:
-                    _tally_losses(sums[b.cell, j], label, abs(truth - wide[frame.median]), abs(truth))
+                    _note_label(labels, r, b.cell, label, moved)
                 note(conformal, b.cell, j, levels, raw, wide, truth)
                 if not is_last_value:
                     beside = _last_value_cell(frame, p, b.cell % frame.groups)
@@ -282,6 +266,8 @@ def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside): 
     b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
     b.in_sample, b.open = answers.in_sample[i], 1
     levels = len(frame.levels)
+    for c in range(answers.probs.shape[1]):
+        book.probs[s, slot, c] = answers.probs[i, c]
     for j in range(len(frame.horizons)):
         for q in range(levels):
             book.labels[s, slot, j, RAW + q] = answers.raw[i, frame.horizons[j] - 1, q]
@@ -290,22 +276,6 @@ def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside): 
         for j in range(len(frame.horizons)):
             for q in range(levels):
                 book.beside[s, slot, j, q] = conformal.beside[beside, j, q]
-
-
-@lean_njit
-def _close_mark(tally, first, end):  # type: ignore[no-untyped-def]
-    """What gathered in these cells since the last mark becomes one entry of the rolling figures."""
-    for cell in range(first, end):
-        current = tally.current[cell]
-        if current[:, N].sum() + current[:, VOID].sum() == 0.0:
-            continue
-        slot = tally.marks[cell] % tally.rolling.shape[1]
-        tally.marks[cell] += 1
-        for j in range(current.shape[0]):
-            for c in range(current.shape[1]):
-                tally.rolling[cell, slot, j, c] = current[j, c]
-                tally.whole[cell, j, c] += current[j, c]
-                current[j, c] = 0.0
 
 
 class Frame(NamedTuple):
@@ -323,6 +293,9 @@ class Frame(NamedTuple):
     bound: float
     per_bar: bool  # labels of one mark are of one time bar
     last_value: int  # the number of that model, which stands beside every other
+    marks_per_cell: int  # of the tally
+    class_step: int  # where among the horizons the last step is; -1 = it is not scored
+    class_edge: F64  # by model: moves within it are flat; -1 = it has no classes
     last_value_raw: F64  # [J, Q] its quantiles before they are widened, in one-bar moves
 
 
@@ -339,7 +312,7 @@ def settle(book, tally, conformal, out, labels, frame, group, rows, answers, mar
         s, n, as_of, i = rows.symbol[r], rows.ordinal[r], rows.as_of[r], rows.question[r]
         _settle_bar(
             book,
-            tally.current,
+            tally,
             conformal,
             out,
             labels,
@@ -369,7 +342,7 @@ def settle(book, tally, conformal, out, labels, frame, group, rows, answers, mar
 
 
 @lean_njit
-def void_open(book, current, out, frame, symbol, closed, partition, now):  # type: ignore[no-untyped-def]
+def void_open(book, tally, out, frame, symbol, closed, partition, now):  # type: ignore[no-untyped-def]
     """End the open questions of these symbols: what bars after their `closed` first ones would have settled is void."""
     for i in range(len(symbol)):
         s = symbol[i]
@@ -381,7 +354,8 @@ def void_open(book, current, out, frame, symbol, closed, partition, now):  # typ
                 if b.ordinal + frame.horizons[j] >= closed[i]:
                     label = book.labels[s, slot, j]
                     label[LOSS], label[LOSS_NAIVE], label[IS_COVERED] = np.nan, np.nan, 0.0
-                    current[b.cell, j, VOID] += 1.0
+                    reach(tally, frame.marks_per_cell, b.cell, now[i])
+                    tally.current[b.cell, j, VOID] += 1.0
             _finish(book, out, frame, partition[i], s, b.ordinal, now[i])
 
 
@@ -394,4 +368,4 @@ def _pass_mark(tally, conformal, frame, p):  # type: ignore[no-untyped-def]
         )
         beside = _last_value_cell(frame, p, 0)
         place_last_value(conformal, beside, beside + frame.groups, frame.median, frame.last_value_raw)
-    _close_mark(tally, first, end)
+    close_mark(tally, frame.marks_per_cell, first, end)

@@ -151,7 +151,8 @@ def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar
 def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no-untyped-def]
     """raw[i] [H, Q] -> out[i], moved outward and sorted. Between scored horizons the move is interpolated.
 
-    No quantile crosses the median, which is the point and never moves.
+    No quantile crosses the median, which is the point and never moves. What is published are the very numbers that the
+    book holds, which are float32.
     """
     j, last = 0, len(horizons) - 1
     for h in range(raw.shape[1]):
@@ -163,11 +164,11 @@ def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no
         point = raw[i, h, median]
         for q in range(median):
             outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
-            out[i, h, q] = raw[i, h, q] - outward
-        out[i, h, median] = point
+            out[i, h, q] = np.float32(raw[i, h, q] - outward)
+        out[i, h, median] = np.float32(point)
         for q in range(median + 1, len(levels)):
             outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
-            out[i, h, q] = raw[i, h, q] + outward
+            out[i, h, q] = np.float32(raw[i, h, q] + outward)
         _put_in_order(out[i, h], median)
 
 

@@ -133,7 +133,9 @@ def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) 
 
 
 def accuracy_rows(records: list[Accuracy]) -> pa.Table:
-    return _record_rows(records, Accuracy, {"group": "symbol_group", "window": "span"}, as_json="coverage")
+    return _record_rows(
+        records, Accuracy, {"group": "symbol_group", "window": "span"}, as_json=("coverage", "intervals")
+    )
 
 
 def block_rows(blocks: list[BlockRow]) -> pa.Table:
@@ -150,17 +152,21 @@ def drift_rows(records: list[Drift]) -> pa.Table:
     """Of what is said twice, the last."""
     renamed = {"topic": "source_topic", "partition": "source_partition"}
     once = {(r.family, r.topic, r.partition, r.event, r.as_of_ns): r for r in records}
-    return _record_rows([*once.values()], Drift, renamed, as_json="streams")
+    return _record_rows([*once.values()], Drift, renamed, as_json=("streams",))
 
 
 def _record_rows(
-    records: Sequence[msgspec.Struct], kind: type[msgspec.Struct], renamed: Mapping[str, str], *, as_json: str
+    records: Sequence[msgspec.Struct],
+    kind: type[msgspec.Struct],
+    renamed: Mapping[str, str],
+    *,
+    as_json: tuple[str, ...],
 ) -> pa.Table:
     """NaN, the figure of nothing, becomes NULL."""
     columns = {}
     for name in kind.__struct_fields__:
         values = [getattr(record, name) for record in records]
-        if name == as_json:
+        if name in as_json:
             values = [msgspec.json.encode(value).decode() for value in values]
         if name != "schema":
             columns[renamed.get(name, name)] = pa.array(values, from_pandas=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 
+from tickcast import figures
 from tickcast.errors import BadRequest
-from tickcast.figures import skill
 from tickcast.io.store.history import everywhere
 
 YEAR_NS = 31_557_600 * 10**9  # 365.25 days
@@ -29,21 +30,39 @@ WITH kept AS (
     WHERE $model IN ('', m.name, m.name || '@' || m.version) OR len($model) >= 8 AND starts_with(m.digest, $model)
 )
 """
-FIGURES = """
-SELECT name AS model, version, step AS horizon, count(actual) AS n, count(*) - count(actual) AS void,
-    avg(abs(actual - point)) AS mae, avg(abs(actual)) AS mae_naive,
-    100 * avg(abs(actual - point) / nullif(abs(anchor), 0)) AS mae_pct,
-    100 * avg(abs(actual) / nullif(abs(anchor), 0)) AS mae_naive_pct,
-    sqrt(avg((actual - point) ** 2)) AS rmse, avg(loss) AS pinball, avg(loss_naive) AS pinball_naive,
-    avg(covered::INTEGER) AS coverage,
-    avg((actual * point > 0)::INTEGER) FILTER (actual <> 0 AND point <> 0) AS directional
-FROM (
-    SELECT name, version, anchor, unnest(steps) AS step, unnest(actual_from_anchor)::DOUBLE AS actual,
+ADDED = (
+    "missed", "missed_naive", "missed_pct", "missed_naive_pct", "squared", "of_truth", "of_both", "scaled", "lost",
+    "lost_naive", "held", "said", "is_right",
+)  # fmt: skip
+SUMS = f"""
+, lengths AS (
+    SELECT name, version, max((settled_ns - as_of_ns) / list_max(steps)) AS bar_ns
+    FROM kept WHERE NOT in_sample AND list_count(actual_from_anchor) = len(steps)
+    GROUP BY ALL
+), labels AS (
+    SELECT name, version, as_of_ns, anchor, unnest(steps) AS step, unnest(actual_from_anchor)::DOUBLE AS actual,
         unnest(point_from_anchor)::DOUBLE AS point, unnest(loss)::DOUBLE AS loss,
-        unnest(loss_naive)::DOUBLE AS loss_naive, unnest(covered) AS covered
+        unnest(loss_naive)::DOUBLE AS loss_naive, unnest(covered)::INTEGER AS covered
     FROM kept WHERE NOT in_sample
+), blocks AS (
+    SELECT name, version, step, as_of_ns // greatest((2 * step * coalesce(bar_ns, 0))::BIGINT, 1) AS block,
+        count(actual) AS n, count(*) AS came,
+        sum(abs(actual - point)) AS missed, sum(abs(actual)) AS missed_naive,
+        sum(abs(actual - point) / nullif(abs(anchor), 0)) AS missed_pct,
+        sum(abs(actual) / nullif(abs(anchor), 0)) AS missed_naive_pct,
+        sum((actual - point) ** 2) AS squared, sum(abs((actual - point) / nullif(anchor + actual, 0))) AS of_truth,
+        sum(2 * abs(actual - point) / nullif(abs(anchor + actual) + abs(anchor + point), 0)) AS of_both,
+        count(loss) AS scaled, sum(loss) AS lost, sum(loss_naive) AS lost_naive, coalesce(sum(covered), 0) AS held,
+        count(*) FILTER (actual <> 0 AND point <> 0) AS said, count(*) FILTER (actual * point > 0) AS is_right
+    FROM labels LEFT JOIN lengths USING (name, version)
+    GROUP BY ALL
 )
-GROUP BY ALL ORDER BY ALL
+SELECT name AS model, version, step AS horizon, sum(n)::BIGINT AS n, sum(came - n)::BIGINT AS void,
+    count(*) FILTER (n > 0) AS blocks, {", ".join(f"sum({name})::DOUBLE AS {name}" for name in ADDED)},
+    sum(n * n)::DOUBLE AS n2, sum(held * n)::DOUBLE AS held_n, sum(held * held)::DOUBLE AS held2,
+    sum(said * said)::DOUBLE AS said2, sum(is_right * said)::DOUBLE AS right_said,
+    sum(is_right * is_right)::DOUBLE AS right2
+FROM blocks GROUP BY ALL ORDER BY ALL
 """
 COUNTS = "SELECT count(*), count(*) FILTER (in_sample), count(DISTINCT symbol), min(as_of_ns), max(as_of_ns) FROM kept"
 TRADED = """
@@ -105,13 +124,37 @@ def scored(
     with _in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
         kept = KEPT.format(rows=found.rows, once=found.once)
         (counts,) = _rows(cursor, kept + COUNTS, given)
-        figures = _rows(cursor, kept + FIGURES, given)
+        told = [_figures(row) for row in _rows(cursor, kept + SUMS, given)]
         earned = _rows(cursor, kept + TRADED, given | terms)
-    for row in figures:
-        told = None not in (row["pinball"], row["pinball_naive"])
-        row["skill"] = _finite(float(skill(row["pinball"], row["pinball_naive"]))) if told else None
     names = ("forecasts", "in_sample", "symbols", "first_as_of_ns", "last_as_of_ns")
-    return {**dict(zip(names, counts.values(), strict=True)), "figures": figures, "trading": earned}
+    return {**dict(zip(names, counts.values(), strict=True)), "figures": told, "trading": earned}
+
+
+def _figures(of: dict[str, Any]) -> dict[str, Any]:
+    """Of the sums of a model and step; None of all where too few blocks tell."""
+    known = {name: math.nan if value is None else value for name, value in of.items()}
+    n, enough = known["n"], known["blocks"] >= figures.LEAST_BLOCKS
+    coverage, directional = figures.mean(known["held"], n), figures.mean(known["is_right"], known["said"])
+    within = figures.wilson(coverage, _blocks(known, "n", "n2", "held_n", "held2"))
+    right = figures.wilson(directional, _blocks(known, "said", "said2", "right_said", "right2"))
+    found = {
+        "mae": figures.mean(known["missed"], n), "mae_naive": figures.mean(known["missed_naive"], n),
+        "mae_pct": 100 * figures.mean(known["missed_pct"], n),
+        "mae_naive_pct": 100 * figures.mean(known["missed_naive_pct"], n), "rmse": figures.rmse(known["squared"], n),
+        "mape": 100 * figures.mean(known["of_truth"], n), "smape": 100 * figures.mean(known["of_both"], n),
+        "pinball": figures.mean(known["lost"], known["scaled"]),
+        "pinball_naive": figures.mean(known["lost_naive"], known["scaled"]),
+        "coverage": coverage, "coverage_low": within[0], "coverage_high": within[1], "directional": directional,
+        "directional_low": right[0], "directional_high": right[1],
+        "skill": figures.skill(known["lost"], known["lost_naive"]),
+    }  # fmt: skip
+    counts = {name: of[name] for name in ("model", "version", "horizon", "n", "void", "blocks")}
+    told = {name: _finite(float(value)) if enough else None for name, value in found.items()}
+    return {**counts, "insufficient": not enough, **told}
+
+
+def _blocks(known: dict[str, Any], *names: str) -> figures.BlockSums:
+    return figures.BlockSums(*(np.array([known[name]], np.float64) for name in (*names, "blocks")))
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, sql: str, given: dict[str, object]) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
-FORMAT = 6  # raised whenever a part of the engine remembers something else; a test holds the layout
+FORMAT = 7  # raised whenever a part of the engine remembers something else; a test holds the layout
+READ = (6, FORMAT)  # of 6 the tally is taken over (`put_back_tally`)
 MAGIC = b"tickcast"
 HEAD = struct.Struct("<8sII")  # magic, format, bytes of the JSON after it
 ALIGN, DIGEST_BYTES = 64, 32
@@ -133,8 +134,8 @@ def _read(path: Path) -> tuple[State, dict[str, Any], str]:
     magic, number, length = HEAD.unpack(data[: HEAD.size].tobytes())
     if magic != MAGIC:
         raise BadStore("is no snapshot")
-    if number != FORMAT:
-        raise BadStore(f"has format {number}, this version reads {FORMAT}")
+    if number not in READ:
+        raise BadStore(f"has format {number}, this version reads {READ[0]} to {FORMAT}")
     body, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:].tobytes()
     if hashlib.blake2b(body.data, digest_size=DIGEST_BYTES).digest() != digest:
         raise BadStore("is torn or damaged: its digest differs")

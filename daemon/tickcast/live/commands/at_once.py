@@ -30,7 +30,7 @@ from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
 from tickcast.loop.pump import Pump
-from tickcast.records import Accuracy, Health, ModelCard
+from tickcast.records import WINDOWS, Accuracy, Health, ModelCard
 
 Result = dict[str, Any]
 NO_TIME = -1
@@ -48,7 +48,7 @@ class CommandParts(NamedTuple):
     store: Store
     jobs: JobHost
     health: Callable[[], Health]
-    accuracy: Callable[[], Any]  # -> Awaitable[list[Accuracy]]
+    accuracy: Callable[..., Any]  # windows -> Awaitable[list[Accuracy]]
     drain: Callable[[], None]
     upkeep: Callable[[], Result]
     alerts: Alerts
@@ -164,7 +164,7 @@ class Commands:
         }  # fmt: skip
 
     async def _accuracy(self, model: str = "") -> list[Result]:
-        figures: list[Accuracy] = await self._parts.accuracy()
+        figures: list[Accuracy] = await self._parts.accuracy(*WINDOWS)
         wanted = [f for f in figures if model in ("", f.model, f"{f.model}@{f.version}")]
         told: list[Result] = msgspec.to_builtins(wanted)
         return told

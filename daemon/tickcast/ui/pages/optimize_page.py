@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from tickcast.batch.judge.hold_out import CONFIDENCE
 from tickcast.batch.judge.metrics import MOST_IS_BEST
 from tickcast.batch.tune.spaces import INTERRUPTED, TELLING
+from tickcast.figures import CONFIDENCE
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.orders import TuneOrder
 from tickcast.plugin import Parameter
