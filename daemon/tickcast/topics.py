@@ -50,7 +50,10 @@ _LIST = (
         of_commands=True,
     ),
     OwnTopic(REPLIES, "what came of each command; `Reply` below", _with_commands, of_commands=True),
-    OwnTopic(JOBS, "what becomes of each job; `JobEvent` below", _with_commands, of_commands=True),
+    OwnTopic(
+        JOBS, "what becomes of each job; `JobEvent` below",
+        lambda settings: _with_commands(settings) or settings.schedule.autonomy >= 2, of_commands=True,
+    ),
     OwnTopic(
         MODELS, "with `kafka.models`: cards, files and routes of the models that serve; compacted",
         lambda settings: settings.kafka.models != "none", of_commands=True, compacted=True,

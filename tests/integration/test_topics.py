@@ -52,6 +52,8 @@ def test_all_that_is_missing_is_named_at_once_and_made_by_one_command(
     assert "made" not in capsys.readouterr().out
     assert main(["check", *given]) == EXIT_OK
     assert "all 9 topics are there" in capsys.readouterr().out
+    assert main(["check", *given, "--set", "schedule.autonomy=2"]) == EXIT_DIED  # its fits are told of, and its shadows
+    assert f"missing {prefix}shadow, {prefix}jobs" in capsys.readouterr().out
 
     resource = ConfigResource(ConfigResourceType.TOPIC, prefix + "models", configs={"cleanup.policy": None})
     (answer,) = ask(kafka.bootstrap, lambda admin: admin.describe_configs([resource]))

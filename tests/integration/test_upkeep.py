@@ -183,6 +183,7 @@ async def test_a_fit_that_tunes_who_serves_tells_news_from_what_that_saw(tmp_pat
     market, given = Market(), {"schedule__mode": "finetune", "schedule__old_share": 0.25}
     async with running(upkeep_settings(tmp_path, **given)) as live:
         await live.send(market.ticks(700, persistence=-0.6))
+        await live.stored()
         commands = live.daemon.session.commands
         for given_order in (order("train", kind="ridge", name="first"), order("promote", model="first", force=True)):
             reply = await commands.inbox.call(given_order, by="me", role="promote")
@@ -228,7 +229,7 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert order["fit"]["model_params"] == {"rows": 1000}
         assert "penalties" in order["space"] or not order["space"].get("rows")
         seen = pl.read_parquet(jobs.folder_of(row.id) / BARS)
-        assert len(seen) == 2 * (700 + 1)  # both ends of so many seconds
+        assert len(seen) == 2 * 700
 
 
 async def test_only_slot_0_keeps_the_models(tmp_path: Path) -> None:
