@@ -239,6 +239,7 @@ def test_the_rolling_window_holds_the_newest_label_bars_and_at_most_a_twentieth_
     keeper = Served(s, ticks, chunk=37).engine.scorekeeper
     (rolling,), (whole,) = (keeper.accuracy(T0 + 400 * SECOND, window=window) for window in ("rolling", "all"))
     assert 60 <= rolling.n <= 63 < whole.n
+    assert keeper.rolling_skill(0) == 0.0  # it is last value
 
 
 @pytest.mark.parametrize("transform", ["log_return", "difference", "level"])

@@ -7,7 +7,6 @@ import msgspec
 from tickcast.engine.core.engine import Engine
 from tickcast.loop.actions import Challenger, PolicyFacts
 from tickcast.loop.build import Serving
-from tickcast.loop.lookout import skill_of
 from tickcast.records import Accuracy, ModelCard, Window
 
 
@@ -29,7 +28,7 @@ def look_at(serving: Serving) -> EngineFacts:
         return EngineFacts(bars=bars, fitted_bars=bars, bar_ns=bar_ns, newest_ns=newest_ns, skill=math.nan, alarm=False)
     card = ladder.first
     new = max(newest_ns - card.trained_to_ns, 0) // max(bar_ns, 1)
-    skill = _rolling_skill(serving, card)
+    skill = engine.scorekeeper.rolling_skill(ladder.first_number)
     alarmed = {record.family for record in engine.drift.alarms()}
     alarm = bool(alarmed) and ("skill" in alarmed or skill < (card.metrics.get("skill_low") or 0.0))
     return EngineFacts(
@@ -50,12 +49,3 @@ def facts_of(
 
 def figures_in(engine: Engine, window: Window) -> list[Accuracy]:
     return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
-
-
-def _rolling_skill(serving: Serving, card: ModelCard) -> float:
-    """Over all scored steps."""
-    whose = card.name, card.version, "all"
-    found = skill_of(
-        row for row in figures_in(serving.engine, "rolling") if (row.model, row.version, row.group) == whose
-    )
-    return math.nan if found is None else found

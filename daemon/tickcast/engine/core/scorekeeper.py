@@ -15,7 +15,7 @@ from tickcast.engine.core.accuracy import Whose, can_hold, records_of, sums_in
 from tickcast.engine.core.fold import match_group
 from tickcast.engine.core.ladder import numbers_of
 from tickcast.engine.core.windows import TRANSFORMS
-from tickcast.figures import last_value_quantiles
+from tickcast.figures import last_value_quantiles, skill
 from tickcast.records import Accuracy, ModelCard, Window
 from tickcast.settings import Settings
 from tickcast.state import State, copied, put_back, put_rows
@@ -151,6 +151,12 @@ class Scorekeeper:
             parts.of_steps(len(steps)), whose, self.horizons[: len(steps)], self.levels, class_step=frame.class_step,
             window=window, pending=self.pending(), as_of_ns=as_of_ns,
         )  # fmt: skip
+
+    def rolling_skill(self, model: int) -> float:
+        """Of the group `all`, over all steps, however few blocks tell: for who decides on other evidence, too."""
+        parts = sums_in(self._tally, "rolling", 0, cells=self._cells, per_cell=self._frame.marks_per_cell)
+        sums = parts.labels[:, model * len(self.groups)].sum(axis=(0, 1))
+        return round(float(skill(sums[tally.PINBALL], sums[tally.PINBALL_NAIVE])), 4)
 
     @property
     def group(self) -> I32:
