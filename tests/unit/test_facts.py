@@ -29,7 +29,7 @@ def serving_with(kind: str, *alarms: Drift) -> Serving:
         pace=built.engine.pace, newest_ns=built.engine.newest_ns, scorekeeper=built.engine.scorekeeper,
         drift=SimpleNamespace(alarms=lambda: [*alarms]),
     )  # fmt: skip
-    found: Any = SimpleNamespace(engine=engine, settings=SETTINGS, ladder=SimpleNamespace(first=card))
+    found: Any = SimpleNamespace(engine=engine, settings=SETTINGS, ladder=SimpleNamespace(first=card, first_number=0))
     return found
 
 

@@ -15,7 +15,7 @@ from tickcast.ui.documents.reference import OF_COMMANDS, TOPIC_MEANING
     [
         ({}, {"features", "shadow", *OF_COMMANDS}),
         ({"features.publish": "true", "control.keys_file": "keys.toml", "kafka.models": "follow"}, {"shadow"}),
-        ({"schedule.autonomy": "2"}, {"features", *OF_COMMANDS}),
+        ({"schedule.autonomy": "2"}, {"features", *OF_COMMANDS} - {"jobs"}),
         ({"features.publish": "true", "control.keys_file": "keys.toml"}, {"models", "shadow"}),
     ],
 )

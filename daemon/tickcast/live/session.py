@@ -27,7 +27,7 @@ from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_in
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
-from tickcast.loop.facts import EngineFacts, figures_in, look_at
+from tickcast.loop.facts import EngineFacts, look_at
 from tickcast.loop.lookout import Lookout
 from tickcast.loop.pump import Pump
 from tickcast.records import WINDOWS, Accuracy, Health, Record, Window
@@ -210,10 +210,14 @@ class Session:
 
     async def accuracy(self, *windows: Window) -> list[Accuracy]:
         """Of these windows; of none: the rolling one. Ticks that came have their turn between them."""
-        engine, found = self.serving.engine, list[Accuracy]()
+        found: list[Accuracy] = []
         for window in windows or ("rolling",):
-            found += await self.thread.call(partial(figures_in, engine, window))
+            found += await self.thread.call(partial(self._figures, window))
         return found
+
+    def _figures(self, window: Window) -> list[Accuracy]:
+        engine = self.serving.engine
+        return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
 
     async def look(self) -> EngineFacts:
         """At what the upkeep goes by."""

@@ -4,10 +4,9 @@ import math
 
 import msgspec
 
-from tickcast.engine.core.engine import Engine
 from tickcast.loop.actions import Challenger, PolicyFacts
 from tickcast.loop.build import Serving
-from tickcast.records import Accuracy, ModelCard, Window
+from tickcast.records import ModelCard
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +44,3 @@ def facts_of(
         alarm="drift with worse skill" if told.alarm else "last value serves" if lost else "", skill=told.skill,
         challengers=challengers,
     )  # fmt: skip
-
-
-def figures_in(engine: Engine, window: Window) -> list[Accuracy]:
-    return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
