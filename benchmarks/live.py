@@ -39,7 +39,7 @@ def settings_for(folder: Path, **extra: str) -> Settings:
 
 
 def fitted(folder: Path, *, seed: int = 0, **bars: str) -> Path:
-    data, out = folder / "ticks.parquet", folder / f"model{seed}"
+    data, out = folder / f"ticks{seed}.parquet", folder / f"model{seed}"
     write(data, symbols=4, seconds=600, seed=1)
     settings = settings_for(folder, **bars)
     fit(settings, data, out, order=fit_order(settings, kind="nhits", name="bench", params={**FIT, "seed": seed}))
