@@ -94,6 +94,8 @@ async def under_load(settings: Settings, *, shadow: Path | None = None) -> tuple
             await bus.produce(topic, feed.slice(due, clock.now_ns()))
             sent += due
         await asyncio.sleep(SLICE_S)
+    if shadow is not None and not await daemon.session.store.ledger.blocks("bench", 0):
+        raise RuntimeError("the shadow has answered nothing")
     latency, lag = daemon.session.pump.meter.latency.summary_ms(), daemon.vitals.lag.latency.summary_ms()
     rate = (daemon.session.pump.meter.forecasts - before) / LOAD_S
     daemon.drain()

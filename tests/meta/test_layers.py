@@ -8,7 +8,7 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3559, "engine": 8776, "io": 9881, "loop": 2177,
+    "vocabulary": 3559, "engine": 8781, "io": 9881, "loop": 2177,
     "live": 5133, "batch": 7488, "ui": 5255, "plugins": 6464,
 }  # fmt: skip
 

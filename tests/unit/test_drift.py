@@ -217,6 +217,19 @@ def test_another_model_that_is_tried_first_brings_its_own_reference_and_ends_ala
     assert {stream.model for stream in after["coverage"].streams} == {"newer@1"}
 
 
+def test_a_model_that_takes_the_route_of_a_group_ends_alarms_too(reference: Reference) -> None:
+    """Of who answered there before no block would close any more, so its alarm would stand for ever."""
+    s = settings(**SMALL, symbols__groups='{"few" = ["S1"]}')
+    runners = [Referred(reference, s), rung("naive", s)]
+    served = Served(s, ticks_of(wilder(2.0))[: 4 * (CHANGE + 150)], chunk=1000, runners=runners)
+    alarmed = {drift.family for drift in report(served) if drift.state == "alarm"}
+    served.engine.install(Referred(reference, s, digest="newer"))
+    use = Command(id="1", command="use_model", args={"model": "newer", "route": "group:few"})
+    outcome = served.engine.turn([use, *served.feed.batches(ticks_of(wilder(2.0))[4 * (CHANGE + 150) :], 500)], T0)
+    assert {drift.family for drift in outcome.drift if drift.event == "ended"} == alarmed
+    assert alarmed
+
+
 def test_switched_off_it_holds_nothing_and_says_nothing(reference: Reference) -> None:
     s = settings(**SMALL | {"drift__enabled": False})
     served = Served(s, ticks_of(wilder(2.0)), chunk=1000, runners=[Referred(reference, s), rung("naive", s)])

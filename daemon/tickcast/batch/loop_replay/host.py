@@ -336,7 +336,7 @@ class FirstModel:
 
 def _shadow(contest: OpenContest | None) -> Command:
     """From the next bar on; None ends that of all."""
-    none = OpenContest(id="", model="", champion="", role="candidate", terms={}, last_value={}, block_ns=0)
-    asked = contest or none
-    args = {"model": asked.model, "contest": asked.id, "block_ns": asked.block_ns, "every": asked.every}
+    args: dict[str, Any] = {"model": ""}
+    if contest is not None:
+        args = {"model": contest.model, "contest": contest.id, "block_ns": contest.block_ns, "every": contest.every}
     return Command(id="", command="shadow_model", args=args)

@@ -74,10 +74,16 @@ class DriftWatch:
             self._turned = at >= 0
         return found
 
-    def look_anew(self) -> None:
-        """The ladder has another model, or tries another one first."""
+    def add_model(self) -> None:
+        """The ladder has another one, which nobody asks yet."""
         if self._ladder is not None:
             self._move_in(self._seen, self.watched, np.arange(self.watched.lineup.models), self._ladder)
+
+    def begin_anew(self) -> None:
+        """Others answer from now on. Alarms end: they were about who serves no more, and whose evidence would stand."""
+        if self._ladder is not None:
+            self._begin(self._seen, self._ladder)
+            self._end_alarms()
 
     def forget(self) -> None:
         """Some codes go to other symbols; what was seen of them stays with their groups."""
@@ -133,20 +139,19 @@ class DriftWatch:
         return Seen.nothing(partitions, self.watched.streams, self.watched.lineup)
 
     def _move_in(self, seen: Seen, then: Watched, ours: I64, ladder: Ladder) -> None:
-        """What was seen as others had it, whose models have the numbers `ours` here. Where another one is tried first
-        all begins anew, and alarms end: they were about who serves no more."""
-        self._watch(ladder)
-        partitions = len(seen.place)
-        self._seen = self._nothing(partitions)
-        self._seen.place[:] = seen.place
-        self._seen.detectors.alarm[:] = seen.detectors.alarm
-        if then.whose != self.watched.whose:
-            self._end_alarms()
-            return
-        at, to = moved(then, self.watched, ours, partitions)
+        """What was seen as others had it, whose models have the numbers `ours` here."""
+        self._begin(seen, ladder)
+        at, to = moved(then, self.watched, ours, len(seen.place))
         self._seen.detectors.stream[to] = seen.detectors.stream[at]
         self._seen.detectors.evidence[to] = seen.detectors.evidence[at]
         self._seen.recent.bins[:], self._seen.recent.came[:] = seen.recent
+
+    def _begin(self, seen: Seen, ladder: Ladder) -> None:
+        """Without evidence, in the same places and with the same alarms."""
+        self._watch(ladder)
+        self._seen = self._nothing(len(seen.place))
+        self._seen.place[:] = seen.place
+        self._seen.detectors.alarm[:] = seen.detectors.alarm
 
     def _end_alarms(self) -> None:
         alarm = self._seen.detectors.alarm

@@ -196,7 +196,7 @@ class Engine:
             self.scorekeeper.add_model()
             if self.shadows is not None:
                 self.shadows.add_model()
-            self.drift.look_anew()
+            self.drift.add_model()
 
     def _obey(self, command: Command) -> None:
         """The barrier has been kept. `use_model`: an installed model, by digest or name, answers a route from now on;
@@ -209,9 +209,9 @@ class Engine:
             self.shadows.promote(number, route)
             if route == DEFAULT:
                 self.ladder.prefer(number)
-                self.drift.look_anew()
             else:
                 self.routes.set(route, number)
+            self.drift.begin_anew()
         elif command.command == "shadow_model" and model:
             rest = {name: command.args[name] for name in ("contest", "block_ns", "every") if name in command.args}
             self.shadows.begin(ShadowOrder(route, self.ladder.number(model), **rest))
