@@ -9,7 +9,7 @@ from storekit import card
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.inference.model_folder import RESERVED
 from tickcast.errors import CommandRefused, ModelRefused
-from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder, FitOrder, Retrain
+from tickcast.io.jobs.orders import NOT_TRAINING, BacktestOrder, EvaluateOrder, FitOrder, Retrain
 from tickcast.io.models.models import refuse_bad_name
 from tickcast.live.commands import job_params
 from tickcast.live.commands.arguments import Range
@@ -37,6 +37,8 @@ def refused(judge: Any, *given: Any) -> str:
         ({"features": [{"kind": "rsi", "path": "/etc/passwd"}]}, "deployment"),
         ({"bars": {}}, "deployment"),
         ({"start": {"mode": "warm"}}, "deployment"),
+        ({"scale": "har"}, "deployment"),
+        ({"against": {"alpha": 0.05, "most_bars": 100, "champion": True}}, "deployment"),
     ],
 )
 def test_what_a_fit_could_not_hold_or_may_not_say_is_refused(params: dict[str, Any], said: str) -> None:
@@ -82,6 +84,7 @@ def test_the_keys_are_those_of_the_orders() -> None:
     small = {"learning_rate", "weight_decay", "momentum", "rate_factor", "gradient_clip", "symbol_weight"}
     assert numbers - small - {"created_ns"} == set(FIT)
     assert {*DEPLOYMENTS, *FIT} <= set(FitOrder.__struct_fields__)
+    assert set(NOT_TRAINING) - {"lookback", "horizon", "split"} == set(DEPLOYMENTS)
     for name, (low, high) in FIT.items():
         for value in (max(low, 1), high):
             FitOrder.of({"params": {name: value}})

@@ -19,7 +19,7 @@ FIT = {  # numbers of a fit: lowest and highest
 }  # fmt: skip
 DEPLOYMENTS = (  # keys of a fit that this deployment answers, or another argument
     "job", "kind", "name", "model_params", "bars", "transform", "levels", "features", "future", "start", "created_ns",
-    "tags", "against",
+    "tags", "scale", "against",
 )  # fmt: skip
 LARGEST = 1_000_000  # of whole numbers that no range is known of: a million units are no layer
 MOST_ITEMS = 10_000
