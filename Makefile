@@ -7,7 +7,7 @@ SET_UP := .venv/.set-up
 export PYTHONDONTWRITEBYTECODE :=
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: kernels brokers help setup demo broker test quick newest lint check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
+.PHONY: kernels brokers help setup newest-venv demo broker test quick newest lint check bench bench-kafka accuracy golden replay soak chaos fuzz docs lock release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ $(SET_UP): requirements/dev.txt requirements/uv.txt pyproject.toml scripts/setup
 kernels: $(SET_UP)
 	@scripts/fresh_kernels.sh
 
+newest-venv: $(SET_UP)
+	@scripts/newest.sh set-up
+
 demo: $(SET_UP) kernels ## a synthetic market, a fitted model, the live daemon, a summary (ARGS=--headless without the view)
 	@$(BIN)/tickcast demo $(ARGS)
 
@@ -29,19 +32,13 @@ brokers: # what is then still missing, tests name, and skip (or fail, in CI)
 broker: $(SET_UP) brokers ## a real Kafka and mosquitto to try by hand, with all topics, until Ctrl-C
 	@PYTHONPATH=tests $(BIN)/python scripts/broker.py
 
-test: $(SET_UP) kernels brokers ## all tests, coverage measured and gated (ARGS="tests/unit -k symbols" runs some, without the gates)
-ifdef ARGS
-	@$(BIN)/python -m pytest $(ARGS)
-else
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report= --durations=20
-	@$(BIN)/coverage report --skip-covered --fail-under=85
-	@$(BIN)/coverage report --skip-covered --fail-under=95 --include='daemon/tickcast/engine/core/*'
-endif
+test: $(SET_UP) kernels brokers ## all tests (ARGS="tests/unit -k symbols" runs some)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadscope --no-loadscope-reorder --durations=20)
 
 quick: $(SET_UP) kernels ## a verdict in minutes: all tests but those that need a broker or take seconds
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
-newest: $(SET_UP) kernels ## the quick tests once more on the newest Python that this machine has, in .venv-newest
+newest: $(SET_UP) kernels ## the quick tests once more on the newest Python that this machine has, coverage measured and gated
 	@scripts/newest.sh $(ARGS)
 
 chaos: $(SET_UP) kernels brokers ## the long form of tests/chaos, with more than 100 kills (CHAOS_SEED=N repeats a run)
