@@ -76,6 +76,12 @@ def mase(missed: Any, one_step: Any) -> F64:
     return _ratio(missed, one_step)
 
 
+def directions(move: Any, said: Any) -> tuple[Any, Any]:
+    """Whether an outcome moved and its forecast said a direction, and whether that was right. Arrays or expressions of
+    moves from the anchor."""
+    return (move != 0) & (said != 0), move * said > 0
+
+
 def directional_base(ups: Any, directed: Any) -> F64:
     """What the better of always-up and always-down gets."""
     share = mean(ups, directed)
