@@ -19,8 +19,14 @@ Model = Annotated[
 ]
 OneModel = Annotated[Model, Meta(min_length=1)]
 Members = Annotated[tuple[OneModel, ...], Meta(max_length=16)]
+WHOLE = r"default|(group|symbol):[^\n]{1,64}"
+WholeRoute = Annotated[str, Meta(pattern=rf"^({WHOLE})$(?!\n)", description="default, group:NAME or symbol:NAME")]
 Route = Annotated[
-    str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
+    str,
+    Meta(
+        pattern=rf"^({WHOLE}|[1-9][0-9]?%:(default|group:[^\n]{{1,64}}))$(?!\n)",
+        description="default, group:NAME or symbol:NAME; 30%:default or 30%:group:NAME is that share of its symbols",
+    ),
 ]
 Job = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)", description="id of a job")]
 OneJob = Annotated[Job, Meta(min_length=1)]
