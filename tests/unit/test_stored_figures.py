@@ -28,7 +28,7 @@ def told(rows: list[list[Any]], symbols: list[str] | None = None) -> dict[int, d
         db.execute("CREATE TABLE forecasts (id BIGINT, as_of_ns BIGINT, quantiles_from_anchor FLOAT[])")
         db.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 14)})", rows)
         db.executemany("INSERT INTO forecasts VALUES (?, ?, ?)", [[row[0], row[2], quantiles_of(row)] for row in rows])
-        found = scored._rows(
+        found = scored.rows_of(
             db, scored.KEPT.format(rows="scores", once="") + scored.sums_sql(said, Everywhere("forecasts", "")),
             GIVEN | {"symbols": symbols} | scored.given_of(said),
         )  # fmt: skip

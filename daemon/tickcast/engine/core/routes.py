@@ -91,6 +91,10 @@ class Routes:
         """The digest of each route's model."""
         return {route: self._cards[number].digest for route, number in self._routes.items()}
 
+    def shares(self) -> list[str]:
+        """The routes that are a share of another."""
+        return [*self._shares.values()]
+
     def choose(self, model: U8, symbol: I32, bars_held: I64) -> U8:
         """`model` with the routed ones in it, where the symbol has the bars that they need."""
         if not self._routes:
@@ -117,6 +121,11 @@ class Routes:
             found &= self._group == self._groups.index(asked.group)
         found[self._known :] = False
         return found
+
+    def names_in(self, route: str) -> list[str]:
+        """Of these symbols."""
+        names = map(self._symbols.name, np.flatnonzero(self.reach(route)).tolist())
+        return [name for name in names if name]  # a place that is spare has none
 
     def groups_in(self, route: str) -> I64:
         """The numbers of the groups that the route's symbols are of."""

@@ -22,7 +22,7 @@ BPS = 1e-4
 
 KEPT = """
 WITH kept AS (
-    SELECT m.name, m.version, m.levels, s.*
+    SELECT m.name, m.version, m.digest, m.levels, s.*
     FROM (
         SELECT * FROM {rows}
         WHERE as_of_ns >= $from AND as_of_ns < $to AND ($symbols IS NULL OR list_contains($symbols, symbol)) {once}
@@ -155,12 +155,12 @@ def scored(
         "from": wanted.from_ns, "to": wanted.to_ns, "symbols": wanted.symbols or None, "model": wanted.model,
     }  # fmt: skip
     terms = {"cost": trading.side_bps * BPS, "goes_on": trading.goes_on, "year": YEAR_NS}
-    with _in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
+    with in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
         kept = KEPT.format(rows=found.rows, once=found.once)
         published = with_archived(cursor, "forecasts", archive, wanted.from_ns, wanted.to_ns)
-        (counts,) = _rows(cursor, kept + COUNTS, given)
-        sums = _rows(cursor, kept + sums_sql(said, published), given | given_of(said))
-        earned = _rows(cursor, kept + TRADED, given | terms)
+        (counts,) = rows_of(cursor, kept + COUNTS, given)
+        sums = rows_of(cursor, kept + sums_sql(said, published), given | given_of(said))
+        earned = rows_of(cursor, kept + TRADED, given | terms)
     return {**counts, "figures": figures_of(sums, said, one_symbol=counts["symbols"] == 1), "trading": earned}
 
 
@@ -241,7 +241,7 @@ def _blocks(known: dict[str, Any], *names: str) -> figures.BlockSums:
     return figures.BlockSums(*(np.array([known[name]], np.float64) for name in (*names, "blocks")))
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, sql: str, given: dict[str, object]) -> list[dict[str, Any]]:
+def rows_of(cursor: duckdb.DuckDBPyConnection, sql: str, given: dict[str, object]) -> list[dict[str, Any]]:
     found = cursor.execute(sql, given)
     names = [str(column[0]) for column in found.description or []]
     return [dict(zip(names, map(_finite, row), strict=True)) for row in found.fetchall()]
@@ -252,7 +252,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
+def in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
     deadline = threading.Timer(timeout_s, cursor.interrupt)
     deadline.start()
     try:
