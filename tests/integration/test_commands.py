@@ -252,35 +252,6 @@ async def test_a_route_of_one_symbol_leaves_the_others_to_the_default(world: Any
     assert who == {(True, card.name), (False, "naive")}
 
 
-async def test_a_share_of_the_symbols_goes_to_another_model_until_that_has_them_all(world: Any, tmp_path: Path) -> None:
-    async with running(of_model(tmp_path)) as live:
-        await live.send(world[0][-4000:], chunk=1000)
-        card = await live.daemon.session.commands.serving_models.models.register(world[2], origin="import")
-        await ok(live, "promote", model=card.name, route="50%:default", force=True)
-        naive = live.daemon.session.serving.cards[0].digest
-        assert (await ok(live, "status", section="routes"))["routes"] == {"default": naive, "50%:default": card.digest}
-        assert await refused(live, "promote", model=card.name, route="20%:default", force=True) == "bad_request"
-        assert await refused(live, "promote", model=card.name, route="50%:symbol:S1", force=True) == "bad_argument"
-        drawn = {*live.daemon.session.serving.engine.routes.names_in("50%:default")}
-        assert 0 < len(drawn) < len(live.daemon.session.serving.symbols)
-        await live.forecasts()
-        await live.send(world[1][:1500])
-        who = {f["symbol"]: f["model"] for f in await live.forecasts()}
-        assert {symbol for symbol, model in who.items() if model == card.name} == drawn & who.keys()
-        await live.stored()
-    async with running(of_model(tmp_path)) as live:  # after a restart, too
-        assert {*live.daemon.session.serving.engine.routes.names_in("50%:default")} == drawn
-        (share,) = (await ok(live, "report", hours=9000))["shares"]
-        assert (share["route"], share["insufficient"], share["more_skill"]) == ("50%:default", True, None)
-        assert (share["drawn"]["model"], share["drawn"]["symbols"]) == (card.digest, len(drawn))
-        assert share["blocks"] > 0
-        await ok(live, "promote", model=card.name, force=True)
-        assert (await ok(live, "status", section="routes"))["routes"] == {"default": card.digest}
-        assert (await ok(live, "report"))["shares"] == []
-        rows = await live.daemon.session.commands.serving_models.models.history("50%:default")
-        assert [(row.action, row.digest) for row in rows] == [("promote", card.digest), ("rollback", None)]
-
-
 @pytest.mark.slow
 async def test_train_fits_on_stored_bars_and_the_model_can_be_asked_at_once(live: Live) -> None:
     jobs = live.bus.subscribe("tickcast.jobs")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tickcast import figures as of
-from tickcast.io.store.shares import Share, share_figures
+from tickcast.io.store.shares import SharedRoute, share_figures
 
 REST, DRAWN = [f"R{i}" for i in range(8)], [f"D{i}" for i in range(6)]
-SHARE = Share("40%:default", ("a" * 64, "b" * 64), (REST, DRAWN))
+SHARE = SharedRoute("40%:default", ("a" * 64, "b" * 64), (REST, DRAWN))
 SECOND, BLOCK = 10**9, 2 * 3 * 10**9  # of the longest step
 
 

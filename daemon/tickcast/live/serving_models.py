@@ -17,7 +17,7 @@ from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused, Tick
 from tickcast.io.models.cache import ModelCache
 from tickcast.io.models.models import Models, served
 from tickcast.io.store.ledger_rows import PromotionRow
-from tickcast.io.store.shares import Share
+from tickcast.io.store.shares import SharedRoute
 from tickcast.loop.build import RUNGS, Serving, refuse_unfit
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
@@ -166,21 +166,24 @@ class ServingModels:
         )  # fmt: skip
         return await self._changed(row)
 
-    def champion(self, route: str) -> str:
+    async def champion(self, route: str) -> str:
         """Digest of the model that answers for the route's symbols; empty where nothing is forecast."""
+        return await self._thread.call(lambda: self._champion(route))
+
+    def _champion(self, route: str) -> str:
         ladder, stands = self._serving.ladder, self._serving.engine.routes.stands(route)
         return "" if ladder is None else ladder.cards[ladder.first_number if stands == NO_MODEL else stands].digest
 
-    async def shares(self) -> list[Share]:
+    async def shares(self) -> list[SharedRoute]:
         """Of each route that two models share out: who answers for which symbols."""
         routes = self._serving.engine.routes
 
-        def told() -> list[Share]:
+        def told() -> list[SharedRoute]:
             found = []
             for share in routes.shares():
                 both = route_of(share).whole, share
-                rest, drawn = ((self.champion(route), routes.names_in(route)) for route in both)
-                found.append(Share(share, (rest[0], drawn[0]), (rest[1], drawn[1])))
+                rest, drawn = ((self._champion(route), routes.names_in(route)) for route in both)
+                found.append(SharedRoute(share, (rest[0], drawn[0]), (rest[1], drawn[1])))
             return found
 
         return await self._thread.call(told)
@@ -193,10 +196,10 @@ class ServingModels:
         args = {"model": model, "route": route, "contest": contest, "block_ns": block_ns, "every": every}
         await self._obey(Command(id="", command="shadow_model", args=args))
 
-    def contests(self) -> list[str]:
-        """For which models answer beside those that serve."""
+    def contests(self) -> dict[str, str]:
+        """For which models answer beside those that serve, each with its route."""
         shadows = self._serving.engine.shadows
-        return shadows.contests() if shadows is not None else []
+        return shadows.contests() if shadows is not None else {}
 
     def _is_in_ladder(self, digest: str) -> bool:
         ladder = self._serving.ladder

@@ -35,18 +35,18 @@ def with_quantiles(scores: pl.DataFrame, forecasts: pl.LazyFrame) -> pl.DataFram
     or below."""
     if not scores.height:
         return scores
-    steps = scores["horizons"][0].to_list()
     published = forecasts.select("id", "quantiles").drop_nulls("quantiles")
-    levels = published.select(pl.col("quantiles").list.first().list.len()).head(1).collect()
-    count = levels.item() if levels.height else 0
+    one = published.select(pl.col("quantiles").list.first().list.len()).head(1).collect()
+    if not one.height:
+        return scores
+    steps, levels = scores["horizons"][0].to_list(), range(one.item())
     at = [pl.col("quantiles").list.get(step - 1) for step in steps]
     truth = [pl.col("actual").list.get(j) for j in range(len(steps))]
-    found = {
+    reached = [[(y <= each.list.get(q)).cast(pl.UInt32) for q in levels] for y, each in zip(truth, at, strict=True)]
+    found: dict[str, list[pl.Expr]] = {
         "low": [each.list.first() for each in at], "high": [each.list.last() for each in at],
-        "reached": [sum((y <= each.list.get(q)).cast(pl.UInt32) for q in range(count)) for y, each in zip(truth, at)],
+        "reached": [pl.sum_horizontal(of_step) for of_step in reached],
     }  # fmt: skip
-    if not count:
-        return scores
     joined = scores.lazy().join(published, on="id", how="left", maintain_order="left")
     lists = joined.with_columns(pl.concat_list(columns).alias(name) for name, columns in found.items())
     return lists.drop("quantiles").collect(engine="streaming")
@@ -101,7 +101,7 @@ def _sums(rows: pl.DataFrame, levels: int) -> list[pl.Expr]:
     move, error, price = actual - anchor, actual - pl.col("point"), actual - anchor.first()
     told, right = of.directions(move, pl.col("point") - anchor)
     in_moves = [name for name in ("loss", "loss_naive", "missed", "missed_naive", "winkler") if name in rows.columns]
-    sums = {
+    sums: dict[str, pl.Expr] = {
         "n": pl.len(), "error": error.abs(), "naive": move.abs(), "share": error.abs() / size,
         "squares": error.pow(2), "squared_shares": (error / size).pow(2), "price": price, "prices": price.pow(2),
         "moves": move / size, "squared_moves": (move / size).pow(2), "held": pl.col("covered").cast(pl.Float64),

@@ -114,7 +114,8 @@ class Routes:
         asked = self._known_route(route)
         self._adopt_new_symbols()
         if asked.symbol:
-            return np.arange(len(self._narrow)) == self._symbols.find(asked.symbol)
+            its: Symbols = np.arange(len(self._narrow)) == self._symbols.find(asked.symbol)
+            return its
         narrow = narrowness(route)
         found: Symbols = self._narrow <= narrow if asked.share == 100 else self._narrow == narrow
         if asked.group:
@@ -137,7 +138,7 @@ class Routes:
 
     def stands(self, route: str) -> int:
         """The model that answers for the route's symbols now; NO_MODEL: the one that is first of all."""
-        asked = route_of(route)
+        asked = self._known_route(route)
         code = self._symbols.find(asked.symbol) if asked.symbol else -1
         if route in self._routes or code < 0:
             return self.number(route)
@@ -164,8 +165,8 @@ class Routes:
         return route
 
     def _changed(self) -> None:
-        shares = {text: route_of(text) for text in self._routes}
-        self._shares = {route.whole: text for text, route in shares.items() if route.share < 100}
+        shares = [(text, route) for text in self._routes if (route := route_of(text)).share < 100]
+        self._shares = {route.whole: text for text, route in shares if route.group in self._groups}
         self._known = 0
 
     def _adopt_new_symbols(self) -> None:

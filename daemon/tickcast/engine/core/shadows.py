@@ -92,9 +92,9 @@ class Shadows:
         if not self._orders:
             self._due.clear()
 
-    def contests(self) -> list[str]:
-        """That are on."""
-        return [order.contest for order in self._orders.values()]
+    def contests(self) -> dict[str, str]:
+        """That are on, each with its route."""
+        return {order.contest: order.route for order in self._orders.values()}
 
     def note(self, due: Due) -> None:
         """To be asked by `answer`."""

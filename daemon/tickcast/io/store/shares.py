@@ -14,7 +14,7 @@ import numpy as np
 from tickcast import figures
 from tickcast.columns import F64
 from tickcast.io.store.history import everywhere
-from tickcast.io.store.scored import KEPT, ScoreFilter, in_time, rows_of
+from tickcast.io.store.scored import KEPT, in_time, rows_of
 
 BY_SYMBOL = """
 , sides AS (
@@ -40,7 +40,7 @@ FROM cells WHERE block IN (FROM common) GROUP BY ALL ORDER BY ALL
 SIDES = ("rest", "drawn")
 
 
-class Share(NamedTuple):
+class SharedRoute(NamedTuple):
     """Who answers for which symbols of a route that has a share."""
 
     route: str  # the share
@@ -49,11 +49,10 @@ class Share(NamedTuple):
 
 
 def share_figures(
-    cursor: duckdb.DuckDBPyConnection, share: Share, *, span_ns: tuple[int, int], archive: Path, timeout_s: float
+    cursor: duckdb.DuckDBPyConnection, share: SharedRoute, *, span_ns: tuple[int, int], archive: Path, timeout_s: float
 ) -> dict[str, Any]:
     """Of the questions in a span of event time."""
-    wanted = ScoreFilter(*span_ns, [], "")
-    given: dict[str, Any] = {"from": wanted.from_ns, "to": wanted.to_ns, "symbols": None, "model": ""}
+    given: dict[str, Any] = {"from": span_ns[0], "to": span_ns[1], "symbols": None, "model": ""}
     given |= dict(zip(SIDES, share.symbols, strict=True))
     given |= dict(zip((f"model_{name}" for name in SIDES), share.models, strict=True))
     with in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, *span_ns) as found:
@@ -61,7 +60,7 @@ def share_figures(
     return {"route": share.route, **compared(rows, share)}
 
 
-def compared(rows: list[dict[str, Any]], share: Share) -> dict[str, Any]:
+def compared(rows: list[dict[str, Any]], share: SharedRoute) -> dict[str, Any]:
     """Both sides, by the symbols of which enough is known, and how much more skill those have that were drawn."""
     known = [row for row in rows if row["blocks"] >= figures.LEAST_BLOCKS and row["lost_naive"] > 0]
     by_side = [[row for row in known if row["side"] == side] for side in range(len(SIDES))]

@@ -28,7 +28,7 @@ from tickcast.io.store.query import QueryResult, select
 from tickcast.io.store.rolloff import RollOff
 from tickcast.io.store.rows import Names
 from tickcast.io.store.scored import Said, ScoreFilter, Trading, scored
-from tickcast.io.store.shares import Share, share_figures
+from tickcast.io.store.shares import SharedRoute, share_figures
 from tickcast.io.store.snapshot import StoreMark
 from tickcast.io.store.writer import Commit, Writer
 from tickcast.records import ModelCard
@@ -144,7 +144,7 @@ class Store:
             partial(scored, wanted=wanted, trading=trading, said=said, archive=archive, timeout_s=timeout_s)
         )
 
-    async def share(self, share: Share, from_ns: int, to_ns: int) -> dict[str, Any]:
+    async def share(self, share: SharedRoute, from_ns: int, to_ns: int) -> dict[str, Any]:
         """How two models did that share out a route; see shares.share_figures."""
         archive, timeout_s = archive_folder(self._settings), self._settings.store.query_timeout_s
         return await self._on_reader(
