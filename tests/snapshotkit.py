@@ -44,7 +44,7 @@ NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "DriftWatch._expected": "the same, and from references",
     "DriftWatch._known": "the same",
     "Routes._model": "made on demand from the names",
-    "Routes._known": "the same",
+    **dict.fromkeys(("Routes._known", "Routes._narrow", "Routes._group"), "the same"),
     "SymbolTable._names": "made on demand from the bytes",
     "SymbolTable._codes": "the same",
 }

@@ -21,6 +21,7 @@ SCALE_FLOOR = 1e-8  # the scale of a window that never moved: it has no unit, an
 CONFIDENCES = 10  # even steps of a probability, in which calibration of classes is looked at
 LEAST_PROBABILITY = 1e-12  # what a class lost that came without any
 LEAST_BLOCKS = 10  # independent ones, without which a figure looks surer than it is
+LEAST_DRAWN = 5  # on each side
 CONFIDENCE = 0.9  # of intervals
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
@@ -74,6 +75,12 @@ def explained(residual: Any, total: Any, squares: Any, n: Any) -> F64:
 def mase(missed: Any, one_step: Any) -> F64:
     """A mean absolute error over that of last value one bar ahead, both in one-bar moves."""
     return _ratio(missed, one_step)
+
+
+def directions(move: Any, said: Any) -> tuple[Any, Any]:
+    """Whether an outcome moved and its forecast said a direction, and whether that was right. Arrays or expressions of
+    moves from the anchor."""
+    return (move != 0) & (said != 0), move * said > 0
 
 
 def directional_base(ups: Any, directed: Any) -> F64:
@@ -144,6 +151,18 @@ def wilson(share: Any, sums: BlockSums) -> tuple[F64, F64]:
         enough = (blocks >= LEAST_BLOCKS) & (counted > 0)
         low, high = ((middle + side * half) / (1 + Z * Z / n) for side in (-1, 1))
     return np.where(enough, np.maximum(low, 0.0), np.nan), np.where(enough, np.minimum(high, 1.0), np.nan)
+
+
+def apart(drawn: F64, rest: F64) -> tuple[float, float, float]:
+    """How much larger the mean of those values is that were drawn, with its interval, Welch's. Chance decided who is
+    where, so it holds however alike they move; NaN of too few."""
+    if min(len(drawn), len(rest)) < LEAST_DRAWN:
+        return float("nan"), float("nan"), float("nan")
+    squares = [float(each.var(ddof=1)) / len(each) for each in (drawn, rest)]
+    more, spread = float(drawn.mean() - rest.mean()), sum(squares)
+    within = sum(square**2 / (len(each) - 1) for square, each in zip(squares, (drawn, rest), strict=True))
+    margin = float(students(spread**2 / within)) * spread**0.5 if spread > 0 else 0.0
+    return more, more - margin, more + margin
 
 
 def students(degrees: Any) -> F64:

@@ -78,6 +78,19 @@ def test_a_fit_sees_no_bar_of_after_its_order_and_answers_when_its_time_is_over(
     assert all(any(row["at_ns"] >= job["ended_ns"] for job in others) for row in shadows)
 
 
+async def test_a_search_that_comes_due_leaves_a_candidate_as_a_fit_does(tmp_path: Path) -> None:
+    given = {"schedule__max_new_bars": 0, "schedule__optimize": '["0 0 * * 1"]'}
+    order = loop_order(tmp_path, stream(640, turns_at=900), job_bars=JOB_BARS, trials=3)
+    (wanted,) = (arm for arm in arms_of(loop_settings(tmp_path, **given)) if arm.key == "scheduled")
+    with without_children():
+        done = await replayed(wanted, order, FirstModel(), unshown)
+    (first, search, *_) = done.host.story.jobs
+    assert (first.came, search.why) == ("first", ["cron 0 0 * * 1"])
+    assert search.came != "failed"
+    card = json.loads((tmp_path / "out" / "fits" / "scheduled" / "fit-2" / "card.json").read_text())
+    assert (card["kind"], card["trained_to_ns"] <= search.ordered_ns) == ("ridge", True)
+
+
 async def test_two_replays_tell_the_same_to_the_last_byte(tmp_path: Path) -> None:
     short = stream(520, turns_at=300)
     one, other = [await replay_all(tmp_path / name, short) for name in ("one", "other")]

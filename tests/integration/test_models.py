@@ -122,10 +122,12 @@ async def test_rollbacks_go_back_step_by_step_to_a_route_without_a_model_and_no_
 
 async def test_routes_come_with_the_symbols_own_first(registry: Registry) -> None:
     one, two, three, four = [await registry.add(shift=shift) for shift in (0.1, 0.2, 0.3, 0.4)]
-    for digest, route in ((one, "default"), (two, "group:majors"), (three, "symbol:BTC/USDT"), (one, "symbol:A:B")):
+    for digest, route in ((one, "default"), (two, "group:majors"), (three, "symbol:BTC/USDT"), (one, "symbol:A:B"),
+                          (two, "30%:default")):  # fmt: skip
         await registry.promote(digest, route)
     assert await registry.models.routes() == [
-        ("symbol:A:B", one), ("symbol:BTC/USDT", three), ("group:majors", two), ("default", one),
+        ("symbol:A:B", one), ("symbol:BTC/USDT", three), ("group:majors", two), ("30%:default", two),
+        ("default", one),
     ]  # fmt: skip
     assert await stages(registry) == {one: "active", two: "active", three: "active", four: "candidate"}
     await registry.promote(four, "default")
@@ -136,7 +138,10 @@ async def test_routes_come_with_the_symbols_own_first(registry: Registry) -> Non
     assert shown.digest == one
 
 
-@pytest.mark.parametrize("route", ["", "symbol", "symbol:", "group:", "user:x", "Default", "shadow", "default:x"])
+@pytest.mark.parametrize(
+    "route",
+    ["", "symbol", "symbol:", "group:", "user:x", "Default", "shadow", "default:x", "0%:default", "9%:symbol:A"],
+)
 async def test_a_route_that_is_none_is_refused(registry: Registry, route: str) -> None:
     digest = await registry.add()
     await refused(ModelFault.BAD_ROUTE, registry.models.promote(digest, route, **PROMOTED))

@@ -130,25 +130,34 @@ async def test_a_daemon_with_an_empty_store_serves_what_another_promoted_and_the
         await ok(daemon, "promote", model="one", force=True)
         await ok(daemon, "promote", model="two", route="symbol:S1", force=True)
         await ok(daemon, "promote", model="two", force=True)
+        await ok(daemon, "promote", model="one", route="40%:default", force=True)
         await place.has_route(two)
+        await until(lambda: has_key(place, "@40%:default"), "the share to be published")
         await place.trade(12)
+        learnt = {"default": digests[1], "symbol:S1": digests[1], "40%:default": digests[0]}
         async with daemon_of(follow) as other:
-            assert await routes(other) == {"default": digests[1], "symbol:S1": digests[1]}
+            assert await routes(other) == learnt
             await until(lambda: other.health().bars >= 5, "bars of its partition")
             (forecast,) = (await ok(other, "forecast", symbols=["S1"]))["forecasts"]
             assert (forecast["model"], forecast["rung"]) == ("two", "model")
             versions = await other.session.commands.serving_models.models.versions()
-            assert [(row.digest, row.origin) for row in versions] == [(digests[1], "fleet")]
-        assert {key.partition("/")[0] for key in await place.held()} == {"@default", "@symbol:S1", "two"}
-        await ok(daemon, "rollback")
+            assert {(row.digest, row.origin) for row in versions} == {(digest, "fleet") for digest in digests}
+        keys = {key.partition("/")[0] for key in await place.held()}
+        assert keys == {"@default", "@symbol:S1", "@40%:default", "one", "two"}
+        await ok(daemon, "rollback")  # the share has the model of the rest now, and ends
+        assert await routes(daemon) == {"default": digests[0], "symbol:S1": digests[1]}
         await place.has_route(one)
         await ok(daemon, "rollback", route="symbol:S1")
         await ok(daemon, "rollback")
         await until(lambda: empty(place), "the retired models to be taken back")
     async with daemon_of(follow) as other:
-        assert await routes(other) == {"default": digests[1], "symbol:S1": digests[1]}
+        assert await routes(other) == learnt
     async with daemon_of(place.of("late")) as other:
         assert await routes(other) == naive
+
+
+async def has_key(place: Place, key: str) -> bool:
+    return key in await place.held()
 
 
 async def empty(place: Place) -> bool:

@@ -232,12 +232,60 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert len(seen) == 2 * 700
 
 
+async def test_a_model_shadows_on_a_route_as_a_person_asked_and_comes_to_serve_that_alone(tmp_path: Path) -> None:
+    market, settings = Market(), upkeep_settings(tmp_path, schedule__max_new_bars=0, symbols__groups='{"g" = ["Z*"]}')
+    async with running(settings) as live:
+        await live.send(market.ticks(700, persistence=-0.6))
+        await live.stored()
+        commands = live.daemon.session.commands
+
+        async def told(command: str, **args: object) -> str:
+            reply = await commands.inbox.call(order(command, **args), by="me", role="promote")
+            return reply.error_code or str(reply.result.get("contest", reply.result))
+
+        await told("train", kind="ridge", name="mine")
+        asked = {"model": "mine", "route": "symbol:A"}
+        assert await told("shadow", **asked | {"model": "nobody"}) == "unknown_model"
+        assert await told("shadow", **asked | {"route": "group:nobody"}) == "bad_request"
+        assert await told("shadow", **asked | {"route": "30%:default"}) == "bad_argument"
+        assert await told("shadow", **asked | {"model": ""}) == "bad_request"  # there is none to end
+        assert "'route': 'symbol:A'" in await told("shadow", **asked, note="try it")
+        assert await told("shadow", **asked) == "bad_request"  # it is on
+        await told("shadow", route="symbol:A")
+        assert commands.upkeep.told()["contests"] == []
+        await told("shadow", **asked)
+        await live.send(market.ticks(60, persistence=-0.6))
+        await until(lambda: contest_blocks(live, least=5), "blocks")
+        (before,) = commands.upkeep.told()["contests"]
+        rows = await live.daemon.session.store.ledger.decisions("shadow")
+        assert [(row.given_by, row.route, row.why) for row in rows] == [
+            ("me", "symbol:A", ["asked for"]), ("me", "symbol:A", ["try it"])
+        ]  # fmt: skip
+    async with running(settings) as live:
+        serving, upkeep = live.daemon.session.commands.serving_models, live.daemon.session.commands.upkeep
+        (after,) = upkeep.told()["contests"]
+        assert (after["contest"], after["route"]) == (before["contest"], "symbol:A")
+        assert 0.004 < after["alpha"] < 0.0084  # of the second that was asked for
+        await feed_until(live, market, "promote", "done", persistence=-0.6, most=40)
+        card = await serving.models.resolve("mine")
+        assert serving.serving_now() == {"default": serving.last_value, "symbol:A": card.digest}
+        await until(
+            lambda: [one["role"] for one in upkeep.told()["contests"]] == ["last_value"], "the contest after it"
+        )
+        assert [one["route"] for one in upkeep.told()["contests"]] == ["symbol:A"]
+        await feed_until(live, market, "step_down", "done", persistence=0.9, most=60)
+        assert upkeep.stepped_down().keys() == {"symbol:A"}
+
+
 async def test_only_slot_0_keeps_the_models(tmp_path: Path) -> None:
     market = Market()
     other = upkeep_settings(tmp_path, kafka__slots=2, kafka__slot=1)
     async with running(other) as live:
         await live.send(market.ticks(1200, persistence=-0.6))
-        assert not live.daemon.session.commands.keeps_models
+        commands = live.daemon.session.commands
+        assert not commands.keeps_models
+        reply = await commands.inbox.call(order("shadow", model="naive"), by="me", role="promote")
+        assert "slot 0" in reply.error
         await asyncio.sleep(2.5)  # in slot 0 a look comes each second
         assert not await live.daemon.session.store.ledger.decisions()
 

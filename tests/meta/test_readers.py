@@ -50,6 +50,7 @@ WORK = {
     "params": (LIVE, JOB), "seed": (LIVE, JOB),
     "resume": (LIVE, "test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were"),
 }  # fmt: skip
+ASKED = "test_a_model_shadows_on_a_route_as_a_person_asked_and_comes_to_serve_that_alone"
 UPKEEP, PERSON = "integration/test_upkeep.py", "test_a_person_is_asked_and_answers"
 FORECAST = "test_a_forecast_reaches_as_far_and_is_as_sure_as_was_asked"
 LEAVING = "test_a_forecast_tells_how_likely_a_price_leaves_what_was_named"
@@ -83,6 +84,7 @@ SHOWN = {  # command -> argument -> the file and the test that change it and see
     "status": dict.fromkeys(("section", "model", "tag"), (LIVE, STATUS)),
     "promote": dict.fromkeys(("model", "route", "force", "note"), (LIVE, NOTE)),
     "rollback": dict.fromkeys(("route", "note"), (LIVE, NOTE)),
+    "shadow": dict.fromkeys(("model", "route", "note"), (UPKEEP, ASKED)),
     "approve": {"action": (UPKEEP, PERSON)}, "dismiss": {"action": (UPKEEP, PERSON)},
     "history": dict.fromkeys(("kind", "limit"), (UPKEEP, PERSON)),
     "jobs": dict.fromkeys(("job", "kind", "state", "limit"), (LIVE, JOBS)),

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from kit import SECOND, T0, Served, Tick, rung, walk
 from kit import settings as kit_settings
 from snapshotkit import KINDS, Running, small_settings, tape, turns
 from tickcast import figures as of
+from tickcast.batch.frames import forecast_table, score_table
+from tickcast.batch.judge import report_figures
 from tickcast.batch.train import classes
 from tickcast.columns import F64, BarBatch, Forecasts
 from tickcast.direction import LABELS
@@ -24,6 +27,7 @@ from tickcast.settings import Settings
 
 HORIZONS = [1, 2, 3]
 Key = tuple[str, str, int]  # model, group, horizon
+OF_LOSSES = ("pinball", "pinball_naive", "crps", "skill")  # scores keep losses with 7 digits
 
 
 class Label(NamedTuple):
@@ -185,6 +189,40 @@ def test_figures_of_every_window_are_those_of_its_forecasts_and_truths_wherever_
         again.engine.resume(running.engine.snapshot())
         again.outcomes, running = running.outcomes, again
     assert full >= 3
+
+
+@pytest.mark.parametrize("transform", ["log_return", "difference"])
+@pytest.mark.parametrize("one", [False, True])
+def test_a_report_of_the_same_labels_has_the_same_figures(transform: str, one: bool) -> None:
+    options = small_settings(
+        bars__every_ms=500, forecast__horizon=1, forecast__transform=transform, symbols__groups="{}"
+    )  # fmt: skip
+    running = Running(options)
+    running.take(turns([message for message in tape(5) if not one or b'"S0"' in message.text], 5))
+    levels, serving = options.forecast.quantiles, running.serving
+    forecasts, scores = (pl.concat([pl.from_arrow(each) for each in tables]) for tables in (  # type: ignore[type-var]
+        [forecast_table(f, serving) for outcome in running.outcomes for f in outcome.forecasts],
+        [score_table(s, serving) for outcome in running.outcomes for s in outcome.scores],
+    ))  # fmt: skip
+    joined = report_figures.with_quantiles(scores, forecasts.lazy())
+    labels = report_figures.labels(joined, log_return=transform == "log_return", levels=levels)
+    told = [row for row in running.engine.scorekeeper.accuracy(0, window="all") if not row.insufficient]
+    assert told
+    for row in told:
+        (found,) = report_figures.by(labels.settled.filter(pl.col("model") == row.model), "horizon", levels)
+        outer = row.intervals[f"{levels[-1] - levels[0]:.6g}"]
+        assert found.pop("horizon") == row.horizon
+        expected = {name: getattr(outer if name in ("coverage", "winkler") else row, name) for name in found}
+        if not one:
+            assert found.pop("r2") is None
+        for name, value in found.items():
+            if value is None:
+                assert np.isnan(expected[name]), name
+            elif name in OF_LOSSES:
+                assert value == pytest.approx(expected[name], rel=1e-7, abs=1e-7)
+            else:
+                the_same(value, expected[name])
+    assert [each["level"] for each in report_figures.reliability(labels.settled, levels)] == levels
 
 
 class Classes(Runner):

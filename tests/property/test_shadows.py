@@ -80,6 +80,63 @@ def test_a_share_of_the_blocks_is_asked_as_a_whole() -> None:
     assert all(row.labels == all_of_them[row.number].labels for row in third)
 
 
+GROUPS = '{"few" = ["S1", "S2"], "some" = ["S3", "S4"]}'
+
+
+@pytest.mark.parametrize(("route", "symbols"), [("group:few", {"S1", "S2"}), ("symbol:S3", {"S3"})])
+def test_a_contest_of_a_route_is_of_its_symbols_and_a_promotion_changes_these_alone(
+    route: str, symbols: set[str]
+) -> None:
+    s, ticks = settings(**SMALL, bars__every_ms=500, symbols__groups=GROUPS), walk(8000, 6, seed=7)
+    shadowed = Shadowed(s, ticks[:6000], chunk=300, shadow=rung("holt", s), route=route)
+    said = {shadowed.symbols.name(code) for o in shadowed.outcomes for f in o.shadows for code in f.symbol}
+    assert said == symbols
+    whole = Shadowed(s, ticks[:6000], chunk=300, shadow=rung("holt", s))
+    part = {row.number: row for row in shadowed.blocks}
+    both = {row.number: row for row in whole.blocks}
+    assert len(part) > 3
+    assert all(0 < row.labels < both[number].labels and row.loss < both[number].loss for number, row in part.items())
+
+    engine, rest = shadowed.engine, shadowed.feed.batches(ticks, 300)[20:]
+    engine.turn([Command(id="", command="use_model", args={"model": "holt", "route": route})], T0)
+    assert not engine.shadows
+    after = [f for raw in rest for f in engine.turn([raw], T0).forecasts]
+    by_holt = {shadowed.symbols.name(int(code)) for f in after for code in f.symbol[f.model == 1]}
+    assert by_holt == symbols
+
+
+def test_of_two_contests_the_narrower_has_the_symbol_and_neither_has_a_share_that_another_model_serves() -> None:
+    s = settings(**SMALL, bars__every_ms=500, symbols__groups=GROUPS, model__season_bars=4)
+    ticks = walk(8000, 12, seed=8)
+    shadowed = Shadowed(s, [], chunk=300, shadow=rung("holt", s))
+    engine = shadowed.engine
+    engine.install(rung("seasonal", s))
+    serve = Command(id="", command="use_model", args={"model": "seasonal", "route": "40%:default"})
+    more = [("holt", "group:few", "g"), ("holt", "symbol:S3", "s"), ("naive", "default", "naive")]
+    engine.turn([*(order(model=model, route=route, contest=name) for model, route, name in more), serve], T0)
+    shadowed.outcomes = [engine.turn([raw], T0) for raw in shadowed.feed.batches(ticks, 300)]
+    shadowed.outcomes.append(engine.turn([], T0))
+    share = {shadowed.symbols.name(code) for code in np.flatnonzero(engine.routes.reach("40%:default"))}
+    assert share
+    said = {shadowed.symbols.name(code) for o in shadowed.outcomes for f in o.shadows for code in f.symbol}
+    default = {f"S{i}" for i in range(12)} - share
+    assert said == default
+    rows = {contest: [row for row in shadowed.blocks if row.contest == contest] for contest in ("c", "g", "s", "naive")}
+    assert all(rows.values())
+    number = max(min(row.number for row in each) for each in rows.values()) + 1
+    labels = {contest: next(row.labels for row in each if row.number == number) for contest, each in rows.items()}
+    scores = shadowed.scores
+    names = np.array([shadowed.symbols.name(code) for code in scores.symbol])
+    here = scores.as_of // BLOCK_NS == number
+    known = {
+        name: int(np.isfinite(scores.loss[here & (names == name) & (scores.model == 0)]).sum()) for name in default
+    }
+    assert labels["naive"] == sum(known.values())
+    assert labels["g"] == sum(known.get(name, 0) for name in ("S1", "S2"))
+    assert labels["s"] == known.get("S3", 0)
+    assert labels["c"] == labels["naive"] - labels["g"] - labels["s"]
+
+
 class Failing(Runner):
     def __init__(self, like: Runner) -> None:
         import msgspec

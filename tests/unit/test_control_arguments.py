@@ -45,7 +45,7 @@ LEAST: dict[str, dict[str, Any]] = {
 ROLES = {
     "read": "forecast predict status jobs report diagnose history",
     "train": "train evaluate backtest optimize cancel export",
-    "promote": "promote rollback approve dismiss",
+    "promote": "promote rollback shadow approve dismiss",
     "admin": "pause resume drain symbols",
 }
 FULL: dict[str, dict[str, Any]] = {
@@ -59,7 +59,8 @@ FULL: dict[str, dict[str, Any]] = {
     "backtest": {"fee_bps": 1, "retrain_every_bars": 500, "retrain_kind": "ridge"},
     "evaluate": {"resume": JOB},
     "status": {"section": "accuracy", "model": "nhits"},
-    "promote": {"model": "0a1b2c", "route": "group:majors", "force": True},
+    "promote": {"model": "0a1b2c", "route": "30%:group:majors", "force": True},
+    "shadow": {"model": "0a1b2c", "route": "symbol:A", "note": "try it"},
 }  # fmt: skip
 
 

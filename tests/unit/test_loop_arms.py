@@ -33,7 +33,7 @@ def test_arms_differ_in_nothing_but_what_they_do_about_their_model_and_their_int
         assert plain == settings()
         assert arm.settings.uncertainty.enabled == arm.adaptive
         assert arm.settings.schedule.autonomy == (3 if arm.name in ("scheduled", "triggered") else 0)
-        assert arm.settings.schedule.optimize == [] or not arm.settings.schedule.autonomy
+        assert arm.settings.schedule.optimize == ([] if arm.name == "triggered" else ["0 3 * * *"])
     by_time, by_need = arms["scheduled"].settings.schedule, arms["triggered"].settings.schedule
     assert (by_time.max_age_s, by_time.skill_floor, arms["scheduled"].hears) == (3600, None, False)
     assert (by_need.max_age_s, by_need.skill_floor, arms["triggered"].hears) == (0, 0.1, True)
@@ -41,7 +41,13 @@ def test_arms_differ_in_nothing_but_what_they_do_about_their_model_and_their_int
 
 def test_a_schedule_that_never_fits_by_the_clock_is_refused() -> None:
     with pytest.raises(BadSettings, match="nothing to compare with"):
-        arms_of(settings(max_age_s="0"))
+        arms_of(settings(max_age_s="0", optimize="[]"))
+
+
+def test_a_share_of_the_time_for_shadows_is_refused_since_it_would_be_each_machines_own() -> None:
+    given = {"schedule.max_age_s": "3600", "inference.shadow_share": "0.1"}
+    with pytest.raises(BadSettings, match="shadow_share"):
+        arms_of(load(overrides=given, environ={})[0])
 
 
 def drift(event: str, at: int) -> Drift:

@@ -138,6 +138,20 @@ def test_the_next_candidate_waits_until_the_shadow_before_it_is_gone() -> None:
     ] == ["b"]
 
 
+def test_what_a_contest_on_a_route_shows_is_of_that_route_and_no_candidate_of_another_waits_for_it() -> None:
+    held = policy(autonomy=3)
+    assert held.spend() == pytest.approx(0.05 / 2)  # a person began the first
+    asked = Challenger(model="a", role="candidate", verdict="open", route="group:g")
+    (shadow,) = held.due(1, PolicyFacts(bars=1, challengers=(asked, Challenger(model="b", role="candidate"))))
+    assert (shadow.model, shadow.route, shadow.alpha) == ("b", "default", pytest.approx(0.05 / 6))
+    won = [Challenger(model="a", role="candidate", verdict="better", route=route) for route in ("group:g", "symbol:S")]
+    promotions = held.due(2, PolicyFacts(bars=1, challengers=tuple(won)))
+    assert [(one.kind, one.route, one.waits) for one in promotions] == [
+        ("promote", "group:g", False), ("promote", "symbol:S", False)
+    ]  # fmt: skip
+    assert len({one.id for one in promotions}) == 2
+
+
 def test_without_autonomy_nothing_is_kept_for_later() -> None:
     held = policy(autonomy=1, fit=["0 * * * *"], max_new_bars=5)
     held.due(HOUR_NS, PolicyFacts(bars=9))

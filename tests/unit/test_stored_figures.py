@@ -9,24 +9,36 @@ import pytest
 
 from tickcast import figures as of
 from tickcast.io.store import scored
+from tickcast.io.store.history import Everywhere
 
-STEPS = [1, 3]
+STEPS, LEVELS = [1, 3], [0.1, 0.5, 0.9]
 GIVEN = {"from": 0, "to": 10**12, "symbols": None, "model": ""}
 
 
 def told(rows: list[list[Any]], symbols: list[str] | None = None) -> dict[int, dict[str, Any]]:
+    said = scored.Said(LEVELS, log_return=True)
     with duckdb.connect() as db:
-        db.execute("CREATE TABLE models AS SELECT 0 AS model, 'net' AS name, '1' AS version, 'd' AS digest")
+        db.execute("CREATE TABLE models AS SELECT 0 AS model, 'net' AS name, '1' AS version, 'd' AS digest, "
+                   "[0.1, 0.5, 0.9]::DOUBLE[] AS levels")  # fmt: skip
         db.execute(
             "CREATE TABLE scores (id BIGINT, symbol VARCHAR, as_of_ns BIGINT, settled_ns BIGINT, model INT, "
             "anchor DOUBLE, scale DOUBLE, steps INT[], actual_from_anchor FLOAT[], point_from_anchor FLOAT[], "
             "loss FLOAT[], loss_naive FLOAT[], covered BOOLEAN[], in_sample BOOLEAN)"
         )
+        db.execute("CREATE TABLE forecasts (id BIGINT, as_of_ns BIGINT, quantiles_from_anchor FLOAT[])")
         db.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 14)})", rows)
-        found = scored._rows(
-            db, scored.KEPT.format(rows="scores", once="") + scored.SUMS, GIVEN | {"symbols": symbols}
+        db.executemany("INSERT INTO forecasts VALUES (?, ?, ?)", [[row[0], row[2], quantiles_of(row)] for row in rows])
+        found = scored.rows_of(
+            db, scored.KEPT.format(rows="scores", once="") + scored.sums_sql(said, Everywhere("forecasts", "")),
+            GIVEN | {"symbols": symbols} | scored.given_of(said),
         )  # fmt: skip
-    return {row["horizon"]: scored._figures(row) for row in found}
+    return {row["horizon"]: row for row in scored.figures_of(found, said, one_symbol=symbols is not None)}
+
+
+def quantiles_of(row: list[Any]) -> list[float]:
+    """Of 3 steps, of which the second is not scored."""
+    first, last = row[9]
+    return [point + far for point in (first, 9.0, last) for far in (-1.2, 0.0, 0.7)]
 
 
 def rows_of(count: int, *, seed: int = 1) -> list[list[Any]]:
@@ -63,7 +75,23 @@ def test_figures_are_those_of_the_rows(symbols: list[str] | None) -> None:
             "mape": 100 * (error / y).mean(), "smape": 100 * (2 * error / (y + x)).mean(), "coverage": held.mean(),
             "directional": (actual * point > 0)[actual * point != 0].mean(),
         }  # fmt: skip
+        bars = np.array([quantiles_of(each) for each in known], np.float32).astype(float)[:, 3 * (step - 1) : 3 * step]
+        truth, wide = np.log((100 + actual) / 100) / 0.01, np.log(1 + bars / 100) / 0.01
+        beyond = np.maximum(wide[:, 0] - truth, 0) / 0.1 + np.maximum(truth - wide[:, 2], 0) / 0.1
+        share, up = (actual[:, None] <= bars).mean(axis=0), ((actual > 0) & (point != 0)).sum()
+        missed, said = abs(truth - np.log(1 + point / 100) / 0.01), (actual * point != 0).sum()
+        first = np.array([each[8][0] for each in kept if each[8][0] is not None], np.float32).astype(float)
+        expected |= {
+            "winkler": (wide[:, 2] - wide[:, 0] + beyond).mean(),
+            "calibration": 1 - abs(np.array(LEVELS) - share).mean(),
+            "mase": missed.mean() / abs(np.log1p(first / 100) / 0.01).mean(),
+            "skill_mae": 1 - missed.sum() / abs(truth).sum(), "directional_base": max(up / said, 1 - up / said),
+            "r2_returns": 1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum(),
+        }  # fmt: skip
+        if symbols is not None:
+            expected["r2"] = expected["r2_returns"]  # of one anchor
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+        assert (row["r2"] is None) == (symbols is None)
         assert row["coverage_low"] < row["coverage"] < row["coverage_high"]
         assert row["skill"] == pytest.approx(1 - row["pinball"] / row["pinball_naive"])
 

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 
 from tickcast.clock import Clock
-from tickcast.engine.core.routes import DEFAULT
+from tickcast.engine.core.routes import DEFAULT, NO_MODEL, route_of
 from tickcast.errors import BadModel, BadRequest, ModelFault, ModelRefused, TickcastError
 from tickcast.io.models.cache import ModelCache
 from tickcast.io.models.models import Models, served
 from tickcast.io.store.ledger_rows import PromotionRow
+from tickcast.io.store.shares import SharedRoute
 from tickcast.loop.build import RUNGS, Serving, refuse_unfit
 from tickcast.loop.commits import CommitQueue
 from tickcast.loop.engine_thread import EngineThread
@@ -127,15 +128,16 @@ class ServingModels:
         refuse_unfit(card, self._serving.settings, self._serving.features)
         evidence = self._evidence(card, await self._figures(card), force=force) | {"note": note, **(shown or {})}
         loaded = await self._cache.loaded(card.digest)
-        if self.serving_now().get(route) == card.digest:
-            raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {route} already")
+        for of in {route, route_of(route).whole}:  # a share has another model than the rest
+            if self.serving_now().get(of) == card.digest:
+                raise ModelRefused(ModelFault.ALREADY_ACTIVE, f"{card.name} {card.version} serves {of} already")
         positions = await self._switch(loaded.runner, route)
         await self._commits.saved()
         row = await self.models.promote(
             card.digest, route, by=by, evidence=evidence | {"load_ms": round(loaded.load_ms, 3)}, command_id=command_id,
             positions=positions,
         )  # fmt: skip
-        return self._changed(row)
+        return await self._changed(row)
 
     async def rollback(
         self, route: str, *, by: str, command_id: str, note: str = "", shown: Mapping[str, Any] | None = None
@@ -150,7 +152,7 @@ class ServingModels:
         row = await self.models.rollback(
             route, by=by, evidence={"note": note, **(shown or {})}, command_id=command_id, positions=positions
         )
-        return self._changed(row)
+        return await self._changed(row)
 
     async def step_down(self, route: str, *, by: str, command_id: str, shown: Mapping[str, Any]) -> PromotionRow:
         """To last value, which no registry needs to know."""
@@ -162,7 +164,29 @@ class ServingModels:
         row = await self.models.step_down(
             naive, route, by=by, evidence=shown, command_id=command_id, positions=positions
         )  # fmt: skip
-        return self._changed(row)
+        return await self._changed(row)
+
+    async def champion(self, route: str) -> str:
+        """Digest of the model that answers for the route's symbols; empty where nothing is forecast."""
+        return await self._thread.call(lambda: self._champion(route))
+
+    def _champion(self, route: str) -> str:
+        ladder, stands = self._serving.ladder, self._serving.engine.routes.stands(route)
+        return "" if ladder is None else ladder.cards[ladder.first_number if stands == NO_MODEL else stands].digest
+
+    async def shares(self) -> list[SharedRoute]:
+        """Of each route that two models share out: who answers for which symbols."""
+        routes = self._serving.engine.routes
+
+        def told() -> list[SharedRoute]:
+            found = []
+            for share in routes.shares():
+                both = route_of(share).whole, share
+                rest, drawn = ((self._champion(route), routes.names_in(route)) for route in both)
+                found.append(SharedRoute(share, (rest[0], drawn[0]), (rest[1], drawn[1])))
+            return found
+
+        return await self._thread.call(told)
 
     async def shadow(self, model: str, route: str, *, contest: str = "", block_ns: int = 0, every: int = 1) -> None:
         """From now on it answers beside whoever serves the route; no model ends that of all."""
@@ -172,20 +196,26 @@ class ServingModels:
         args = {"model": model, "route": route, "contest": contest, "block_ns": block_ns, "every": every}
         await self._obey(Command(id="", command="shadow_model", args=args))
 
-    def contests(self) -> list[str]:
-        """For which models answer beside those that serve."""
+    def contests(self) -> dict[str, str]:
+        """For which models answer beside those that serve, each with its route."""
         shadows = self._serving.engine.shadows
-        return shadows.contests() if shadows is not None else []
+        return shadows.contests() if shadows is not None else {}
 
     def _is_in_ladder(self, digest: str) -> bool:
         ladder = self._serving.ladder
         return ladder is not None and any(card.digest == digest for card in ladder.cards)
 
-    def _changed(self, row: PromotionRow) -> PromotionRow:
+    async def _changed(self, row: PromotionRow) -> PromotionRow:
+        """A model that has a whole route has no share of it."""
         self._log.info(
             "route_changed", route=row.route, action=row.action, digest=(row.digest or "")[:12], by=row.given_by
         )
         self._on_change()
+        for share, digest in self.serving_now().items():
+            asked = route_of(share)
+            if asked.share < 100 and asked.whole == row.route and digest == row.digest:
+                while share in self.serving_now():
+                    await self.rollback(share, by=row.given_by, command_id="", note=f"it has {row.route}")
         return row
 
     async def retain(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from tickcast.clock import Clock
+from tickcast.engine.core.routes import DEFAULT
 from tickcast.errors import BadRequest, BadStore, StoreStalled, TickcastError
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.host import REGISTERED
@@ -20,9 +21,10 @@ from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.ledger_rows import DecisionRow, Event
 from tickcast.live.commands import arguments
 from tickcast.live.commands.inbox import Context
+from tickcast.live.route_contests import RouteContests, RouteState
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.actions import JOBS, Action, ActionKind, PolicyFacts
-from tickcast.loop.contests import Candidate, Contests, NewContest, OpenContest
+from tickcast.loop.contests import Candidate, OpenContest
 from tickcast.loop.facts import EngineFacts, facts_of
 from tickcast.loop.policy import Policy
 from tickcast.loop.refit import Refit, refit_of
@@ -30,7 +32,7 @@ from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.state import State
 
-ROUTE, BY = "default", "schedule"
+BY = "schedule"
 NOTE_EVERY_NS, RETRY_S = 600 * 10**9, 1.0
 
 
@@ -42,6 +44,7 @@ class UpkeepState(msgspec.Struct, frozen=True, kw_only=True):
     policy: dict[str, Any] = {}
     ready: list[Candidate] = []
     contests: list[OpenContest] = []
+    routes: dict[str, RouteState] = {}
 
 
 class Upkeep:
@@ -54,10 +57,10 @@ class Upkeep:
         """`refit` has a job done; `look` tells what is so."""
         self._settings, self._ledger, self._models, self._clock = settings, ledger, serving_models, clock
         self._refit, self._look = refit, look
-        self._share = settings.inference.shadow_share
         self._policy = Policy(settings)
-        self._contests = Contests(settings)
-        self._lost = ""  # to last value, the last time that a model did
+        self._routes = RouteContests(settings, ledger, serving_models, clock=clock, look=look)
+        self._contests = self._routes.default
+        self._goes = False
         self._noted_ns = clock.monotonic_ns()
         self._changing, self._promoting = asyncio.Lock(), asyncio.Lock()
         self._doing: set[str] = set()
@@ -74,17 +77,9 @@ class Upkeep:
                 standing = noted
         except (msgspec.DecodeError, BadStore) as problem:
             self._log.warning("upkeep_failed", reason=f"what was noted cannot be read, it begins anew: {problem}")
-        self._lost = standing.lost
-        self._contests.champion, self._contests.ready = standing.champion, standing.ready
-        for contest in standing.contests:
-            try:
-                self._contests.resume(contest)
-                is_on = contest.id in self._models.contests()  # the engine goes on with it
-                if not is_on and contest.champion == self._champion():  # else the next look ends it
-                    await self._shadow(contest)
-            except (TickcastError, KeyError, TypeError, ValueError) as problem:
-                self._contests.end(contest)
-                self._log.warning("upkeep_failed", reason=f"{contest.id} has ended: {problem}")
+        self._goes, self._contests.ready = True, standing.ready
+        of_default = RouteState(champion=standing.champion, lost=standing.lost, contests=standing.contests)
+        await self._routes.go_on({DEFAULT: of_default, **standing.routes})
 
     async def run(self) -> None:
         """Whatever goes wrong here is the upkeep's own: what serves goes on."""
@@ -106,9 +101,8 @@ class Upkeep:
         if (await self._look()).bar_ns == 0:
             return []
         async with self._changing:
-            await self._follow_champion()
-            for contest in self._contests.open:
-                await self._settle(contest)
+            if await self._routes.step():
+                await self._note([])
             due = self._policy.due(self._clock.now_ns(), await self._facts())
             if due or self._clock.monotonic_ns() - self._noted_ns > NOTE_EVERY_NS:
                 await self._note([self._row(one, "proposed" if one.waits else "begun") for one in due])
@@ -121,6 +115,24 @@ class Upkeep:
 
     async def dismiss(self, given: arguments.Dismiss, context: Context) -> dict[str, Any]:
         return await self._answer(given.action, self._policy.dismiss, "dismissed", by=context.key)
+
+    async def shadow(self, given: arguments.Shadow, context: Context) -> dict[str, Any]:
+        """Beside the model that serves a route. What its contest shows is followed like that of a candidate."""
+        if not self._goes:
+            raise BadRequest("contests are slot 0's", remedy="tell that one")
+        async with self._changing:
+            if given.model:
+                kind = ActionKind.SHADOW
+                contest = await self._routes.begin_asked(given.route, given.model, alpha=self._policy.spend)
+                told = self._routes.of(given.route).told(contest)
+            else:
+                kind, contests = ActionKind.END_SHADOW, self._routes.of(given.route)
+                told = contests.told(contest := contests.candidate())
+                await self._routes.end(contests, contest)
+            why = (given.note or "asked for",)
+            asked = Action(id=contest.id, kind=kind, why=why, waits=False, model=contest.model, route=given.route)
+            await self._note([self._row(asked, "done", evidence=told, given_by=context.key)])
+        return {"contest": told}
 
     async def history(self, given: arguments.History, context: Context) -> dict[str, Any]:
         rows = await self._ledger.decisions(given.kind, given.limit)
@@ -146,8 +158,10 @@ class Upkeep:
         return {action.kind: ", ".join(action.why) for action in self._policy.proposed}
 
     def stepped_down(self) -> dict[str, str]:
-        """The route whose model lost to last value, and when."""
-        return {ROUTE: self._lost} if self._lost and self._champion() == self._models.last_value else {}
+        """The routes whose model lost to last value, and when."""
+        serving = self._models.serving_now()
+        lost = self._routes.lost.items()
+        return {route: why for route, why in lost if why and serving.get(route) == self._models.last_value}
 
     def told(self) -> dict[str, Any]:
         """For `status`."""
@@ -157,26 +171,18 @@ class Upkeep:
             "proposed": [msgspec.to_builtins(action) for action in self._policy.proposed],
             "begun": [msgspec.to_builtins(action) for action in self._policy.begun],
             "candidates": [msgspec.to_builtins(candidate) for candidate in self._contests.ready],
-            "contests": [self._contests.told(contest) for contest in self._contests.open],
+            "contests": self._routes.told(),
         }
 
     # ------------------------------------------------------------ what is so
 
     async def _facts(self) -> PolicyFacts:
         told, card = await self._look(), await self._champion_card()
-        return facts_of(told, card, self._contests.challengers(), lost=bool(self.stepped_down()))
-
-    def _champion(self) -> str:
-        return self._models.serving_now().get(ROUTE, "")
+        return facts_of(told, card, self._routes.challengers(), lost=DEFAULT in self.stepped_down())
 
     async def _champion_card(self) -> ModelCard | None:
         """None where a rung serves."""
-        return await self._models.registered(self._champion())
-
-    async def _settle(self, contest: OpenContest) -> None:
-        """The blocks that were stored since."""
-        for block in await self._ledger.blocks(contest.id, self._contests.settled(contest.id)):
-            self._contests.settle(block)
+        return await self._models.registered(self._routes.champion(DEFAULT))
 
     # ------------------------------------------------------------ what is done
 
@@ -212,31 +218,30 @@ class Upkeep:
         return {"model": made, **found, "cpu_s": result.cpu_s}
 
     async def _begin_contest(self, action: Action) -> dict[str, Any]:
-        contest = await self._begin(self._contests.of_candidate(action), id=action.id)
+        contest = await self._routes.begin(self._contests, self._contests.of_candidate(action), id=action.id)
         self._contests.leave(action.model)
         return {"contest": contest.id, "terms": contest.terms, "every": contest.every}
 
     async def _end_contest(self, action: Action) -> dict[str, Any]:
-        ended = self._contests.of(action.model)
-        shown = self._contests.told(ended)
-        self._contests.end(ended)
-        await self._models.shadow("", ROUTE)
-        for contest in self._contests.open:  # what is left goes on
-            await self._shadow(contest)
+        contests = self._routes.of(action.route)
+        ended = contests.of(action.model)
+        shown = contests.told(ended)
+        await self._routes.end(contests, ended)
         return shown
 
     async def _change(self, action: Action) -> dict[str, Any]:
         """Of who serves, one after the other. What a run before this one has done, and ended before it could say so, is
         in the list of promotions with all that spoke for it."""
         async with self._promoting:
-            listed = await self._models.models.history(ROUTE)
+            listed = await self._models.models.history(action.route)
             told = next((row.evidence_json for row in listed if row.command_id == action.id), None)
             if told is not None:
                 shown = msgspec.json.decode(told, type=dict[str, Any])
             else:
-                shown = self._contests.told(self._contests.won(action.model, self._champion()))
+                contests, champion = self._routes.of(action.route), await self._models.champion(action.route)
+                shown = contests.told(contests.won(action.model, champion))
             if action.kind is ActionKind.STEP_DOWN:
-                self._lost = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
+                self._routes.lost[action.route] = f"{shown['champion'][:12]} lost to it after {shown['blocks']} blocks"
             if told is None:
                 await self._change_now(action, shown)
             return shown
@@ -244,48 +249,21 @@ class Upkeep:
     async def _change_now(self, action: Action, shown: dict[str, Any]) -> None:
         given: dict[str, Any] = {"by": BY, "command_id": action.id, "shown": shown}
         if action.kind is ActionKind.PROMOTE:
-            await self._models.promote(action.model, ROUTE, force=True, note="", **given)
+            await self._models.promote(action.model, action.route, force=True, note="", **given)
         elif action.kind is ActionKind.ROLLBACK:
-            await self._models.rollback(ROUTE, **given)
+            await self._models.rollback(action.route, **given)
         else:
-            await self._models.step_down(ROUTE, **given)
-
-    async def _follow_champion(self) -> None:
-        """Whoever made it serve."""
-        champion = self._champion()
-        if champion == self._contests.champion:
-            return
-        promotions = await self._models.models.history(ROUTE)
-        is_new = bool(promotions) and promotions[-1].action == "promote"
-        openings = self._contests.follow(champion, self._models.last_value, is_new=is_new)
-        await self._models.shadow("", ROUTE)
-        for opening in openings:
-            await self._begin(opening, id=f"{opening.role}.{champion[:12]}.{self._clock.now_ns()}")
-        await self._note([])
-
-    async def _every(self, model: str) -> int:
-        """Of so many blocks it answers in one, so that it takes no more than its share."""
-        card = await self._models.registered(model)
-        return 1 if card is None else max(1, math.ceil(self._models.share_of(card) / self._share))
-
-    async def _begin(self, opening: NewContest, *, id: str) -> OpenContest:
-        every, told = await self._every(opening.model), await self._look()
-        contest = self._contests.begin(opening, id=id, bar_ns=told.bar_ns, every=every)
-        await self._shadow(contest)
-        return contest
+            await self._models.step_down(action.route, **given)
 
     # ------------------------------------------------------------ what is noted
 
-    async def _shadow(self, contest: OpenContest) -> None:
-        await self._models.shadow(
-            contest.model, ROUTE, contest=contest.id, block_ns=contest.block_ns, every=contest.every
-        )
-
     async def _note(self, rows: list[DecisionRow]) -> None:
         """Until the store has it: a full disk is waited for."""
+        routes = self._routes.noted()
+        default = routes.pop(DEFAULT)
         standing = UpkeepState(
-            champion=self._contests.champion, lost=self._lost, policy=self._policy.snapshot().facts,
-            ready=self._contests.ready, contests=self._contests.noted(),
+            champion=default.champion, lost=default.lost, policy=self._policy.snapshot().facts,
+            ready=self._contests.ready, contests=default.contests, routes=routes,
         )  # fmt: skip
         text = msgspec.json.encode(standing).decode()
         while True:
@@ -300,7 +278,7 @@ class Upkeep:
         self, action: Action, event: Event, *, evidence: dict[str, Any] | None = None, **given: Any
     ) -> DecisionRow:
         return DecisionRow(
-            at_ns=self._clock.now_ns(), action=action.id, kind=action.kind, event=event, route=ROUTE,
-            model=action.model, champion=self._champion(), why=[*action.why],
+            at_ns=self._clock.now_ns(), action=action.id, kind=action.kind, event=event, route=action.route,
+            model=action.model, champion=self._routes.champion(action.route), why=[*action.why],
             evidence_json=msgspec.json.encode(evidence or {}).decode(), **given,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from tickcast.engine.core.contest import ContestVerdict
+from tickcast.engine.core.routes import DEFAULT
 
 
 class ActionKind(StrEnum):
@@ -46,6 +47,7 @@ class Challenger(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     role: ChallengerRole
     verdict: str = READY
+    route: str = DEFAULT  # whose model it stands against
 
 
 class PolicyFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     why: tuple[str, ...]
     waits: bool  # for a person
     model: str = ""  # that it is about
+    route: str = DEFAULT
     mode: str = ""  # of a fit
     slots: int = 0  # of cron, that it makes good
     cpu_s: int = 0  # that a job may take; 0 = no bound

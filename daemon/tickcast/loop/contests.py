@@ -10,8 +10,9 @@ import numpy as np
 
 from tickcast.engine.core.blocks import BlockRow
 from tickcast.engine.core.contest import ALPHA, Contest, ContestTerms
+from tickcast.engine.core.routes import DEFAULT
 from tickcast.errors import BadRequest
-from tickcast.loop.actions import READY, Action, Challenger, ChallengerRole
+from tickcast.loop.actions import Action, Challenger, ChallengerRole
 from tickcast.settings import Settings
 from tickcast.state import State
 
@@ -50,7 +51,9 @@ class NewContest(NamedTuple):
 
 
 class Contests:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, route: str = DEFAULT) -> None:
+        """Of the model that serves a route."""
+        self.route = route
         self.champion = ""  # whose contests these are
         self.ready: list[Candidate] = []
         self.open: list[OpenContest] = []
@@ -59,8 +62,11 @@ class Contests:
         self._settled: dict[str, int] = {}  # the newest block of each that was counted
 
     def challengers(self) -> tuple[Challenger, ...]:
-        ready = [Challenger(model=one.model, role="candidate", verdict=READY) for one in self.ready]
-        running = [Challenger(model=one.model, role=one.role, verdict=self._held[one.id].verdict) for one in self.open]
+        ready = [Challenger(model=one.model, role="candidate", route=self.route) for one in self.ready]
+        running = [
+            Challenger(model=one.model, role=one.role, verdict=self._held[one.id].verdict, route=self.route)
+            for one in self.open
+        ]
         return (*ready, *running)
 
     def take(self, model: str, against: dict[str, Any]) -> None:
@@ -93,6 +99,23 @@ class Contests:
         terms = ContestTerms(**candidate.terms)
         terms = terms._replace(alpha=action.alpha, most_blocks=action.most_bars // terms.block_bars)
         return NewContest("candidate", action.model, terms, ContestTerms(**candidate.last_value))
+
+    def asked(self, model: str) -> NewContest:
+        """Of a model that a person wants to see beside the one that serves; refused while a candidate is there."""
+        if model == self.champion or any(one.model == model or one.role == "candidate" for one in self.open):
+            raise BadRequest(
+                f"{model[:12]} serves {self.route}, or a candidate is in a contest there",
+                remedy="`status section=decisions` shows contests; `shadow` without a model ends that of a route",
+            )
+        terms = self._usual_terms()
+        return NewContest("candidate", model, terms, terms)
+
+    def candidate(self) -> OpenContest:
+        """Of the candidate that answers in shadow."""
+        found = [one for one in self.open if one.role == "candidate"]
+        if not found:
+            raise BadRequest(f"no candidate is in a contest on {self.route}")
+        return found[0]
 
     def begin(self, opening: NewContest, *, id: str, bar_ns: int, every: int = 1) -> OpenContest:
         """From now on; its blocks are spans of event time."""
@@ -165,7 +188,7 @@ class Contests:
         found = self._held[contest.id].evidence()._asdict()
         found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                  for name, value in found.items()}  # fmt: skip
-        who = {"model": contest.model, "champion": contest.champion, "role": contest.role}
+        who = {"route": self.route, "model": contest.model, "champion": contest.champion, "role": contest.role}
         return {"contest": contest.id, **who, **found}
 
     def noted(self) -> list[OpenContest]:

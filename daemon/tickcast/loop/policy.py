@@ -18,6 +18,7 @@ import msgspec
 
 from tickcast.cron import DAY, Cron, time_ns, wall_minute
 from tickcast.engine.core.contest import spent_alpha
+from tickcast.engine.core.routes import DEFAULT
 from tickcast.errors import BadStore
 from tickcast.loop.actions import FOLLOWS, JOBS, NEEDS, READY, Action, ActionKind, Challenger, PolicyFacts
 from tickcast.settings import Settings
@@ -106,6 +107,12 @@ class Policy:
         if action in self._is.proposed and action not in self._is.approved:
             self._is.approved.append(action)
         return action in self._is.proposed
+
+    def spend(self) -> float:
+        """What a contest may spend that a person begins: as much as the next candidate."""
+        alpha = self.alpha
+        self._is.candidates += 1
+        return alpha
 
     def dismiss(self, action: str) -> bool:
         """A person does not want it: for a while it is not proposed again."""
@@ -255,7 +262,7 @@ class Policy:
 
     def _change(self, challenger: Challenger, facts: PolicyFacts) -> Iterator[Action]:
         kind = FOLLOWS.get((challenger.role, challenger.verdict))
-        if kind is None or self._rests(kind) or (kind is ActionKind.SHADOW and self._shadows(facts)):
+        if kind is None or self._rests(kind) or (kind is ActionKind.SHADOW and self._shadows(challenger.route, facts)):
             return
         action = self._change_of(kind, challenger)
         if action.id not in self._is.begun and action.id not in self._is.proposed:
@@ -263,17 +270,18 @@ class Policy:
 
     def _change_of(self, kind: ActionKind, challenger: Challenger) -> Action:
         why, shadow = f"{challenger.role} {challenger.verdict}", kind is ActionKind.SHADOW
+        of_route = "" if challenger.route == DEFAULT else f"{challenger.route}."
         return Action(
-            id=f"{kind}.{challenger.model}.{self._is.promotions}", kind=kind, why=(why,), model=challenger.model,
-            waits=self._must_wait(kind), alpha=self.alpha if shadow else 0.0,
-            most_bars=self._settings.shadow_bars if shadow else 0,
+            id=f"{kind}.{of_route}{challenger.model}.{self._is.promotions}", kind=kind, why=(why,),
+            model=challenger.model, route=challenger.route, waits=self._must_wait(kind),
+            alpha=self.alpha if shadow else 0.0, most_bars=self._settings.shadow_bars if shadow else 0,
         )  # fmt: skip
 
-    def _shadows(self, facts: PolicyFacts) -> bool:
-        """A candidate is in shadow still, or about to be."""
+    def _shadows(self, route: str, facts: PolicyFacts) -> bool:
+        """A candidate of the route is in shadow still, or about to be."""
         pending = (*self._is.begun.values(), *self._is.proposed.values())
-        return any(one.kind is ActionKind.SHADOW for one in pending) or any(
-            one.role == "candidate" and one.verdict != READY for one in facts.challengers
+        return any(one.kind is ActionKind.SHADOW and one.route == route for one in pending) or any(
+            one.role == "candidate" and one.verdict != READY and one.route == route for one in facts.challengers
         )
 
     # ------------------------------------------------------------ giving out

@@ -154,6 +154,7 @@ def _add_replay_arguments(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--job-bars", type=_natural, metavar="N", help="of --loop: bars from the order of a fit to its answer (1)"
     )
+    replay.add_argument("--trials", type=_positive, metavar="N", help="of --loop: trials of a search (20)")
 
 
 def _add_synth_arguments(synth: argparse.ArgumentParser) -> None:
@@ -245,8 +246,8 @@ def _replay(args: argparse.Namespace, settings: Settings, origins: Origins) -> i
         from tickcast.ui.loop_command import loop_and_report
 
         _run_loop(lambda: loop_and_report(args, settings, order, warn=doubts))
-    elif args.first_bars or args.job_bars is not None:
-        raise BadSettings("--first-bars and --job-bars are of the loop", remedy="add --loop")
+    elif args.first_bars or args.trials or args.job_bars is not None:
+        raise BadSettings("--first-bars, --job-bars and --trials are of the loop", remedy="add --loop")
     else:
         _run_loop(lambda: replay_and_report(settings, order, warn=doubts))
     return doubts.exit_code

@@ -12,6 +12,7 @@ from tickcast.batch.loop_replay.loop_replay import (
     FITS,
     JOB_BARS,
     JSON,
+    TRIALS,
     LoopOrder,
     replay_loop,
 )
@@ -34,7 +35,7 @@ async def loop_and_report(
     claim(history.out, writes=(JSON, PAGE, ARMS, FITS))
     order = LoopOrder(
         replace(history, chunk=args.chunk or CHUNK), first_bars=args.first_bars or FIRST_BARS,
-        job_bars=JOB_BARS if args.job_bars is None else args.job_bars,
+        job_bars=JOB_BARS if args.job_bars is None else args.job_bars, trials=args.trials or TRIALS,
     )  # fmt: skip
     found = await replay_loop(settings, order, shown=ProgressBar)
     (history.out / PAGE).write_text(loop_page.page(found), encoding="utf-8")

@@ -7,7 +7,7 @@ import numpy as np
 from tickcast.batch.judge import statistics
 from tickcast.batch.train.classes import ratios as class_ratios
 from tickcast.columns import F32, F64
-from tickcast.figures import SCALE_FLOOR, covered, losses, mase, mean, qlike, skill, spread_of, winkler
+from tickcast.figures import SCALE_FLOOR, covered, directions, losses, mase, mean, qlike, skill, spread_of, winkler
 
 SUMS = (
     "labels", "absolute", "absolute_naive", "squared", "squared_naive", "scaled", "missed", "missed_naive", "pinball",
@@ -55,8 +55,7 @@ def outcomes(own: F32, naive: F32, target: F32, scale: F64, levels: list[float])
         found[moved, :, AT["width" + suffix]] = wide[:, :, -1] - wide[:, :, 0]
         found[moved, :, AT["qlike" + suffix]] = qlike(spread_of(levels, wide), point[moved] / scale[moved, None])
     found[..., AT["covered"]] = covered(own, actual)
-    found[..., AT["directed"]] = (actual != 0) & (own[:, :, median] != 0)
-    found[..., AT["right"]] = actual * own[:, :, median] > 0
+    found[..., AT["directed"]], found[..., AT["right"]] = directions(actual, own[:, :, median])
     return found
 
 

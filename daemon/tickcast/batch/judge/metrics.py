@@ -9,6 +9,7 @@ from tickcast.batch.judge.hold_out import TILE, Figures, Predict
 from tickcast.batch.train.dataset import Dataset
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
+from tickcast.figures import directions, mean
 from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS, FitOrder, Metric
 
 MOST_IS_BEST = ("directional", "sharpe")
@@ -28,8 +29,8 @@ def validation_value(metric: Metric, predict: Predict, dataset: Dataset, order: 
     """Over the same windows in every trial, whatever loss the fit minimised; pinball is in one-bar moves."""
     said = _said(predict, dataset, order)
     if metric == "directional":
-        moved, right = np.count_nonzero(said.actual), np.count_nonzero(said.actual * said.point > 0)
-        return float(right) / max(int(moved), 1)
+        told, right = directions(said.actual, said.point)
+        return float(mean(np.count_nonzero(right), np.count_nonzero(told))) if told.any() else 0.0
     if metric == "sharpe":
         return _sharpe(said, dataset, order)
     return float(said.quantile.result()[metric])

@@ -3,6 +3,7 @@
 All labels of one moment are drawn together: what moves the whole market once is not many successes. Pure, and seeded.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,12 @@ def _names() -> list[str]:
     return [f"{name}_{end}" for name in PAIRS for end in ("low", "high")]
 
 
-def skills(settled: pl.DataFrame) -> Figures:
+def skills(settled: pl.DataFrame, levels: Sequence[float] = ()) -> Figures:
     """The figures of the labels, all together and by what, each skill with its interval."""
     if not settled.height:
         return {"headline": {}, "by_horizon": [], "by_model": [], "by_symbol": []}
-    by = {key: figures.by(settled, key) for key in ("horizon", "model", "symbol")}
-    found = with_intervals({ALL: [figures.overall(settled)], **by}, settled)
+    by = {key: figures.by(settled, key, levels) for key in ("horizon", "model", "symbol")}
+    found = with_intervals({ALL: [figures.overall(settled, levels)], **by}, settled)
     (headline,) = found.pop(ALL)
     sure = {"moments": moments_of(settled), "confidence": CONFIDENCE}
     return {"headline": {**headline, **sure}, **{f"by_{key}": rows for key, rows in found.items()}}

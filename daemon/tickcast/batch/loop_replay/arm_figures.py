@@ -10,7 +10,7 @@ from tickcast.batch.judge import report_figures
 from tickcast.batch.judge.report_certainty import ALL, with_intervals
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
-from tickcast.figures import CONFIDENCE, skill
+from tickcast.figures import CONFIDENCE, mean, skill
 
 SAME = ("symbol", "as_of_ns")
 SCORES = [*report_figures.OF_A_SCORE, *report_figures.PER_HORIZON]
@@ -64,8 +64,7 @@ def over_time(labels: pl.DataFrame, widths: tuple[I64, F64], edges: I64) -> Figu
     own, naive, covered = ([_sums(known["as_of_ns"].to_numpy(), known[name].cast(pl.Float64).to_numpy(), edges)
                             for name in columns] or [np.zeros((2, BUCKETS))] * 3)  # fmt: skip
     width = _sums(*widths, edges)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = {"skill": skill(own[0], naive[0]), "coverage": covered[0] / covered[1], "width": width[0] / width[1]}
+    found = {"skill": skill(own[0], naive[0]), "coverage": mean(*covered), "width": mean(*width)}
     told = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in found.items()}
     return {"as_of_ns": middles.tolist(), **told}
 

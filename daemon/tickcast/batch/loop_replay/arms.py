@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 from tickcast.errors import BadSettings
 from tickcast.loop.build import RUNGS
 from tickcast.settings import Settings
+from tickcast.settings.engine import InferenceSettings
 
 LAST_VALUE, STATIC, SCHEDULED, TRIGGERED = "last value", "static", "scheduled", "triggered"
 BY_LOOP = (SCHEDULED, TRIGGERED)
-BY_TIME = ("fit", "max_age_s", "max_new_bars")  # reasons of the schedule that nothing need be wrong for
-OFF: dict[str, Any] = {"optimize": [], "autonomy": 3}
+BY_TIME = ("fit", "optimize", "max_age_s", "max_new_bars")  # reasons of the schedule that nothing need be wrong for
 
 
 class Arm(NamedTuple):
@@ -37,11 +37,16 @@ def arms_of(settings: Settings) -> list[Arm]:
     if not any(getattr(schedule, name) for name in BY_TIME):
         raise BadSettings(
             "the schedule never fits by the clock, so there is nothing to compare with",
-            remedy="set schedule.fit, schedule.max_age_s or schedule.max_new_bars, such as --set "
+            remedy="set schedule.fit, schedule.optimize, schedule.max_age_s or schedule.max_new_bars, such as --set "
             "schedule.max_new_bars=2000",
         )
-    nothing: dict[str, Any] = {"fit": [], "max_age_s": 0, "max_new_bars": 0, "skill_floor": None}
-    by_time, by_need = {**OFF, "skill_floor": None}, {**OFF, **nothing, "skill_floor": schedule.skill_floor}
+    if settings.inference.shadow_share != InferenceSettings().shadow_share:
+        raise BadSettings(
+            "a shadow answers in every block of a replay: by what it costs, each machine would tell something else",
+            remedy="leave inference.shadow_share out",
+        )
+    by_time: dict[str, Any] = {"autonomy": 3, "skill_floor": None}
+    by_need = {"autonomy": 3, "fit": [], "optimize": [], "max_age_s": 0, "max_new_bars": 0}
     naive = settings.model_copy(update={"model": settings.model.model_copy(update={"default": "naive"})})
     found = [Arm(LAST_VALUE, True, _with(naive, adaptive=True, autonomy=0), fits=False)]
     for adaptive in (True, False):

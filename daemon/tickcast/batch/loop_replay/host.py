@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow.parquet as pq
 
-from tickcast.batch.backtest.retraining import within_steps
+from tickcast.batch.backtest.retraining import NO_LIMIT_S, within_steps
 from tickcast.batch.bars_so_far import BarsSoFar
 from tickcast.batch.by_hand.fit import job_folder, train
 from tickcast.batch.loop_replay.arms import Arm, begins_fitted
@@ -25,8 +25,8 @@ from tickcast.engine.core.events import Outcome
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadModel, TickcastError
 from tickcast.io.jobs.folder import BARS
-from tickcast.io.jobs.orders import FitOrder, Retrain, defaults_of
-from tickcast.loop.actions import Action, ActionKind
+from tickcast.io.jobs.orders import FitOrder, Order, Retrain, TuneOrder, defaults_of
+from tickcast.loop.actions import JOBS, Action, ActionKind
 from tickcast.loop.alert_book import AlertBook
 from tickcast.loop.alert_rules import ServedFigures, coverage_off, skill_low
 from tickcast.loop.build import RUNGS, Serving
@@ -39,7 +39,7 @@ from tickcast.progress import Shown
 from tickcast.records import Command, ModelCard
 
 FIRST = "first"
-STEPS = int(defaults_of(Retrain)["steps"])  # of a fit's budget: never seconds, so that a replay ends alike anywhere
+STEPS = int(defaults_of(Retrain)["steps"])  # of a fit's budget
 LAST_VALUE = "last value"
 
 
@@ -50,6 +50,7 @@ class HostTerms:
     folder: Path  # of the models that they leave
     first_bars: int  # that a symbol has closed when the first model is fitted; 0 = the settings name a fitted one
     job_bars: int  # from the order of a fit until what it made may answer
+    trials: int  # of a search
     shown: Shown
 
 
@@ -184,7 +185,7 @@ class LoopHost:
     # ------------------------------------------------------------ what is done
 
     def _do(self, action: Action, told: EngineFacts) -> list[Command]:
-        if action.kind is ActionKind.FIT:
+        if action.kind in JOBS:
             self._order(action, told)
             return []
         does: dict[ActionKind, Callable[[Action, EngineFacts], list[Command]]] = {
@@ -294,13 +295,10 @@ class LoopHost:
 
     def _fit(self, asked: Refit, folder: Path) -> Made:
         """In a child process, as a job of the daemon is."""
-        order = refit_order(self._settings, asked)
-        assert isinstance(order, FitOrder)
+        order = _bounded(refit_order(self._settings, asked), self._terms.trials)
         bars = self._bars.since(asked.from_ns)
         models = refit_models(asked, None if asked.champion is None else self._folder_of(asked.champion))
-        with job_folder(
-            self._settings, within_steps(order, STEPS), lambda at: pq.write_table(bars, at / BARS), models
-        ) as job:
+        with job_folder(self._settings, order, lambda at: pq.write_table(bars, at / BARS), models) as job:
             result = train(job, title=f"{self._arm.title}: fit", shown=self._terms.shown)
             install_model(job / result.model, folder)
         runner = open_model(folder, tile=self._settings.inference.tile)
@@ -332,6 +330,16 @@ class FirstModel:
     """All arms begin with the same one: what one has fitted the others take."""
 
     made: Made | None = None
+
+
+def _bounded(order: Order, trials: int) -> Order:
+    """By steps and trials and never by time, and in one process: so that a replay ends alike anywhere."""
+    if isinstance(order, TuneOrder):
+        return msgspec.structs.replace(
+            order, fit=within_steps(order.fit, STEPS), trials=trials, seconds=NO_LIMIT_S, workers=1
+        )
+    assert isinstance(order, FitOrder)
+    return within_steps(order, STEPS)
 
 
 def _shadow(contest: OpenContest | None) -> Command:

@@ -22,7 +22,7 @@ from tickcast.settings import Settings
 
 ARMS, FITS, JSON = "arms", "fits", "loop.json"
 KEPT = "scores.parquet"  # of each arm's replay: what the figures are computed from
-CHUNK, FIRST_BARS, JOB_BARS = 1_000, 2_000, 1
+CHUNK, FIRST_BARS, JOB_BARS, TRIALS = 1_000, 2_000, 1, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class LoopOrder:
     history: ReplayOrder
     first_bars: int = FIRST_BARS
     job_bars: int = JOB_BARS
+    trials: int = TRIALS
 
 
 class ArmDone(NamedTuple):
@@ -69,7 +70,7 @@ async def replayed(arm: Arm, order: LoopOrder, first: FirstModel, shown: Shown) 
         return shown(total, title if title.startswith(arm.title) else f"{arm.title}: {title}")
 
     first_bars = 0 if begins_fitted(arm.settings) else order.first_bars
-    host = LoopHost(arm, HostTerms(out / FITS / arm.key, first_bars, order.job_bars, of_arm), first)
+    host = LoopHost(arm, HostTerms(out / FITS / arm.key, first_bars, order.job_bars, order.trials, of_arm), first)
     history = replace(order.history, out=folder)
     summary = await replay(storing_nothing(in_folder(arm.settings, folder)), history, walk=host, shown=of_arm)
     if summary["nearly_all_refused"]:
@@ -95,6 +96,7 @@ def _figures(settings: Settings, order: LoopOrder, done: list[ArmDone]) -> dict[
         "consumed": summary["consumed"], "accepted": summary["accepted"], "refused": summary["refused"],
         "levels": levels, "nominal_coverage": round(levels[-1] - levels[0], 9),
         "horizons": settings.scored_horizons(), "first_bars": order.first_bars, "job_bars": order.job_bars,
+        "trials": order.trials,
         "schedule": settings.schedule.model_dump(mode="json", exclude_defaults=True), "arms": told,
         "digest": _digest(done, told), "spent": {one.arm.key: _spent(one) for one in done},
     }  # fmt: skip

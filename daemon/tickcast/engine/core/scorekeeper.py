@@ -184,13 +184,12 @@ class Scorekeeper:
                 wider[at] = column
         self._renumber_questions(at, ours)
 
-    def take_over(self, other: "Scorekeeper", model: int) -> None:
-        """What another one, of the same models, has learnt of this one's widths."""
+    def take_over(self, other: "Scorekeeper", model: int, groups: I64) -> None:
+        """What another one, of the same models, has learnt of this one's widths in these groups."""
         partitions = max(len(self._mark), len(other._mark))
         self._make_room(partitions)
         other._make_room(partitions)
-        groups = len(self.groups)
-        cells = (np.arange(partitions)[:, None] * self._cells + model * groups + np.arange(groups)).ravel()
+        cells = (np.arange(partitions)[:, None] * self._cells + model * len(self.groups) + groups).ravel()
         for name, column in self._conformal._asdict().items():
             column[cells] = getattr(other._conformal, name)[cells]
 

@@ -11,8 +11,8 @@ from tickcast.columns import I32, I64, U64, Forecasts, Scores
 from tickcast.engine.core.blocks import BlockRow, Blocks
 from tickcast.engine.core.fold import ClosedBars
 from tickcast.engine.core.forecaster import Forecaster
-from tickcast.engine.core.ladder import Ladder, Mask
-from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
+from tickcast.engine.core.ladder import Ladder
+from tickcast.engine.core.routes import NO_MODEL, Routes, narrowness
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
 from tickcast.questions import Questions
 from tickcast.settings import Settings
@@ -22,8 +22,8 @@ from tickcast.symbols import SymbolTable
 
 @dataclass(frozen=True, slots=True)
 class ShadowOrder:
-    """Who is to answer beside the model of a route, and for how much of the time. Last value need not be asked: it is
-    beside every model, and so is beside it together with another."""
+    """Who is to answer beside the model of a route, for the symbols that the route decides about, and for how much of
+    the time. Last value need not be asked: it is beside every model, and so is beside it together with another."""
 
     route: str
     model: int  # by number
@@ -57,7 +57,6 @@ class Shadows:
         self._serving, self._scorekeeper, self._forecaster = serving, scorekeeper, forecaster
         self._orders: dict[Key, ShadowOrder] = {}
         self._blocks: dict[Key, Blocks] = {}
-        self._routes = Routes(symbols, settings.symbols.groups, ladder.cards)
         self._keeper: Scorekeeper | None = None  # a book of its own, made with the first shadow
         self._due: list[Due] = []
 
@@ -71,15 +70,13 @@ class Shadows:
 
     def begin(self, order: ShadowOrder) -> None:
         """From now on; another one of that route ends. One that served before goes on with the widths it had then."""
-        key = (order.route, is_asked := order.model != self._ladder.last_value)
+        key, groups = (order.route, order.model != self._ladder.last_value), self._serving.groups_in(order.route)
         self._end(key)
         self._orders[key] = order
         self._blocks[key] = Blocks(order.contest, order.block_ns)
-        if is_asked:
-            if order.route != DEFAULT:
-                self._routes.set(order.route, order.model)
+        if order.model != self._ladder.last_value:
             self._keeper = self._keeper or self._fresh_keeper()
-            self._keeper.take_over(self._scorekeeper, order.model)
+            self._keeper.take_over(self._scorekeeper, order.model, groups)
 
     def end(self, route: str) -> None:
         """All of the route; what is open of it goes with it."""
@@ -90,17 +87,14 @@ class Shadows:
         if self._orders.pop(key, None) is None:
             return
         del self._blocks[key]
-        route, is_asked = key
-        if is_asked and route != DEFAULT:
-            self._routes.set(route, NO_MODEL)
         if not any(asked for _, asked in self._orders):
             self._keeper = None
         if not self._orders:
             self._due.clear()
 
-    def contests(self) -> list[str]:
-        """That are on."""
-        return [order.contest for order in self._orders.values()]
+    def contests(self) -> dict[str, str]:
+        """That are on, each with its route."""
+        return {order.contest: order.route for order in self._orders.values()}
 
     def note(self, due: Due) -> None:
         """To be asked by `answer`."""
@@ -111,11 +105,12 @@ class Shadows:
         """Ask, settle and compare for all turns that were noted, in their order: forecasts, and blocks that closed."""
         said, rows = [], []
         due, self._due = self._due, []
+        whose = self._whose()
         for turn in due:
             self._compare_last_value(turn.scores)
             if self._keeper is not None:
-                forecasts, settled = self._answer(turn, self._keeper)
-                self._compare(turn.scores, settled)
+                forecasts, settled = self._answer(turn, self._keeper, whose)
+                self._compare(turn.scores, settled, whose)
                 said += [forecasts] if len(forecasts) else []
             rows += [row for blocks in self._blocks.values() for row in blocks.close(turn.newest_ns)]
         return said, rows
@@ -124,25 +119,26 @@ class Shadows:
         """A shadow that serves from now on brings its widths along, and is none any more."""
         order = self._orders.get((route, True))
         if self._keeper is not None and order is not None and order.model == model:
-            self._scorekeeper.take_over(self._keeper, model)
+            self._scorekeeper.take_over(self._keeper, model, self._serving.groups_in(route))
         self.end(route)
 
     def forget(self, codes: I64) -> None:
         """These codes go to other symbols."""
         if self._keeper is not None:
             self._keeper.forget(codes)
-        self._routes.forget()
 
     def add_model(self) -> None:
         if self._keeper is not None:
             self._keeper.add_model()
 
-    def _answer(self, due: Due, keeper: Scorekeeper) -> tuple[Forecasts, Scores]:
-        model = self._choose(due)
+    def _answer(self, due: Due, keeper: Scorekeeper, whose: I32) -> tuple[Forecasts, Scores]:
+        model = self._choose(due, whose)
         rows = np.flatnonzero(model != NO_MODEL)
         asked = replace(due.questions.take(rows), model=model[rows])
         answers, useless = self._ladder.ask_shadows(asked)
-        self._note_failures(asked, useless)
+        for number, order in enumerate(self._asked()):
+            failed = useless & (whose[asked.symbol] == number)
+            self._blocks[order.route, True].add_failed(asked.as_of[failed])
         rows, asked, answers = rows[~useless], asked.take(~useless), answers.take(~useless)
         entries = self._forecaster.entries(due.closed.bars, asked, answers)
         question = np.full(len(due.closed.bars), -1, np.int64)
@@ -153,33 +149,37 @@ class Shadows:
         )  # fmt: skip
         return self._forecaster.forecasts(due.closed, asked, answers, entries), settled
 
-    def _choose(self, due: Due) -> I32:
+    def _choose(self, due: Due, whose: I32) -> I32:
         """Whose turn it is beside the model that serves: none where something else than the route's model answered."""
         questions, bars = due.questions, due.closed.bars
         held = bars.ordinal[questions.row] - due.closed.first[questions.row] + 1
-        routed, served = self._routes.of(questions.symbol), self._serving.of(questions.symbol)
         model = np.full(len(questions), NO_MODEL, np.int32)
-        for order in self._asked():
-            if order.route == DEFAULT:
-                is_its = (served == NO_MODEL) & (questions.model == self._ladder.first_number)
-            else:
-                is_its = (routed == order.model) & (questions.model == served)
+        for number, order in enumerate(self._asked()):
+            is_its = (whose[questions.symbol] == number) & (questions.model == self._champion(order.route))
             turn = (questions.as_of // order.block_ns) % order.every == 0
             fits = held >= self._ladder.cards[order.model].need_bars
             model[is_its & turn & fits] = order.model
         return model
 
-    def _note_failures(self, asked: Questions, useless: Mask) -> None:
-        for order in self._asked():
-            self._blocks[order.route, True].add_failed(asked.as_of[useless & (asked.model == order.model)])
+    def _whose(self) -> I32:
+        """By symbol, which of those that are asked is asked of it: that of the narrowest route."""
+        asked = self._asked()
+        found = np.full(self._symbols.limit, -1, np.int32)
+        for number in sorted(range(len(asked)), key=lambda number: narrowness(asked[number].route)):
+            found[self._serving.reach(asked[number].route)] = number
+        return found
 
-    def _compare(self, served: Scores, settled: Scores) -> None:
+    def _champion(self, route: str) -> int:
+        stands = self._serving.stands(route)
+        return self._ladder.first_number if stands == NO_MODEL else stands
+
+    def _compare(self, served: Scores, settled: Scores, whose: I32) -> None:
         """The labels that both have; what a shadow was fitted on says nothing."""
         _, ours, theirs = np.intersect1d(served.id_low, settled.id_low, assume_unique=True, return_indices=True)
         fair = (served.id_high[ours] == settled.id_high[theirs]) & (settled.in_sample[theirs] == 0)
         ours, theirs = ours[fair], theirs[fair]
-        for order in self._asked():
-            own = settled.model[theirs] == order.model
+        for number, order in enumerate(self._asked()):
+            own = (settled.model[theirs] == order.model) & (whose[settled.symbol[theirs]] == number)
             self._blocks[order.route, True].add(
                 settled.as_of[theirs][own], served.loss[ours][own], settled.loss[theirs][own]
             )  # fmt: skip
@@ -189,10 +189,8 @@ class Shadows:
         for (route, is_asked), order in self._orders.items():
             if is_asked:
                 continue
-            of = self._serving.of(served.symbol)
-            model = self._ladder.first_number if route == DEFAULT else self._serving.number(route)
-            own = (served.model == model) & ((of == NO_MODEL) | (route != DEFAULT)) & (served.in_sample == 0)
-            own &= (served.as_of // order.block_ns) % order.every == 0
+            own = (served.model == self._champion(route)) & self._serving.reach(route)[served.symbol]
+            own &= (served.in_sample == 0) & ((served.as_of // order.block_ns) % order.every == 0)
             self._blocks[route, False].add(served.as_of[own], served.loss[own], served.loss_naive[own])
 
     def _asked(self) -> list[ShadowOrder]:

@@ -1,6 +1,6 @@
 """Models: which there are, which of them serves whom, and what served before. It loads none and asks none.
 
-A route is `default`, `group:NAME` or `symbol:NAME`; its model answers.
+A route is a text that `engine/core/routes.py` understands; its model answers.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from tickcast.clock import Clock
+from tickcast.engine.core.routes import DEFAULT, TEXT, narrowness, route_of
 from tickcast.engine.inference.model_folder import NAME, RESERVED
-from tickcast.errors import ModelFault, ModelRefused
+from tickcast.errors import BadRequest, ModelFault, ModelRefused
 from tickcast.io.models.artefacts import Artefacts
 from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.ledger_rows import Action, Origin, PromotionRow, VersionRow
@@ -21,8 +22,6 @@ from tickcast.records import ModelCard
 
 PREFIX = re.compile(r"[0-9a-f]{8,64}")  # of a digest
 LATEST = "latest"
-DEFAULT = "default"
-PRECEDENCE = ("symbol", "group", DEFAULT)  # of the routes that apply to a symbol
 
 
 class Models:
@@ -175,12 +174,10 @@ def refuse_bad_name(card: ModelCard) -> None:
 
 
 def refuse_bad_route(route: str) -> None:
-    kind, _, name = route.partition(":")
-    if route != DEFAULT and not (kind in ("group", "symbol") and name):
-        raise ModelRefused(
-            ModelFault.BAD_ROUTE, f"there is no route '{route[:80]}'",
-            remedy="default, group:NAME or symbol:NAME",
-        )  # fmt: skip
+    try:
+        route_of(route)
+    except BadRequest as problem:
+        raise ModelRefused(ModelFault.BAD_ROUTE, f"there is {problem.args[0]}", remedy=problem.remedy) from None
 
 
 def served(history: Iterable[PromotionRow]) -> list[str]:
@@ -241,6 +238,5 @@ def _unknown(model: str, rows: Iterable[VersionRow]) -> ModelRefused:
 
 
 def _in_precedence(routes: Mapping[str, str]) -> list[tuple[str, str]]:
-    kinds = {route: route.partition(":")[0] for route in routes}
-    applying = [route for route in routes if kinds[route] in PRECEDENCE]
-    return [(route, routes[route]) for route in sorted(applying, key=lambda r: (PRECEDENCE.index(kinds[r]), r))]
+    applying = [route for route in routes if TEXT.fullmatch(route)]
+    return [(route, routes[route]) for route in sorted(applying, key=lambda route: (-narrowness(route), route))]

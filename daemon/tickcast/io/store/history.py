@@ -146,17 +146,22 @@ def everywhere(
     """
     cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
     try:
-        wanted = {"table": table, "first": _day(from_ns), "last": _day(to_ns)}
-        files = [archive / table / Path(name).name for (name,) in cursor.execute(ARCHIVED, wanted).fetchall()]
-        quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-        rows = WITH_ARCHIVED.format(table=table, files=quoted) if files else table
-        yield Everywhere(rows, TABLES[table].once if files else "")
+        yield with_archived(cursor, table, archive, from_ns, to_ns)
     except duckdb.IOException as error:
         raise BadData(
             f"a file of the archive cannot be read: {error}", remedy="put it back, or ask for rows of a later time"
         ) from None
     finally:
         cursor.rollback()
+
+
+def with_archived(cursor: duckdb.DuckDBPyConnection, table: str, archive: Path, from_ns: int, to_ns: int) -> Everywhere:
+    """As `everywhere`, within its transaction."""
+    wanted = {"table": table, "first": _day(from_ns), "last": _day(to_ns)}
+    files = [archive / table / Path(name).name for (name,) in cursor.execute(ARCHIVED, wanted).fetchall()]
+    quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    rows = WITH_ARCHIVED.format(table=table, files=quoted) if files else table
+    return Everywhere(rows, TABLES[table].once if files else "")
 
 
 def _day(ns: int) -> str:

@@ -27,7 +27,8 @@ from tickcast.io.store.lock import StoreLock
 from tickcast.io.store.query import QueryResult, select
 from tickcast.io.store.rolloff import RollOff
 from tickcast.io.store.rows import Names
-from tickcast.io.store.scored import ScoreFilter, Trading, scored
+from tickcast.io.store.scored import Said, ScoreFilter, Trading, scored
+from tickcast.io.store.shares import SharedRoute, share_figures
 from tickcast.io.store.snapshot import StoreMark
 from tickcast.io.store.writer import Commit, Writer
 from tickcast.records import ModelCard
@@ -136,9 +137,18 @@ class Store:
 
     async def scored(self, wanted: ScoreFilter, trading: Trading) -> dict[str, Any]:
         """How stored scores turned out; see scored.scored."""
+        settings, forecast = self._settings, self._settings.forecast
+        said = Said(forecast.quantiles, forecast.transform == "log_return")
+        archive, timeout_s = archive_folder(settings), settings.store.query_timeout_s
+        return await self._on_reader(
+            partial(scored, wanted=wanted, trading=trading, said=said, archive=archive, timeout_s=timeout_s)
+        )
+
+    async def share(self, share: SharedRoute, from_ns: int, to_ns: int) -> dict[str, Any]:
+        """How two models did that share out a route; see shares.share_figures."""
         archive, timeout_s = archive_folder(self._settings), self._settings.store.query_timeout_s
         return await self._on_reader(
-            partial(scored, wanted=wanted, trading=trading, archive=archive, timeout_s=timeout_s)
+            partial(share_figures, share=share, span_ns=(from_ns, to_ns), archive=archive, timeout_s=timeout_s)
         )
 
     async def roll_off(self, now_event_ns: int) -> RollOff:

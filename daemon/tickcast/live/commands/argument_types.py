@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from tickcast.symbols import NAME_BYTES
@@ -19,8 +20,14 @@ Model = Annotated[
 ]
 OneModel = Annotated[Model, Meta(min_length=1)]
 Members = Annotated[tuple[OneModel, ...], Meta(max_length=16)]
+WHOLE = r"default|(group|symbol):[^\n]{1,64}"
+WholeRoute = Annotated[str, Meta(pattern=rf"^({WHOLE})$(?!\n)", description="default, group:NAME or symbol:NAME")]
 Route = Annotated[
-    str, Meta(pattern=r"^(default|(group|symbol):[^\n]{1,64})$(?!\n)", description="default, group:NAME or symbol:NAME")
+    str,
+    Meta(
+        pattern=rf"^({WHOLE}|[1-9][0-9]?%:(default|group:[^\n]{{1,64}}))$(?!\n)",
+        description="default, group:NAME or symbol:NAME; 30%:default or 30%:group:NAME is that share of its symbols",
+    ),
 ]
 Job = Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$(?!\n)", description="id of a job")]
 OneJob = Annotated[Job, Meta(min_length=1)]
@@ -52,3 +59,11 @@ Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
 ActionName = Annotated[str, Meta(min_length=1, max_length=200, description="id of what is proposed")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+def members_of(params: dict[str, Any]) -> tuple[str, ...]:
+    """The models that a combination is to be made of."""
+    try:
+        return msgspec.convert(params.get("members", ()), Members)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"params.members: {error}") from None

@@ -208,7 +208,7 @@ class Train(JobData, frozen=True):
 
     def __post_init__(self) -> None:
         JobData.__post_init__(self)
-        members_of(self.params)
+        of.members_of(self.params)
 
 
 @command("evaluate", "train")
@@ -294,6 +294,15 @@ class Promote(Arguments, frozen=True):
     note: of.Note = ""
 
 
+@command("shadow", "promote")
+class Shadow(Arguments, frozen=True):
+    """Have a model answer beside the one that serves a route, in a contest. Without a model: end that contest."""
+
+    model: of.Model = ""
+    route: of.WholeRoute = ALL
+    note: of.Note = ""
+
+
 @command("approve", "promote")
 class Approve(Arguments, frozen=True):
     """Have done what the schedule proposes; `status section=decisions` lists it."""
@@ -373,14 +382,6 @@ def _accepted(command: str) -> Accepted:
             CommandFault.UNKNOWN_COMMAND, f"there is no command '{command}'", remedy=f"there are {', '.join(ACCEPTED)}"
         )
     return ACCEPTED[command]
-
-
-def members_of(params: dict[str, Any]) -> tuple[str, ...]:
-    """The models that a combination is to be made of."""
-    try:
-        return msgspec.convert(params.get("members", ()), of.Members)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"params.members: {error}") from None
 
 
 def said(given: Arguments) -> list[str]:

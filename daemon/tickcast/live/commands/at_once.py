@@ -212,8 +212,13 @@ class Commands:
         return {
             "accuracy": await self._accuracy(given.model), "from_ns": from_ns, "to_ns": newest_ns,
             "side_bps": trading.side_bps, **await self._parts.store.scored(wanted, trading),
-            "health": await self._health(),
+            "shares": await self._shares(from_ns, newest_ns + 1), "health": await self._health(),
         }  # fmt: skip
+
+    async def _shares(self, from_ns: int, to_ns: int) -> list[Result]:
+        """Of each route that two models share out."""
+        shares = await self._parts.serving_models.shares()
+        return [await self._parts.store.share(each, from_ns, to_ns) for each in shares]
 
     async def diagnose(self, given: arguments.Diagnose, context: Context) -> Result:
         found = _findings(self._parts.health(), await self._parts.store.ledger.verify_chain())

@@ -37,6 +37,7 @@ from tickcast.io.jobs.orders import Order
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
 from tickcast.live.commands import arguments, job_params
+from tickcast.live.commands.argument_types import members_of
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.serving_models import ServingModels
@@ -72,7 +73,7 @@ class JobCommands:
             start = given.start_with
             asked["start"] = {"mode": start.mode, "freeze": start.freeze}
             models[START] = await self._folder(await self._registered(start.model))
-        if members := arguments.members_of(params):
+        if members := members_of(params):
             cards = [await self._registered(name) for name in members]
             params = {**params, "members": [card.digest for card in cards]}
             models |= {f"{MEMBERS}/{number}": await self._folder(card) for number, card in enumerate(cards)}

@@ -30,14 +30,15 @@ def write_report(
     """
     made = forecasts.lazy()
     first = made.head(1).collect()
+    levels = first["levels"][0].to_list() if first.height else []
     settled = scores.lazy().collect()
     log_return = not first.height or first["transform"][0] == "log_return"
-    labels = figures.labels(settled, log_return=log_return)
-    levels = first["levels"][0].to_list() if first.height else []
+    with_quantiles = figures.with_quantiles(settled, made) if first.height else settled
+    labels = figures.labels(with_quantiles, log_return=log_return, levels=levels)
     report = {**summary, **_computed(labels, settled, levels)}
     report["forecasts"] = made.select(pl.len()).collect().item()
     report["from_ns"] = made.select(pl.col("as_of_ns").min()).collect().item() if report["forecasts"] else None
-    report["reliability"] = figures.reliability(settled, made)
+    report["reliability"] = figures.reliability(labels.settled, levels)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     plots = _plots(report, labels, made, None if bars is None else bars.lazy())
@@ -51,7 +52,7 @@ def _computed(labels: figures.Labels, scores: pl.DataFrame, levels: list[float])
         "void": labels.void,
         "levels": levels,
         "nominal_coverage": round(levels[-1] - levels[0], 9) if levels else None,
-        **skills(labels.settled),
+        **skills(labels.settled, levels),
         "over_time": figures.over_time(labels.settled),
         "in_sample": figures.spans(labels.in_sample),
     }

@@ -17,9 +17,13 @@ HORIZON_COLUMNS = (
     Column("pinball", "pinball", ".4g"),
     Column("pinball_naive", "pinball, last value", ".4g"),
     Column("skill_mae", "skill of the point", "+.1%", signed=True),
+    Column("mase", "MASE", ".3f"),
+    Column("r2_returns", "R2 of moves", "+.4f"),
     Column("mae_pct", "MAE, % of price", ".4f"),
     *IN_PRICES,
     Column("coverage", "coverage", ".1%"),
+    Column("winkler", "Winkler", ".4g"),
+    Column("calibration", "calibration", ".3f"),
     Column("directional", "direction right", ".1%"),
     Column("directional_base", "always one way", ".1%"),
 )
