@@ -19,6 +19,7 @@ from tickcast.engine.core.forecaster import Forecaster
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
 from tickcast.engine.core.places import Places
 from tickcast.engine.core.questions import Questioner, due
+from tickcast.engine.core.regimes import Regimes
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
@@ -30,6 +31,8 @@ from tickcast.records import Command
 from tickcast.settings import Settings
 from tickcast.state import HasState, State
 from tickcast.symbols import SymbolTable
+
+LATER = ("drift", "regimes")  # parts that not every snapshot has which is read
 
 
 class DecodesTicks(Protocol):
@@ -55,6 +58,7 @@ class Engine:
         self.routes = Routes(symbols, settings.symbols.groups, cards)
         self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
         self.drift = DriftWatch(settings, symbols, self.builder, self.scorekeeper, ladder, channels=features.names)
+        self.regimes = Regimes(settings, symbols)
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
         self._settings = settings
@@ -119,6 +123,7 @@ class Engine:
         self.scorekeeper.forget(codes)
         self.questioner.forget(codes)
         self.drift.forget()
+        self.regimes.forget(codes)
         if self.ladder is not None:
             self.ladder.forget(codes)
         self.routes.forget()
@@ -155,6 +160,7 @@ class Engine:
     def restore(self, bars: BarBatch) -> None:
         """Fill the windows with stored bars, sorted by symbol and ordinal, before the first turn."""
         self.builder.restore(bars)
+        self.regimes.follow(bars)
         _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
         self.questioner.remember(bars, bars.ordinal[start][inverse])
 
@@ -174,7 +180,7 @@ class Engine:
         Only before the first turn. After a refusal this engine is half filled: build another one.
         """
         for name, part in self._parts().items():
-            if name != "drift" or name in state.facts:  # an older version's has none: what drifts is learnt anew
+            if name not in LATER or name in state.facts:  # an older version's has none: it is learnt anew
                 part.resume(state.part(name))
         if self.shadows is not None and "shadows" in state.facts:
             self.shadows.resume(state.part("shadows"))
@@ -186,7 +192,7 @@ class Engine:
         """What remembers something, in the order in which it is resumed."""
         ladder: dict[str, HasState] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
         parts: dict[str, HasState] = {"symbols": self._symbols, "folder": self.builder, "places": self.places}
-        return parts | {"score": self.scorekeeper} | ladder | {"drift": self.drift}
+        return parts | {"score": self.scorekeeper} | ladder | {"drift": self.drift, "regimes": self.regimes}
 
     def install(self, runner: Runner) -> None:
         """Another model, which nobody is asked of before `use_model` names it. Between two turns."""
@@ -375,6 +381,8 @@ class Engine:
         bars, entries = closed.bars, self._forecaster.entries(closed.bars, questions, answers)
         question = np.full(len(bars), -1, np.int64)
         question[questions.row] = np.arange(len(questions))
+        regime, odd = self.regimes.follow(bars), self.drift.odd(len(bars))
+        entries = entries._replace(regime=regime[questions.row], odd=odd[questions.row])
         rows, marks = rows_of(bars, closed.void_before, question), self.builder.marks()
         labels = self.drift.labels_room(len(bars))
         scores = self.scorekeeper.settle(rows, entries, marks, labels)

@@ -121,7 +121,7 @@ def scored(
         "from": wanted.from_ns, "to": wanted.to_ns, "symbols": wanted.symbols or None, "model": wanted.model,
     }  # fmt: skip
     terms = {"cost": trading.side_bps * BPS, "goes_on": trading.goes_on, "year": YEAR_NS}
-    with _in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
+    with in_time(cursor, timeout_s), everywhere(cursor, "scores", archive, wanted.from_ns, wanted.to_ns) as found:
         kept = KEPT.format(rows=found.rows, once=found.once)
         (counts,) = _rows(cursor, kept + COUNTS, given)
         told = [_figures(row) for row in _rows(cursor, kept + SUMS, given)]
@@ -168,14 +168,15 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
+def in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
     deadline = threading.Timer(timeout_s, cursor.interrupt)
     deadline.start()
     try:
         yield
     except duckdb.InterruptException:
         raise BadRequest(
-            f"the report took longer than {timeout_s:g} s", remedy="ask for fewer hours, or raise store.query_timeout_s"
+            f"what was asked took longer than {timeout_s:g} s",
+            remedy="ask for fewer hours or symbols, or raise store.query_timeout_s",
         ) from None
     finally:
         deadline.cancel()
