@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from storekit import unit
 from tickcast import figures
 from tickcast.engine.core.ladder import RUNGS
+from tickcast.io.store.store import Commit
 from tickcast.regimes import NORMAL
 
 MINUTE = 60 * 10**9
@@ -102,3 +104,12 @@ def nothing_said(planted: Planted) -> Planted:
         gap=np.zeros_like(planted.gap), regime=np.full_like(planted.regime, NORMAL), odd=np.zeros_like(planted.odd),
         rung=np.full_like(planted.rung, RUNGS.index("model")),
     )  # fmt: skip
+
+
+def lost(count: int) -> Commit:
+    """Forecasts of one second each, whose losses differ."""
+    one = unit(0, count)
+    (scores,) = one.scores
+    scores.loss[:] = np.random.default_rng(9).exponential(size=scores.loss.shape)
+    scores.loss[::3, 0] = np.nan
+    return one

@@ -7,7 +7,7 @@ NEAR_BARS = 5  # that a gap or a jump has an after
 ODD_PCT = 25  # of the inputs; where nothing has changed, 10 % of the values are odd
 OLD_SHARE = 0.5  # of the span that it was trained on: so much has come since for a model to be old
 WORST_SHARE = 0.1
-LEAST_LIFT, LEAST_SHARE = 1.5, 0.05  # that are worth a sentence
+LEAST_LIFT, LEAST_SHARE = 1.5, 0.02  # that are worth a sentence
 
 CAUSES = {  # in the order of what each counts; how a sentence says it
     "after_gap": f"lie within {NEAR_BARS} bars after a gap",

@@ -193,13 +193,14 @@ def keep(connection: duckdb.DuckDBPyConnection, found: pa.Table) -> None:
 
 
 def _causes(sums: Sums) -> list[Row]:
-    """Those that some label has, by lift; what too few blocks tell comes last."""
+    """Those that some labels have and others not, by lift; what too few blocks tell comes last."""
     steps = np.unique(sums["step"]).tolist()
     z = NormalDist().inv_cdf(1 - ONE_SIDED / (len(CAUSES) * max(len(steps), 1)))
     found = []
     for step in steps:
         own = _where(sums, sums["step"] == step)
-        found += [_cause(cause, step, _by_block(own, own[cause]), z) for cause in HOLDS if (own[cause] == 1).any()]
+        told = [cause for cause in HOLDS if {0, 1} <= {*own[cause].tolist()}]
+        found += [_cause(cause, step, _by_block(own, own[cause]), z) for cause in told]
     return sorted(found, key=lambda row: -(row["lift"] or 0.0))
 
 
