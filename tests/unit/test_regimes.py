@@ -6,7 +6,7 @@ import pytest
 from kit import Served, settings, walk
 from tickcast.columns import BarBatch
 from tickcast.engine.core.regimes import LARGEST, Regimes
-from tickcast.regimes import CALM, NORMAL, REGIMES, WILD
+from tickcast.regimes import CALM, NORMAL, REGIMES, WILD, regime_after, weight
 from tickcast.symbols import SymbolTable
 
 
@@ -63,6 +63,22 @@ def test_a_regime_is_what_a_plain_computation_says(transform: str) -> None:
         )
         assert found[:, s].tolist() == expected
     assert {*np.unique(found)} == {CALM, NORMAL, WILD}
+
+
+@pytest.mark.parametrize(
+    ("before", "pace", "after"),
+    [
+        (NORMAL, 1.51, WILD), (NORMAL, 1.49, NORMAL), (WILD, 1.26, WILD), (WILD, 1.24, NORMAL), (CALM, 1.51, WILD),
+        (NORMAL, 0.66, CALM), (NORMAL, 0.67, NORMAL), (CALM, 0.79, CALM), (CALM, 0.81, NORMAL), (WILD, 0.66, CALM),
+    ],
+)  # fmt: skip
+def test_a_label_follows_from_the_one_before_and_how_fast_it_goes(before: int, pace: float, after: int) -> None:
+    assert regime_after(before, 3.0 * pace, 3.0) == after
+    assert regime_after(before, 0.0, 0.0) == before
+
+
+def test_a_mean_weighs_all_alike_until_it_has_seen_its_span() -> None:
+    assert [weight(3, seen) for seen in (1, 2, 3, 100)] == [1.0, 0.5, 0.5, 0.5]
 
 
 def test_a_label_is_left_nearer_to_the_usual_than_it_was_entered() -> None:

@@ -1,5 +1,5 @@
-"""Features of how widely the window is spread: standard deviation, z-scores, Bollinger position, realised volatility and
-its regime.
+"""Features of how widely the window is spread: standard deviation, z-scores, Bollinger position, realised volatility
+and its regime.
 
 Sums are taken anew for every bar and relative to the newest value: nothing drifts, and large prices do not cancel.
 """

@@ -32,8 +32,6 @@ from tickcast.settings import Settings
 from tickcast.state import HasState, State
 from tickcast.symbols import SymbolTable
 
-LATER = ("drift", "regimes")  # parts that not every snapshot has which is read
-
 
 class DecodesTicks(Protocol):
     def decode(self, raw: RawBatch) -> tuple[TickBatch, Rejects]: ...
@@ -61,10 +59,7 @@ class Engine:
         self.regimes = Regimes(settings, symbols)
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
-        self._settings = settings
-        self._symbols = symbols
-        self._decoder = decoder
-        self._features = features
+        self._settings, self._symbols, self._decoder, self._features = settings, symbols, decoder, features
         self._forecaster = None if ladder is None else Forecaster(
             settings, symbols, self.builder, ladder, questioner=self.questioner, scorekeeper=self.scorekeeper
         )  # fmt: skip
@@ -119,11 +114,9 @@ class Engine:
         codes = self.places.leaving
         if self.shadows is not None:
             self.shadows.forget(codes)
-        self.builder.forget(codes)
-        self.scorekeeper.forget(codes)
-        self.questioner.forget(codes)
+        for part in (self.builder, self.scorekeeper, self.questioner, self.regimes):
+            part.forget(codes)
         self.drift.forget()
-        self.regimes.forget(codes)
         if self.ladder is not None:
             self.ladder.forget(codes)
         self.routes.forget()
@@ -180,7 +173,7 @@ class Engine:
         Only before the first turn. After a refusal this engine is half filled: build another one.
         """
         for name, part in self._parts().items():
-            if name not in LATER or name in state.facts:  # an older version's has none: it is learnt anew
+            if name in state.facts:  # what an older version's does not have is learnt anew
                 part.resume(state.part(name))
         if self.shadows is not None and "shadows" in state.facts:
             self.shadows.resume(state.part("shadows"))
