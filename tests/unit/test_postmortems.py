@@ -27,6 +27,7 @@ from whykit import (
 )
 from whykit import T0 as MARKET_T0
 
+DAY = 86_400 * SECOND
 ALL = Looked(0, 1 << 62, [], log_return=True)
 
 
@@ -185,32 +186,53 @@ async def test_the_worst_are_kept_once_whatever_happens_and_so_many_a_day(tmp_pa
     cards = [card(trained_from_ns=T0 - 9 * SECOND, trained_to_ns=T0 - SECOND)]
     store = open_store(settings, cards=cards)
     await store.write(one)
-    assert await store.look_back(ALL, 1440) == 15  # five for each whole stretch of 300 s: what begins is not judged
+    assert await store.look_back(ALL, 1440) == 10  # five for each whole stretch of 300 s: two, between their halves
     assert await store.look_back(ALL, 1440) == 0
     await store.close()
     store = open_store(settings, cards=cards)
     assert await store.look_back(ALL, 1440) == 0
-    assert await store.look_back(ALL, 2880) == 15
+    assert await store.look_back(ALL, 2880) == 10
     _, rows = await store.query(
         "SELECT id, step, loss, causes, model_age_ns, as_of_ns, regime FROM postmortems ORDER BY as_of_ns"
     )
     (scores,) = one.scores
-    known = {
+    at_id = {
         f"{int(high):016x}{int(low):016x}": at for at, (high, low) in enumerate(zip(scores.id_high, scores.id_low))
     }
     limits = np.array([np.nanquantile(scores.loss.astype(np.float32)[:, j], 0.9) for j in range(HORIZON)])
     excess = np.nan_to_num(scores.loss / limits)
     stretch = scores.as_of // (300 * SECOND)
-    whole = [s for s in np.unique(stretch) if (s + 1) * 300 * SECOND + HORIZON * SECOND <= scores.settled_ns.max()]
-    expected = {int(i) for s in whole for i in np.argsort(np.where(stretch == s, excess.max(axis=1), -1))[-10:]}
-    assert {known[row[0]] for row in rows} == expected
+    expected = {
+        int(at)
+        for whole in np.unique(stretch)[1:-1]
+        for at in np.argsort(np.where(stretch == whole, excess.max(axis=1), -1))[-10:]
+    }
+    assert {at_id[row[0]] for row in rows} == expected
     for id_, step, loss, held, age_ns, as_of_ns, regime in rows:
-        at = known[id_]
+        at = at_id[id_]
         assert step - 1 == excess[at].argmax()
         assert loss == pytest.approx(scores.loss[at, step - 1])
         assert age_ns == as_of_ns - T0 + SECOND
         assert {"stand_in", "old_model"} >= set(held) >= {"stand_in"}
         assert regime == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("a_day", [1, 7, 289, 100_000])
+async def test_a_day_has_no_more_than_it_may_and_some(tmp_path: Any, a_day: int) -> None:
+    one = lost(3000)
+    for batch in (*one.forecasts, *one.scores, *one.bars):
+        batch.as_of[:] = T0 // DAY * DAY + 60 * SECOND * np.arange(1, 3001)
+    (scores,), (asked,) = one.scores, one.forecasts
+    scores.settled_ns[:] = scores.as_of + 180 * SECOND
+    asked.target_ns[:] = asked.as_of[:, None] + 60 * SECOND * np.arange(1, 4)
+    store = open_store(store_settings(tmp_path))
+    await store.write(one)
+    while await store.look_back(ALL, a_day):
+        """Until there is nothing more to keep."""
+    _, rows = await store.query(f"SELECT as_of_ns // {DAY}, count(*) FROM postmortems GROUP BY ALL")
+    assert max(count for _, count in rows) <= a_day
+    assert sum(count for _, count in rows) >= min(a_day, 100)
     await store.close()
 
 

@@ -23,10 +23,11 @@ def why(
     """Of `models` their names, versions and training spans."""
     if not scores.height:
         return {"forecasts": 0, "causes": [], "regimes": []}
+    newest = scores.sort("as_of_ns").tail(postmortems.MOST_FORECASTS)
     widths = pl.col("quantiles").list.eval(pl.element().list.last() - pl.element().list.first())
     frames = {
-        "scores": scores.lazy().select(*OF_SCORE, steps="horizons"),
-        "forecasts_by_step": forecasts.select(
+        "scores": newest.lazy().select(*OF_SCORE, steps="horizons"),
+        "forecasts_by_step": forecasts.filter(pl.col("as_of_ns") >= newest["as_of_ns"][0]).select(
             "id", "as_of_ns", "tie", pl.col("rung").replace_strict(RUNGS, range(len(RUNGS))), widths=widths
         ),
         "models_by_span": pl.LazyFrame(

@@ -43,30 +43,34 @@ HOLDS = {  # when a label has a cause; NULL = it is not known
     "stand_in": f"rung <> {RUNGS.index('model')}",
     "old_model": f"model_age_ns > {OLD_SHARE} * trained_ns",
 }
-OF_STORE = """
-WITH forecasts_by_step AS (
-    SELECT id, as_of_ns, tie, rung, list_transform(
-        range(1, len(quantiles_from_anchor) // len(levels) + 1),
-        lambda step: quantiles_from_anchor[step * len(levels)] - quantiles_from_anchor[1 + (step - 1) * len(levels)]
-    ) AS widths
-    FROM forecasts JOIN models USING (model) WHERE as_of_ns >= $from AND as_of_ns < $to
-), models_by_span AS (
-    SELECT model, name, version, (card->>'$.trained_from_ns')::BIGINT AS trained_from_ns,
-        (card->>'$.trained_to_ns')::BIGINT AS trained_to_ns
-    FROM models
-),
-"""
-PLACES = f"""
-kept AS (
+KEPT = f"""
+WITH kept AS (
     SELECT * FROM scores
     WHERE as_of_ns >= $from AND as_of_ns < $to AND NOT in_sample
         AND ($symbols IS NULL OR list_contains($symbols, symbol))
-    ORDER BY as_of_ns DESC LIMIT {MOST_FORECASTS}
+    ORDER BY as_of_ns DESC, id LIMIT {MOST_FORECASTS}
 ), span AS (
     SELECT min(as_of_ns) AS first_ns, max(as_of_ns) AS last_ns, max(settled_ns) AS settled_ns,
         coalesce(median((settled_ns - as_of_ns) / list_max(steps)), 0)::BIGINT AS bar_ns
     FROM kept
-), moves AS (
+)
+"""
+OF_STORE = """
+, forecasts_by_step AS (
+    SELECT id, as_of_ns, tie, rung, list_transform(
+        range(1, len(quantiles_from_anchor) // len(levels) + 1),
+        lambda step: quantiles_from_anchor[step * len(levels)] - quantiles_from_anchor[1 + (step - 1) * len(levels)]
+    ) AS widths
+    FROM forecasts JOIN models USING (model)
+    WHERE as_of_ns >= (SELECT first_ns FROM span) AND as_of_ns <= (SELECT last_ns FROM span)
+), models_by_span AS (
+    SELECT model, name, version, (card->>'$.trained_from_ns')::BIGINT AS trained_from_ns,
+        (card->>'$.trained_to_ns')::BIGINT AS trained_to_ns
+    FROM models
+)
+"""
+JUDGED = f"""
+, moves AS (
     SELECT symbol, as_of_ns, tie, row_number() OVER own AS n,
         mask AND (gap OR NOT coalesce(lag(mask) OVER own, true)) AS ends_gap,
         CASE WHEN NOT mask OR ends_gap THEN NULL
@@ -92,10 +96,7 @@ kept AS (
     WINDOW own AS (PARTITION BY symbol ORDER BY n),
         past AS (own ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
         future AS (own ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)
-)
-"""
-JUDGED = f"""{PLACES}
-, labels AS (
+), labels AS (
     SELECT s.id, s.symbol, s.as_of_ns, s.settled_ns, s.model, m.name, m.version, f.rung, s.regime, s.odd_pct,
         CASE WHEN m.trained_to_ns > 0 THEN s.as_of_ns - m.trained_to_ns END AS model_age_ns,
         m.trained_to_ns - m.trained_from_ns AS trained_ns, p.* EXCLUDE (symbol, as_of_ns, tie),
@@ -120,18 +121,20 @@ SELECT name, version, step, coalesce(regime, {len(REGIMES)})::INTEGER AS regime,
     sum(loss) AS lost, sum(loss_naive) AS lost_naive, sum(held)::DOUBLE AS held, sum(width) AS width
 FROM judged, span GROUP BY ALL
 """
-SPAN = f"{PLACES} SELECT (SELECT count(*) FROM kept), first_ns, last_ns FROM span"
+SPAN = f"{KEPT} SELECT (SELECT count(*) FROM kept), first_ns, last_ns FROM span"
 _CAUSES_OF_ROW = ", ".join(f"CASE WHEN {cause} THEN '{cause}' END" for cause in HOLDS)
 WORST = f"""{JUDGED}
 , settings AS (
-    SELECT greatest({SLOT_NS}, bar_ns, {DAY_NS} // $a_day) AS slot_ns, $a_day * slot_ns // {DAY_NS} AS quota, settled_ns
+    SELECT greatest({SLOT_NS}, bar_ns, ({DAY_NS} + $a_day - 1) // $a_day) AS slot_ns,
+        $a_day * slot_ns // {DAY_NS} AS quota
     FROM span
 ), taken AS (
     SELECT as_of_ns // slot_ns AS slot, count(*) AS rows
     FROM postmortems, settings WHERE as_of_ns >= $from GROUP BY slot
 ), worst_steps AS (
     SELECT judged.*, as_of_ns // slot_ns AS slot, quota FROM judged, settings, span
-    WHERE worst AND (slot + 1) * slot_ns + (SELECT max(step) FROM judged) * bar_ns <= settings.settled_ns
+    WHERE worst AND slot * slot_ns >= first_ns
+        AND (slot + 1) * slot_ns + (SELECT max(step) FROM judged) * bar_ns <= span.settled_ns
         AND id NOT IN (SELECT id FROM postmortems WHERE as_of_ns >= $from)
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY excess DESC, step) = 1
 )
@@ -156,17 +159,21 @@ class Looked(NamedTuple):
     symbols: list[str]
     log_return: bool
 
-    def given(self) -> dict[str, object]:
-        return {"from": self.from_ns, "to": self.to_ns, "symbols": self.symbols or None, "log_return": self.log_return}
+    def rows(self) -> dict[str, object]:
+        """The parameters of KEPT."""
+        return {"from": self.from_ns, "to": self.to_ns, "symbols": self.symbols or None}
+
+    def all(self) -> dict[str, object]:
+        return {**self.rows(), "log_return": self.log_return}
 
 
-def why(cursor: duckdb.DuckDBPyConnection, at: Looked, *, prefix: str = OF_STORE) -> Row:
+def why(cursor: duckdb.DuckDBPyConnection, at: Looked, *, origin: str = OF_STORE) -> Row:
     """What the worst tenth had more often than all, and the figures of each regime; see the top."""
-    given = at.given()
-    ((forecasts, first_ns, last_ns),) = cursor.execute(prefix + SPAN, given).fetchall()
+    ((forecasts, first_ns, last_ns),) = cursor.execute(SPAN, at.rows()).fetchall()
     told = {"forecasts": forecasts, "first_as_of_ns": first_ns, "last_as_of_ns": last_ns, "causes": [], "regimes": []}
     if forecasts:
-        sums = {name: np.ma.filled(each) for name, each in cursor.execute(prefix + SUMS, given).fetchnumpy().items()}
+        found = cursor.execute(KEPT + origin + SUMS, at.all()).fetchnumpy()
+        sums = {name: np.ma.filled(column) for name, column in found.items()}
         told["causes"], told["regimes"] = _causes(sums), _regimes(sums)
     return told
 
@@ -176,13 +183,13 @@ def why_of(tables: dict[str, pa.Table], *, log_return: bool) -> Row:
     with duckdb.connect(config={"threads": 1}) as memory:  # sums of several threads are not always the same
         for name, table in tables.items():
             memory.register(name, table)
-        return why(memory, Looked(-(1 << 63), (1 << 63) - 1, [], log_return), prefix="WITH ")
+        return why(memory, Looked(-(1 << 63), (1 << 63) - 1, [], log_return), origin="")
 
 
 def worst(cursor: duckdb.DuckDBPyConnection, at: Looked, *, a_day: int) -> pa.Table:
     """Rows for `postmortems` that are not there yet: of each forecast the step at which it was worst, the worst of each
     stretch of event time, of no day more than `a_day`."""
-    return cursor.sql(OF_STORE + WORST, params=at.given() | {"a_day": a_day}).to_arrow_table()
+    return cursor.sql(KEPT + OF_STORE + WORST, params=at.all() | {"a_day": a_day}).to_arrow_table()
 
 
 def keep(connection: duckdb.DuckDBPyConnection, found: pa.Table) -> None:
