@@ -75,10 +75,15 @@ class Market:
 
     def _entries(self) -> Entries:
         n = SYMBOLS
-        probs = {"probs": np.full((n, 3), np.nan, np.float32)} if "probs" in Entries._fields else {}
+        later = {
+            "probs": np.full((n, 3), np.nan, np.float32),
+            "regime": np.ones(n, np.uint8),
+            "odd": np.ones(n, np.uint8),
+        }
+        known = {name: column for name, column in later.items() if name in Entries._fields}  # an older tree lacks some
         return Entries(
             raw=self.raw, anchor=self.price, scale=np.full(n, 1e-3), model=np.full(n, self.model, np.int32),
             in_sample=np.zeros(n, np.uint8), id_high=np.full(n, self.bar, np.uint64),
             id_low=np.arange(n, dtype=np.uint64),
-            wide=np.empty_like(self.raw), confidence=np.empty(n, np.float32), cold=np.empty(n, np.uint8), **probs,
+            wide=np.empty_like(self.raw), confidence=np.empty(n, np.float32), cold=np.empty(n, np.uint8), **known,
         )  # fmt: skip

@@ -76,6 +76,7 @@ def scores(of: Forecasts, steps: int) -> Scores:
     return Scores(
         of.symbol, of.as_of, of.model, of.partition, of.id_high, of.id_low, of.target_ns[:, -1], of.anchor, of.scale,
         near[0], near[1], *rng.random((3, *shape)), np.ones(shape, np.uint8), np.zeros(len(of), np.uint8),
+        np.ones(len(of), np.uint8), np.full(len(of), 255, np.uint8),
     )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ def scores(of: Forecasts, steps: int = 3) -> Scores:
         of.scale, actual, np.repeat(of.anchor[:, None] + 0.5, steps, axis=1), np.where(np.isnan(actual), np.nan, 1.5),
         np.where(np.isnan(actual), np.nan, 0.75), np.where(np.isnan(actual), np.nan, 1.0),
         np.ones((n, steps), np.uint8), np.zeros(n, np.uint8),
+        np.ones(n, np.uint8), np.full(n, 255, np.uint8),
     )  # fmt: skip
 
 

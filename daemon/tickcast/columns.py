@@ -214,6 +214,8 @@ class Scores(Columns):
     loss_naive: F64  # that of last value, whose quantiles were widened by its own labels
     covered: U8  # actual within the outermost pair of quantiles
     in_sample: U8
+    regime: U8  # regimes.REGIMES, of the symbol at as_of
+    odd: U8  # % of the inputs beyond the central 90 % of the reference that inputs are held against; 255 = not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class BlockSums(NamedTuple):
     blocks: F64
 
 
-def wilson(share: Any, sums: BlockSums) -> tuple[F64, F64]:
+def wilson(share: Any, sums: BlockSums, z: float = Z) -> tuple[F64, F64]:
     """The interval of a share: Wilson's, of as many independent trials as blocks vary like (Korn and Graubard 1998:
     never more than were counted, and with Student's quantile for Wilson's normal one). NaN of too few blocks."""
     share = np.asarray(share, np.float64)
@@ -146,10 +146,10 @@ def wilson(share: Any, sums: BlockSums) -> tuple[F64, F64]:
         variance = np.sqrt(spread).sum(axis=0) ** 2 / counted**2 * blocks / (blocks - 1)
         varied = (share > 0) & (share < 1)
         trials = np.where(varied, np.minimum(share * (1 - share) / variance, counted), blocks)
-        n = trials * (Z / students(blocks - 1)) ** 2
-        middle, half = share + Z * Z / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+        n = trials * (z / students(blocks - 1, z)) ** 2
+        middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         enough = (blocks >= LEAST_BLOCKS) & (counted > 0)
-        low, high = ((middle + side * half) / (1 + Z * Z / n) for side in (-1, 1))
+        low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
     return np.where(enough, np.maximum(low, 0.0), np.nan), np.where(enough, np.minimum(high, 1.0), np.nan)
 
 
@@ -165,10 +165,11 @@ def apart(drawn: F64, rest: F64) -> tuple[float, float, float]:
     return more, more - margin, more + margin
 
 
-def students(degrees: Any) -> F64:
-    """Student's quantile at which the normal one is Z, by the first terms of its series: right to .001 from 9 on."""
+def students(degrees: Any, z: float = Z) -> F64:
+    """Student's quantile at which the normal one is z, by the first terms of its series: right to .001 from 9 on, and
+    to a hundredth of itself for a z of 3."""
     nu = np.maximum(np.asarray(degrees, np.float64), 1.0)
-    found: F64 = Z + (Z**3 + Z) / (4 * nu) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * nu * nu)
+    found: F64 = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu * nu)
     return found
 
 

@@ -335,4 +335,5 @@ class Health(Record, frozen=True):
     unanswered: int = 0  # bars since the start whose turn it was, of symbols with too few bars for any model
     fallbacks: int = 0  # forecasts for which another answered, since the model gave nothing usable
     alerts: dict[str, str] = {}  # open ones: name -> severity
+    regimes: dict[str, int] = {}  # symbols that are calm, normal and wild now
     schema: int = 3

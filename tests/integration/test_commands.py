@@ -18,6 +18,7 @@ from modelkit import QUICK, Fitted, model_settings
 from storekit import value
 from tickcast.batch.synth import json_messages
 from tickcast.engine.inference.model_folder import CARD, read_card
+from tickcast.errors import StoreStalled
 from tickcast.records import Reply, digest
 from tickcast.settings import Settings
 
@@ -111,8 +112,40 @@ async def test_status_symbols_report_and_diagnose_tell_what_the_daemon_counts(li
     figures = (await ok(live, "report"))["accuracy"]
     assert {f["model"] for f in figures} == {"naive"}
     assert all(f["mae"] == pytest.approx(f["mae_naive"]) for f in figures)
-    assert {f["code"] for f in (await ok(live, "diagnose"))["findings"]} <= {"rejected", "lag", "store_behind"}
+    told = await ok(live, "diagnose")
+    assert {f["code"] for f in told["findings"]} <= {"rejected", "lag", "store_behind", "worst_tenth"}
     assert await refused(live, "diagnose", symbol="NOBODY") == "bad_request"
+
+
+async def test_what_is_stored_says_why_and_the_worst_are_kept(live: Live) -> None:
+    await live.stored()
+    session = live.daemon.session
+    kept = await value(session.store, "SELECT count(*) FROM scores WHERE NOT in_sample")
+    why = (await ok(live, "report", hours=1))["why"]
+    assert why["forecasts"] == kept > 100
+    assert {row["regime"] for row in why["regimes"]} <= {"calm", "normal", "wild"}
+    assert sum(row["n"] for row in why["regimes"] if row["step"] == 1) <= kept
+    symbols = sorted(session.serving.symbols.names())
+    one = (await ok(live, "diagnose", symbol=symbols[0]))["why"]
+    assert 0 < one["forecasts"] < kept
+    assert (await ok(live, "diagnose"))["why"]["forecasts"] == kept
+    assert sum(live.daemon.health().regimes.values()) == len(symbols)
+    await session.looking_back.look()
+    rows = await value(session.store, "SELECT count(*) FROM postmortems")
+    await session.looking_back.look()
+    assert await value(session.store, "SELECT count(*) FROM postmortems") == rows
+
+
+async def test_a_store_that_cannot_be_looked_back_on_fails_no_diagnosis(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stalled(at: object) -> None:
+        raise StoreStalled("it waits for its disk")
+
+    monkeypatch.setattr(live.daemon.session.store, "why", stalled)
+    told = await ok(live, "diagnose")
+    assert told["why"] is None
+    assert told["findings"][-1] == {"code": "no_causes", "subject": "store", "detail": "it waits for its disk"}
 
 
 @pytest.mark.slow

@@ -138,6 +138,20 @@ def realised_volatility(past, *, window):
     return [math.sqrt(sum(r * r for r in log_returns(past.close)[-window:]))]
 
 
+def volatility_regime(past, *, fast, slow):
+    sizes, label = [abs(r) for r in log_returns(past.close)[-4 * slow :]], 0
+    means = {fast: 0.0, slow: 0.0}
+    for seen, size in enumerate(sizes, start=1):
+        for span in means:
+            share = max(2 / (span + 1), 1 / seen)
+            means[span] += (size - means[span]) * share
+        now, usual = means[fast], means[slow]
+        if (label == 1 and now < 1.25 * usual) or (label == -1 and now * 1.25 > usual):
+            label = 0
+        label = 1 if now > 1.5 * usual else -1 if now * 1.5 < usual else label
+    return [label]
+
+
 def volume_ratio(past, *, window):
     mean = sum(past.volume[-window:]) / window
     return [past.volume[-1] / mean if mean else 1.0]
@@ -331,6 +345,7 @@ ORACLE = {
     "garman_klass": garman_klass,
     "bollinger": bollinger,
     "realised_volatility": realised_volatility,
+    "volatility_regime": volatility_regime,
     "volume_ratio": volume_ratio,
     "fourier": fourier,
     "spectrum": spectrum,

@@ -42,6 +42,7 @@ CASES = [
     ("garman_klass", {}),
     ("bollinger", {"window": 20, "k": 2.0}),
     ("realised_volatility", {"window": 24}),
+    ("volatility_regime", {"fast": 3, "slow": 12}),
     ("volume_ratio", {"window": 24}),
     ("fourier", {"n": 5, "period": "day"}),
     ("fourier", {"n": 3, "period": "week"}),

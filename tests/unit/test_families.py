@@ -59,7 +59,7 @@ def market(seed: int) -> tuple[SettledRows, LabelRows, Measured]:
     place = rng.integers(0, BINS, (ROWS, CHANNELS)) + ODD * (rng.random((ROWS, CHANNELS)) < 0.15)
     place[rng.random((ROWS, CHANNELS)) < 0.05] = MISSING
     far = np.where((place == MISSING).any(axis=1), MISSING, rng.random(ROWS) < 0.1)
-    return rows, labels, Measured(place.astype(np.uint8), far.astype(np.uint8))
+    return rows, labels, Measured(place.astype(np.uint8), far.astype(np.uint8), np.zeros(ROWS, np.uint8))
 
 
 def streams() -> d.Streams:

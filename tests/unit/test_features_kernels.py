@@ -11,6 +11,7 @@ from tickcast.engine.core.windows import UNWRAPPED, ring
 from tickcast_plugins.features.dispersion import (
     deviation,
     positions,
+    regimes,
     spreads,
     volatilities,
     weighted_deviation,
@@ -65,6 +66,8 @@ def bars_of(close, volume=None):
         (positions, (3, CLOSE, 1), 1.0),
         (weighted_positions, (HALVES[0], CLOSE), 1.0),
         (volatilities, (1,), np.log(8 / 6)),
+        (regimes, (3, 1, 9), -1.0),
+        (regimes, (3, 1, 3), 0.0),
         (robust_positions, (3, CLOSE), 1.0),
         (iqr_flags, (3, 1.5), 0.0),
         (iqr_flags, (3, 0.01), 1.0),

@@ -19,7 +19,8 @@ from tickcast.ui.pages.report import print_summary, write_report
 HORIZON, LEVELS, SCORED = 4, [0.1, 0.5, 0.9], [1, 2, 4]
 START_NS, STEP_NS = 1_700_000_000 * 10**9, 10**9
 SUMMARY = {  # what the page reads of `replay.summary`
-    "title": "Replay of a&b", "data": "a&b", "models": [{"name": "<script>", "version": "1"}],
+    "title": "Replay of a&b", "data": "a&b",
+    "models": [{"name": "m", "version": "<script>", "trained_from_ns": 0, "trained_to_ns": 0}],
     "consumed": 1250, "accepted": 1200, "late": 34, "rejected": 9, "held": 7, "reasons": {"late": 34, "bad_json": 9},
     "refused": "", "mixed": "", "to_ns": START_NS + 200 * STEP_NS, "wall_s": 2.2, "ticks_per_s": 568,
     "turn_ms": {"p50": 1.0, "p99": 2.0, "max": 1051.53}, "digest": "ab12",
@@ -39,15 +40,16 @@ def run(rows: int = 120, *, timed: bool = True, in_sample: int = 0) -> tuple[pl.
             target = [as_of + step * STEP_NS if timed else -1 for step in range(1, HORIZON + 1)]
             shared = {"id": row_id, "symbol": symbol, "as_of_ns": as_of, "model": "m", "anchor": path[k], "scale": 1e-3}
             forecasts.append(
-                {**shared, "tie": 0, "target_ns": target, "levels": LEVELS, "quantiles": quantiles,
+                {**shared, "tie": 0, "rung": "model", "target_ns": target, "levels": LEVELS, "quantiles": quantiles,
                  "transform": "log_return"}
             )  # fmt: skip
             scores.append(
                 {**shared, "horizons": SCORED, "actual": actual, "point": [quantiles[h - 1][1] for h in SCORED],
                  "loss": [0.25] * 3, "loss_naive": [0.5] * 3, "in_sample": k < in_sample,
+                 "settled_ns": as_of + HORIZON * STEP_NS, "regime": k % 3, "odd_pct": None,
                  "covered": [quantiles[h - 1][0] <= a <= quantiles[h - 1][2] for h, a in zip(SCORED, actual)]}
             )  # fmt: skip
-            bars.append({"symbol": symbol, "as_of_ns": as_of, "close": path[k]})
+            bars.append({"symbol": symbol, "as_of_ns": as_of, "tie": 0, "close": path[k], "mask": 1, "gap": 0})
     return pl.DataFrame(forecasts), pl.DataFrame(scores), pl.DataFrame(bars)
 
 

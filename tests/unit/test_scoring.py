@@ -35,7 +35,8 @@ class Keeper:
         answers = scoring.Entries(
             raw, close.copy(), np.full(n, scale), none.astype(np.int32), np.zeros(n, np.uint8),
             none.astype(np.uint64), ordinal.astype(np.uint64), np.empty_like(raw), np.empty(n, np.float32),
-            np.full((n, 3), np.nan, np.float32), np.empty(n, np.uint8),
+            np.full((n, 3), np.nan, np.float32), np.empty(n, np.uint8), ordinal.astype(np.uint8),
+            np.full(n, 7, np.uint8),
         )  # fmt: skip
         out = scoring.settled_room(n, len(HORIZONS))
         group, self.labels = np.zeros(1, np.int32), scoring.labels_room(n)

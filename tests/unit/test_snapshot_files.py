@@ -103,11 +103,11 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, options: Settings) -> None:
 
 
 def test_another_format_is_named(tmp_path: Path, options: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "FORMAT", 8)
+    monkeypatch.setattr(snapshot, "FORMAT", 9)
     snapshot.write(tmp_path, _state(1), options)
     monkeypatch.undo()
     refused = snapshot.newest_valid(tmp_path, options, not_beyond={("t", 0): 1}).refused
-    assert refused == ["state-00000001.snapshot has format 8, this version reads 6 to 7"]
+    assert refused == ["state-00000001.snapshot has format 9, this version reads 6 to 8"]
 
 
 @pytest.mark.parametrize(

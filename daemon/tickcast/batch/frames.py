@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickcast.columns import F64, U64, BarBatch, Forecasts, Scores
+from tickcast.engine.core.channels import MISSING
 from tickcast.engine.core.ladder import RUNGS
 from tickcast.engine.records.as_arrow import columns_of
 from tickcast.engine.records.fields import Deployment, Facts
@@ -62,6 +63,7 @@ def score_table(scores: Scores, serving: Serving) -> pa.Table:
             "actual": _lists(s.actual), "point": _lists(s.point), "pinball": _lists(s.pinball),
             "loss": _lists(s.loss), "loss_naive": _lists(s.loss_naive),
             "covered": _lists(s.covered.astype(bool)), "in_sample": s.in_sample.astype(bool),
+            "regime": s.regime, "odd_pct": pa.array(s.odd, mask=s.odd == MISSING),
         }
     )  # fmt: skip
 

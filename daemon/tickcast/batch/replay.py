@@ -38,6 +38,7 @@ FILES_OF_REPLAY = (
     "replay.duckdb.lock", "report.json", "report.html",
 )  # fmt: skip
 TOLD_BY = (STORE, "bars.parquet")
+OF_MODEL = ("name", "version", "kind", "digest", "trained_from_ns", "trained_to_ns")  # in report.json
 NS_PER_S = 10**9
 CHUNK = 50_000  # messages of a turn
 
@@ -247,7 +248,7 @@ def summary(serving: Serving, pump: Pump, *, digest: str, seconds: float, order:
     name = order.data.name if isinstance(order.data, Path) else order.data
     return {
         "title": f"Replay of {name}", "data": str(order.data), "model": serving.settings.model.default,
-        "models": [{"name": c.name, "version": c.version, "kind": c.kind, "digest": c.digest} for c in serving.cards],
+        "models": [{name: getattr(card, name) for name in OF_MODEL} for card in serving.cards],
         "consumed": consumed, "accepted": accepted, "late": late, "rejected": consumed - accepted - late - held,
         "held": held, "crossed": builder.crossed,
         "reasons": {Reason(i).name.lower(): int(n) for i, n in enumerate(counts) if n and i != Reason.ACCEPTED},

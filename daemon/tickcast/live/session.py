@@ -23,6 +23,7 @@ from tickcast.live.alerts import Alerts
 from tickcast.live.buses.bus import Bus
 from tickcast.live.commands.service import CommandService
 from tickcast.live.compile_kernels import warm_up
+from tickcast.live.looking_back import LookingBack
 from tickcast.live.process import Liveness, Vitals, resident_bytes, share_the_interpreter
 from tickcast.loop.build import Serving
 from tickcast.loop.commits import CommitQueue
@@ -97,12 +98,16 @@ class Session:
             )  # fmt: skip
             self._recent_latency = LastMinute(self.pump.meter.latency, self.clock)
             self.pump.meter.live_since_ns = NEVER_NS
+            self.looking_back = LookingBack(
+                settings, serving.engine, store=self.store, thread=self.thread, clock=self.clock
+            )
             self.alerts = Alerts(self, await self.store.ledger.open_alerts())
             self.commands = await stack.enter_async_context(CommandService.open(self))
             queries = QueryServer(Queries(self.store, settings), settings.runtime.folder / "query.sock")
             await stack.enter_async_context(beside(
                 self.commits.write_all(), self._report_for_ever(), self._roll_off_for_ever(), self._serve(),
-                queries.serve(), *self.bus.background, *self.commands.running(), *self.alerts.running(),
+                self.looking_back.run(), queries.serve(), *self.bus.background, *self.commands.running(),
+                *self.alerts.running(),
             ))  # fmt: skip
             self._liveness = Liveness(  # what it waits for has a name, and a limit of its own
                 lambda: self.pump.passes, lambda: self.pump.waits or self.state != "live",
@@ -247,7 +252,7 @@ class Session:
             dropped=bus.dropped(), partitions=in_trouble, commands=dict(self.commands.inbox.counts),
             models=self.commands.cache.counts(), fatal=bus.last_turn.set_aside() if bus.last_turn else {},
             store_lacks=bus.store_lacks, fallbacks=meter.fallbacks, alerts=self.alerts.severities(),
-            rss_bytes=resident_bytes(), produced_ns=self.clock.now_ns(),
+            regimes=engine.regimes.counts(), rss_bytes=resident_bytes(), produced_ns=self.clock.now_ns(),
         )  # fmt: skip
 
     def _summary(self) -> str:

@@ -70,6 +70,8 @@ class ScoreSettings(Section):
     """Settled bars between two adaptation marks, for tick and volume bars."""
     publish_every_s: Annotated[float, Field(gt=0)] = 5.0
     """How often accuracy is published."""
+    postmortems_a_day: Natural = 1000
+    """Rows of the table `postmortems` for one day of event time, at most: the worst of each stretch; 0 keeps none."""
 
 
 class UncertaintySettings(Section):

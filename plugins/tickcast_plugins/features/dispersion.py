@@ -1,4 +1,5 @@
-"""Features of how widely the window is spread: standard deviation, z-scores, Bollinger position, realised volatility.
+"""Features of how widely the window is spread: standard deviation, z-scores, Bollinger position, realised volatility
+and its regime.
 
 Sums are taken anew for every bar and relative to the newest value: nothing drifts, and large prices do not cancel.
 """
@@ -7,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from tickcast.columns import F64, I32, I64, Bars
+from tickcast.regimes import FAST_BARS, NORMAL, SLOW_BARS, regime_after, weight
 from tickcast_plugins.features import parameters
 from tickcast_plugins.features.linear import SPANS, ema_of, newest, weighted_sum
 from tickcast_plugins.features.series import CLOSE, LOG_RETURN, column_of, lookback_of, values_of
@@ -80,6 +82,20 @@ def volatilities(bars, symbol, ordinal, length, out):  # type: ignore[no-untyped
         out[i, 0] = np.sqrt(squares)
 
 
+@njit(cache=True, nogil=True)
+def regimes(bars, symbol, ordinal, length, fast_bars, slow_bars, out):  # type: ignore[no-untyped-def]
+    scratch = np.empty(2 * length + 1)
+    for i in range(len(symbol)):
+        moves = values_of(LOG_RETURN, bars.close, bars.start[symbol[i]], ordinal[i], length, bars.wrap, scratch)
+        label, fast, slow = NORMAL, 0.0, 0.0
+        for j in range(length):
+            size = abs(moves[j])
+            fast += (size - fast) * weight(fast_bars, j + 1)
+            slow += (size - slow) * weight(slow_bars, j + 1)
+            label = regime_after(label, fast, slow)
+        out[i, 0] = label - NORMAL
+
+
 class RollingStd(parameters.OverSeries):
     """The sample standard deviation of the window."""
 
@@ -141,3 +157,20 @@ class RealisedVolatility:
 
     def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
         volatilities(bars, symbol, ordinal, self._window, out)
+
+
+class VolatilityRegime:
+    """-1 calm, 0 normal, 1 wild: the mean size of the last moves beside that of many, with hysteresis, over 4 x slow
+    moves; `tickcast.regimes` says when."""
+
+    version = 1
+
+    def __init__(self, *, fast: int = FAST_BARS, slow: int = SLOW_BARS) -> None:
+        self._slow = parameters.bars("slow", slow, least=2, most=parameters.LONGEST_SPAN)
+        self._fast = parameters.bars("fast", fast, most=slow - 1)
+        self._length = SPANS // 2 * slow
+        self.names = (f"volatility_regime_{fast}_{slow}",)
+        self.lookback = lookback_of(LOG_RETURN, self._length)
+
+    def compute(self, bars: Bars, symbol: I32, ordinal: I64, out: F64) -> None:
+        regimes(bars, symbol, ordinal, self._length, self._fast, self._slow, out)

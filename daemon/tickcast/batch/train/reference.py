@@ -19,10 +19,10 @@ from tickcast.columns import F64, I64
 from tickcast.engine.core.channels import (
     MISSING,
     ODD,
-    Measured,
     Sketches,
     measure,
     measured,
+    room,
     squared_distance,
 )
 from tickcast.engine.core.windows import LEVEL
@@ -138,7 +138,7 @@ def _sketches(history: BarHistory, values: F64, rows: I64, *, watch_target: bool
 def _with_distance(sketches: Sketches, history: BarHistory, values: F64, rows: I64) -> Sketches:
     symbol, ordinal, first = history.symbol[rows], history.ordinal[rows], history.first[rows]
     scores = np.empty((len(rows), values.shape[1]))
-    found = Measured(np.empty(scores.shape, np.uint8), np.empty(len(rows), np.uint8))
+    found = room(*scores.shape)
     measure(sketches, history.bars, values, symbol, ordinal, first, scores, found)
     whole = scores[found.far != MISSING]
     if len(whole) < 2:

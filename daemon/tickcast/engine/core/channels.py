@@ -38,6 +38,7 @@ class Measured(NamedTuple):
 
     place: U8  # [n, F] bin, and ODD beside it; or MISSING
     far: U8  # [n] 1 = beyond the reference's 95 % point, MISSING where a value is
+    share: U8  # [n] % of the values that are odd, MISSING where there is none
 
 
 def sketches_of(reference: Reference) -> Sketches:
@@ -45,10 +46,14 @@ def sketches_of(reference: Reference) -> Sketches:
     return Sketches(**kept, distance=float(reference.distance[0]))
 
 
+def room(rows: int, channels: int) -> Measured:
+    return Measured(np.empty((rows, channels), np.uint8), *(np.empty(rows, np.uint8) for _ in range(2)))
+
+
 def measured(sketches: Sketches, bars: Bars, values: F64, symbol: I32, ordinal: I64, first: I64) -> Measured:
     """Of the bars `ordinal`, by the values [rows, F] that lie as the bars do; a symbol's oldest bar is `first`."""
     channels = len(sketches.low)
-    found = Measured(np.empty((len(symbol), channels), np.uint8), np.empty(len(symbol), np.uint8))
+    found = room(len(symbol), channels)
     scores = np.empty((len(symbol), channels))
     measure(sketches, bars, values, symbol, ordinal, first, scores, found)
     find_far(sketches, scores, found.far)
@@ -82,7 +87,7 @@ def measure(sketches, bars, values, symbol, ordinal, first, scores, out):  # typ
         base = bars.start[symbol[i]]
         at, before = base + (ordinal[i] & bars.wrap), base + ((ordinal[i] - 1) & bars.wrap)
         has_before = ordinal[i] > first[i] and bars.mask[before] == 1
-        out.far[i] = 0
+        out.far[i], odd_ones, known = 0, 0, 0
         for f in range(values.shape[1]):
             value = values[at, f]
             if bars.mask[at] == 0 or not np.isfinite(value):
@@ -93,7 +98,9 @@ def measure(sketches, bars, values, symbol, ordinal, first, scores, out):  # typ
             odd = value < sketches.low[f] or value > sketches.high[f]
             odd |= sketches.repeats[f] == 0 and has_before and values[before, f] == value
             out.place[i, f] = k + ODD if odd else k
+            odd_ones, known = odd_ones + odd, known + 1
             scores[i, f] = _score(sketches.edges[f], k, value) - sketches.center[f]
+        out.share[i] = 100 * odd_ones // known if known else MISSING
 
 
 @lean_njit

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.columns import F64, I64
+from tickcast.columns import F64, I64, U8
 from tickcast.engine.core import families
-from tickcast.engine.core.channels import Measured, measured
+from tickcast.engine.core.channels import MISSING, Measured, measured, room
 from tickcast.engine.core.detectors import ENDED, NOTHING, DetectorLimits
 from tickcast.engine.core.drift_records import DriftNames, record_of
 from tickcast.engine.core.families import FAMILIES, Seen
@@ -27,7 +27,7 @@ from tickcast.symbols import SymbolTable
 
 Mask = npt.NDArray[np.bool_]
 TOLERANCE = 1.2  # times what a share should be is no drift yet
-NOT_MEASURED = Measured(np.empty((0, 0), np.uint8), np.empty(0, np.uint8))
+NOT_MEASURED = room(0, 0)
 
 
 class DriftWatch:
@@ -53,6 +53,12 @@ class DriftWatch:
             self._measured.append(
                 measured(self.watched.sketches, ring, values, bars.symbol, bars.ordinal, closed.first)
             )
+
+    def odd(self, bars: int) -> U8:
+        """% of the values that are odd, of the bars that were measured and not yet worked through: so many."""
+        if self._measured:
+            return np.concatenate([part.share for part in self._measured])
+        return np.full(bars, MISSING, np.uint8)
 
     def labels_room(self, rows: int) -> LabelRows:
         return labels_room(0 if self._ladder is None else rows)

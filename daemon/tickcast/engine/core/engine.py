@@ -19,6 +19,7 @@ from tickcast.engine.core.forecaster import Forecaster
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
 from tickcast.engine.core.places import Places
 from tickcast.engine.core.questions import Questioner, due
+from tickcast.engine.core.regimes import Regimes
 from tickcast.engine.core.routes import DEFAULT, NO_MODEL, Routes
 from tickcast.engine.core.schedule import ALWAYS_OPEN, ClosedTime
 from tickcast.engine.core.scorekeeper import Scorekeeper, rows_of
@@ -55,12 +56,10 @@ class Engine:
         self.routes = Routes(symbols, settings.symbols.groups, cards)
         self.questioner = Questioner(settings, symbols, self.builder, features, ladder, self.routes)
         self.drift = DriftWatch(settings, symbols, self.builder, self.scorekeeper, ladder, channels=features.names)
+        self.regimes = Regimes(settings, symbols)
         self.places = Places(settings, symbols)
         self._ahead_ns = settings.quality.ahead_ms * 10**6 if by_clock else 0
-        self._settings = settings
-        self._symbols = symbols
-        self._decoder = decoder
-        self._features = features
+        self._settings, self._symbols, self._decoder, self._features = settings, symbols, decoder, features
         self._forecaster = None if ladder is None else Forecaster(
             settings, symbols, self.builder, ladder, questioner=self.questioner, scorekeeper=self.scorekeeper
         )  # fmt: skip
@@ -115,9 +114,8 @@ class Engine:
         codes = self.places.leaving
         if self.shadows is not None:
             self.shadows.forget(codes)
-        self.builder.forget(codes)
-        self.scorekeeper.forget(codes)
-        self.questioner.forget(codes)
+        for part in (self.builder, self.scorekeeper, self.questioner, self.regimes):
+            part.forget(codes)
         self.drift.forget()
         if self.ladder is not None:
             self.ladder.forget(codes)
@@ -155,6 +153,7 @@ class Engine:
     def restore(self, bars: BarBatch) -> None:
         """Fill the windows with stored bars, sorted by symbol and ordinal, before the first turn."""
         self.builder.restore(bars)
+        self.regimes.follow(bars)
         _, start, inverse = np.unique(bars.symbol, return_index=True, return_inverse=True)
         self.questioner.remember(bars, bars.ordinal[start][inverse])
 
@@ -174,7 +173,7 @@ class Engine:
         Only before the first turn. After a refusal this engine is half filled: build another one.
         """
         for name, part in self._parts().items():
-            if name != "drift" or name in state.facts:  # an older version's has none: what drifts is learnt anew
+            if name in state.facts:  # what an older version's does not have is learnt anew
                 part.resume(state.part(name))
         if self.shadows is not None and "shadows" in state.facts:
             self.shadows.resume(state.part("shadows"))
@@ -186,7 +185,7 @@ class Engine:
         """What remembers something, in the order in which it is resumed."""
         ladder: dict[str, HasState] = {} if self.ladder is None else {"ladder": self.ladder, "routes": self.routes}
         parts: dict[str, HasState] = {"symbols": self._symbols, "folder": self.builder, "places": self.places}
-        return parts | {"score": self.scorekeeper} | ladder | {"drift": self.drift}
+        return parts | {"score": self.scorekeeper} | ladder | {"drift": self.drift, "regimes": self.regimes}
 
     def install(self, runner: Runner) -> None:
         """Another model, which nobody is asked of before `use_model` names it. Between two turns."""
@@ -375,6 +374,8 @@ class Engine:
         bars, entries = closed.bars, self._forecaster.entries(closed.bars, questions, answers)
         question = np.full(len(bars), -1, np.int64)
         question[questions.row] = np.arange(len(questions))
+        regime, odd = self.regimes.follow(bars), self.drift.odd(len(bars))
+        entries = entries._replace(regime=regime[questions.row], odd=odd[questions.row])
         rows, marks = rows_of(bars, closed.void_before, question), self.builder.marks()
         labels = self.drift.labels_room(len(bars))
         scores = self.scorekeeper.settle(rows, entries, marks, labels)

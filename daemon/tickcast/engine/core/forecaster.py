@@ -4,6 +4,7 @@ import numpy as np
 
 from tickcast.columns import F64, I32, U64, BarBatch, Forecasts
 from tickcast.engine.core import windows
+from tickcast.engine.core.channels import MISSING
 from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder, LadderAnswers
@@ -14,6 +15,7 @@ from tickcast.engine.core.scoring import Entries
 from tickcast.errors import BadRequest, Quality
 from tickcast.figures import spread_of
 from tickcast.questions import Questions
+from tickcast.regimes import NORMAL
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
@@ -39,7 +41,8 @@ class Forecaster:
         return Entries(
             raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
             id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
-            probs=answers.probs, cold=np.empty(n, np.uint8),
+            probs=answers.probs, cold=np.empty(n, np.uint8), regime=np.full(n, NORMAL, np.uint8),
+            odd=np.full(n, MISSING, np.uint8),
         )  # fmt: skip
 
     def _ids(self, model: I32, bars: BarBatch, questions: Questions) -> tuple[U64, U64]:

@@ -205,7 +205,7 @@ class Scorekeeper:
     def resume(self, state: State) -> None:
         """Put back what `snapshot` gave; the symbols are there already, and the models that it knows by number."""
         ours = numbers_of(state.facts["models"], self._cards)
-        put_back(scoring.with_probs(state.part("book"), self._book), self._book)
+        put_back(scoring.as_now(state.part("book"), self._book), self._book)
         self._make_room(state.facts["partitions"])
         at = self._places(state.facts["partitions"] * len(ours) * len(self.groups), ours)
         tally.put_back_tally(state.part("tally"), self._tally, at, per_cell=self._frame.marks_per_cell)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tickcast.columns import F32, F64, I32, I64, U8, U64
 from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.direction import LABELS
+from tickcast.engine.core.channels import MISSING
 from tickcast.engine.core.tally import (
     LARGEST,
     MOST_MOVES,
@@ -27,12 +28,14 @@ from tickcast.engine.core.tally import (
 )
 from tickcast.engine.core.uncertainty import adapt, confidence, is_warm, note, place_last_value, widen
 from tickcast.figures import SCALE_FLOOR, pinball_of
+from tickcast.regimes import NORMAL
 from tickcast.state import State
 
 HEADER = np.dtype(
     [
         ("ordinal", "i8"), ("anchor", "f8"), ("scale", "f8"), ("cell", "i4"), ("open", "u1"), ("in_sample", "u1"),
-        ("model", "i4"), ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"),  # what settling reads comes first
+        ("regime", "u1"), ("odd", "u1"), ("model", "i4"),  # what settling reads comes first
+        ("as_of", "i8"), ("id_high", "u8"), ("id_low", "u8"),
     ],
     align=True,
 )  # fmt: skip
@@ -80,6 +83,8 @@ class Entries(NamedTuple):
     confidence: F32  # out
     probs: F32  # [B, C] as in Forecasts
     cold: U8  # out: 1 = too few labels at the first scored horizon to move the quantiles
+    regime: U8  # as in Scores
+    odd: U8
 
 
 class Settled(NamedTuple):
@@ -101,6 +106,8 @@ class Settled(NamedTuple):
     loss_naive: F64
     covered: U8
     in_sample: U8
+    regime: U8
+    odd: U8
     used: I64  # [1]
 
 
@@ -125,10 +132,15 @@ def fresh_book(symbols: int, horizons: list[int], levels: int) -> Book:
     return Book(np.zeros(shape, HEADER), labels, beside, np.zeros(shape), np.zeros(symbols), probs)
 
 
-def with_probs(state: State, book: Book) -> State:
-    """A snapshot of FORMAT 6 has none."""
-    nothing = np.full_like(book.probs[: len(state.arrays["header"])], np.nan)
-    return State({**state.arrays, "probs": state.arrays.get("probs", nothing)})
+def as_now(state: State, book: Book) -> State:
+    """A snapshot of FORMAT 6 has no probs, one of 7 no regimes either."""
+    header = state.arrays["header"]
+    nothing = np.full_like(book.probs[: len(header)], np.nan)
+    known = np.zeros(header.shape, HEADER)
+    known["regime"], known["odd"] = NORMAL, MISSING
+    for name in header.dtype.names or ():
+        known[name] = header[name]
+    return State({**state.arrays, "header": known, "probs": state.arrays.get("probs", nothing)})
 
 
 def settled_room(rows: int, horizons: int) -> Settled:
@@ -137,7 +149,8 @@ def settled_room(rows: int, horizons: int) -> Settled:
         symbol=np.empty(rows, np.int32), as_of=np.empty(rows, np.int64), model=np.empty(rows, np.int32),
         partition=np.empty(rows, np.int32), id_high=np.empty(rows, np.uint64), id_low=np.empty(rows, np.uint64),
         settled_ns=np.empty(rows, np.int64), anchor=np.empty(rows), scale=np.empty(rows), **of,
-        covered=np.empty((rows, horizons), np.uint8), in_sample=np.empty(rows, np.uint8), used=np.zeros(1, np.int64),
+        covered=np.empty((rows, horizons), np.uint8), in_sample=np.empty(rows, np.uint8),
+        regime=np.empty(rows, np.uint8), odd=np.empty(rows, np.uint8), used=np.zeros(1, np.int64),
     )  # fmt: skip
 
 
@@ -245,6 +258,7 @@ def _finish(book, out, frame, p, s, k, settled_ns):  # type: ignore[no-untyped-d
     out.symbol[n], out.as_of[n], out.model[n], out.partition[n] = s, b.as_of, b.model, p
     out.id_high[n], out.id_low[n], out.settled_ns[n] = b.id_high, b.id_low, settled_ns
     out.anchor[n], out.scale[n], out.in_sample[n] = b.anchor, b.scale, b.in_sample
+    out.regime[n], out.odd[n] = b.regime, b.odd
     unit = 1.0 if b.scale > SCALE_FLOOR else np.nan
     for j in range(len(frame.horizons)):
         void, y = np.isnan(labels[j, LOSS]), book.close[s, (k + frame.horizons[j]) & wrap]
@@ -264,7 +278,7 @@ def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside): 
     b = book.header[s, slot]
     b.ordinal, b.as_of, b.id_high, b.id_low = ordinal, as_of, answers.id_high[i], answers.id_low[i]
     b.anchor, b.scale, b.cell, b.model = answers.anchor[i], answers.scale[i], cell, answers.model[i]
-    b.in_sample, b.open = answers.in_sample[i], 1
+    b.in_sample, b.open, b.regime, b.odd = answers.in_sample[i], 1, answers.regime[i], answers.odd[i]
     levels = len(frame.levels)
     for c in range(answers.probs.shape[1]):
         book.probs[s, slot, c] = answers.probs[i, c]

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tickcast.columns import I32, I64, U64, BarBatch, Forecasts, Scores, Source
 from tickcast.engine.core.blocks import BlockRow
+from tickcast.engine.core.channels import MISSING
 from tickcast.engine.records.fields import Facts, Kind, RecordField
 from tickcast.engine.records.published import FORECASTS
 from tickcast.records import Accuracy, Alert, DeadLetter, Drift
@@ -127,7 +128,8 @@ def score_rows(scores: Scores, names: Names, models: I32, steps: Sequence[int]) 
             "pinball": _lists(s.pinball.astype(np.float32), void),
             **{name: _lists(getattr(s, name).astype(np.float32), np.isnan(s.loss)) for name in ("loss", "loss_naive")},
             "covered": _lists(s.covered.astype(bool), void),
-            "in_sample": s.in_sample.astype(bool),
+            "in_sample": s.in_sample.astype(bool), "regime": s.regime,
+            "odd_pct": pa.array(s.odd, mask=s.odd == MISSING),
         }
     )  # fmt: skip
 

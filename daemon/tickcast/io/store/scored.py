@@ -259,7 +259,8 @@ def in_time(cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[Non
         yield
     except duckdb.InterruptException:
         raise BadRequest(
-            f"the report took longer than {timeout_s:g} s", remedy="ask for fewer hours, or raise store.query_timeout_s"
+            f"what was asked took longer than {timeout_s:g} s",
+            remedy="ask for fewer hours or symbols, or raise store.query_timeout_s",
         ) from None
     finally:
         deadline.cancel()

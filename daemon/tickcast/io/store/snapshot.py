@@ -20,8 +20,8 @@ from tickcast.errors import BadStore, StoreStalled
 from tickcast.settings import Settings
 from tickcast.state import Array, Arrays, State
 
-FORMAT = 7  # raised whenever a part of the engine remembers something else; a test holds the layout
-READ = (6, FORMAT)  # of 6 the tally is taken over (`put_back_tally`)
+FORMAT = 8  # raised whenever a part of the engine remembers something else; a test holds the layout
+READ = (6, 7, FORMAT)  # of 6 the tally is taken over (`put_back_tally`), of both the book (`as_now`)
 MAGIC = b"tickcast"
 HEAD = struct.Struct("<8sII")  # magic, format, bytes of the JSON after it
 ALIGN, DIGEST_BYTES = 64, 32
@@ -33,7 +33,7 @@ DECIDING = {  # sections and settings that the state depends on
 }  # fmt: skip
 NOT_DECIDING = {  # of those sections: what may change and the state still is what these ticks make of it
     "bars.history", "bars.idle_ms", "features.publish", "forecast.deadline_ms", "forecast.expires_bars",
-    "forecast.overload", "score.publish_every_s", "symbols.limit", "symbols.silent_ms",
+    "forecast.overload", "score.postmortems_a_day", "score.publish_every_s", "symbols.limit", "symbols.silent_ms",
     "symbols.new_per_minute",
 }  # fmt: skip
 

@@ -18,16 +18,17 @@ import duckdb
 from tickcast.clock import fresh_id
 from tickcast.columns import BarBatch, Source
 from tickcast.errors import BadStore, StoreStalled
-from tickcast.io.store import history, rolloff, schema
+from tickcast.io.store import history, postmortems, rolloff, schema
 from tickcast.io.store.database import archive_folder, open_database, refusal
 from tickcast.io.store.export import Format, export
 from tickcast.io.store.history import BarsOfPartition, Kept
 from tickcast.io.store.ledger import Ledger
 from tickcast.io.store.lock import StoreLock
+from tickcast.io.store.postmortems import Looked
 from tickcast.io.store.query import QueryResult, select
 from tickcast.io.store.rolloff import RollOff
 from tickcast.io.store.rows import Names
-from tickcast.io.store.scored import Said, ScoreFilter, Trading, scored
+from tickcast.io.store.scored import Said, ScoreFilter, Trading, in_time, scored
 from tickcast.io.store.shares import SharedRoute, share_figures
 from tickcast.io.store.snapshot import StoreMark
 from tickcast.io.store.writer import Commit, Writer
@@ -150,6 +151,27 @@ class Store:
         return await self._on_reader(
             partial(share_figures, share=share, span_ns=(from_ns, to_ns), archive=archive, timeout_s=timeout_s)
         )
+
+    async def why(self, at: Looked) -> dict[str, Any]:
+        """What was so of the worst forecasts more often than of all; see postmortems.why."""
+        return await self._looking_back(partial(postmortems.why, at=at))
+
+    async def look_back(self, at: Looked, a_day: int) -> int:
+        """Keep post-mortems of the worst forecasts that have none, of a day at most so many; returns how many."""
+        found = await self._looking_back(partial(postmortems.worst, at=at, a_day=a_day))
+        if len(found):
+            await self._change(partial(postmortems.keep, found=found))
+        return len(found)
+
+    async def _looking_back(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        def within_time(cursor: duckdb.DuckDBPyConnection) -> T:
+            try:
+                with in_time(cursor, self._settings.store.query_timeout_s):
+                    return work(cursor)
+            except duckdb.Error as error:
+                raise StoreStalled(f"{self._settings.store.path} cannot be looked back on: {error}") from None
+
+        return await self._on_reader(within_time)
 
     async def roll_off(self, now_event_ns: int) -> RollOff:
         """Move the days that are older than `store.keep_days` to the archive; watermarks of that age are dropped."""

@@ -37,6 +37,9 @@ _LIST = (
         "scores", "as_of_ns", ("id", "as_of_ns"), rolled_off=True, handed_over=True, has_symbols=True,
         first="settled_ns",
     ),
+    StoreTable(  # after scores: what is in the archive has no score in the table that could bring it back
+        "postmortems", "as_of_ns", ("id", "as_of_ns"), rolled_off=True, has_symbols=True, first="settled_ns",
+    ),
     StoreTable(
         "accuracy", "as_of_ns", ("model", "version", "symbol_group", "horizon", "span", "as_of_ns"), rolled_off=True,
     ),

@@ -50,8 +50,8 @@ Section = Literal[
     "summary", "health", "alerts", "models", "accuracy", "jobs", "routes", "decisions", "store", "settings"
 ]
 Table = Literal[
-    "bars", "forecasts", "scores", "accuracy", "alerts", "drift", "contest_blocks", "decisions", "commands",
-    "promotions", "versions", "jobs", "trials",
+    "bars", "forecasts", "scores", "postmortems", "accuracy", "alerts", "drift", "contest_blocks", "decisions",
+    "commands", "promotions", "versions", "jobs", "trials",
 ]  # fmt: skip
 Note = Annotated[str, Meta(max_length=500)]
 TAG_LENGTH = 64

@@ -182,7 +182,7 @@ class ReportArguments(Arguments, frozen=True):
 
 @command("diagnose", "read")
 class Diagnose(Arguments, frozen=True):
-    """What a person should look at: lag, cold symbols, refused messages, a store that is behind."""
+    """What a person should look at: lag, cold symbols, refused messages, a store that is behind; why forecasts fail."""
 
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 

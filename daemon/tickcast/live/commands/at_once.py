@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from tickcast.causes import sentences
 from tickcast.columns import Bars
 from tickcast.direction import KINDS, has_classes
 from tickcast.engine.core import windows
 from tickcast.engine.core.events import Ask, AskAnswer
 from tickcast.engine.core.ladder import RUNGS
-from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality
+from tickcast.errors import BadRequest, CommandFault, CommandRefused, Quality, StoreStalled
 from tickcast.io.jobs.host import JobHost
 from tickcast.io.jobs.orders import FEE_BPS, SLIPPAGE_BPS
 from tickcast.io.store.ledger import ChainCheck
@@ -27,6 +28,7 @@ from tickcast.live.alerts import Alerts
 from tickcast.live.commands import arguments
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
+from tickcast.live.looking_back import LookingBack
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import Serving
 from tickcast.loop.pump import Pump
@@ -52,6 +54,7 @@ class CommandParts(NamedTuple):
     drain: Callable[[], None]
     upkeep: Callable[[], Result]
     alerts: Alerts
+    looking_back: LookingBack
 
 
 class Commands:
@@ -212,7 +215,9 @@ class Commands:
         return {
             "accuracy": await self._accuracy(given.model), "from_ns": from_ns, "to_ns": newest_ns,
             "side_bps": trading.side_bps, **await self._parts.store.scored(wanted, trading),
-            "shares": await self._shares(from_ns, newest_ns + 1), "health": await self._health(),
+            "shares": await self._shares(from_ns, newest_ns + 1),
+            "why": await self._parts.looking_back.why([*given.symbols], given.hours),
+            "health": await self._health(),
         }  # fmt: skip
 
     async def _shares(self, from_ns: int, to_ns: int) -> list[Result]:
@@ -226,7 +231,17 @@ class Commands:
             {"code": alert.name, "subject": alert.subject, "detail": alert.detail}
             for alert in self._parts.alerts.open()
         ]  # fmt: skip
-        return {"findings": [*found, *self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]}
+        found += [*self._refused_models(), *self._failed_jobs(), *self._of_symbol(given.symbol)]
+        try:
+            why = await self._parts.looking_back.why([given.symbol] if given.symbol else [])
+        except (BadRequest, StoreStalled) as problem:
+            return {
+                "findings": [*found, {"code": "no_causes", "subject": "store", "detail": str(problem)}],
+                "why": None,
+            }
+        said = sentences(why["causes"]).items()
+        found += [{"code": "worst_tenth", "subject": cause, "detail": sentence} for cause, sentence in said]
+        return {"findings": found, "why": why}
 
     def _refused_models(self) -> list[Result]:
         counts = self._parts.serving_models.refused.items()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tickcast.batch.judge import report_figures as figures
+from tickcast.batch.judge.report_causes import why
 from tickcast.batch.judge.report_certainty import skills
 from tickcast.batch.judge.report_figures import Figures
 from tickcast.ui.pages import report_page, report_plots
@@ -39,9 +40,11 @@ def write_report(
     report["forecasts"] = made.select(pl.len()).collect().item()
     report["from_ns"] = made.select(pl.col("as_of_ns").min()).collect().item() if report["forecasts"] else None
     report["reliability"] = figures.reliability(labels.settled, levels)
+    lazy_bars = None if bars is None else bars.lazy()
+    report["why"] = why(settled, made, lazy_bars, report["models"], log_return=log_return)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
-    plots = _plots(report, labels, made, None if bars is None else bars.lazy())
+    plots = _plots(report, labels, made, lazy_bars)
     (folder / "report.html").write_text(report_page.page(report, plots), encoding="utf-8")
     return report
 

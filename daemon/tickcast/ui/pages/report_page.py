@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from tickcast.batch.judge.report_figures import Figures
+from tickcast.causes import CAUSES, sentences
 from tickcast.ui.pages.page import Column, cards_of, document, form, milliseconds, moment, note_of, section_of, table_of
 from tickcast.ui.pages.verdict import beside_last_value
 
@@ -32,6 +33,32 @@ OUTCOMES = ("consumed", "accepted", "late", "rejected", "held")
 MODEL_COLUMNS = (Column("model", "model", "s"), *HORIZON_COLUMNS[1:])
 SYMBOL_COLUMNS = (Column("symbol", "symbol", "s"), *HORIZON_COLUMNS[1:])
 MOST_SYMBOLS = 20  # in their table: those with most scores
+CAUSE_COLUMNS = (
+    Column("words", "forecasts that", "s"),
+    Column("step", "bars ahead", "d"),
+    Column("share", "of the worst tenth", ".1%"),
+    Column("base", "of all", ".1%"),
+    Column("lift", "times as often", ".1f"),
+    Column("lift_low", "from", ".1f"),
+    Column("lift_high", "to", ".1f"),
+    Column("blocks", "blocks", ",d"),
+)
+REGIME_COLUMNS = (
+    Column("model", "model", "s"),
+    Column("step", "bars ahead", "d"),
+    Column("regime", "regime", "s"),
+    Column("n", "scored", ",d"),
+    Column("skill", "skill", "+.1%"),
+    Column("coverage", "coverage", ".1%"),
+    Column("coverage_low", "from", ".1%"),
+    Column("coverage_high", "to", ".1%"),
+    Column("width", "width", ".2f"),
+)
+MOST_CAUSES = 12  # rows of their table, of most lift
+NOTHING_BEYOND_CHANCE = "Nothing that is known of them was so more often than by chance."
+OF_REGIME = (
+    "The symbol's when the forecast was made. Width is in one-bar moves; of too few blocks there are no figures."
+)
 OVER_TIME = "Pinball loss relative to the last value's; below 1 is better."
 OF_SKILL = (
     "Skill is 1 - pinball loss / that of the last value, whose quantiles are calibrated too: above 0 the forecasts are "
@@ -41,7 +68,8 @@ OF_SKILL = (
 
 def page(report: Figures, plots: dict[str, Any]) -> str:
     """The whole page. `plots` holds SVG by name, and under `fans` pairs of symbol and SVG."""
-    body = f"{_notes(report)}{_cards(report)}{_accuracy(report, plots)}{_fans(plots)}{_traffic(report)}"
+    figures = f"{_cards(report)}{_accuracy(report, plots)}{_why(report['why'])}"
+    body = f"{_notes(report)}{figures}{_fans(plots)}{_traffic(report)}"
     return document(report["title"], _subtitle(report), body, _footer(report))
 
 
@@ -122,6 +150,18 @@ def _accuracy(report: Figures, plots: dict[str, Any]) -> str:
         remark = f"All horizons together; {len(most):,} of {len(report['by_symbol']):,} symbols, most scored first."
         parts.append(section_of("By symbol", remark, table_of(columns_of(SYMBOL_COLUMNS, report), most)))
     return "".join(parts)
+
+
+def _why(why: dict[str, Any]) -> str:
+    """What the worst had more often than all, and how each regime went."""
+    if not why["forecasts"]:
+        return ""
+    said = " ".join(f"{sentence}." for sentence in sentences(why["causes"]).values()) or NOTHING_BEYOND_CHANCE
+    rows = [{**row, "words": CAUSES[row["cause"]]} for row in why["causes"][:MOST_CAUSES]]
+    parts = section_of("Why the worst tenth was wrong", said, table_of(CAUSE_COLUMNS, rows)) if rows else ""
+    if why["regimes"]:
+        parts += section_of("By regime", OF_REGIME, table_of(REGIME_COLUMNS, why["regimes"]))
+    return parts
 
 
 def _fans(plots: dict[str, Any]) -> str:
