@@ -11,7 +11,8 @@ import pytest
 
 from tickcast import plugin
 from tickcast.engine.inference.model_folder import read_card
-from tickcast.live.commands.arguments import Train, members_of, parse
+from tickcast.live.commands.argument_types import members_of
+from tickcast.live.commands.arguments import Train, parse
 from tickcast_plugins.models.ensemble import EnsembleParams
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ensembles.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from tickcast.symbols import NAME_BYTES
@@ -52,3 +53,11 @@ Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=16, description="words on its card, by which `status` finds it")]
 ActionName = Annotated[str, Meta(min_length=1, max_length=200, description="id of what is proposed")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+def members_of(params: dict[str, Any]) -> tuple[str, ...]:
+    """The models that a combination is to be made of."""
+    try:
+        return msgspec.convert(params.get("members", ()), Members)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"params.members: {error}") from None

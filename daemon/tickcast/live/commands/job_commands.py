@@ -36,9 +36,10 @@ from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.jobs.orders import Order
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
-from tickcast.live.commands import arguments, job_params
+from tickcast.live.commands import argument_types, arguments, job_params
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
+from tickcast.live.commands.past_searches import going_on, past_of
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
 from tickcast.loop.refit import Refit, refit_models, refit_order
@@ -72,7 +73,7 @@ class JobCommands:
             start = given.start_with
             asked["start"] = {"mode": start.mode, "freeze": start.freeze}
             models[START] = await self._folder(await self._registered(start.model))
-        if members := arguments.members_of(params):
+        if members := argument_types.members_of(params):
             cards = [await self._registered(name) for name in members]
             params = {**params, "members": [card.digest for card in cards]}
             models |= {f"{MEMBERS}/{number}": await self._folder(card) for number, card in enumerate(cards)}
@@ -94,7 +95,8 @@ class JobCommands:
             begun = [await jobs.resume(begun[-1].id)]
         elif not begun:
             bars = partial(self._stored, start=asked.from_ns, end=EVER_NS, symbols=[])
-            inputs = prepare.JobInputs(lambda folder: bars(folder / BARS), models)
+            order, past = await going_on(order, self._parts.store.ledger)
+            inputs = prepare.JobInputs(lambda folder: bars(folder / BARS), models, past)
             begun = [await jobs.submit(order, inputs, command_id=asked.id, cpu_s=asked.cpu_s)]
         row = await jobs.ended(begun[-1].id)
         result = msgspec.json.decode(row.result_json, type=Result)
@@ -114,6 +116,13 @@ class JobCommands:
             trials=given.trials, metric=given.metric, sampler=given.sampler, pruner=given.pruner,
             seconds=given.seconds, seed=given.seed,
         )  # fmt: skip
+        return await self._done(order, {}, given, context)
+
+    async def auto(self, given: arguments.Auto, context: Context) -> dict[str, Any]:
+        job_params.refuse_others(given.params, ())
+        order = prepare.auto_order(
+            self._settings, name=_named(given.name), kinds=given.kinds, budget_s=given.budget_s, seed=given.seed
+        )
         return await self._done(order, {}, given, context)
 
     async def evaluate(self, given: arguments.Evaluate, context: Context) -> dict[str, Any]:
@@ -159,7 +168,8 @@ class JobCommands:
         """The job's result; what it fitted is in the registry by then: the host keeps it before it calls a job done."""
         jobs, resume = self._parts.jobs, given.resume
         if not resume:
-            row = await jobs.submit(order, prepare.JobInputs(self._bars(given), models), command_id=context.id)
+            past = await past_of(order, self._parts.store.ledger)
+            row = await jobs.submit(order, prepare.JobInputs(self._bars(given), models, past), command_id=context.id)
         elif (row := jobs.row(resume)).state != "done":  # else it is told again
             row = await jobs.resume(resume)
         await context.accepted({"job": row.id})
