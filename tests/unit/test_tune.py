@@ -27,7 +27,7 @@ from tickcast.io.jobs.orders import Against, FitOrder, TuneOrder, WarmStart, wit
 from tickcast.io.jobs.past import EarlierSearch, Past
 from tickcast.io.store.ledger_rows import TrajectoryRow
 from tickcast.records import ModelCard, TrialRow
-from trainkit import autoregressive, job, model_of, series
+from trainkit import autoregressive, job, model_of, series, trials_here
 
 pytestmark = pytest.mark.slow
 
@@ -127,18 +127,19 @@ def test_a_search_begins_with_what_the_nearest_past_ones_found_and_goes_on_from_
         signature=found["dataset"]["signature"], at_ns=1,
     )  # fmt: skip
     search = EarlierSearch(job="cut", signature=known.signature, trials=rows_of(folder)[:4])
-    for name, past, most in (("with", Past(trajectories=[known]), 5), ("unwanted", Past(trajectories=[known]), 0)):
-        write_job(tmp_path / name, trials=2, past_searches=most)
-        past.write(tmp_path / name)
-        again = run(tmp_path / name, Told())
-        rows = rows_of(tmp_path / name)
-        begun = {"before": 0.0} if most else {}
-        assert (again["past"], [row.origin for row in rows]) == (begun, ["", *(begun or [""])])
-        assert (rows[1].params == found["best"]["params"]) == bool(most)
-        assert rows[0].value == rows_of(folder)[0].value
-    write_job(tmp_path / "on", trials=6)
-    Past(earlier=[search]).write(tmp_path / "on")
-    again = run(tmp_path / "on", Told())
+    with trials_here():
+        for name, past, most in (("with", Past(trajectories=[known]), 5), ("unwanted", Past(trajectories=[known]), 0)):
+            write_job(tmp_path / name, trials=2, past_searches=most)
+            past.write(tmp_path / name)
+            again = run(tmp_path / name, Told())
+            rows = rows_of(tmp_path / name)
+            begun = {"before": 0.0} if most else {}
+            assert (again["past"], [row.origin for row in rows]) == (begun, ["", *(begun or [""])])
+            assert (rows[1].params == found["best"]["params"]) == bool(most)
+            assert rows[0].value == rows_of(folder)[0].value
+        write_job(tmp_path / "on", trials=6)
+        Past(earlier=[search]).write(tmp_path / "on")
+        again = run(tmp_path / "on", Told())
     taken = sum(row.state == "complete" for row in search.trials)
     assert (again["earlier"], len(rows_of(tmp_path / "on"))) == ({"cut": 4}, 6 - taken)
     assert again["best"]["number"] in [row.number for row in rows_of(tmp_path / "on")]

@@ -5,7 +5,7 @@ It reads no file and judges nothing.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -65,8 +65,9 @@ class Closes(NamedTuple):
     is_real: Mask  # somebody traded
     is_joined: Mask  # to the bar before it: no gap lies between
 
-    def rows(self, kept: Mask) -> Self:
-        return self._make(column[kept] for column in self)
+    def rows(self, kept: Mask) -> "Closes":
+        told = (self.is_real[kept], self.is_joined[kept])
+        return Closes(self.symbol[kept], self.as_of[kept], self.close[kept], *told)
 
 
 def distance(one: Signature, other: Signature) -> float:

@@ -19,7 +19,7 @@ from tickcast.batch.tune.sweep import Sweep, SweptKind, of_kind
 from tickcast.batch.tune.tune import fit_best, search, take_model
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadData
-from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.folder import BARS, ORDER
 from tickcast.io.jobs.orders import AutoOrder, TuneOrder
 from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.loop.build import RUNGS
@@ -115,6 +115,8 @@ class AutoRun:
         if self._is_stopped:
             return {}
         place, order = self._place(kind), self._search_order(kind, until)
+        if (place / ORDER).exists():  # its trials were fitted as this says
+            order = msgspec.structs.replace(TuneOrder.read(place), seconds=order.seconds)
         order.write(place)
         if self._past != NO_PAST:
             self._past.write(place)
@@ -128,7 +130,8 @@ class AutoRun:
     def _search_order(self, kind: str, until: float) -> TuneOrder:
         seconds = max(until * self._order.budget_s - self._took_s(), 1.0)
         fit = msgspec.structs.replace(of_kind(self._order.fit, kind), time_budget_s=seconds)
-        return TuneOrder(fit=fit, trials=TRIALS, seconds=seconds, workers=self._order.workers, seed=self._order.seed)
+        shared = {name: getattr(self._order, name) for name in ("workers", "seed", "past_searches")}
+        return TuneOrder(fit=fit, trials=TRIALS, seconds=seconds, **shared)
 
     def _place(self, name: str) -> Path:
         """A folder of its own, with the bars of this job."""

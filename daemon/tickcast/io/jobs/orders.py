@@ -217,6 +217,7 @@ class AutoOrder(Order, frozen=True, kw_only=True):
     budget_s: Above = 600.0
     kinds: list[str] = []  # that are swept; empty = those that are worth trying
     workers: Annotated[int, Meta(ge=1, le=64)] = 1  # processes that fit
+    past_searches: Annotated[int, Meta(ge=0, le=100)] = 5  # as its searches have it
     seed: Seed = 0
 
 

@@ -47,7 +47,8 @@ def tune_order(
 
 def auto_order(settings: Settings, *, name: str, kinds: Sequence[str] = (), **asked: Any) -> AutoOrder:
     fit = fit_order(settings, kind=KIND, name=name, params={}, seed=asked.get("seed", 0))
-    fields = {"fit": fit, "kinds": [known_kind(kind) for kind in kinds], "workers": settings.jobs.workers, **asked}
+    fields = {"fit": fit, "kinds": [known_kind(kind) for kind in kinds], "workers": settings.jobs.workers}
+    fields |= {"past_searches": settings.jobs.past_searches, **asked}
     return _ordered(AutoOrder, msgspec.to_builtins(fields), "this cannot be ordered so")
 
 
