@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -17,12 +18,13 @@ from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.checkpoint import Checkpoints
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.batch.train.train import train
-from tickcast.clock import Clock, SetClock
+from tickcast.batch.tune.trial_worker import EpochReport, Task, Told, Verdict, work
+from tickcast.clock import Clock, SetClock, SystemClock
 from tickcast.columns import F64
 from tickcast.errors import BadModel
 from tickcast.io.jobs import worker
 from tickcast.io.jobs.folder import BARS, Result
-from tickcast.io.jobs.orders import FitOrder
+from tickcast.io.jobs.orders import FitOrder, TuneOrder
 from tickcast.plugin import Report
 
 EVERY_NS = 10**9
@@ -95,8 +97,64 @@ def without_children() -> Iterator[None]:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("by_hand.fit", "by_hand.optimize", "backtest.retraining", "loop_replay.host"):
+        for module in ("by_hand.fit", "by_hand.optimize", "by_hand.auto", "backtest.retraining", "loop_replay.host"):
             patch.setattr(f"tickcast.batch.{module}.train", trained_here)
+        yield
+
+
+class WorkersHere:
+    """The trials of a search, done as its workers would do them, without the seconds that these take to start: one
+    after the other, and none is given up.
+    """
+
+    def __init__(self, folder: Path, size: int, *, budget_s: float, clock: Clock) -> None:
+        asked = TuneOrder.read(folder)
+        self._dataset, self._metric = load_dataset(folder, asked.fit), asked.metric
+        self._lines: list[bytes] = []
+        self._left: list[bytes] = []
+
+    def __enter__(self) -> "WorkersHere":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._lines)
+
+    @property
+    def has_room(self) -> bool:
+        return not self._lines
+
+    def give(self, number: int, order: FitOrder) -> None:
+        self._left = [msgspec.json.encode(Task(number, order))]
+        work(self._dataset, self._metric, self, self, SystemClock())  # type: ignore[arg-type]
+
+    def answer(self, number: int, *, go_on: bool) -> None:
+        pass
+
+    def told(self, timeout_s: float) -> list[Told]:
+        told = [msgspec.json.decode(line, type=Told) for line in self._lines]
+        self._lines = []
+        return told
+
+    def readline(self) -> bytes:
+        """The task, then a verdict after each epoch, then nothing more."""
+        if self._left:
+            return self._left.pop()
+        is_epoch = isinstance(msgspec.json.decode(self._lines[-1], type=Told), EpochReport)
+        return msgspec.json.encode(Verdict(go_on=True)) if is_epoch else b""
+
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
+
+
+@contextmanager
+def trials_here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("tune", "sweep"):
+            patch.setattr(f"tickcast.batch.tune.{module}.TrialWorkers", WorkersHere)
         yield
 
 

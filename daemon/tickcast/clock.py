@@ -5,6 +5,7 @@ Event time travels in columns and is never read from here.
 
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -42,3 +43,8 @@ class SetClock:
 
 def fresh_id() -> str:
     return secrets.token_hex(16)
+
+
+def moment(ns: int) -> str:
+    """The whole second, as a person reads it and `--until` takes it."""
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

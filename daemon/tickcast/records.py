@@ -137,7 +137,7 @@ class JobRow(Record, frozen=True):
     """A job as the store keeps it. `why` is a stable code, empty for one that is done; docs/jobs.md lists them."""
 
     id: str
-    kind: str  # train, evaluate, backtest, optimize
+    kind: str  # train, evaluate, backtest, optimize, auto
     command_id: str
     state: JobState
     why: str
@@ -161,6 +161,7 @@ class TrialRow(Record, frozen=True):
     epochs: int
     seconds: float
     why: str = ""  # of a failed one: a stable code, then a sentence
+    origin: str = ""  # the job whose search found these parameters, where they did not come from this one
 
 
 Window = Literal["minute", "hour", "day", "rolling", "all"]

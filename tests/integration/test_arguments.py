@@ -75,6 +75,16 @@ async def test_a_folder_that_serves_is_a_version_like_any_other(world: World) ->
     assert await world.ok("evaluate", resume=judged["job"]) == judged  # what is done is told again
 
 
+async def test_a_recommendation_is_of_the_symbols_that_were_asked_for(world: World) -> None:
+    found = await world.ok("recommend", symbols=["A", "B"])
+    assert found["signature"]["symbols"] == pytest.approx(np.log10(2))
+    assert found["signature"] != (whole := await world.ok("recommend"))["signature"]
+    assert whole["signature"]["symbols"] == pytest.approx(np.log10(len(SYMBOLS)))
+    assert whole["signature"]["interval"] == 0
+    assert any("nothing is known of such data" in line for line in whole["says"])
+    assert "bad_data" in await world.refused("recommend", symbols=["Z"])
+
+
 async def test_it_is_registered_once_however_often_it_is_served(tmp_path: Path) -> None:
     model = model_in(tmp_path / "momentum", "momentum")
     for _ in range(2):
@@ -337,6 +347,15 @@ async def test_a_search_is_as_it_was_asked_for(waiting: World) -> None:
     assert not [name for name in asked if plain[name] == asked[name]]
     assert (told["fit"]["kind"], told["fit"]["name"]) == ("micro", "mine")
     assert (plain["space"], told["space"]["hidden"]["choices"]) == ({}, [4, 8])
+
+
+async def test_a_run_of_auto_is_as_it_was_asked_for(waiting: World) -> None:
+    plain = (await waiting.ordered("auto")).order
+    told = (await waiting.ordered("auto", kinds=["ridge", "ar"], name="mine", budget_s=9, seed=3, symbols=["A"])).order
+    assert (plain["kinds"], plain["budget_s"], plain["seed"], plain["fit"]["name"]) == ([], 600, 0, "auto")
+    assert (told["kinds"], told["budget_s"], told["seed"], told["fit"]["name"]) == (["ridge", "ar"], 9, 3, "mine")
+    assert "there is no `params.epochs`" in await waiting.refused("auto", params={"epochs": 3})
+    assert "no model named 'nosuch'" in await waiting.refused("auto", kinds=["nosuch"])
 
 
 async def test_a_walk_fits_anew_as_often_as_was_asked(waiting: World) -> None:

@@ -18,6 +18,7 @@ ARGUMENTS = {  # command -> what it needs beside the place where its results go
     "evaluate": ["--data", DATA, "--model", "no-model"],
     "backtest": ["--data", DATA],
     "optimize": ["--data", DATA],
+    "auto": ["--data", DATA],
     "keygen": ["--id", "me", "--role", "read"],
     "learn": ["pca", "--data", DATA],
     "synth": ["--symbols", "2", "--seconds", "1"],

@@ -12,7 +12,7 @@ from registrykit import registry_in
 from storekit import SOURCE, T0, open_store, store_settings, unit, value
 from tickcast.errors import ModelRefused, StoreStalled
 from tickcast.io.store.ledger import GENESIS, ChainCheck
-from tickcast.io.store.ledger_rows import DatasetRow
+from tickcast.io.store.ledger_rows import DatasetRow, TrajectoryRow
 from tickcast.io.store.store import Store
 from tickcast.io.store.writer import Writer
 from tickcast.records import CommandRow, JobRow, Reply, TrialRow
@@ -146,7 +146,53 @@ async def test_a_data_set_is_kept_once(store: Store) -> None:
     await store.ledger.add_dataset(row)
     await store.ledger.add_dataset(msgspec.structs.replace(row, added_ns=T0 + 9))
     answer = await store.query("SELECT * REPLACE (CAST(rule AS VARCHAR) AS rule) FROM datasets")
-    assert [tuple(found) for found in answer.rows] == [("h", "store", '{"lookback":96}', 2, 500, 1, 2, T0)]
+    assert [tuple(found) for found in answer.rows] == [("h", "store", '{"lookback":96}', 2, 500, 1, 2, T0, "{}")]
+
+
+def trajectory(job: str, kind: str, order: dict[str, Any], content: dict[str, Any], **changed: Any) -> JobRow:
+    result = {"ok": True, "metrics": {"skill": 0.02, "skill_low": 0.01, "skill_high": None}, "content": content}
+    plain: dict[str, Any] = {
+        "id": job, "kind": kind, "command_id": "", "state": "done", "why": "", "created_ns": T0, "ended_ns": T0 + 7,
+        "order_json": msgspec.json.encode(order).decode(), "result_json": msgspec.json.encode(result).decode(),
+    }  # fmt: skip
+    return JobRow(**plain | changed)
+
+
+async def test_a_trajectory_is_what_a_job_that_is_done_found_on_data_of_a_known_kind(store: Store) -> None:
+    data = DatasetRow(
+        hash="h", source="store", rule={}, symbols=2, bars=500, from_ns=1, to_ns=2, added_ns=T0,
+        signature={"symbols": 0.3},
+    )  # fmt: skip
+    unknown = msgspec.structs.replace(data, hash="old")
+    for row in (data, unknown):
+        await store.ledger.add_dataset(row)
+    before = "UPDATE datasets SET signature = NULL WHERE hash = 'old'"
+    await store.ledger._change(lambda connection: connection.execute(before).fetchall())
+    fit, found = {"kind": "ridge", "model_params": {"rows": 5}, "horizon": 3}, {"dataset": {"hash": "h"}}
+    search = {"fit": fit, "metric": "mae"}
+    best = {**found, "best": {"params": {"rows": 9}}}
+    jobs = [
+        trajectory("j1", "train", fit, found), trajectory("j2", "optimize", search, best, ended_ns=T0 + 9),
+        trajectory("j3", "train", {**fit, "kind": "ar"}, found, ended_ns=T0 + 8),
+        trajectory("failed", "train", fit, found, state="failed"), trajectory("judged", "evaluate", fit, found),
+        trajectory("unknown", "train", fit, {"dataset": {"hash": "old"}}), trajectory("none", "train", fit, {}),
+        trajectory("odd", "optimize", search, {**found, "best": {"params": [1]}}),
+        trajectory("odder", "train", {**fit, "model_params": "x"}, found), trajectory("oddest", "optimize", {}, best),
+    ]  # fmt: skip
+    for job in jobs:
+        await store.ledger.put_job(job)
+        await store.ledger.put_job(job)  # whoever says it twice, it is there once
+    rows = await store.ledger.trajectories()
+    assert [row.job for row in rows] == ["j2", "j3", "j1"]
+    assert rows[0] == TrajectoryRow(
+        job="j2", made_by="optimize", kind="ridge", fit=fit, params={"rows": 9}, metric="mae", skill=0.02,
+        skill_low=0.01, skill_high=None, cost_us=None, signature={"symbols": 0.3}, at_ns=T0 + 9,
+    )  # fmt: skip
+    assert (rows[2].params, rows[2].metric) == ({"rows": 5}, "")
+    assert [row.job for row in await store.ledger.trajectories("ridge", limit=1)] == ["j2"]
+    no_number = '{"content": {"dataset": {"hash": "h"}}, "metrics": {"skill": "x"}}'
+    await store.ledger.put_job(msgspec.structs.replace(jobs[0], result_json=no_number))
+    assert [row.skill for row in await store.ledger.trajectories() if row.job == "j1"] == [None]
 
 
 async def test_a_refusal_within_a_transaction_leaves_the_store_as_it_was_and_open(tmp_path: Path) -> None:

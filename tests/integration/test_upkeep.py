@@ -13,7 +13,9 @@ from livekit import Live, live_settings, running, until
 from marketkit import SECOND, Market
 from tickcast.clock import fresh_id
 from tickcast.io.jobs.folder import BARS
+from tickcast.io.jobs.orders import TuneOrder
 from tickcast.live import upkeep
+from tickcast.live.commands.past_searches import going_on
 from tickcast.loop.actions import Action, ActionKind
 from tickcast.records import Command
 from tickcast.settings import Settings
@@ -216,6 +218,7 @@ async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(tmp_path: Path) -> None:
+    """What it found is a candidate, as any fit is; it serves nobody, and the next search can begin with it."""
     market = Market()
     given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]', "schedule__params": "{rows = 1000}"}
     given["schedule__keep_bars"] = "700"
@@ -230,6 +233,19 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert "penalties" in order["space"] or not order["space"].get("rows")
         seen = pl.read_parquet(jobs.folder_of(row.id) / BARS)
         assert len(seen) == 2 * 700
+        await until(lambda: decided(live, "optimize", "done"), "its end")
+        session = live.daemon.session
+        (ended, *_) = await session.store.ledger.decisions("optimize")
+        made, told = msgspec.json.decode(ended.evidence_json)["model"], session.commands.upkeep.told()
+        assert made in {one["digest"] for one in (*told["candidates"], *told["contests"])}
+        assert session.commands.serving_models.serving_now()["default"] != made
+        assert not await session.store.ledger.promotions()
+        (known,) = await session.store.ledger.trajectories("ridge")
+        assert (known.job, known.made_by, known.skill is None) == (row.id, "optimize", False)
+        assert known.signature["turning"] < -0.3
+        again = msgspec.json.decode(row.order_json, type=TuneOrder)
+        _, past = await going_on(again, session.store.ledger)
+        assert past.trajectories == [known]
 
 
 async def test_a_model_shadows_on_a_route_as_a_person_asked_and_comes_to_serve_that_alone(tmp_path: Path) -> None:

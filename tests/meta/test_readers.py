@@ -63,6 +63,7 @@ JOBS = "test_jobs_are_found_by_kind_and_state_and_resumed_as_they_were"
 PAGE = "test_lists_are_of_what_was_asked_for"
 TRAIN = "test_a_fit_is_of_the_kind_name_tags_and_start_that_were_asked_for"
 SEARCH = "test_a_search_is_as_it_was_asked_for"
+AUTO = "test_a_run_of_auto_is_as_it_was_asked_for"
 WALK = "test_a_walk_fits_anew_as_often_as_was_asked"
 SHOWN = {  # command -> argument -> the file and the test that change it and see a difference
     "forecast": {
@@ -81,6 +82,7 @@ SHOWN = {  # command -> argument -> the file and the test that change it and see
         **WORK, **dict.fromkeys(("kind", "name", "trials", "metric"), (LIVE, SEARCH)),
         **dict.fromkeys(("sampler", "pruner", "seconds", "space"), (LIVE, SEARCH)),
     },
+    "auto": {**WORK, **dict.fromkeys(("kinds", "name", "budget_s"), (LIVE, AUTO))},
     "status": dict.fromkeys(("section", "model", "tag"), (LIVE, STATUS)),
     "promote": dict.fromkeys(("model", "route", "force", "note"), (LIVE, NOTE)),
     "rollback": dict.fromkeys(("route", "note"), (LIVE, NOTE)),
@@ -92,6 +94,7 @@ SHOWN = {  # command -> argument -> the file and the test that change it and see
     "symbols": dict.fromkeys(("like", "after", "limit"), (LIVE, PAGE)),
     "report": dict.fromkeys(("hours", "symbols", "model"), (LIVE, REPORT)),
     "diagnose": {"symbol": (LIVE, PAGE)},
+    "recommend": {"symbols": (LIVE, "test_a_recommendation_is_of_the_symbols_that_were_asked_for")},
     "export": dict.fromkeys(("table", "from", "to", "symbols", "format"), (LIVE, EXPORT)),
 }  # fmt: skip
 

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from tickcast.batch.judge.data_check import Finding, check_data
 from tickcast.columns import F64
 from tickcast.settings import Settings, load
-from tickcast.ui.check_data import Finding, check_data, print_data_check
+from tickcast.ui.check_data import print_data_check
 from tickcast.ui.cli import main
 from trainkit import walk
 

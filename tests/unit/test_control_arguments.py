@@ -26,6 +26,7 @@ from tickcast.live.commands.at_once import Commands
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.job_commands import JobCommands
+from tickcast.live.commands.recommender import Recommender
 from tickcast.live.commands.service import handlers_of
 from tickcast.live.upkeep import Upkeep
 from tickcast.ui.cli import main, parser
@@ -43,8 +44,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "dismiss": {"action": "fit.after-0-0"},
 }
 ROLES = {
-    "read": "forecast predict status jobs report diagnose history",
-    "train": "train evaluate backtest optimize cancel export",
+    "read": "forecast predict status jobs report diagnose history recommend",
+    "train": "train evaluate backtest optimize auto cancel export",
     "promote": "promote rollback shadow approve dismiss",
     "admin": "pause resume drain symbols",
 }
@@ -244,7 +245,7 @@ async def test_a_command_is_its_arguments_and_one_function(monkeypatch: pytest.M
 
 
 def test_every_command_has_one_method_that_takes_its_arguments():
-    owners = [object.__new__(kind) for kind in (Commands, JobCommands, Upkeep)]
+    owners = [object.__new__(kind) for kind in (Commands, JobCommands, Upkeep, Recommender)]
     handlers = handlers_of(*owners)
     assert handlers.keys() == ACCEPTED.keys()
     for name, (kind, _) in ACCEPTED.items():

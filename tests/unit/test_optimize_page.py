@@ -39,10 +39,15 @@ def order(**fields: Any) -> TuneOrder:
     return TuneOrder(fit=FitOrder(kind="nhits", name="<net>"), **fields)
 
 
-def found(best: TrialRow, first: TrialRow | None, *, skill: tuple[float | None, ...] = (0.02, 0.01, 0.03)) -> Result:
+def found(
+    best: TrialRow, first: TrialRow | None, *, skill: tuple[float | None, ...] = (0.02, 0.01, 0.03), **more: Any
+) -> Result:
     held = dict(zip(("skill", "skill_low", "skill_high"), skill, strict=True)) | {"windows": 900, "moments": 150}
     data = {"hash": "ab" * 16, "symbols": 2, "bars": 1000, "from_ns": 0, "to_ns": 10**12}
-    content = {"best": best, "first": first, "space": SPACE, "importance": {}, "dataset": data}
+    content = {
+        "best": best, "first": first, "space": SPACE, "importance": {}, "dataset": data, "past": {},
+        "earlier": {}, **more,
+    }  # fmt: skip
     return Result(ok=True, model="model", status="done", metrics=held, content=msgspec.to_builtins(content))
 
 
@@ -60,6 +65,17 @@ def test_the_page_says_first_what_won_and_what_it_is_worth() -> None:
     assert "<script" not in drawn
     assert "&lt;net&gt;, tuned" in drawn
     assert "&lt;layers&gt;" in drawn
+
+
+def test_the_page_says_what_a_search_began_with_and_which_trial_that_was() -> None:
+    rows = [*ROWS[:1], msgspec.structs.replace(ROWS[1], origin="0123456789abcdef")]
+    more = {"past": {"0123456789abcdef": 0.123}, "earlier": {"fedcba9876543210": 1200}}
+    drawn = page(found(rows[1], rows[0], **more), rows, order())
+    assert "the best of 1 past job on data much like these: 0123456789ab at 0.12." in drawn
+    assert "on other bars of this market: 1,200 of fedcba987654." in drawn
+    assert "1 (from 0123456789ab)" in drawn
+    assert "0 (default)" in drawn
+    assert not [line for line in verdict(found(ROWS[1], ROWS[0]), order(), ROWS) if "past job" in line]
 
 
 def test_every_parameter_that_was_varied_has_its_plot_at_both_widths_and_no_other() -> None:

@@ -10,7 +10,7 @@ from tickcast.loop.actions import Action, ActionKind
 from tickcast.loop.facts import EngineFacts
 from tickcast.loop.refit import Refit, refit_models, refit_of, refit_order
 from tickcast.records import ModelCard
-from tickcast.settings import Settings
+from tickcast.settings import Settings, load
 from tickcast.settings.schedule import ScheduleSettings
 
 TOLD = EngineFacts(bars=900, fitted_bars=0, bar_ns=10, newest_ns=9_000, skill=0.0, alarm=False)
@@ -64,3 +64,26 @@ def test_a_search_looks_for_what_the_schedule_leaves_open() -> None:
     order = refit_order(Settings(), refit(ActionKind.OPTIMIZE, params={"rows": 700}))
     assert isinstance(order, TuneOrder)
     assert msgspec.to_builtins(order.fit)["model_params"] == {"rows": 700}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "cpu_s", "seconds"),
+    [
+        ({}, 0, 2700), ({"wall_s": 100_000}, 0, 3000), ({"wall_s": 400}, 0, 300), ({"cpu_s": 1000}, 0, 750),
+        ({"workers": 2}, 800, 300),
+    ],
+)  # fmt: skip
+def test_a_search_ends_before_the_limits_of_its_job_would_end_it(
+    jobs: dict[str, int], cpu_s: int, seconds: float
+) -> None:
+    asked = refit(ActionKind.OPTIMIZE)._replace(cpu_s=cpu_s)
+    order = refit_order(Settings.model_validate({"jobs": jobs}), asked)
+    assert isinstance(order, TuneOrder)
+    assert order.seconds == seconds
+
+
+def test_a_search_begins_with_as_many_past_ones_as_the_settings_say() -> None:
+    for given, most in (({}, 5), ({"jobs.past_searches": "0"}, 0)):
+        order = refit_order(load(overrides=given, environ={})[0], refit(ActionKind.OPTIMIZE))
+        assert isinstance(order, TuneOrder)
+        assert order.past_searches == most

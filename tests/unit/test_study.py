@@ -1,9 +1,11 @@
 """Studies over a function in place of a fit: what is tried, what is given up, and what a kill leaves."""
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import optuna
 import pytest
@@ -11,9 +13,11 @@ import torch
 
 from tickcast.batch.tune.samplers import GRID_POINTS, distributions, make_sampler
 from tickcast.batch.tune.spaces import TELLING
+from tickcast.batch.tune.starts import Start
 from tickcast.batch.tune.study import STUDY, Study
 from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.orders import FitOrder, TuneOrder
+from tickcast.io.jobs.past import EarlierSearch
 from tickcast.plugin import Parameter
 from tickcast.records import TrialRow
 
@@ -39,10 +43,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)  # as a job has it
 
 
-def opened(folder: Path, sampler: str = "random", *, space: Any = SPACE, data: str = "d", **order: Any) -> Study:
+def opened(
+    folder: Path, sampler: str = "random", *, space: Any = SPACE, data: str = "d", starts: Sequence[Start] = (),
+    earlier: Sequence[EarlierSearch] = (), **order: Any,
+) -> Study:  # fmt: skip
     folder.mkdir(exist_ok=True)
     asked = TuneOrder(fit=FitOrder(epochs=4), **{"pruner": "none", "sampler": sampler, "trials": 13, **order})
-    return Study(folder, asked, space, {n: FIRST[n] for n in space}, fingerprint=asked.fingerprint(data))
+    first = {n: FIRST[n] for n in space}
+    return Study(
+        folder, asked, space, first, fingerprint=asked.fingerprint(data), starts=starts, earlier=earlier
+    )  # fmt: skip
 
 
 def go_on(study: Study, most: int = 10**9) -> list[TrialRow]:
@@ -223,3 +233,80 @@ def test_a_refused_study_leaves_no_connection_open(tmp_path: Path, connections: 
     with pytest.raises(BadSettings):
         opened(tmp_path, seed=5)
     assert are_closed(connections)
+
+
+STARTS = [Start(f"job{deep}", 0.1, {**FIRST, "deep": deep}) for deep in (4, 6)]
+
+
+def test_after_the_order_as_it_stands_a_search_begins_with_what_past_ones_found(tmp_path: Path) -> None:
+    with opened(tmp_path / "with", starts=STARTS, trials=5) as study:
+        rows = go_on(study)
+    assert [row.params for row in rows[:3]] == [FIRST, *(start.params for start in STARTS)]
+    assert [row.origin for row in rows] == ["", "job4", "job6", "", ""]
+    with opened(tmp_path / "without", trials=5) as study:
+        alone = go_on(study)
+    assert alone[0].params == FIRST
+    assert not [row for row in alone if row.origin]
+    assert all(row.params not in [start.params for start in STARTS] for row in alone)
+
+
+def test_a_kill_among_the_first_trials_loses_none_of_them_and_asks_none_twice(tmp_path: Path) -> None:
+    with opened(tmp_path, starts=STARTS, trials=5) as study:
+        go_on(study, 1)
+        study.ask()  # job4, and nobody tells how it went
+    with opened(tmp_path, starts=STARTS, trials=5) as study:
+        rows = [row for row in go_on(study) if row.why != "interrupted"]
+    assert sorted(row.origin for row in rows) == ["", "", "", "job4", "job6"]
+    assert [row.params for row in rows if row.origin == "job4"] == [STARTS[0].params]
+
+
+def test_a_grid_after_what_past_searches_found_is_whole(tmp_path: Path) -> None:
+    space = {"rate": SPACE["rate"]}
+    with opened(tmp_path, "grid", space=space, trials=100, starts=[Start("job", 0.1, {"rate": 0.02})]) as study:
+        tried = []
+        while (asked := study.ask()) is not None:
+            tried.append(study.end(asked[0], 1.0, epochs=1, seconds=0.0).params["rate"])
+    assert tried[:2] == [FIRST["rate"], 0.02]
+    assert sorted(tried[2:]) == sorted(points_of("rate"))
+
+
+def earlier_search(found: list[TrialRow], job: str = "before") -> EarlierSearch:
+    return EarlierSearch(job=job, signature={}, trials=found)
+
+
+def test_a_search_goes_on_from_an_earlier_one_and_takes_none_of_its_trials_for_the_best(tmp_path: Path) -> None:
+    """Values are moved by what the first trial differs in: here all bars are harder by 7."""
+    with opened(tmp_path / "before", "tpe", trials=13) as study:
+        before = go_on(study, 9)
+    with opened(tmp_path / "after", "tpe", trials=13, earlier=[earlier_search(before)]) as study:
+        rows = []
+        while (asked := study.ask()) is not None:
+            rows.append(study.end(asked[0], loss(asked[1]) + 7, epochs=1, seconds=0.0))
+        known = {t.user_attrs["earlier"]: t.value for t in study._study.trials if "earlier" in t.user_attrs}
+        assert study.rows() == rows
+        assert study.counts() == {"complete": 4}  # with its own first, thirteen in all
+        assert study.best().value == min(row.value or 0.0 for row in rows)
+    assert known == {f"before/{row.number}": pytest.approx((row.value or 0.0) + 7) for row in before}
+
+
+def test_earlier_trials_are_taken_over_once_whenever_it_is_killed(tmp_path: Path) -> None:
+    with opened(tmp_path / "before", trials=13) as study:
+        before = earlier_search(go_on(study, 5))
+    for asked in (0, 1, 2):
+        with opened(tmp_path / "after", earlier=[before]) as study:
+            go_on(study, asked)
+            taken = [trial for trial in study._study.trials if "earlier" in trial.user_attrs]
+            assert len(taken) == (5 if asked else 0)
+
+
+def test_of_an_earlier_search_without_its_first_trial_and_of_impossible_trials_nothing_is_taken(tmp_path: Path) -> None:
+    with opened(tmp_path / "before", trials=13) as study:
+        before = go_on(study, 4)
+    odd = [
+        msgspec.structs.replace(before[1], params={**before[1].params, "deep": 99}),
+        msgspec.structs.replace(before[2], params={"deep": 3}), msgspec.structs.replace(before[3], state="pruned"),
+    ]  # fmt: skip
+    given = [earlier_search(before[1:], "no first"), earlier_search([before[0], *odd], "odd")]
+    with opened(tmp_path / "after", earlier=given) as study:
+        go_on(study, 2)
+        assert [t.user_attrs["earlier"] for t in study._study.trials if "earlier" in t.user_attrs] == ["odd/0"]

@@ -24,8 +24,10 @@ from tickcast.engine.inference.model_folder import CARD, read_card
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS
 from tickcast.io.jobs.orders import Against, FitOrder, TuneOrder, WarmStart, with_params
+from tickcast.io.jobs.past import EarlierSearch, Past
+from tickcast.io.store.ledger_rows import TrajectoryRow
 from tickcast.records import ModelCard, TrialRow
-from trainkit import autoregressive, job, model_of, series
+from trainkit import autoregressive, job, model_of, series, trials_here
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +114,35 @@ def test_the_same_order_finds_the_same_and_never_looks_at_the_hold_out(
     assert (tmp_path / BARS).read_bytes() != (done[0] / BARS).read_bytes()
     assert searched(tmp_path, order, Told()) == "done"
     assert what(tmp_path) == what(done[0])
+
+
+def test_a_search_begins_with_what_the_nearest_past_ones_found_and_goes_on_from_what_ran_out_of_time(
+    done: tuple[Path, dict[str, Any], Told], tmp_path: Path
+) -> None:
+    """Here the past one had the same bars; with no past, and with none wanted, the second trial is the sampler's."""
+    folder, found, _ = done
+    known = TrajectoryRow(
+        job="before", made_by="optimize", kind="micro", fit=msgspec.to_builtins(TuneOrder.read(folder).fit),
+        params=found["best"]["params"], metric="pinball", skill=None, skill_low=None, skill_high=None, cost_us=None,
+        signature=found["dataset"]["signature"], at_ns=1,
+    )  # fmt: skip
+    search = EarlierSearch(job="cut", signature=known.signature, trials=rows_of(folder)[:4])
+    with trials_here():
+        for name, past, most in (("with", Past(trajectories=[known]), 5), ("unwanted", Past(trajectories=[known]), 0)):
+            write_job(tmp_path / name, trials=2, past_searches=most)
+            past.write(tmp_path / name)
+            again = run(tmp_path / name, Told())
+            rows = rows_of(tmp_path / name)
+            begun = {"before": 0.0} if most else {}
+            assert (again["past"], [row.origin for row in rows]) == (begun, ["", *(begun or [""])])
+            assert (rows[1].params == found["best"]["params"]) == bool(most)
+            assert rows[0].value == rows_of(folder)[0].value
+        write_job(tmp_path / "on", trials=6)
+        Past(earlier=[search]).write(tmp_path / "on")
+        again = run(tmp_path / "on", Told())
+    taken = sum(row.state == "complete" for row in search.trials)
+    assert (again["earlier"], len(rows_of(tmp_path / "on"))) == ({"cut": 4}, 6 - taken)
+    assert again["best"]["number"] in [row.number for row in rows_of(tmp_path / "on")]
 
 
 def test_a_search_against_who_serves_ends_with_a_model_of_all_bars(tmp_path: Path) -> None:

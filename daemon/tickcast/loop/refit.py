@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tickcast.io.jobs.folder import CHAMPION, START
-from tickcast.io.jobs.orders import Order
+from tickcast.io.jobs.orders import Order, TuneOrder, defaults_of
 from tickcast.io.jobs.prepare import fit_order, known_kind, tune_order
 from tickcast.loop.actions import Action, ActionKind
 from tickcast.loop.facts import EngineFacts
 from tickcast.records import ModelCard
 from tickcast.settings import Settings
 from tickcast.settings.schedule import ScheduleSettings
+
+SEARCH_SHARE = 0.75  # of what a job may take; the rest is for the two fits that come after
 
 
 class Refit(NamedTuple):
@@ -47,7 +49,7 @@ def refit_order(settings: Settings, asked: Refit, *, created_ns: int = 0) -> Ord
     against = {"alpha": asked.alpha, "most_bars": asked.most_bars, "champion": asked.champion is not None}
     of: dict[str, Any] = {"kind": known_kind(asked.kind), "name": asked.name, "params": asked.params}
     if asked.searches:
-        return tune_order(settings, **of, space={}, against=against)
+        return tune_order(settings, **of, space={}, against=against, seconds=_search_s(settings, asked))
     start: dict[str, Any] = {"start": {"mode": asked.mode}} if _goes_on(asked) else {}
     if start and asked.mode == "finetune":
         start["start"]["old_share"] = settings.schedule.old_share
@@ -59,6 +61,12 @@ def refit_models(asked: Refit, champion: Path | None) -> dict[str, Path]:
     if champion is None:
         return {}
     return {CHAMPION: champion} | ({START: champion} if _goes_on(asked) else {})
+
+
+def _search_s(settings: Settings, asked: Refit) -> float:
+    """So that it ends by itself, and what it found is fitted, before the job's limits end it with nothing."""
+    cpu_s = min(asked.cpu_s or settings.jobs.cpu_s, settings.jobs.cpu_s) / settings.jobs.workers
+    return min(float(defaults_of(TuneOrder)["seconds"]), SEARCH_SHARE * min(cpu_s, settings.jobs.wall_s))
 
 
 def _goes_on(asked: Refit) -> bool:

@@ -89,6 +89,8 @@ class ControlSettings(Section):
 class JobSettings(Section):
     workers: Positive = 1
     """Jobs that run at once, and processes that try out parameters."""
+    past_searches: Annotated[int, Field(ge=0, le=100)] = 5
+    """A search begins with what so many past searches of the most similar data found; 0 = with its defaults alone."""
     queue: Positive = 16
     """Jobs that wait; more are refused."""
     wall_s: Positive = 3600

@@ -6,12 +6,12 @@ It changes no settings: it prints what may be put there, with where it came from
 import argparse
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tickcast
 from tickcast.batch.out_folder import claim_file
+from tickcast.clock import moment
 from tickcast.errors import EXIT_OK, BadData, BadSettings
 from tickcast.settings import Origins, Settings
 from tickcast.ui.command_line import Add, comma_list
@@ -134,11 +134,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
-
-
-def moment(ns: int) -> str:
-    """The whole second, as a person reads it and `--until` takes it."""
-    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def toml(value: Any) -> str:

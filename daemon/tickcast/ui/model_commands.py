@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tickcast.errors import EXIT_OK
-from tickcast.io.jobs.orders import KIND, BacktestOrder, Metric, Pruner, Sampler, TuneOrder
+from tickcast.io.jobs.orders import KIND, AutoOrder, BacktestOrder, Metric, Pruner, Sampler, TuneOrder
 from tickcast.settings import Origins, Settings
 from tickcast.ui.command_line import Add, comma_list, pairs, take_defaults
 
@@ -35,6 +35,10 @@ def add_commands(add: Add, run: Run) -> None:
     evaluate.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     _add_backtest(add("backtest", lambda *given: _backtest(run, *given), "walk through history and trade on forecasts"))
+    _add_auto(add("auto", _auto, "from a history to a model worth having, or the verdict that there is none"))
+    recommend = add("recommend", _recommend, "which kinds of model are worth trying on a history, and why")
+    recommend.add_argument("--data", type=Path, required=True, help="file or folder of ticks or bars")
+    recommend.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
     _add_optimize(add("optimize", _optimize, "look for the parameters of a model that fit best"))
     model = add("import", lambda *given: _import(run, *given), "register a model that was not fitted here")
     model.add_argument("path", type=Path, help="model folder, ONNX graph or weights in safetensors")
@@ -87,6 +91,19 @@ def _add_optimize(optimize: argparse.ArgumentParser) -> None:
     optimize.add_argument("--space", action="append", default=[], metavar="KEY=SPACE", help=space)
 
 
+def _add_auto(auto: argparse.ArgumentParser) -> None:
+    data = auto.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, help="file or folder of ticks or bars")
+    data.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run of this folder")
+    auto.add_argument("--out", type=Path, default=Path("out/auto"), help="folder of what is tried, and of the model")
+    auto.add_argument("--budget-s", type=float, metavar="S", help="how long it may take")
+    auto.add_argument("--seed", type=int, help="of fits and searches")
+    take_defaults(auto, AutoOrder)
+    auto.add_argument("--kinds", type=comma_list, default=[], metavar="A,B", help="try these kinds, and no others")
+    auto.add_argument("--name", default="auto", help="name of the model")
+    auto.add_argument("--symbols", type=comma_list, metavar="A,B", help="only these symbols")
+
+
 def _add_send(send: argparse.ArgumentParser) -> None:
     send.add_argument("command", help="`tickcast schema` lists them as command-NAME")
     send.add_argument("arguments", nargs="*", metavar="KEY=VALUE")
@@ -123,6 +140,18 @@ def _optimize(args: argparse.Namespace, settings: Settings, origins: Origins) ->
     from tickcast.ui.optimize_command import command
 
     return command(args, settings)
+
+
+def _auto(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.ui.auto_command import command
+
+    return command(args, settings)
+
+
+def _recommend(args: argparse.Namespace, settings: Settings, origins: Origins) -> int:
+    from tickcast.ui.recommend_command import command
+
+    return command(settings, args.data, args.symbols)
 
 
 def _import(run: Run, args: argparse.Namespace, settings: Settings, origins: Origins) -> int:

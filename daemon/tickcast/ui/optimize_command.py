@@ -12,11 +12,13 @@ from rich.text import Text
 from tickcast.batch.by_hand.optimize import PAGE, optimize, read_trials, resume, space_of
 from tickcast.io.jobs.folder import ORDER, TRIALS, Result
 from tickcast.io.jobs.orders import TuneOrder
+from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.io.jobs.prepare import tune_order
 from tickcast.records import TrialRow
 from tickcast.settings import Settings
 from tickcast.ui.command_line import Doubts, pairs, terminal
-from tickcast.ui.pages.optimize_page import MOST_SHOWN, counts, page, ranked, short, verdict
+from tickcast.ui.pages.optimize_page import MOST_SHOWN, counts, label, page, ranked, short, verdict
+from tickcast.ui.trajectories import read_trajectories
 from tickcast.ui.view import ProgressBar
 
 
@@ -33,9 +35,11 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
                 space={name: space_of(value) for name, value in pairs(args.space).items()}, pruner=args.pruner,
                 seed=args.seed, **limits,
             )  # fmt: skip
+            past = Past(trajectories=read_trajectories(settings)) if order.past_searches else NO_PAST
             result = optimize(
-                settings, args.data, folder, order=order, symbols=args.symbols, shown=ProgressBar, warn=doubts
-            )
+                settings, args.data, folder, order=order, symbols=args.symbols, past=past, shown=ProgressBar,
+                warn=doubts,
+            )  # fmt: skip
     except KeyboardInterrupt:
         if (folder / ORDER).exists():
             raise KeyboardInterrupt(f"go on with tickcast optimize --resume {folder}") from None
@@ -67,8 +71,8 @@ def show(result: Result, folder: Path, console: Console) -> None:
         box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for row in shown:
-        own = f"{row.number} (default)" if first and row.number == first["number"] else str(row.number)
         params = ", ".join(f"{name} {short(value)}" for name, value in row.params.items())
+        own = label(row, first and first["number"])
         table.add_row(own, f"{row.value:.5g}", str(row.epochs), f"{row.seconds:.1f}", Text(params))
     console.print(table)
     for line in _said(result, rows, folder):

@@ -16,6 +16,7 @@ from tickcast.batch.out_folder import claim, claim_model, claim_new
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import BARS, ORDER, RESULT, TRIALS, Result
 from tickcast.io.jobs.orders import TuneOrder
+from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.io.jobs.prepare import JobInputs, changed_search, prepare
 from tickcast.plugin import Parameter
 from tickcast.progress import Shown, unshown
@@ -48,14 +49,18 @@ def space_of(value: Any) -> Parameter | None:
 
 def optimize(
     settings: Settings, data: Path, out: Path, *,
-    order: TuneOrder, symbols: list[str] | None = None, shown: Shown = unshown,
+    order: TuneOrder, symbols: list[str] | None = None, past: Past = NO_PAST, shown: Shown = unshown,
     warn: Callable[[str], object] = say_refused,
 ) -> Result:  # fmt: skip
     """Search, and leave study and model in `out`, which must not hold a study yet."""
     if (out / ORDER).exists():
         raise BadSettings(f"{out} holds a study", remedy=f"--resume {out}, or another --out")
     claim_new(out)
-    prepare(out, order, JobInputs(lambda folder: write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)))
+
+    def bars(folder: Path) -> None:
+        write_bars(settings, data, folder / BARS, symbols=symbols, warn=warn)
+
+    prepare(out, order, JobInputs(bars, past=past))
     return train(out, title="optimize", shown=shown)
 
 

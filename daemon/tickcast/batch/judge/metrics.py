@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tickcast.batch.judge import statistics
-from tickcast.batch.judge.hold_out import TILE, Figures, Predict
+from tickcast.batch.judge.hold_out import TILE, Figures, Predict, last_value_said, last_value_widths
 from tickcast.batch.train.dataset import Dataset
 from tickcast.columns import F64, I64
 from tickcast.errors import BadData
@@ -36,9 +36,24 @@ def validation_value(metric: Metric, predict: Predict, dataset: Dataset, order: 
     return float(said.quantile.result()[metric])
 
 
-def _said(predict: Predict, dataset: Dataset, order: FitOrder) -> MedianAndTruth:
+def last_value_pinball(dataset: Dataset, order: FitOrder) -> float:
+    """Of last value over the same windows, with widths that its errors over the training part had."""
+    widths, rows = last_value_widths(dataset, dataset.parts.train, order.levels), _rows(dataset, order)
+    figures = Figures(order.levels)
+    for first in range(0, len(rows), TILE):
+        _, target, scale = dataset.batch(rows[first : first + TILE])
+        figures.add(last_value_said(widths, scale), target, scale)
+    return float(figures.result()["pinball"])
+
+
+def _rows(dataset: Dataset, order: FitOrder) -> I64:
     rows = dataset.parts.validation
-    rows = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
+    spread: I64 = rows[np.linspace(0, len(rows) - 1, min(order.validation_windows, len(rows))).astype(np.int64)]
+    return spread
+
+
+def _said(predict: Predict, dataset: Dataset, order: FitOrder) -> MedianAndTruth:
+    rows = _rows(dataset, order)
     figures, median = Figures(order.levels), order.levels.index(0.5)
     point, actual = np.empty((len(rows), order.horizon)), np.empty((len(rows), order.horizon))
     for first in range(0, len(rows), TILE):

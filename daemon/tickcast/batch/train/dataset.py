@@ -19,6 +19,7 @@ from tickcast.engine.core import windows
 from tickcast.engine.core.features import FeatureSet
 from tickcast.errors import BadData, BadSettings
 from tickcast.io.jobs.orders import FitOrder
+from tickcast.loop.signature import Signature, signature_of
 from tickcast.records import FeatureSpec
 from tickcast.scales import speeds
 from tickcast.settings.engine import FeatureEntry
@@ -123,7 +124,12 @@ class Dataset:
         return {
             "hash": self.digest, "rule": msgspec.to_builtins(rule), "symbols": len(self.history.names),
             "bars": len(self.history), "from_ns": int(as_of.min()), "to_ns": int(as_of.max()),
+            "signature": msgspec.to_builtins(self.signature()),
         }  # fmt: skip
+
+    def signature(self) -> Signature:
+        """Of the training part: what is chosen by it may not know of the others."""
+        return signature_of(self.history.closes().rows(self.parts.is_train(self.history)))
 
     def span_used(self) -> tuple[int, int]:
         """First and last event time of the bars that steered the fit: all parts before the hold-out."""

@@ -15,6 +15,7 @@ from tickcast.columns import F64, I32, I64, U8, Bars
 from tickcast.engine.core.windows import UNWRAPPED
 from tickcast.errors import BadData
 from tickcast.io.jobs.folder import BARS
+from tickcast.loop.signature import Closes
 
 PRICES = ("open", "high", "low", "close")
 DTYPES: dict[str, npt.DTypeLike] = {
@@ -43,6 +44,11 @@ class BarHistory:
     def ordinal(self) -> I64:
         """Per row: its place among its symbol's bars."""
         return np.arange(len(self), dtype=np.int64) - self.bars.start[self.symbol]
+
+    def closes(self) -> Closes:
+        """What a signature is made of."""
+        bars = self.bars
+        return Closes(self.symbol, bars.as_of, bars.close, bars.mask == 1, self.gap == 0)
 
     def with_prices(self, shift: F64, factor: F64) -> "BarHistory":
         """Every price p of symbol s as (p - shift[s]) / factor[s]."""

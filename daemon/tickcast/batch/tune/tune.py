@@ -13,8 +13,9 @@ import msgspec
 import torch
 
 from tickcast.batch.train import fit
-from tickcast.batch.train.dataset import load_dataset
+from tickcast.batch.train.dataset import Dataset, load_dataset
 from tickcast.batch.tune.spaces import INTERRUPTED, space_of
+from tickcast.batch.tune.starts import starts_of, still_alike
 from tickcast.batch.tune.study import Study
 from tickcast.batch.tune.trial_worker import Ended, EpochReport, Told
 from tickcast.batch.tune.trial_workers import TrialWorkers
@@ -22,6 +23,7 @@ from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS, write_whole
 from tickcast.io.jobs.orders import TuneOrder, with_params
+from tickcast.io.jobs.past import Past
 from tickcast.plugin import Report
 from tickcast.records import TrialRow
 
@@ -35,19 +37,36 @@ def run(folder: Path, report: Report, *, clock: Clock | None = None) -> dict[str
         raise BadSettings("fit.start: a search begins with weights by seed", remedy="leave it out")
     torch.set_num_threads(order.fit.threads)
     dataset = load_dataset(folder, order.fit)
+    found = search(folder, order, dataset, report, clock)
+    if found["status"] == "stopped":
+        return found
+    fitted = fit_best(folder, order, found["best"], report)
+    report(step=order.trials + 1, steps=order.trials + 1)
+    status = fitted["status"] if fitted["status"] == "stopped" else found["status"]
+    return {**fitted, **msgspec.to_builtins(found), "status": status}
+
+
+def search(folder: Path, order: TuneOrder, dataset: Dataset, report: Report, clock: Clock) -> dict[str, Any]:
+    """What the search found, from where it was left; `best` unless it was stopped."""
     space, first = space_of(order, lambda wanted: fit.build(wanted, dataset))
-    with Study(folder, order, space, first, fingerprint=order.fingerprint(dataset.digest)) as study:
+    past, signature = Past.read(folder), dataset.signature()
+    begins: dict[str, Any] = {
+        "starts": starts_of(past.trajectories, signature, order, space, first),
+        "earlier": still_alike(past.earlier, signature),
+    }  # fmt: skip
+    with Study(folder, order, space, first, fingerprint=order.fingerprint(dataset.digest), **begins) as study:
         began_ns = clock.monotonic_ns()
         status = Search(folder, order, study, report, clock).run()
-        told = {"space": space, "trials": study.counts(), "seconds": (clock.monotonic_ns() - began_ns) / 1e9}
-        if status == "stopped":
-            return {"status": status, **told}
-        best, as_ordered = study.best(), study.first()
-        told |= {"importance": study.importance(), "best": best, "first": as_ordered, "metric": order.metric}
-    fitted = fit_best(folder, order, best, report)
-    report(step=order.trials + 1, steps=order.trials + 1)
-    status = fitted["status"] if fitted["status"] == "stopped" else status
-    return {**fitted, "status": status, **msgspec.to_builtins(told)}
+        told: dict[str, Any] = {
+            "status": status, "space": space, "trials": study.counts(),
+            "seconds": (clock.monotonic_ns() - began_ns) / 1e9,
+            "past": {start.origin: start.distance for start in begins["starts"]},
+            "earlier": {search.job: len(search.trials) for search in begins["earlier"]},
+        }  # fmt: skip
+        if status != "stopped":
+            told |= {"importance": study.importance(), "best": study.best(), "first": study.first()}
+            told["metric"] = order.metric
+        return told
 
 
 class Search:
@@ -124,13 +143,18 @@ def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> 
         return report(step=order.trials, steps=order.trials + 1, **figures)
 
     fitted = fit.run(own, told)
-    model, partial = folder / fit.FOLDER, folder / f".{fit.FOLDER}"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(own / fitted["model"], partial)  # a sandbox may forbid moves between folders
-    shutil.rmtree(model, ignore_errors=True)
-    partial.replace(model)
+    take_model(own / fitted["model"], folder)
     shutil.rmtree(own)
     return fitted | {"model": fit.FOLDER}
+
+
+def take_model(made: Path, folder: Path) -> None:
+    """As the model of this folder, whole or not at all."""
+    model, partial = folder / fit.FOLDER, folder / f".{fit.FOLDER}"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(made, partial)  # a sandbox may forbid moves between folders
+    shutil.rmtree(model, ignore_errors=True)
+    partial.replace(model)
 
 
 def _line(row: TrialRow) -> bytes:

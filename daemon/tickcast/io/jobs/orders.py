@@ -26,7 +26,7 @@ Metric = Literal["pinball", "mae", "mse", "directional", "sharpe"]
 Sampler = Literal["grid", "random", "tpe", "cmaes", "gp"]
 Pruner = Literal["none", "median", "hyperband"]
 Trials = Annotated[int, Meta(ge=1, le=10_000)]
-JobKind = Literal["train", "evaluate", "backtest", "optimize"]  # that a command may order
+JobKind = Literal["train", "evaluate", "backtest", "optimize", "auto"]  # that a command may order
 
 KIND = "nhits"  # of model, where nobody says
 RATE, FINETUNE_RATE = 1e-3, 1e-4  # a tenth, so that a fit does not forget within a few steps what it begins with
@@ -182,6 +182,8 @@ class TuneOrder(Order, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=64)] = 1  # processes that fit; more than one and no study repeats exactly
     seed: Seed = 0
     space: dict[str, Parameter | None] = {}  # beside or instead of the kind's own; None = stays as `fit` has it
+    past_searches: Annotated[int, Meta(ge=0, le=100)] = 5  # of similar data, whose best parameters it begins with
+    earlier: list[str] = []  # jobs of the same search that ran out of time, whose trials count as its own
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
@@ -192,11 +194,31 @@ class TuneOrder(Order, frozen=True, kw_only=True):
 
     def fingerprint(self, dataset_hash: str) -> str:
         """SHA-256 over what must not change when a study goes on: all but how long it may take."""
+        return self._digest(fit=self.fit.digest, data=dataset_hash)
+
+    @property
+    def recipe(self) -> str:
+        """The same for searches for the same, on whichever data and whatever contest follows."""
+        return self._digest(fit=msgspec.structs.replace(self.fit, against=None).digest)
+
+    def _digest(self, **of: str) -> str:
         steering = {
-            "fit": self.fit.digest, "metric": self.metric, "sampler": self.sampler, "pruner": self.pruner,
-            "seed": self.seed, "space": self.space, "data": dataset_hash,
+            "metric": self.metric, "sampler": self.sampler, "pruner": self.pruner, "seed": self.seed,
+            "space": self.space, **of,
         }  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(steering, order="sorted")).hexdigest()
+
+
+class AutoOrder(Order, frozen=True, kw_only=True):
+    """From a history to one candidate, or to the verdict that there is none."""
+
+    job: Literal["auto"] = "auto"
+    fit: FitOrder  # what all fits share; each has a kind of its own
+    budget_s: Above = 600.0
+    kinds: list[str] = []  # that are swept; empty = those that are worth trying
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1  # processes that fit
+    past_searches: Annotated[int, Meta(ge=0, le=100)] = 5  # as its searches have it
+    seed: Seed = 0
 
 
 class TrialsOrder(Order, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 The daemon and the shell do both here. What does not fit is refused before there is a folder; nothing is started.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,8 @@ from tickcast.engine.core.questions import bar_identity
 from tickcast.engine.inference.model_folder import copy_plain_files
 from tickcast.errors import BadSettings
 from tickcast.io.jobs.folder import ORDER, write_whole
-from tickcast.io.jobs.orders import BacktestOrder, EvaluateOrder, FitOrder, Order, TuneOrder
+from tickcast.io.jobs.orders import KIND, AutoOrder, BacktestOrder, EvaluateOrder, FitOrder, Order, TuneOrder
+from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.plugin import names
 from tickcast.settings import Settings
 
@@ -39,8 +40,16 @@ def tune_order(
 ) -> TuneOrder:  # fmt: skip
     """A parameter that a person gave is not tuned, unless its space is given too; `search` holds TuneOrder's keys."""
     fit = fit_order(settings, kind=known_kind(kind), name=name, params=params, against=against)
-    fields = {"fit": fit, "space": {**dict.fromkeys(params), **space}, "workers": settings.jobs.workers, **search}
+    fields = {"fit": fit, "space": {**dict.fromkeys(params), **space}, "workers": settings.jobs.workers}
+    fields |= {"past_searches": settings.jobs.past_searches, **search}
     return changed_search(msgspec.to_builtins(fields))
+
+
+def auto_order(settings: Settings, *, name: str, kinds: Sequence[str] = (), **asked: Any) -> AutoOrder:
+    fit = fit_order(settings, kind=KIND, name=name, params={}, seed=asked.get("seed", 0))
+    fields = {"fit": fit, "kinds": [known_kind(kind) for kind in kinds], "workers": settings.jobs.workers}
+    fields |= {"past_searches": settings.jobs.past_searches, **asked}
+    return _ordered(AutoOrder, msgspec.to_builtins(fields), "this cannot be ordered so")
 
 
 def changed_search(fields: dict[str, Any]) -> TuneOrder:
@@ -77,6 +86,7 @@ class JobInputs(NamedTuple):
 
     bars: Callable[[Path], object] = lambda folder: None  # leaves them in the folder, or says where they are
     models: Mapping[str, Path] = {}  # folders of models, by what they are called in that folder
+    past: Past = NO_PAST  # what searches before it found
 
 
 NO_INPUTS = JobInputs()
@@ -89,4 +99,6 @@ def prepare(folder: Path, order: Order, inputs: JobInputs = NO_INPUTS) -> None:
         (folder / name).mkdir(parents=True)
         copy_plain_files(model, folder / name)
     inputs.bars(folder)
+    if inputs.past != NO_PAST:
+        inputs.past.write(folder)
     write_whole(folder / ORDER, msgspec.json.format(msgspec.json.encode(order)))

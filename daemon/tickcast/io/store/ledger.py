@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tickcast.alerts import ALERTS, AlertKind
 from tickcast.engine.core.blocks import BlockRow
-from tickcast.io.store.ledger_rows import DatasetRow, DecisionRow, Origin, PromotionRow, VersionRow
+from tickcast.io.store.ledger_rows import DatasetRow, DecisionRow, Origin, PromotionRow, TrajectoryRow, VersionRow
 from tickcast.io.store.rows import ALERT_COLUMNS
 from tickcast.records import Alert, CommandRow, JobRow, ModelCard, Reply, TrialRow
 
@@ -149,6 +149,11 @@ class Ledger:
     async def trials(self, job: str) -> list[TrialRow]:
         rest = "WHERE job = ? ORDER BY number"
         return await self._look(lambda connection: _rows(connection, TrialRow, "trials", rest, job))
+
+    async def trajectories(self, kind: str = "", limit: int = 1000) -> list[TrajectoryRow]:
+        """Of a kind of model or of all, newest first."""
+        rest, given = "WHERE kind = ? OR ? = '' ORDER BY at_ns DESC, job LIMIT ?", (kind, kind, limit)
+        return await self._look(lambda connection: _rows(connection, TrajectoryRow, "trajectories", rest, *given))
 
     async def open_alerts(self) -> list[Alert]:
         """As the newest row of each name and subject has them; what a name means is not stored."""

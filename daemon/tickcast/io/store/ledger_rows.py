@@ -1,4 +1,4 @@
-"""Rows of the ledger about models: versions, promotions, decisions, data sets. They do nothing."""
+"""Rows of the ledger about models: versions, promotions, decisions, data sets, trajectories. They do nothing."""
 
 from typing import Any, Literal, Self
 
@@ -64,6 +64,24 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     from_ns: int
     to_ns: int
     added_ns: int
+    signature: dict[str, float] = {}  # loop.signature.Signature, of its training part
+
+
+class TrajectoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fit or a search found, on data of which kind: a row of the view `trajectories`."""
+
+    job: str
+    made_by: str  # kind of that job
+    kind: str  # of the model
+    fit: dict[str, Any]  # the order of the fit, or that which all trials shared
+    params: dict[str, Any]  # of the best trial, or those that the fit was given
+    metric: str  # that was sought
+    skill: float | None  # on the hold-out, with its interval
+    skill_low: float | None
+    skill_high: float | None
+    cost_us: float | None
+    signature: dict[str, Any]
+    at_ns: int
 
 
 class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,8 +85,7 @@ class EventSpan(Arguments, frozen=True):
 
 class JobData(EventSpan, frozen=True):
     """What a job is done on: stored bars, those of a file, or rows; of these the ones that end within the span, of
-    `symbols`. `resume` takes up a job that was ended, as it was ordered.
-    """
+    `symbols`. `resume` takes up a job that was ended, as it was ordered."""
 
     symbols: of.Symbols = ()
     data: of.DataName = ""
@@ -108,8 +107,7 @@ class JobData(EventSpan, frozen=True):
 @command("forecast", "read")
 class Forecast(Arguments, frozen=True):
     """The next bars of symbols, from what the daemon knows now; with `confidence_level` the interval that holds the
-    truth that often, between equal tails; with `low`, `high` or both how likely the price of a symbol leaves them.
-    """
+    truth that often, between equal tails; with `low`, `high` or both how likely the price of a symbol leaves them."""
 
     symbols: Annotated[tuple[of.Symbol, ...], Meta(min_length=1, max_length=1000)]
     model: of.Model = ""
@@ -187,6 +185,13 @@ class Diagnose(Arguments, frozen=True):
     symbol: Annotated[str, Meta(max_length=NAME_BYTES)] = ""
 
 
+@command("recommend", "read")
+class Recommend(Arguments, frozen=True):
+    """Which kinds of model are worth trying for symbols, and why."""
+
+    symbols: of.Symbols = ()
+
+
 class StartArguments(Arguments, frozen=True):
     """A model that training begins with."""
 
@@ -198,8 +203,7 @@ class StartArguments(Arguments, frozen=True):
 @command("train", "train")
 class Train(JobData, frozen=True):
     """Fit a model. `params` are keys of the order of a fit (docs/models.md) or parameters of the kind; `members` among
-    them are names of models.
-    """
+    them are names of models."""
 
     kind: of.Name = orders.KIND
     name: Annotated[str, Meta(max_length=64, description="of the model; empty = its kind")] = ""
@@ -270,6 +274,15 @@ class Optimize(JobData, frozen=True):
     space: Annotated[dict[str, Range], Meta(max_length=64)] = {}
 
 
+@command("auto", "train")
+class Auto(JobData, frozen=True):
+    """Look for a model worth having: a candidate, or the verdict that there is none."""
+
+    kinds: Annotated[tuple[of.Name, ...], Meta(max_length=64, description="none = those worth trying")] = ()
+    name: of.Name = "auto"
+    budget_s: of.Seconds = 600
+
+
 @command("cancel", "train")
 class Cancel(Arguments, frozen=True):
     job: of.OneJob
@@ -311,10 +324,8 @@ class Approve(Arguments, frozen=True):
 
 
 @command("dismiss", "promote")
-class Dismiss(Arguments, frozen=True):
+class Dismiss(Approve, frozen=True):
     """Take what the schedule proposes off the table, for a while."""
-
-    action: of.ActionName
 
 
 @command("history", "read")

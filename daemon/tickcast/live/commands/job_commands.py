@@ -40,6 +40,7 @@ from tickcast.live.commands import arguments, job_params
 from tickcast.live.commands.argument_types import members_of
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
+from tickcast.live.commands.past_searches import going_on, past_of
 from tickcast.live.serving_models import ServingModels
 from tickcast.loop.build import RUNGS
 from tickcast.loop.refit import Refit, refit_models, refit_order
@@ -95,7 +96,8 @@ class JobCommands:
             begun = [await jobs.resume(begun[-1].id)]
         elif not begun:
             bars = partial(self._stored, start=asked.from_ns, end=EVER_NS, symbols=[])
-            inputs = prepare.JobInputs(lambda folder: bars(folder / BARS), models)
+            order, past = await going_on(order, self._parts.store.ledger)
+            inputs = prepare.JobInputs(lambda folder: bars(folder / BARS), models, past)
             begun = [await jobs.submit(order, inputs, command_id=asked.id, cpu_s=asked.cpu_s)]
         row = await jobs.ended(begun[-1].id)
         result = msgspec.json.decode(row.result_json, type=Result)
@@ -115,6 +117,13 @@ class JobCommands:
             trials=given.trials, metric=given.metric, sampler=given.sampler, pruner=given.pruner,
             seconds=given.seconds, seed=given.seed,
         )  # fmt: skip
+        return await self._done(order, {}, given, context)
+
+    async def auto(self, given: arguments.Auto, context: Context) -> dict[str, Any]:
+        job_params.refuse_others(given.params, ())
+        order = prepare.auto_order(
+            self._settings, name=_named(given.name), kinds=given.kinds, budget_s=given.budget_s, seed=given.seed
+        )
         return await self._done(order, {}, given, context)
 
     async def evaluate(self, given: arguments.Evaluate, context: Context) -> dict[str, Any]:
@@ -160,7 +169,8 @@ class JobCommands:
         """The job's result; what it fitted is in the registry by then: the host keeps it before it calls a job done."""
         jobs, resume = self._parts.jobs, given.resume
         if not resume:
-            row = await jobs.submit(order, prepare.JobInputs(self._bars(given), models), command_id=context.id)
+            past = await past_of(order, self._parts.store.ledger)
+            row = await jobs.submit(order, prepare.JobInputs(self._bars(given), models, past), command_id=context.id)
         elif (row := jobs.row(resume)).state != "done":  # else it is told again
             row = await jobs.resume(resume)
         await context.accepted({"job": row.id})

@@ -53,7 +53,7 @@ def refuse_space(space: Mapping[str, Any]) -> None:
 def refuse_others(params: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in params:
         if name not in known:
-            raise _bad(f"there is no `params.{name}`; known: {', '.join(known)}")
+            raise _bad(f"there is no `params.{name}`; known: {', '.join(known) or 'none'}")
 
 
 def refuse_backtest(params: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tickcast.live.commands.arguments import ACCEPTED
 from tickcast.live.commands.envelope import own_audience
 from tickcast.live.commands.inbox import Gate, Handler, Inbox
 from tickcast.live.commands.keys import read_keys
+from tickcast.live.commands.recommender import Recommender
 from tickcast.live.models_topic import ModelsTopic
 from tickcast.live.serving_models import ServingModels
 from tickcast.live.upkeep import Upkeep
@@ -69,11 +70,13 @@ class CommandService:
             settings, session.store.ledger, self.serving_models, clock=clock, refit=self._at_length.refit,
             look=session.look,
         )  # fmt: skip
+        recommender = Recommender(session.store, settings.runtime.folder, session.look)
         keys_file, kafka = settings.control.keys_file, settings.kafka
         keys = read_keys(keys_file, secrets=settings.control.secrets_folder) if keys_file else {}
         audience = own_audience(kafka.group, kafka.slot) if keys_file else LOCAL
         self.inbox = Inbox(
-            session.store.ledger, handlers_of(at_once, self._at_length, self.upkeep), self._reply, clock=clock,
+            session.store.ledger, handlers_of(at_once, self._at_length, self.upkeep, recommender), self._reply,
+            clock=clock,
             gate=Gate(keys, audience, settings.control), note=structlog.get_logger().info, left=self._left,
         )  # fmt: skip
 

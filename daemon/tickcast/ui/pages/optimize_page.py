@@ -62,9 +62,10 @@ def ranked(rows: Sequence[TrialRow], metric: str) -> list[TrialRow]:
 
 
 def verdict(result: Result, order: TuneOrder, rows: Sequence[TrialRow]) -> Iterator[str]:
-    """What won against the default parameters, and what that is worth against last value."""
+    """What won against the default parameters, and what that is worth against last value; and what it began with."""
     best, ordered = _best_and_ordered(result)
     yield _against_default(best, ordered, order, of=len(_counted(rows)))
+    yield from _begun_with(result.content)
     held = result.metrics
     yield "On the hold-out, which the search never saw: " + _lower_first(
         beside_last_value(
@@ -72,6 +73,21 @@ def verdict(result: Result, order: TuneOrder, rows: Sequence[TrialRow]) -> Itera
             confidence=CONFIDENCE,
         )
     )  # fmt: skip
+
+
+def _begun_with(found: dict[str, Any]) -> Iterator[str]:
+    if past := found["past"]:
+        jobs = ", ".join(f"{job[:12]} at {away:.2f}" for job, away in past.items())
+        yield f"After the default came the best of {_many(len(past), 'past job')} on data much like these: {jobs}."
+    if earlier := found["earlier"]:
+        of = ", ".join(f"{count:,} of {job[:12]}" for job, count in earlier.items())
+        yield f"It went on from trials of a search that had run out of time, on other bars of this market: {of}."
+
+
+def label(row: TrialRow, default: int | None) -> str:
+    """Its number, and where its parameters came from; `default` is the number of the order as it stands."""
+    origin = "default" if row.number == default else f"from {row.origin[:12]}" if row.origin else ""
+    return f"{row.number} ({origin})" if origin else str(row.number)
 
 
 def counts(rows: Sequence[TrialRow]) -> str:
@@ -175,8 +191,7 @@ def _trials(complete: Sequence[TrialRow], ordered: TrialRow | None, space: dict[
     shown = [*complete[:MOST_SHOWN], *(row for row in complete[MOST_SHOWN:] if row.number == own)]
     rows: list[Row] = [
         {
-            "trial": f"{row.number} (default)" if row.number == own else str(row.number), "value": row.value,
-            "epochs": row.epochs, "seconds": row.seconds,
+            "trial": label(row, own), "value": row.value, "epochs": row.epochs, "seconds": row.seconds,
             **{f"of {name}": short(row.params.get(name)) for name in space},
         }
         for row in shown
