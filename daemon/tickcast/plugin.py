@@ -99,7 +99,7 @@ class Model(Kind, Protocol):
         """
 
 
-class Counting(Model, Protocol):
+class KeepsSums(Model, Protocol):
     """A Model that can be fitted on by what is new: it keeps sums over its windows beside its files."""
 
     def go_on(self, folder: Path) -> None:

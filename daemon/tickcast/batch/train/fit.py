@@ -26,7 +26,7 @@ from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel, BadSettings
 from tickcast.io.jobs.folder import CHAMPION
 from tickcast.io.jobs.orders import TRAINING, FitOrder
-from tickcast.plugin import Counting, Model, Net, Report, find
+from tickcast.plugin import KeepsSums, Model, Net, Report, find
 from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
 from tickcast.reference import Reference
@@ -172,7 +172,7 @@ def _fit_on(model: Net | Model, dataset: Dataset, job: FitJob, parent: Parent) -
     if not hasattr(model, "go_on"):
         remedy = "set start.mode = warm or finetune" if _is_net(model) else "fit it without start"
         raise BadSettings(f"start: a model of kind '{job.order.kind}' keeps no sums to add to", remedy=remedy)
-    counting = cast(Counting, model)
+    counting = cast(KeepsSums, model)
     refuse_unlike(model.card, parent, remedy="fit without start", also=("bars",))
     counting.go_on(parent.folder)
     counting.fit(dataset, job.report)
