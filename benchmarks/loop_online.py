@@ -4,7 +4,7 @@
 
 Correction: the whole engine, bars in, scores out, with `inference.bias_correction` and without it, paired by forecast.
 The models were fitted on the first half of the bars and are scored on the rest; intervals by bootstrap over weeks.
-Beside real series walks without any bias, and a model that is off by PLANTED one-bar moves at every step.
+Beside real series walks without any bias, and a model that is off by PLANTED one-bar moves times the root of the step.
 
 Fits: a month of hourly crypto added to what a year left, beside a fit in full of all of it. Both are whole jobs: bars
 read, windows gathered, the model exported, checked and judged.
@@ -40,8 +40,7 @@ from tickcast.settings import Settings, load
 
 WEEK_NS, DRAWS, INTERVAL = 7 * 24 * HOUR_NS, 2000, (2.5, 97.5)
 MOST_LOST = -0.1  # percent of pinball where there is no bias
-PLANTED, LEFT = 0.5, 0.1  # one-bar moves; part of it
-MEAN = 50  # bars of a stretch
+PLANTED, LEFT = 0.5, 0.1  # one-bar moves, times the root of the step; part of it
 YEAR, MONTH = 365 * 24, 30 * 24  # bars
 PARAMS: dict[str, dict[str, Any]] = {
     "ridge": {},
@@ -61,18 +60,19 @@ class Kept(NamedTuple):
     as_of: I64
     loss: F64  # [N, J]
     naive: F64
-    error: F64  # of the point, in one-bar moves; truth less point
+    point: F64  # in one-bar moves
 
 
 class Off(Runner):
-    """Last value, so many one-bar moves too low."""
+    """Last value, so many one-bar moves times the root of the step too low."""
 
     def __init__(self, like: Runner, by: float) -> None:
         self.card = msgspec.structs.replace(like.card, name="off", kind="off", digest="off")
         self._like, self._by = like, by
 
     def answer(self, questions: Questions) -> Answers:
-        by = (self._by * questions.scale)[:, None, None]
+        steps = np.sqrt(np.arange(1, self.card.horizon + 1))
+        by = (self._by * questions.scale)[:, None, None] * steps[:, None]
         return Answers((self._like.answer(questions).quantiles - by).astype(np.float32))
 
 
@@ -82,7 +82,8 @@ def deployment(correcting: bool, **more: str) -> Settings:
 
 
 def kept(settings: Settings, path: Path, *, planted: float = 0.0) -> Kept:
-    serving, number = build(settings), 0
+    tape, number = Tape(path, settings, chunk=CHUNK), 0
+    serving = build(tape.settings)
     engine, ladder = serving.engine, serving.ladder
     assert ladder is not None
     if planted:
@@ -90,11 +91,11 @@ def kept(settings: Settings, path: Path, *, planted: float = 0.0) -> Kept:
         engine.turn([Command(id="", command="use_model", args={"model": "off"})], 0)
         number = ladder.number("off")
     found = []
-    for batch in Tape(path, settings, chunk=CHUNK):
+    for batch in tape:
         for scores in engine.turn([batch], 0).scores:
             own = scores.take((scores.model == number) & (scores.in_sample == 0))
-            error = np.log(own.actual / own.point) / own.scale[:, None]
-            found.append((own.id_low, own.as_of, own.loss, own.loss_naive, error))
+            point = np.log(own.point / own.anchor[:, None]) / own.scale[:, None]
+            found.append((own.id_low, own.as_of, own.loss, own.loss_naive, point))
     return Kept(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
@@ -133,16 +134,18 @@ def told(name: str, settings: Settings, path: Path, *, bar: float | None = None)
 
 
 def planted(path: Path) -> list[Figure]:
-    """Bars until no more than LEFT of the planted error is there in any later stretch of MEAN bars, at each step."""
-    settings = deployment(True, **{"model.default": "naive"})
-    found, figures = kept(settings, path, planted=PLANTED), []
+    """Bars until no more than LEFT of the planted error is left in the points of a bar, in their mean."""
+    settings, figures = deployment(True, **{"model.default": "naive"}), []
+    found = kept(settings, path, planted=PLANTED)
     bar = (found.as_of - found.as_of.min()) // HOUR_NS
     for j, horizon in enumerate(settings.scored_horizons()):
-        there = np.isfinite(found.error[:, j])
-        n, total = (np.bincount(bar[there], w, bar.max() + 1) for w in (None, found.error[there, j]))
-        stretch = np.convolve(total, np.ones(MEAN), "valid") / np.convolve(n, np.ones(MEAN), "valid")
-        back = int(np.flatnonzero(stretch > LEFT * PLANTED).max(initial=-1)) + 1
-        figures.append(Figure(f"planted {PLANTED} moves: bars until gone at step {horizon}", float(back), "bars", None))
+        n, total = (np.bincount(bar, w, bar.max() + 1) for w in (None, found.point[:, j]))
+        left = np.abs(total / np.maximum(n, 1)) / (PLANTED * np.sqrt(horizon))
+        is_gone = (n > 0) & (left <= LEFT)
+        until = int(is_gone.argmax()) if is_gone.any() else len(n)
+        later = float(left[until:][n[until:] > 0].mean()) if is_gone.any() else float("nan")
+        name = f"planted {PLANTED} moves: bars until at most {LEFT:.0%} of it is left at step {horizon}"
+        figures.append(Figure(name, float(until), "bars", None, note=f"{later:.0%} is left in the mean from then on"))
     return figures
 
 
