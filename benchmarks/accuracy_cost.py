@@ -85,5 +85,5 @@ class Market:
             raw=self.raw, anchor=self.price, scale=np.full(n, 1e-3), model=np.full(n, self.model, np.int32),
             in_sample=np.zeros(n, np.uint8), id_high=np.full(n, self.bar, np.uint64),
             id_low=np.arange(n, dtype=np.uint64),
-            wide=np.empty_like(self.raw), confidence=np.empty(n, np.float32), cold=np.empty(n, np.uint8), **known,
+            wide=np.empty_like(self.raw), confidence=np.empty(n, np.float32), flags=np.empty(n, np.uint8), **known,
         )  # fmt: skip

@@ -37,6 +37,7 @@ LONG = {  # by name; `make bench` prints their last result
     "kafka_latency",
     "loop_drift",
     "loop_leaving",
+    "loop_online",
     "loop_replay",
     "loop_volatility",
     "optimize",

@@ -13,8 +13,9 @@ from trainkit import without_children
 
 
 def run_commands(page: str, capfd: pytest.CaptureFixture[str]) -> None:
-    (commands,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", page, re.DOTALL)
-    for command in commands.splitlines():
+    found = re.findall(r"<!-- run -->\n```sh\n(.*?)```", page, re.DOTALL)
+    assert found
+    for command in "".join(found).splitlines():
         program, *arguments = shlex.split(command)
         assert program == "tickcast"
         with without_children():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import numpy as np
 
 from tickcast import plugin
@@ -12,6 +13,7 @@ from tickcast.engine.core.features import FeatureSet
 from tickcast.engine.core.fold import BarBuilder, ClosedBars
 from tickcast.engine.core.ladder import Ladder
 from tickcast.plugin import Runner
+from tickcast.questions import Answers, Questions
 from tickcast.settings import Settings, load
 from tickcast.symbols import SymbolTable
 
@@ -137,6 +139,18 @@ class Served:
 
     def ids(self) -> list[tuple[int, int]]:
         return [*zip(self.forecasts.id_high.tolist(), self.forecasts.id_low.tolist(), strict=True)]
+
+
+class Off(Runner):
+    """Says what another model says, so many one-bar moves too low."""
+
+    def __init__(self, like: Runner, name: str = "off", *, by: float) -> None:
+        self.card = msgspec.structs.replace(like.card, name=name, kind=name, digest=name)
+        self._like, self._by = like, by
+
+    def answer(self, questions: Questions) -> Answers:
+        by = (self._by * questions.scale)[:, None, None]
+        return Answers((self._like.answer(questions).quantiles - by).astype(np.float32))
 
 
 def rung(kind: str, s: Settings) -> Runner:

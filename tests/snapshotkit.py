@@ -26,6 +26,7 @@ KINDS: list[dict[str, object]] = [
     {"bars__kind": "tick", "bars__every_ticks": 3, "score__adapt_every_bars": 16},
     {"bars__kind": "volume", "bars__every_size": 12.0, "score__adapt_every_bars": 16},
     {"bars__every_ms": 500, "model__default": "none"},
+    {"bars__every_ms": 500, "inference__bias_correction": True},
 ]
 NOT_STATE = {  # attributes that decide nothing later, each with its reason
     "Engine._outcome": "what the last turn gave away",

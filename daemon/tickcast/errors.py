@@ -242,3 +242,4 @@ class Quality(IntFlag):
     FALLBACK = 1  # the model's output was unusable: the one before it answered, or last value
     ADAPTIVE_COLD = 2  # too few labels yet to move the quantiles
     IN_SAMPLE = 4  # the model was trained on this span
+    CORRECTED = 8  # by what its points were off of late

@@ -99,6 +99,18 @@ class Model(Kind, Protocol):
         """
 
 
+class KeepsSums(Model, Protocol):
+    """A Model that can be fitted on by what is new: it keeps sums over its windows beside its files."""
+
+    def go_on(self, folder: Path) -> None:
+        """Begin with what the model in `folder` has counted, which is of the same recipe; called before `fit`, which
+        then adds the windows of the training part that are not in it, and solves again."""
+
+    def counted(self) -> dict[str, int]:
+        """For the card, after the fit: windows that it went on from (`before`), and that are in its sums (`windows`),
+        and until when their targets reach (`counted_to_ns`)."""
+
+
 class Net(Kind, Protocol):
     """A torch model. It only gives the module: batch/train fits it and exports it."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from driftkit import report
-from kit import T0, Served, Tick, rung, settings, walk
+from kit import T0, Off, Served, Tick, rung, settings, walk
 from tickcast.engine.core import ladder, scoring
 from tickcast.errors import BadOutput, Quality, Reason
 from tickcast.plugin import Runner
@@ -38,6 +38,33 @@ def test_any_chunking_gives_the_same_forecasts_and_scores(kind: dict[str, object
         np.testing.assert_array_equal(other.scores.actual, whole.scores.actual)
         assert report(other) == report(whole)
         assert [one for o in other.outcomes for one in o.drift] == [one for o in whole.outcomes for one in o.drift]
+
+
+CORRECTED = {"inference__bias_correction": True, "forecast__horizon": 2}  # so that memory of 50 bars suffices
+
+
+def corrected(kind: dict[str, object], ticks: list[Tick], chunk: int) -> Served:
+    s = settings(**{**SMALL, **CORRECTED, **kind})
+    return Served(s, ticks, chunk=chunk, runners=[Off(rung("naive", s), by=0.8), rung("naive", s)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[1], KINDS[4]])
+def test_neither_chunks_nor_the_future_change_what_is_corrected(kind: dict[str, object]) -> None:
+    ticks = walk(8000, 3, seed=6)
+    whole = corrected(kind, ticks, len(ticks))
+    assert (whole.forecasts.flags & Quality.CORRECTED).any()
+    for chunk in (1, 7, 1000):
+        other = corrected(kind, ticks, chunk)
+        np.testing.assert_allclose(other.forecasts.quantiles, whole.forecasts.quantiles, rtol=1e-9)
+        np.testing.assert_array_equal(other.forecasts.flags, whole.forecasts.flags)
+        np.testing.assert_allclose(other.scores.loss, whole.scores.loss, rtol=1e-6, atol=1e-9)
+    turn = ticks[6000][1]
+    changed = [(symbol, ts, price * (3.0 if ts > turn else 1.0), size) for symbol, ts, price, size in ticks]
+    other = corrected(kind, changed, 500)
+    before, theirs = (each.forecasts.take(each.forecasts.as_of <= turn) for each in (whole, other))
+    assert (before.flags & Quality.CORRECTED).any()
+    np.testing.assert_allclose(theirs.quantiles, before.quantiles, rtol=1e-9)
 
 
 def test_ids_are_unique_and_change_with_model_symbol_time_tie_and_horizon() -> None:

@@ -40,7 +40,9 @@ def test_it_sees_the_newest_bars_alone_where_so_many_are_to_be_kept(keep_bars: i
     assert refit(keep_bars=keep_bars).from_ns == from_ns
 
 
-@pytest.mark.parametrize(("mode", "begins"), [("full", False), ("warm", True), ("finetune", True), ("", False)])
+@pytest.mark.parametrize(
+    ("mode", "begins"), [("full", False), ("warm", True), ("finetune", True), ("partial", True), ("", False)]
+)
 def test_it_begins_with_the_weights_of_who_serves_where_the_mode_says_so(mode: str, begins: bool) -> None:
     asked, folder = refit(mode=mode), Path("served")
     order = refit_order(Settings(), asked)

@@ -11,7 +11,7 @@ FRAME = scoring.Frame(
     levels=np.array(LEVELS), horizons=np.array(HORIZONS, np.int64), median=1, transform=1, groups=1, cells=1,
     widening=False, gamma=0.01, memory=100.0, bound=20.0, per_bar=False, last_value=0,
     marks_per_cell=1, class_step=1, class_edge=np.full(1, -1.0),
-    last_value_raw=last_value_quantiles(LEVELS, HORIZONS),
+    last_value_raw=last_value_quantiles(LEVELS, HORIZONS), correcting=False,
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_the_histogram_gives_the_quantile_of_what_went_in_within_its_bins(share:
     for score in scores:
         u.note(state, 0, 0, LEVELS, np.zeros(5), np.zeros(5), score)
     u.adapt(state, 0, len(state.labels), LEVELS, np.array([1], np.int64), 0.01, 500.0, 20.0, True)
-    found = u._quantile(state.histogram[0, 0, 4], share)
+    found = u.quantile(state.histogram[0, 0, 4], share)
     assert found == pytest.approx(np.quantile(scores, share), abs=0.05)
 
 

@@ -224,6 +224,9 @@ class Session:
         engine = self.serving.engine
         return engine.scorekeeper.accuracy(engine.newest_ns(), window=window)
 
+    async def corrections(self, digest: str) -> dict[str, list[float]]:
+        return await self.thread.call(partial(self.serving.engine.scorekeeper.corrections, digest))
+
     async def look(self) -> EngineFacts:
         """At what the upkeep goes by."""
         return await self.thread.call(lambda: look_at(self.serving))

@@ -1,10 +1,10 @@
 """A fit that the policy has found due: what it is told, by whichever host has it done. It does nothing."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from tickcast.io.jobs.folder import CHAMPION, START
-from tickcast.io.jobs.orders import Order, TuneOrder, defaults_of
+from tickcast.io.jobs.orders import Order, StartMode, TuneOrder, defaults_of
 from tickcast.io.jobs.prepare import fit_order, known_kind, tune_order
 from tickcast.loop.actions import Action, ActionKind
 from tickcast.loop.facts import EngineFacts
@@ -21,7 +21,7 @@ class Refit(NamedTuple):
     name: str
     params: dict[str, Any]
     searches: bool  # for its parameters, before
-    mode: str  # full, warm or finetune
+    mode: str  # full, warm, finetune or partial
     champion: ModelCard | None  # who serves, where that is a fitted model
     from_ns: int  # it sees bars from then on
     alpha: float
@@ -70,4 +70,4 @@ def _search_s(settings: Settings, asked: Refit) -> float:
 
 
 def _goes_on(asked: Refit) -> bool:
-    return asked.champion is not None and asked.mode in ("warm", "finetune")
+    return asked.champion is not None and asked.mode in get_args(StartMode)

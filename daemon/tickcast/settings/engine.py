@@ -97,6 +97,9 @@ class DriftSettings(Section):
 
 
 class InferenceSettings(Section):
+    bias_correction: bool = False
+    """Shift quantiles by what the points of their model were off of late; only where that is surely no chance, and with
+    `uncertainty.enabled`."""
     tile: Positive = 2048
     """Questions per call on CPU."""
     core_share: Annotated[float, Field(gt=0, le=1)] = 0.5

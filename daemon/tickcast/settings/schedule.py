@@ -28,8 +28,9 @@ class ScheduleSettings(Section):
     """Of a fit: parameters of the training and of the model, as `train` takes them."""
     keep_bars: Natural = 0
     """Of each symbol a fit sees about so many bars, the newest; 0 = all that are stored."""
-    mode: Literal["full", "warm", "finetune"] = "full"
-    """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little."""
+    mode: Literal["full", "warm", "finetune", "partial"] = "full"
+    """How a model is fitted anew: from scratch, from the weights of the one that serves, or these tuned a little; or
+    what is new is added to its sums (ridge, lasso, elasticnet, naive_bayes)."""
     old_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Of the windows that `finetune` learns from, so many are of bars that the model saw before; the rest is news."""
     max_age_s: Natural = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tickcast.batch.by_hand.fit import fit
+from tickcast.errors import BadSettings
 from tickcast.figures import CONFIDENCE
 from tickcast.io.jobs.folder import Result
 from tickcast.io.jobs.prepare import fit_order, known_kind
@@ -21,6 +22,10 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
     params = pairs(args.param)
     if args.method:
         params["method"] = args.method
+    if args.mode and args.start is None:
+        raise BadSettings("--mode says how a fit begins with a model", remedy="name its folder with --start")
+    if args.mode:
+        params["start"] = {"mode": args.mode}
     order = fit_order(
         settings, kind=known_kind(args.model), name=args.name, params=params, split=args.split, tags=args.tags
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tickcast.errors import EXIT_OK
-from tickcast.io.jobs.orders import KIND, AutoOrder, BacktestOrder, Metric, Pruner, Sampler, TuneOrder
+from tickcast.io.jobs.orders import KIND, AutoOrder, BacktestOrder, Metric, Pruner, Sampler, StartMode, TuneOrder
 from tickcast.settings import Origins, Settings
 from tickcast.ui.command_line import Add, comma_list, pairs, take_defaults
 
@@ -24,6 +24,7 @@ def add_commands(add: Add, run: Run) -> None:
     fit.add_argument("--tags", type=comma_list, default=[], metavar="A,B", help="words on its card")
     fit.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of model or training")
     fit.add_argument("--start", type=Path, metavar="DIR", help="model folder that the fit begins with")
+    fit.add_argument("--mode", choices=get_args(StartMode), help="how it begins with --start; default: warm")
     folders = "model folders that a combination is made of"
     fit.add_argument("--members", type=comma_list, default=[], metavar="DIR,DIR", help=folders)
     fit.add_argument("--method", help="how an ensemble weighs its members")

@@ -86,12 +86,20 @@ class RowModel(ABC):
         drawn: I64 = np.sort(rng.permutation(rows)[:most])
         return drawn
 
-    def fit(self, dataset: Any, report: Report) -> None:
+    def units(self, dataset: Any) -> Arrays:
+        """Of the channels: what is known before the first window is read."""
         center, spread = dataset.channel_statistics()
         if not self.reads_channels:
             center, spread = center[:0], spread[:0]
-        self.arrays = {"center": center, "spread": spread}
-        train = self._sample(dataset, self.pick(dataset, dataset.parts.train), "training")
+        return {"center": center, "spread": spread}
+
+    def unlearnt(self, dataset: Any) -> I64:
+        """The windows of the training part that it is fitted on."""
+        return self.pick(dataset, dataset.parts.train)
+
+    def fit(self, dataset: Any, report: Report) -> None:
+        self.arrays = self.units(dataset)
+        train = self._sample(dataset, self.unlearnt(dataset), "training")
         validation = self._sample(dataset, self.pick(dataset, dataset.parts.validation), "validation")
         self.note(f"fitted on {len(train.x)} windows")
         self.arrays |= self.learn(train, validation, report)

@@ -4,7 +4,7 @@ Each gives a score per class and step, served as one matrix product over the row
 or too little of how sure they are, so the validation part chooses one factor and a shift per class for each step.
 """
 
-from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import Meta
 from scipy.optimize import minimize
 from sklearn.linear_model import SGDClassifier
-from sklearn.naive_bayes import GaussianNB
 
 from tickcast.columns import F32, F64, I64, Inputs
-from tickcast.direction import LABELS, classes_of, counts_of
+from tickcast.direction import LABELS, classes_of, counts_of, frequencies
 from tickcast.plugin import Parameter, Report
 from tickcast.records import ModelCard
 from tickcast_plugins.models.classical import TILE, Arrays, RowModel, RowSample
+from tickcast_plugins.models.counting import Counting, Forget
 from tickcast_plugins.models.direction import (
     BAND,
     LEAST_WINDOWS,
@@ -36,6 +36,7 @@ from tickcast_plugins.models.window_rows import recent_moves
 NEVER = -1e9  # score of a class that hardly came: its probability is then the least
 SMOOTHED = 1e-3  # share of the widest column's variance that every variance gets: some columns hardly change
 UPDATES = 500_000  # of a separating plane, over all passes
+Plane = tuple[F64, F64]  # of one step: `weights` [classes, E] and `bias` of their scores
 STEADY = 1e-3  # pull of the shifts to zero: a class that the validation part lacks is not shifted out of the world
 
 
@@ -44,6 +45,7 @@ class BayesParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rows: Annotated[int, Meta(ge=100, le=200_000)] = 50_000
     band: Band = BAND
+    forget: Forget = 0.0
 
 
 class SvmParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,24 +65,22 @@ class Classifier(RowModel):
         super().__init__(card)
         self.card = msgspec.structs.replace(self.card, labels=LABELS)
 
-    @abstractmethod
-    def plane(self, x: F64, known: I64, present: I64) -> tuple[F64, F64]:
-        """Of one step: `weights` [len(present), E] and `bias` of the scores of the classes `present`."""
-
     def basis(self) -> F64:
         return recent_moves(self.card.lookback)
 
-    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
-        known, later = (classes_of(part.y, self.params.band) for part in (train, validation))
-        horizon, x, beside = known.shape[1], train.x.astype(np.float64), self._seen(validation.x)
-        classes, counts = of_moves(train.y, self.params.band), counts_of(known)
+    def scores(
+        self, classes: Classes, counts: F64 | I64, plane: Callable[[int, I64], Plane], validation: RowSample,
+        report: Report,
+    ) -> Arrays:  # fmt: skip
+        """By planes of each step and the classes present in it, made to say what the validation part bears out."""
+        later, beside = classes_of(validation.y, self.params.band), self._seen(validation.x)
+        horizon = len(counts)
         weights = np.zeros((horizon, len(LABELS), beside.shape[1]))
         bias = np.log(classes.frequencies)  # of a step with nothing to choose from, and of those that are left out
         for step in range(horizon):
             present = np.flatnonzero(counts[step] >= LEAST_WINDOWS)
-            usable = np.isin(known[:, step], present)
             if len(present) > 1:
-                own, shift = self.plane(x[usable], known[usable, step], present)
+                own, shift = plane(step, present)
                 factor, add = calibrated(beside @ own.T + shift, later[:, step], present)
                 weights[step, present], bias[step] = factor * own, NEVER
                 bias[step, present] = factor * shift + add
@@ -128,7 +128,7 @@ class Classifier(RowModel):
         return np.concatenate([row, row * row], axis=1) if self.squared else row
 
 
-class NaiveBayes(Classifier):
+class NaiveBayes(Counting, Classifier):
     """A normal distribution per column and class; the score is its logarithm, which is quadratic in the column."""
 
     kind = "naive_bayes"
@@ -136,11 +136,30 @@ class NaiveBayes(Classifier):
     space: ClassVar = {"rows": Parameter("int", 5_000, 100_000, log=True)}
     squared = True
 
-    def plane(self, x: F64, known: I64, present: I64) -> tuple[F64, F64]:
-        fitted = GaussianNB(var_smoothing=SMOOTHED).fit(x, known)
-        mean, variance = fitted.theta_, fitted.var_
-        bias = np.log(fitted.class_prior_) - 0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(axis=1)
-        return np.concatenate([mean / variance, -0.5 / variance], axis=1), bias
+    def sums(self, train: RowSample) -> Arrays:
+        known, x = classes_of(train.y, self.params.band), self._seen(train.x)
+        each = (known[:, :, None] == np.arange(len(LABELS))).reshape(len(x), -1).astype(np.float64)
+        columns = (each.T @ x).reshape(*known.shape[1:], len(LABELS), -1)
+        return {"counts": counts_of(known).astype(np.float64), "columns": columns}
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        each = (self.card.horizon, len(LABELS))
+        return {"counts": each, "columns": (*each, 2 * self.width)}
+
+    def are_sums(self, sums: Arrays) -> bool:
+        return super().are_sums(sums) and bool((sums["counts"] >= 0).all())
+
+    def solve(self, sums: Arrays, train: RowSample, validation: RowSample, report: Report) -> Arrays:
+        """The moves within each class are as the first fit found them."""
+        counts, columns = sums["counts"], sums["columns"]
+        if "knots" in self.arrays:
+            classes = Classes(frequencies(counts), self.arrays["knots"])
+        else:
+            classes = of_moves(train.y, self.params.band)
+        return self.scores(
+            classes, counts, lambda step, present: normal_plane(counts[step, present], columns[step, present]),
+            validation, report,
+        )  # fmt: skip
 
 
 class LinearSvm(Classifier):
@@ -150,7 +169,16 @@ class LinearSvm(Classifier):
     params_type = SvmParams
     space: ClassVar = {"penalty": Parameter("float", 1e-6, 1e-2, log=True)}
 
-    def plane(self, x: F64, known: I64, present: I64) -> tuple[F64, F64]:
+    def learn(self, train: RowSample, validation: RowSample, report: Report) -> Arrays:
+        known, x = classes_of(train.y, self.params.band), train.x.astype(np.float64)
+
+        def plane(step: int, present: I64) -> Plane:
+            usable = np.isin(known[:, step], present)
+            return self._plane(x[usable], known[usable, step], present)
+
+        return self.scores(of_moves(train.y, self.params.band), counts_of(known), plane, validation, report)
+
+    def _plane(self, x: F64, known: I64, present: I64) -> Plane:
         fitted: list[Any] = [
             SGDClassifier(
                 loss="hinge", alpha=self.params.penalty, max_iter=max(UPDATES // len(x), 1), tol=None, average=True,
@@ -159,6 +187,16 @@ class LinearSvm(Classifier):
             for place in present
         ]  # fmt: skip
         return np.concatenate([one.coef_ for one in fitted]), np.concatenate([one.intercept_ for one in fitted])
+
+
+def normal_plane(counts: F64, columns: F64) -> Plane:
+    """Of classes that came so often, from the sums of their columns and of the squares of these, which lie behind."""
+    total, half = columns.sum(axis=0) / counts.sum(), columns.shape[1] // 2
+    widest = (total[half:] - total[:half] ** 2).max()
+    mean = columns[:, :half] / counts[:, None]
+    variance = np.maximum(columns[:, half:] / counts[:, None] - mean**2, 0.0) + SMOOTHED * widest
+    bias = np.log(counts / counts.sum()) - 0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(axis=1)
+    return np.concatenate([mean / variance, -0.5 / variance], axis=1), bias
 
 
 def calibrated(scores: F64, known: I64, present: I64) -> tuple[float, F64]:

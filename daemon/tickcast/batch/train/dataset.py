@@ -199,7 +199,7 @@ def load_dataset(folder: Path, order: FitOrder, *, seen_to_ns: int = 0) -> Datas
 
 def _parts(history: BarHistory, order: FitOrder, need: int, seen_to_ns: int) -> SplitRows:
     own: dict[str, Any] = {"kind": order.split, "need_bars": need, "horizon": order.horizon, "seen_to_ns": seen_to_ns}
-    if order.old_share is None:
+    if not order.tells_news:
         return split(history, **own)
     begin, end = int(history.bars.as_of.min()), int(history.bars.as_of.max())
     if begin < seen_to_ns < end:
@@ -207,7 +207,7 @@ def _parts(history: BarHistory, order: FitOrder, need: int, seen_to_ns: int) -> 
         if (history.bars.as_of[parts.train] > seen_to_ns).any():
             return parts
     raise BadData(
-        "start.old_share: the bars must hold some that the model saw which the fit begins with, and news",
+        "start: the bars must hold some that the model saw which the fit begins with, and news",
         remedy="give all bars up to the newest, and a model that was fitted on a part of them",
     )
 

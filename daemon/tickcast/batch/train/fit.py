@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from tickcast.batch.judge.hold_out import evaluate, last_value_widths
 from tickcast.batch.train.analysis import FitOutcome
 from tickcast.batch.train.classes import FREQUENCIES, class_figures, usual_classes
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit_job import FitJob, InTwo, JudgedFit, completed, read_parent
+from tickcast.batch.train.fit_job import FitJob, InTwo, JudgedFit, Parent, completed, read_parent, refuse_unlike
 from tickcast.batch.train.parity import check_parity, probe_inputs, write_probe
 from tickcast.batch.train.reference import reference_of, with_values_of, write_reference
 from tickcast.clock import Clock, SystemClock
@@ -26,7 +26,7 @@ from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel, BadSettings
 from tickcast.io.jobs.folder import CHAMPION
 from tickcast.io.jobs.orders import TRAINING, FitOrder
-from tickcast.plugin import Model, Net, Report, find
+from tickcast.plugin import KeepsSums, Model, Net, Report, find
 from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
 from tickcast.reference import Reference
@@ -153,14 +153,30 @@ def _is_net(model: Net | Model) -> bool:
 
 def _fit(model: Net | Model, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     """Fit in place; returns `fit` and, where there was one, `start` of the card's metrics."""
+    figures: dict[str, Any] = {"fit": msgspec.to_builtins(FitOutcome())}
+    if job.parent is not None and job.parent.start.mode == "partial":
+        return {"start": _fit_on(model, dataset, job, job.parent), **figures}
     if _is_net(model):
         from tickcast.batch.train.fit_net import fit_net
 
         return fit_net(model, dataset, job)  # type: ignore[arg-type]
     if job.parent is not None:
-        raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy="fit it without start")
+        remedy = "set start.mode = partial" if hasattr(model, "go_on") else "fit it without start"
+        raise BadSettings(f"start: a model of kind '{job.order.kind}' fits itself", remedy=remedy)
     model.fit(dataset, job.report)  # type: ignore[union-attr]
-    return {"fit": msgspec.to_builtins(FitOutcome())}
+    return figures
+
+
+def _fit_on(model: Net | Model, dataset: Dataset, job: FitJob, parent: Parent) -> dict[str, Any]:
+    """Add to what the parent has counted what it has not."""
+    if not hasattr(model, "go_on"):
+        remedy = "set start.mode = warm or finetune" if _is_net(model) else "fit it without start"
+        raise BadSettings(f"start: a model of kind '{job.order.kind}' keeps no sums to add to", remedy=remedy)
+    counting = cast(KeepsSums, model)
+    refuse_unlike(model.card, parent, remedy="fit without start", also=("bars",))
+    counting.go_on(parent.folder)
+    counting.fit(dataset, job.report)
+    return {"mode": parent.start.mode, "parent": parent.card.digest, **counting.counted()}
 
 
 def _write_model(model: Net | Model, folder: Path) -> float:

@@ -7,10 +7,14 @@ import msgspec
 
 from tickcast.clock import Clock
 from tickcast.engine.inference.model_folder import verify_strictly
-from tickcast.errors import BadSettings
+from tickcast.errors import BadModel, BadSettings
 from tickcast.io.jobs.orders import FitOrder, WarmStart
 from tickcast.plugin import Report
 from tickcast.records import ModelCard
+
+ALIKE = (  # or what a fit goes on with means another thing
+    "kind", "transform", "lookback", "horizon", "levels", "features", "future",
+)  # fmt: skip
 
 
 class Parent(NamedTuple):
@@ -86,6 +90,13 @@ def read_parent(job_folder: Path, order: FitOrder) -> Parent | None:
         return None
     folder = job_folder / order.start.folder
     return Parent(order.start, folder, verify_strictly(folder))
+
+
+def refuse_unlike(card: ModelCard, parent: Parent, *, remedy: str, also: tuple[str, ...] = ()) -> None:
+    if other := [name for name in (*ALIKE, *also) if getattr(card, name) != getattr(parent.card, name)]:
+        raise BadModel(
+            f"start: the model in {parent.folder} has another {', '.join(other)} than this fit", remedy=remedy
+        )
 
 
 def completed(order: FitOrder, parent: Parent | None) -> FitOrder:

@@ -8,20 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tickcast.batch.train.fit_job import Parent
+from tickcast.batch.train.fit_job import Parent, refuse_unlike
 from tickcast.errors import BadModel, BadSettings
 from tickcast.plugin import Net, find
 from tickcast.records import ModelCard
-
-ALIKE = (
-    "kind",
-    "transform",
-    "lookback",
-    "horizon",
-    "levels",
-    "features",
-    "future",
-)  # or its weights mean another thing
 
 
 class Begun(NamedTuple):
@@ -61,12 +51,7 @@ def _donor(parent: Parent) -> torch.nn.Module:
 
 
 def _continue(module: torch.nn.Module, donor: torch.nn.Module, card: ModelCard, parent: Parent) -> None:
-    other = [name for name in ALIKE if getattr(card, name) != getattr(parent.card, name)]
-    if other:
-        raise BadModel(
-            f"start: the model in {parent.folder} has another {', '.join(other)} than this fit",
-            remedy="set start.mode = transfer, or fit without start",
-        )
+    refuse_unlike(card, parent, remedy="set start.mode = transfer, or fit without start")
     try:
         module.load_state_dict(donor.state_dict())
     except RuntimeError as error:  # torch's word for weights of other names or shapes

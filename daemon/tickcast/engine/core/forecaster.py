@@ -19,7 +19,7 @@ from tickcast.regimes import NORMAL
 from tickcast.settings import Settings
 from tickcast.symbols import SymbolTable
 
-ADAPTIVE_COLD, IN_SAMPLE = np.uint8(Quality.ADAPTIVE_COLD), np.uint8(Quality.IN_SAMPLE)
+IN_SAMPLE = np.uint8(Quality.IN_SAMPLE)
 
 
 class Forecaster:
@@ -41,7 +41,7 @@ class Forecaster:
         return Entries(
             raw=units, anchor=questions.anchor, scale=questions.scale, model=model, in_sample=seen.astype(np.uint8),
             id_high=high, id_low=low, wide=np.empty_like(units), confidence=np.empty(n, np.float32),
-            probs=answers.probs, cold=np.empty(n, np.uint8), regime=np.full(n, NORMAL, np.uint8),
+            probs=answers.probs, flags=np.empty(n, np.uint8), regime=np.full(n, NORMAL, np.uint8),
             odd=np.full(n, MISSING, np.uint8),
         )  # fmt: skip
 
@@ -62,7 +62,7 @@ class Forecaster:
         return Forecasts(
             symbol=bars.symbol, ordinal=bars.ordinal, as_of=bars.as_of, tie=bars.tie, partition=bars.partition,
             offset=bars.offset, anchor=anchor, scale=scale, rung=answers.rung, model=answers.model,
-            flags=answers.flags | entries.cold * ADAPTIVE_COLD | entries.in_sample * IN_SAMPLE,
+            flags=answers.flags | entries.flags | entries.in_sample * IN_SAMPLE,
             id_high=entries.id_high, id_low=entries.id_low, input_hash=windows.input_hash(questions.inputs),
             target_ns=self._questioner.targets(bars.as_of), quantiles=quantiles, sigma=self._sigma(entries.wide, scale),
             confidence=entries.confidence, probs=answers.probs, stamp_ns=closed.stamps_ns[questions.row],
@@ -73,7 +73,7 @@ class Forecaster:
         symbol, as_of, level = questions.symbol, questions.as_of, ask.confidence_level
         whose = answers.model, symbol, self._builder.home_of(symbol)
         units = answers.moves / questions.scale[:, None, None]
-        wide, sure = self._scorekeeper.widened(units, *whose)
+        wide, sure, corrected = self._scorekeeper.widened(units, *whose)
         levels = wide.shape[2]
         if level is not None:  # its two bounds ride behind the quantiles
             wide = np.concatenate([wide, self._scorekeeper.interval(level, units, wide, *whose)], axis=2)
@@ -82,7 +82,7 @@ class Forecaster:
         return AskAnswer(
             ask, as_of=as_of, target_ns=self._questioner.targets(as_of), anchor=anchor, scale=scale,
             quantiles=prices[:, :, :levels], sigma=self._sigma(wide[:, :, :levels], scale), confidence=sure,
-            probs=answers.probs, model=answers.model, rung=answers.rung, flags=answers.flags,
+            probs=answers.probs, model=answers.model, rung=answers.rung, flags=answers.flags | corrected,
             interval=None if level is None else prices[:, :, levels:],
             leaving=None if ask.bounds is None else self._leaving(ask.bounds, anchor, scale, units, wide, whose),
         )  # fmt: skip

@@ -8,9 +8,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tickcast.columns import F32, F64, I32, I64, BarBatch, Scores
+from tickcast.columns import F32, F64, I32, I64, U8, BarBatch, Scores
 from tickcast.direction import BAND, band_of, edges
-from tickcast.engine.core import scoring, tally, uncertainty
+from tickcast.engine.core import correction, scoring, tally, uncertainty
 from tickcast.engine.core.accuracy import Whose, can_hold, records_of, sums_in
 from tickcast.engine.core.fold import match_group
 from tickcast.engine.core.ladder import numbers_of
@@ -54,6 +54,7 @@ class Scorekeeper:
             class_step=horizons.index(last) if (last := settings.forecast.horizon) in horizons else -1,
             class_edge=_class_edges(cards),
             last_value_raw=last_value_quantiles(levels, horizons),
+            correcting=settings.inference.bias_correction and settings.uncertainty.enabled,
         )  # fmt: skip
         self._tally, self._conformal = self._state_of(0)
 
@@ -87,19 +88,35 @@ class Scorekeeper:
             column[symbol] = 0
         self._known = 0
 
-    def widened(self, units: F64, model: I32, symbol: I32, partition: I32) -> tuple[F64, F32]:
-        """Quantiles as they would be published for these symbols now, and their confidence. Of a symbol,
-        partition or model of -1 there are no labels: those quantiles stay the model's."""
+    def widened(self, units: F64, model: I32, symbol: I32, partition: I32) -> tuple[F64, F32, U8]:
+        """Quantiles as they would be published for these symbols now, their confidence, and whether they are CORRECTED;
+        `units` are so, too, in place. Of a symbol, partition or model of -1 there are no labels: those quantiles stay
+        the model's."""
         self._adopt_new_symbols()
-        wide, sure = np.empty_like(units), np.empty(len(units), np.float32)
+        wide, sure, flags = np.empty_like(units), np.empty(len(units), np.float32), np.zeros(len(units), np.uint8)
         cell = partition * self._cells + model * len(self.groups) + self._group[symbol]
         known = (symbol >= 0) & (partition >= 0) & (partition < len(self._mark)) & (model >= 0)
         still = np.zeros((1, *self._conformal.move.shape[1:]))
         for i in range(len(units)):
             move, at = (self._conformal.move, cell[i]) if known[i] else (still, 0)
+            if self._frame.correcting and correction.correct(
+                move, at, self._frame.horizons, self._frame.median, units, i
+            ):
+                flags[i] = scoring.CORRECTED
             uncertainty.widen(move, at, self._frame.levels, self._frame.horizons, self._frame.median, units, wide, i)
             sure[i] = uncertainty.confidence(self._frame.levels, wide[i, -1])
-        return wide, sure
+        return wide, sure, flags
+
+    def corrections(self, digest: str) -> dict[str, list[float]]:
+        """By group and scored horizon, in one-bar moves, by how much this model's points are shifted now; where it is
+        most among the partitions."""
+        models = [card.digest for card in self._cards]
+        if not self._frame.correcting or digest not in models or not len(self._mark):
+            return {}
+        shape = (len(self._mark), len(models), len(self.groups), len(self.horizons))
+        now = self._conformal.move[:, :, self._frame.median].reshape(shape)[:, models.index(digest)]
+        most = np.take_along_axis(now, np.abs(now).argmax(axis=0)[None], axis=0)[0]
+        return {group: row.tolist() for group, row in zip(self.groups, most.round(4), strict=True)}
 
     def interval(self, level: float, units: F64, wide: F64, model: I32, symbol: I32, partition: I32) -> F64:
         """[N, H, 2] Where the truth lies so often, between equal tails, beside what `widened` made `wide`: a published

@@ -13,6 +13,7 @@ from tickcast.columns import F32, F64, I32, I64, U8, U64
 from tickcast.compiled import inlined_njit, lean_njit
 from tickcast.direction import LABELS
 from tickcast.engine.core.channels import MISSING
+from tickcast.engine.core.correction import adapt_points, correct, note_point
 from tickcast.engine.core.tally import (
     LARGEST,
     MOST_MOVES,
@@ -27,6 +28,7 @@ from tickcast.engine.core.tally import (
     reach,
 )
 from tickcast.engine.core.uncertainty import adapt, confidence, is_warm, note, place_last_value, widen
+from tickcast.errors import Quality
 from tickcast.figures import SCALE_FLOOR, pinball_of
 from tickcast.regimes import NORMAL
 from tickcast.state import State
@@ -40,7 +42,10 @@ HEADER = np.dtype(
     align=True,
 )  # fmt: skip
 
-# Columns of a label in the book; from RAW on the model's quantiles, after them those that were published.
+ADAPTIVE_COLD, CORRECTED = int(Quality.ADAPTIVE_COLD), int(Quality.CORRECTED)
+
+# Columns of a label in the book; from RAW on the model's quantiles, corrected but for the median, after them those that
+# were published.
 LOSS, LOSS_NAIVE, IS_COVERED, RAW = range(4)
 
 
@@ -72,7 +77,7 @@ class SettledRows(NamedTuple):
 class Entries(NamedTuple):
     """Answered questions as they are entered into the book."""
 
-    raw: F64  # [B, H, Q] in units of scale
+    raw: F64  # [B, H, Q] in units of scale; corrected in place, where that is done
     anchor: F64
     scale: F64
     model: I32
@@ -82,7 +87,7 @@ class Entries(NamedTuple):
     wide: F64  # [B, H, Q] out: what is published
     confidence: F32  # out
     probs: F32  # [B, C] as in Forecasts
-    cold: U8  # out: 1 = too few labels at the first scored horizon to move the quantiles
+    flags: U8  # out: ADAPTIVE_COLD by the first scored horizon, and CORRECTED
     regime: U8  # as in Scores
     odd: U8
 
@@ -241,6 +246,8 @@ def _settle_bar(book, tally, conformal, out, labels, frame, p, s, n, y, mask, vo
                 if j == 0:
                     _note_label(labels, r, b.cell, label, moved)
                 note(conformal, b.cell, j, levels, raw, wide, truth)
+                if frame.correcting:
+                    note_point(conformal, b.cell, j, frame.median, raw[frame.median], truth)
                 if not is_last_value:
                     beside = _last_value_cell(frame, p, b.cell % frame.groups)
                     note(conformal, beside, j, levels, frame.last_value_raw[j], naive, truth)
@@ -286,6 +293,8 @@ def _open(book, answers, conformal, frame, i, s, ordinal, as_of, cell, beside): 
         for q in range(levels):
             book.labels[s, slot, j, RAW + q] = answers.raw[i, frame.horizons[j] - 1, q]
             book.labels[s, slot, j, RAW + levels + q] = answers.wide[i, frame.horizons[j] - 1, q]
+        if frame.correcting and answers.raw[i, frame.horizons[j] - 1, frame.median] != 0.0:
+            book.labels[s, slot, j, RAW + frame.median] -= conformal.move[cell, j, frame.median]
     if b.model != frame.last_value:
         for j in range(len(frame.horizons)):
             for q in range(levels):
@@ -311,6 +320,7 @@ class Frame(NamedTuple):
     class_step: int  # where among the horizons the last step is; -1 = it is not scored
     class_edge: F64  # by model: moves within it are flat; -1 = it has no classes
     last_value_raw: F64  # [J, Q] its quantiles before they are widened, in one-bar moves
+    correcting: bool  # points by what they were off
 
 
 @lean_njit
@@ -342,9 +352,11 @@ def settle(book, tally, conformal, out, labels, frame, group, rows, answers, mar
         )
         if i >= 0:
             cell = p * frame.cells + answers.model[i] * frame.groups + group[s]
+            corrected = frame.correcting and correct(conformal.move, cell, horizons, frame.median, answers.raw, i)
             widen(conformal.move, cell, levels, horizons, frame.median, answers.raw, answers.wide, i)
             answers.confidence[i] = confidence(levels, answers.wide[i, answers.wide.shape[1] - 1])
-            answers.cold[i] = not is_warm(conformal.labels[cell, 0], horizons[0])
+            cold = not is_warm(conformal.labels[cell, 0], horizons[0])
+            answers.flags[i] = cold * ADAPTIVE_COLD + corrected * CORRECTED
             if answers.scale[i] < np.inf:  # else the window's moves overflow, and there is no unit to score in
                 beside = _last_value_cell(frame, p, group[s])
                 _open(book, answers, conformal, frame, i, s, n, as_of, cell, beside)
@@ -376,6 +388,8 @@ def void_open(book, tally, out, frame, symbol, closed, partition, now):  # type:
 @lean_njit
 def _pass_mark(tally, conformal, frame, p):  # type: ignore[no-untyped-def]
     first, end = p * frame.cells, (p + 1) * frame.cells
+    if frame.correcting:
+        adapt_points(conformal, first, end, frame.median, frame.horizons, frame.memory, frame.per_bar)
     if frame.widening:
         adapt(
             conformal, first, end, frame.levels, frame.horizons, frame.gamma, frame.memory, frame.bound, frame.per_bar

@@ -35,10 +35,10 @@ LONGEST_STEP = 10.0  # label bars that one mark may count for in the miss rate (
 class Conformal(NamedTuple):
     """The first axis is the cell."""
 
-    histogram: F64  # [cells, J, Q, BINS], of (truth - quantile) outward
+    histogram: F64  # [cells, J, Q, BINS], of (truth - quantile) outward; of the median, where points are corrected
     labels: F64  # [cells, J] label bars remembered
     alpha: F64  # [cells, J, Q] current miss rate asked of the histogram
-    move: F64  # [cells, J, Q] how far outward each quantile is moved now
+    move: F64  # [cells, J, Q] how far outward each quantile is moved now; of the median: how far up all of them are
     pending: F64  # [cells, J, Q, BINS] since the last mark
     missed: F64  # [cells, J, Q] since the last mark
     arrived: F64  # [cells, J] labels since the last mark
@@ -70,6 +70,16 @@ def _score_at(position):  # type: ignore[no-untyped-def]
 
 
 @inlined_njit
+def count_score(pending, cell, j, q, score):  # type: ignore[no-untyped-def]
+    """Between its two nearest bins."""
+    position = _position(score)
+    low = min(int(position), BINS - 2)
+    part = position - low
+    pending[cell, j, q, low] += 1.0 - part
+    pending[cell, j, q, low + 1] += part
+
+
+@inlined_njit
 def note(conformal, cell, j, levels, raw, wide, truth):  # type: ignore[no-untyped-def]
     """A label has arrived: how far outside each raw quantile it lay, and whether it missed the published one."""
     conformal.arrived[cell, j] += 1.0
@@ -77,17 +87,13 @@ def note(conformal, cell, j, levels, raw, wide, truth):  # type: ignore[no-untyp
         if levels[q] == 0.5:
             continue
         outward = -1.0 if levels[q] < 0.5 else 1.0
-        position = _position(outward * (truth - raw[q]))
-        low = min(int(position), BINS - 2)
-        part = position - low
-        conformal.pending[cell, j, q, low] += 1.0 - part
-        conformal.pending[cell, j, q, low + 1] += part
+        count_score(conformal.pending, cell, j, q, outward * (truth - raw[q]))
         beyond = outward * (truth - wide[q])
         conformal.missed[cell, j, q] += min(max(beyond / SOFT_EDGE + 0.5, 0.0), 1.0)
 
 
 @lean_njit
-def _quantile(histogram, share):  # type: ignore[no-untyped-def]
+def quantile(histogram, share):  # type: ignore[no-untyped-def]
     """The score that `share` of the histogram's weight lies below, interpolated between bins."""
     total = histogram.sum()
     below, wanted = 0.0, share * total
@@ -112,9 +118,23 @@ def _moved(conformal, cell, j, q, horizons, bound):  # type: ignore[no-untyped-d
     """
     if is_warm(conformal.labels[cell, j], horizons[j]):
         limit = bound * np.sqrt(horizons[j])
-        own = _quantile(conformal.histogram[cell, j, q], 1.0 - conformal.alpha[cell, j, q])
+        own = quantile(conformal.histogram[cell, j, q], 1.0 - conformal.alpha[cell, j, q])
         return min(max(own, -limit), limit)
     return conformal.move[cell, j - 1, q] * np.sqrt(horizons[j] / horizons[j - 1]) if j > 0 else 0.0
+
+
+@inlined_njit
+def kept_at(memory, horizon, weight):  # type: ignore[no-untyped-def]
+    """The part of what is remembered that a mark leaves."""
+    return (1.0 - 1.0 / (memory * horizon)) ** weight
+
+
+@inlined_njit
+def fold_in(conformal, cell, j, q, keep, share):  # type: ignore[no-untyped-def]
+    histogram, pending = conformal.histogram[cell, j, q], conformal.pending[cell, j, q]
+    for b in range(BINS):
+        histogram[b] = histogram[b] * keep + pending[b] * share
+        pending[b] = 0.0
 
 
 @lean_njit
@@ -129,22 +149,30 @@ def adapt(conformal, first, end, levels, horizons, gamma, memory, bound, per_bar
             if n == 0.0:
                 continue
             weight = 1.0 if per_bar else n
-            keep = (1.0 - 1.0 / (memory * horizons[j])) ** weight
+            keep = kept_at(memory, horizons[j], weight)
             conformal.labels[cell, j] = conformal.labels[cell, j] * keep + weight
             step = gamma / horizons[j] * min(weight, LONGEST_STEP)
             for q in range(len(levels)):
                 if levels[q] == 0.5:
                     continue
                 target = min(levels[q], 1.0 - levels[q])
-                histogram, pending = conformal.histogram[cell, j, q], conformal.pending[cell, j, q]
-                for b in range(BINS):
-                    histogram[b] = histogram[b] * keep + pending[b] * (weight / n)
-                    pending[b] = 0.0
+                fold_in(conformal, cell, j, q, keep, weight / n)
                 alpha = conformal.alpha[cell, j, q] + step * (target - conformal.missed[cell, j, q] / n)
                 conformal.alpha[cell, j, q] = min(max(alpha, ALPHA_MIN), ALPHA_MAX)
                 conformal.missed[cell, j, q] = 0.0
                 conformal.move[cell, j, q] = _moved(conformal, cell, j, q, horizons, bound)
             conformal.arrived[cell, j] = 0.0
+
+
+@inlined_njit
+def between(horizons, h, j):  # type: ignore[no-untyped-def]
+    """The scored horizons around step h + 1, from the j-th on, and how far it is on its way to the second."""
+    last = len(horizons) - 1
+    while j < last and horizons[j + 1] <= h + 1:
+        j += 1
+    after = min(j + 1, last)
+    gap = horizons[after] - horizons[j]
+    return j, after, min(max((h + 1 - horizons[j]) / gap, 0.0), 1.0) if gap > 0 else 0.0
 
 
 @lean_njit
@@ -154,13 +182,9 @@ def widen(move, cell, levels, horizons, median, raw, out, i):  # type: ignore[no
     No quantile crosses the median, which is the point and never moves. What is published are the very numbers that the
     book holds, which are float32.
     """
-    j, last = 0, len(horizons) - 1
+    j = 0
     for h in range(raw.shape[1]):
-        while j < last and horizons[j + 1] <= h + 1:
-            j += 1
-        after = min(j + 1, last)
-        gap = horizons[after] - horizons[j]
-        part = min(max((h + 1 - horizons[j]) / gap, 0.0), 1.0) if gap > 0 else 0.0
+        j, after, part = between(horizons, h, j)
         point = raw[i, h, median]
         for q in range(median):
             outward = move[cell, j, q] + part * (move[cell, after, q] - move[cell, j, q])
@@ -219,7 +243,7 @@ def moves_at(
         return conformal.move[cell, :, q].copy()
     share = conformal.alpha[cell, :, q] * min(level, 1 - level) / min(levels[q], 1 - levels[q])
     moves = np.array([
-        _quantile(conformal.histogram[cell, j, q], 1.0 - alpha)
+        quantile(conformal.histogram[cell, j, q], 1.0 - alpha)
         for j, alpha in enumerate(np.clip(share, ALPHA_MIN, ALPHA_MAX))
     ])  # fmt: skip
     ahead = np.array(horizons)

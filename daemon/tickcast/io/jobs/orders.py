@@ -26,6 +26,7 @@ Metric = Literal["pinball", "mae", "mse", "directional", "sharpe"]
 Sampler = Literal["grid", "random", "tpe", "cmaes", "gp"]
 Pruner = Literal["none", "median", "hyperband"]
 Trials = Annotated[int, Meta(ge=1, le=10_000)]
+StartMode = Literal["warm", "finetune", "transfer", "partial"]
 JobKind = Literal["train", "evaluate", "backtest", "optimize", "auto"]  # that a command may order
 
 KIND = "nhits"  # of model, where nobody says
@@ -57,9 +58,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fitted model that the weights begin with."""
+    """The fitted model that the weights begin with, or the sums."""
 
-    mode: Literal["warm", "finetune", "transfer"]
+    mode: StartMode
     folder: Literal["start"] = "start"  # of the job folder: an order reaches nowhere else
     freeze: list[str] = []  # names of weights that stay as they are, with * and ? as in a shell
     old_share: Annotated[float, Meta(ge=0, lt=1)] | None = None  # of the windows drawn, those that it saw; None = any
@@ -68,6 +69,8 @@ class WarmStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if self.old_share is not None and self.mode != "finetune":
             raise ValueError(f"start.old_share: mode {self.mode} draws from all bars alike")
+        if self.freeze and self.mode == "partial":
+            raise ValueError("start.freeze: mode partial has sums, and no weights that could stay")
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,6 +147,11 @@ class FitOrder(Order, frozen=True, kw_only=True):
     @property
     def finetunes(self) -> bool:
         return self.start is not None and self.start.mode == "finetune"
+
+    @property
+    def tells_news(self) -> bool:
+        """From what its start saw: its parts are cut of news alone."""
+        return self.start is not None and (self.start.mode == "partial" or self.start.old_share is not None)
 
     @property
     def old_share(self) -> float | None:

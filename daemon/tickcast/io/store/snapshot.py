@@ -29,7 +29,7 @@ KEPT = 2
 NAME = re.compile(r"state-(\d+)\.snapshot")
 DECIDING = {  # sections and settings that the state depends on
     "bars", "codec", "features", "forecast", "model", "quality", "score", "symbols", "uncertainty", "window",
-    "runtime.deterministic",
+    "runtime.deterministic", "inference.bias_correction",
 }  # fmt: skip
 NOT_DECIDING = {  # of those sections: what may change and the state still is what these ticks make of it
     "bars.history", "bars.idle_ms", "features.publish", "forecast.deadline_ms", "forecast.expires_bars",

@@ -196,7 +196,7 @@ class StartArguments(Arguments, frozen=True):
     """A model that training begins with."""
 
     model: of.OneModel
-    mode: Literal["warm", "finetune", "transfer"] = "warm"
+    mode: orders.StartMode = "warm"
     freeze: Annotated[tuple[of.Pattern, ...], Meta(max_length=64)] = ()
 
 

@@ -51,6 +51,7 @@ class CommandParts(NamedTuple):
     jobs: JobHost
     health: Callable[[], Health]
     accuracy: Callable[..., Any]  # windows -> Awaitable[list[Accuracy]]
+    corrections: Callable[[str], Any]  # digest -> Awaitable[by group and step]
     drain: Callable[[], None]
     upkeep: Callable[[], Result]
     alerts: Alerts
@@ -164,6 +165,7 @@ class Commands:
             "loaded": serving_models.is_loaded(card.digest), "routes": routes,
             "evaluated": await serving_models.models.evaluated(card.digest),
             "accuracy": await self._accuracy(f"{card.name}@{card.version}"),
+            "corrections": await self._parts.corrections(card.digest),
         }  # fmt: skip
 
     async def _accuracy(self, model: str = "") -> list[Result]:

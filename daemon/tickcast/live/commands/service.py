@@ -60,7 +60,8 @@ class CommandService:
         )  # fmt: skip
         at_once = commands.Commands(commands.CommandParts(
             serving=session.serving, pump=session.pump, serving_models=self.serving_models, store=session.store,
-            jobs=self.jobs, health=session.health, accuracy=session.accuracy, drain=session.drain,
+            jobs=self.jobs, health=session.health, accuracy=session.accuracy,
+            corrections=session.corrections, drain=session.drain,
             upkeep=lambda: self.upkeep.told(), alerts=session.alerts, looking_back=session.looking_back,
         ))  # fmt: skip
         self._at_length = work.JobCommands(

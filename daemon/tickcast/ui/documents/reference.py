@@ -58,6 +58,7 @@ REASON_MEANING = {
 
 QUALITY_MEANING = {
     errors.Quality.FALLBACK: "the model gave nothing usable: the one before it answered, or the last value",
+    errors.Quality.CORRECTED: "shifted by what the points of its model were off of late (`inference.bias_correction`)",
     errors.Quality.ADAPTIVE_COLD: "too few labels yet to move the quantiles: they are the model's own",
     errors.Quality.IN_SAMPLE: "the model was trained on this span; left out of headlines",
 }
