@@ -1,69 +1,77 @@
-"""`tickcast demo`, short and headless: what it says is what its store holds, and it tells when its market changes."""
+"""`tickcast demo`, headless and quickened: its market breaks, the daemon mends itself, and what is said is what the
+store holds.
+"""
 
 import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tickcast import figures
 from tickcast.batch.bar_history import read_closed
 from tickcast.errors import EXIT_OK
 from tickcast.settings import load
 from tickcast.ui import demo
 from tickcast.ui.cli import main
 
-SECONDS = 4.0
+STORY = (  # what is told, in this order
+    demo.BROKE, "alert drift, ", "a fit is ordered: ", "better on its hold-out", "answers in shadow", "was promoted: ",
+    "It mended itself",
+)  # fmt: skip
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shorter past and a smaller fit, the change of the market within the run, and figures of so short a one."""
-    monkeypatch.setattr(figures, "LEAST_BLOCKS", 0)
-    monkeypatch.setattr(demo, "HISTORY_S", 600)
-    monkeypatch.setattr(demo, "RATE_HZ", 100.0)
-    monkeypatch.setattr(demo, "FIT", {"epochs": 1, "windows_per_epoch": 1024, "batch_size": 64, "hidden": 8})
-    monkeypatch.setattr(demo, "CHANGE_S", 1.0)
+    """A smaller market that runs faster; all else is as it is."""
+    for name, value in {"SYMBOLS": 12, "RATE_HZ": 30.0, "SPEED": 400, "HISTORY_S": 3600, "BREAK_S": 1.5}.items():
+        monkeypatch.setattr(demo, name, value)
+    monkeypatch.setattr(demo, "MENDED_S", 1.5)
     monkeypatch.setattr(demo, "set_up_logging", lambda *_, **__: None)  # its file is closed before other tests log
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # a fit in a child of the lowest priority
-def test_the_summary_of_a_headless_demo_is_what_its_store_holds(
+@pytest.mark.timeout(400)  # two fits in children of the lowest priority
+def test_a_demo_breaks_and_mends_itself_and_says_what_its_store_holds(
     quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    arguments = ["demo", "--headless", "--seconds", str(SECONDS), "--out", str(out), "--set", "symbols.limit=64"]
-    assert main(arguments) == EXIT_OK
+    assert main(["demo", "--headless", "--out", str(out), "--set", "symbols.limit=64"]) == EXIT_OK
     said = capsys.readouterr().out
-    (counts,) = re.findall(r"([\d,]+) ticks, ([\d,]+) bars, ([\d,]+) forecasts, ([\d,]+) scored", said)
-    ticks, bars, forecasts, scored = (int(count.replace(",", "")) for count in counts)
-    assert ticks > SECONDS * demo.SPEED * demo.RATE_HZ / 4
-    changed = said.index(demo.CHANGE)
-    assert said.index("the market's law changes 1 s into the run") < changed < said.index("The market's law changed")
 
-    def held(sql: str) -> list[dict[str, float]]:
+    def held(sql: str) -> list[dict[str, Any]]:
         assert main(["query", sql, "--set", f"store.path={out / demo.STORE}"]) == EXIT_OK
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    past = read_closed(demo.demo_settings(load(environ={})[0], out), out / demo.HISTORY).table.num_rows
-    ((stored,), (asked,), (settled,)) = (
-        held(f"SELECT count(*) AS n FROM {table}") for table in ("bars", "forecasts", "scores")
-    )
-    assert (stored["n"], asked["n"], settled["n"]) == (past + bars, forecasts, scored)
-    rows = re.findall(r"(\w+) +(\d+) s ahead: .*?, skill ([+-][\d.]+)% against.*n = ([\d,]+)\)", said)
-    assert {int(step) for _, step, _, _ in rows} == {1, 2, 4, 8, demo.HORIZON}
-    for model, step, skill, n in rows:
-        where = f"FROM score_steps WHERE NOT void AND model = '{model}' AND step = {step}"
-        (row,) = held(f"SELECT count(*) AS n, 1 - avg(loss) / avg(loss_naive) AS skill {where}")
-        if int(step) < demo.HORIZON:  # a forecast is stored when its last step has settled
-            assert row["n"] <= int(n.replace(",", ""))
-            continue
-        assert row["n"] == int(n.replace(",", ""))
-        assert row["skill"] == pytest.approx(float(skill) / 100, abs=6e-4)
+    at = [said.find(told) for told in STORY]
+    assert at == sorted(at), said
+    assert at[0] > 0, said
+    done = [row["kind"] for row in held("SELECT kind FROM decisions WHERE event = 'done' ORDER BY sequence")]
+    assert [kind for kind in done if kind in ("fit", "shadow", "promote")][-3:] == ["fit", "shadow", "promote"]
+    assert held("SELECT count(*) AS n FROM jobs WHERE state = 'done'")[0]["n"] == done.count("fit")
+    raised = {row["name"] for row in held("SELECT DISTINCT name FROM alerts WHERE event = 'raised'")}
+    assert {name for name in raised if f"alert {name}, " in said} == raised
+    assert_counts(said, out, held)
+    first, *_, last = held(demo.SERVED.format(broke_ns=broke_ns()))
+    assert (first["broken"], last["broken"]) == (False, True)
+    assert first["version"] != last["version"]
+    assert last["skill"] > 0
+    for row in (first, last):
+        assert f"skill {row['skill']:+.1%}, {row['coverage']:.1%} of truths" in said
     query = next(line for line in said.splitlines() if line.startswith("  tickcast query"))
     assert main(shlex.split(query)[1:]) == EXIT_OK
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows
-    assert set(rows[0]) == {"minute", "n", "skill", "coverage"}
+    assert {"time", "model", "skill", "coverage"} <= json.loads(capsys.readouterr().out.splitlines()[0]).keys()
+
+
+def assert_counts(said: str, out: Path, held: Any) -> None:
+    (counts,) = re.findall(r"([\d,]+) ticks, ([\d,]+) bars, ([\d,]+) forecasts, ([\d,]+) scored", said)
+    _, *counted = (int(count.replace(",", "")) for count in counts)
+    past = read_closed(demo.demo_settings(load(environ={})[0], out), out / demo.HISTORY).table.num_rows
+    tables = "bars", "forecasts", "scores"
+    bars, *others = [held(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables]
+    assert [bars - past, *others] == counted
+
+
+def broke_ns() -> int:
+    return demo.Market(seed=0).start_ns + round((demo.HISTORY_S + demo.BREAK_S * demo.SPEED) * demo.SECOND_NS)

@@ -186,7 +186,7 @@ MOMENTS = [  # command, and the function in which a Ctrl-C comes
     ("fit", "tickcast.io.jobs.child:Child.progress"), ("optimize", "tickcast.io.jobs.child:Child.progress"),
     ("backtest", "tickcast.engine.core.engine:Engine.turn"), ("backtest", "tickcast.batch.backtest.series:read_series"),
     ("learn", "tickcast.batch.learn.unsupervised:learn"), ("synth", "tickcast.batch.synth:write_ticks"),
-    ("demo", "tickcast.ui.demo:fit"), ("demo", "tickcast.ui.demo:_trade"),
+    ("demo", "tickcast.ui.demo:fit"), ("demo", "tickcast.ui.demo:DemoRun.trade"),
 ]  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def test_a_ctrl_c_is_quiet_and_leaves_no_child_and_no_half_file(
 ) -> None:
     monkeypatch.setattr(demo, "HISTORY_S", 20)
     monkeypatch.setattr(demo, "set_up_logging", lambda *_, **__: None)  # its file is closed before other tests log
-    if moment == "tickcast.ui.demo:_trade":
+    if moment == "tickcast.ui.demo:DemoRun.trade":
         monkeypatch.setattr(demo, "_learn", lambda settings, *_: settings)
     importlib.import_module("tickcast.ui.backtest_command")
     importlib.import_module("tickcast.ui.pages.report")

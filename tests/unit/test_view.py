@@ -64,7 +64,7 @@ def test_without_a_terminal_or_headless_it_prints_a_line_every_two_seconds(termi
     out = StringIO()
     with LiveView(Console(file=out, force_terminal=terminal, width=60), headless=headless) as view:
         for at in (1.0, 1.5, 2.9, 3.0, 4.0, 5.0):
-            view.show(ViewSnapshot(health(at, int(at * 500)), [accuracy()], [FORECAST], lag=4))
+            view.show(ViewSnapshot(health(at, int(at * 500)), [accuracy()], [FORECAST], lag=4, served=accuracy()))
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert all("500 ticks/s" in line and "lag 4" in line and "skill +50.0%" in line for line in lines)
@@ -73,15 +73,15 @@ def test_without_a_terminal_or_headless_it_prints_a_line_every_two_seconds(termi
 def test_figures_of_nothing_are_not_shown_as_numbers() -> None:
     out = StringIO()
     with LiveView(Console(file=out, width=200), headless=True) as view:
-        view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=0)]))
+        view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=0)], served=accuracy(n=0)))
     assert "nan" not in out.getvalue()
-    assert "skill" not in out.getvalue()
+    assert "skill - " in out.getvalue()
 
 
 def test_a_skill_that_rests_on_too_few_blocks_is_called_insufficient() -> None:
     out = StringIO()
     with LiveView(Console(file=out, width=200), headless=True) as view:
-        view.show(ViewSnapshot(health(0.0, 0), [accuracy(n=40)]))
+        view.show(ViewSnapshot(health(0.0, 0), served=accuracy(n=40)))
     assert "skill insufficient" in out.getvalue()
     assert "50.0%" not in out.getvalue()
 
@@ -90,6 +90,37 @@ def test_a_sparkline_shows_the_newest_values_between_its_extremes() -> None:
     assert sparkline([9.0, 0.0, 1.0, 2.0], width=3) == "▁▄█"
     assert sparkline([5.0, 5.0]) == "▁▁"
     assert sparkline([]) == ""
+    assert sparkline([2.0, float("nan"), 1.0]) == "█ ▁"
+    assert sparkline([float("nan")] * 2) == "  "
+
+
+def test_a_story_is_told_once_where_lines_are_printed() -> None:
+    out, story = StringIO(), list[str]()
+    with LiveView(Console(file=out, width=80), headless=True) as view:
+        for at in (0.1, 0.2, 0.3):
+            story.append(f"it was {at}")
+            view.show(ViewSnapshot(health(at, 0), story=story))
+    view.tell([*story, "the end"])
+    told = [line for line in out.getvalue().splitlines() if "|" not in line]
+    assert told == ["it was 0.1", "it was 0.2", "it was 0.3", "the end"]
+
+
+def test_a_page_shows_the_end_of_its_story_and_fits_a_terminal_of_30_lines() -> None:
+    out, story = StringIO(), [f"line {n} of what was done" for n in range(50)]
+    console = Console(file=out, force_terminal=True, width=100, height=30)
+    rows, shown = [accuracy()] * 3, [FORECAST] * 3
+    with LiveView(console, title="demo") as view:
+        view.show(ViewSnapshot(health(1.0, 1), rows, shown, note="n", served=rows[0], skills=[0.1, -0.1], story=story,
+                               waits_for="a fit is running"))  # fmt: skip
+        page = out.getvalue()
+    assert page.count("\n") < 30
+    assert "line 49" in page
+    assert "line 45" in page
+    assert "line 0" not in page
+    assert "-10.0% to +10.0%" in page
+    assert "a fit is running" in page
+    view.tell(story)
+    assert "line 0" in out.getvalue()
 
 
 def test_progress_without_a_terminal_prints_each_tenth_once() -> None:

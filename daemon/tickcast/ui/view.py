@@ -3,13 +3,14 @@
 The live page starts no thread and waits for nothing: the caller shows a new snapshot when it has one.
 """
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 
 from rich import progress
 from rich.box import SIMPLE_HEAD
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -21,7 +22,11 @@ from tickcast.ui.pages.page import form
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 32
-PICTURE_COLUMNS = 110
+SKILLS_WIDTH = 44
+PICTURE_COLUMNS, PICTURE_LINES = 110, 40
+VERSION_CHARS = 6  # of a fitted model, that tell it from others of its name
+PAGE_LINES = 18  # of a page, without the rows of its tables and its story; one stays free
+BLANK = Text()
 LINE_EVERY_S = 2.0  # without a terminal, one line each so many seconds of the run
 
 
@@ -47,6 +52,10 @@ class ViewSnapshot:
     forecasts: list[LastForecast] = field(default_factory=list)
     lag: int | None = None
     note: str = ""
+    served: Accuracy | None = None  # figures of who serves
+    skills: Sequence[float] = ()  # of whoever served, up to now
+    story: Sequence[str] = ()  # all of it
+    waits_for: str = ""
 
 
 class LiveView:
@@ -58,6 +67,7 @@ class LiveView:
         self._live = None if self._plain else Live(console=console, auto_refresh=False, transient=True)
         self._before: Health | None = None
         self._next_line_s = 0.0
+        self._told = 0  # lines of the story
 
     def __enter__(self) -> "LiveView":
         if self._live:
@@ -70,17 +80,25 @@ class LiveView:
 
     def show(self, now: ViewSnapshot) -> None:
         if self._live:
-            self._live.update(self._page(now), refresh=True)
+            self._live.update(self._page(now, self._console.height), refresh=True)
             self._before = now.health
-        elif now.health.uptime_s >= self._next_line_s:
+            return
+        self.tell(now.story)
+        if now.health.uptime_s >= self._next_line_s:
             self._next_line_s = now.health.uptime_s + LINE_EVERY_S
             self._console.print(self._line(now), highlight=False, markup=False, soft_wrap=True)
             self._before = now.health
 
+    def tell(self, story: Sequence[str]) -> None:
+        """Print what of it was not printed; a live page shows it, and prints all of it when it is over."""
+        for line in story[self._told :]:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._told = len(story)
+
     def picture(self, now: ViewSnapshot) -> str:
         """The page as an SVG that stands alone: rich would fetch a font from elsewhere."""
         console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
-        console.print(self._page(now))
+        console.print(self._page(now, PICTURE_LINES))
         return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=self._title), flags=re.DOTALL)
 
     def _rate(self, health: Health) -> float:
@@ -101,23 +119,42 @@ class LiveView:
         ]
         if now.lag is not None:
             parts.append(f"lag {now.lag:,}")
-        scored = [row for row in now.accuracy if row.n]
-        if scored:
-            last = scored[-1]
-            parts.append(f"h{last.horizon} skill {_skill(last)} coverage {_covered(last)}")
-        return " | ".join([*parts, *([now.note] if now.note else [])])
+        if now.served is not None:
+            parts.append(f"{_model(now.served)} skill {_skill(now.served)} coverage {_covered(now.served)}")
+        return " | ".join(parts)
 
-    def _page(self, now: ViewSnapshot) -> RenderableType:
+    def _page(self, now: ViewSnapshot, lines: int) -> RenderableType:
         parts: list[RenderableType] = [
-            Columns([_flow(now, self._rate(now.health)), _speed(now.health)], equal=True, expand=True)
+            _beside(_flow(now, self._rate(now.health)), _speed(now.health)),
+            BLANK,
         ]
-        if now.accuracy:
-            parts.append(_accuracy(now.accuracy))
-        if now.forecasts:
-            parts.append(_forecasts(now.forecasts))
+        figures = [row for row in now.accuracy if row.n]
+        room = max(lines - PAGE_LINES - len(figures) - len(now.forecasts), 1)
+        parts += [_accuracy(figures)] if figures else []
+        parts += [BLANK, _forecasts(now.forecasts)] if now.forecasts else []
+        parts += [BLANK, _skills(now), *map(_one_line, now.story[-room:])] if now.served is not None else []
+        parts += [_one_line(f"now: {now.waits_for}", "bold")] if now.waits_for else []
+        parts += [_one_line(now.note, "dim")] if now.note else []
         subtitle = f"{now.health.state} · {now.health.uptime_s:,.0f} s"
-        note = [Text(now.note, style="dim")] if now.note else []
-        return Panel(Group(*parts, *note), title=f"[bold]{self._title}", subtitle=subtitle, border_style="blue")
+        return Panel(Group(*parts), title=f"[bold]{self._title}", subtitle=subtitle, border_style="blue")
+
+
+def _beside(*tables: Table) -> Table:
+    both = Table.grid(expand=True)
+    for _ in tables:
+        both.add_column()
+    both.add_row(*tables)
+    return both
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def _skills(now: ViewSnapshot) -> Text:
+    known = [skill for skill in now.skills if math.isfinite(skill)]
+    spread = f"  {min(known):+.1%} to {max(known):+.1%}" if known else ""
+    return _one_line(f"skill of who serves  {sparkline(now.skills, SKILLS_WIDTH)}{spread}", "bold")
 
 
 def _pairs(rows: list[tuple[str, str]]) -> Table:
@@ -157,21 +194,32 @@ def _speed(health: Health) -> Table:
 
 
 def _percentiles(figures: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.2f}" for name, value in figures.items()) + " ms" if figures else "-"
+    return " ".join(f"{name} {_ms(value)}" for name, value in figures.items()) + " ms" if figures else "-"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _accuracy(rows: list[Accuracy]) -> Table:
-    table = Table(box=SIMPLE_HEAD, expand=True)
+    table = Table(box=SIMPLE_HEAD, expand=True, show_edge=False)
     for heading in ("model", "bars ahead", "scored", "skill", "of the point", "coverage", "nominal", "direction right"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
-        if not row.n:
-            continue
         table.add_row(
-            Text(row.model), str(row.horizon), f"{row.n:,}", _skill(row), form(row.skill_mae, "+.1%"),
+            Text(_model(row)), str(row.horizon), f"{row.n:,}", _skill(row), form(row.skill_mae, "+.1%"),
             _covered(row), _nominal(row), form(row.directional, ".1%"),
         )  # fmt: skip
     return table
+
+
+def model_name(model: str, version: str) -> str:
+    """Of a rung the version says nothing."""
+    return f"{model} {version[:VERSION_CHARS]}" if len(version) > VERSION_CHARS else model
+
+
+def _model(row: Accuracy) -> str:
+    return model_name(row.model, row.version)
 
 
 def _skill(row: Accuracy) -> str:
@@ -188,7 +236,7 @@ def _nominal(row: Accuracy) -> str:
 
 
 def _forecasts(rows: list[LastForecast]) -> Table:
-    table = Table(box=SIMPLE_HEAD, expand=True)
+    table = Table(box=SIMPLE_HEAD, expand=True, show_edge=False)
     for heading in ("symbol", "closes", "now", "forecast", "from", "to", "model"):
         table.add_column(heading, justify="right" if heading in ("now", "forecast", "from", "to") else "left")
     for row in rows:
@@ -200,13 +248,17 @@ def _forecasts(rows: list[LastForecast]) -> Table:
     return table
 
 
-def sparkline(values: list[float], width: int = SPARK_WIDTH) -> str:
-    """The last `width` values as a line of blocks."""
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """The last `width` values as a line of blocks; a gap where one is not known."""
     shown = values[-width:]
-    if not shown:
-        return ""
-    low, span = min(shown), max(shown) - min(shown)
-    return "".join(BLOCKS[int((value - low) / span * (len(BLOCKS) - 1)) if span else 0] for value in shown)
+    known = [value for value in shown if math.isfinite(value)]
+    if not known:
+        return " " * len(shown)
+    low, span = min(known), max(known) - min(known)
+    return "".join(
+        " " if not math.isfinite(value) else BLOCKS[int((value - low) / span * (len(BLOCKS) - 1)) if span else 0]
+        for value in shown
+    )
 
 
 class ProgressBar:
