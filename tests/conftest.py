@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 import structlog
+from numba.core import event
 from xdist.scheduler import LoadScopeScheduling
 
 import brokerkit
@@ -29,6 +31,8 @@ from tickcast import plugin
 WITH_KAFKA = re.compile(r"[(,]\s*(kafka|secure_kafka|own_kafka|kafka_cluster)[:,)]")  # one of the fixtures below
 
 SLOW = "SLOW_TESTS"  # names the file in which a lane lists them for who shares tests out; once it is gone, lanes stop
+
+QUICK_S = 5.0  # of processor time that a test may take which is not marked slow
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a first example may compile a kernel
 hypothesis.settings.load_profile("untimed")
@@ -92,6 +96,45 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """A lane has been sent hundreds of tests by the time that it is to stop."""
     if hasattr(item.config, "workerinput") and not os.path.exists(os.environ[SLOW]):
         item.session.shouldstop = "a quick test failed"
+
+
+class Compiling(event.Listener):  # type: ignore[misc]
+    """Processor time that went into kernels: whoever comes first compiles for all that follow."""
+
+    def __init__(self) -> None:
+        self.seconds, self._depth, self._since = 0.0, 0, 0.0
+
+    def on_start(self, event: event.Event) -> None:
+        if not self._depth:
+            self._since = time.process_time()
+        self._depth += 1
+
+    def on_end(self, event: event.Event) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.seconds += time.process_time() - self._since
+
+
+compiling = Compiling()
+event.register("numba:compile", compiling)
+
+
+def worked_s() -> float:
+    """Processor time of this process and of the children that have ended, without kernels."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system - compiling.seconds
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Processor time, not time: what a test waits for its neighbours is not its own."""
+    before = worked_s()
+    yield
+    took = worked_s() - before
+    if took > QUICK_S and "CI" in os.environ and not item.get_closest_marker("slow"):
+        pytest.fail(
+            f"took {took:.1f} s of processor time: a test above {QUICK_S:.0f} s is made quicker, or marked slow"
+        )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from source import ROOT
 
 QUICK = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
@@ -23,3 +24,20 @@ def test_files_that_need_kafka_are_left_out_unasked_and_how_long_each_test_took_
     lines = [line.split() for line in (tmp_path / "times").read_text().splitlines()]
     assert {when for _, when, _ in lines} == {"setup", "call", "teardown"}
     assert all(float(took) >= 0 and name.startswith("tests/unit/test_clock.py::") for took, _, name in lines)
+
+
+BUSY = """
+import subprocess, sys, time, pytest
+BUSY = "import time\\nwhile time.process_time() < 5.5: pass"
+def test_as_it_is(): subprocess.run([sys.executable, "-c", BUSY], check=True)
+@pytest.mark.slow
+def test_marked(): subprocess.run([sys.executable, "-c", BUSY], check=True)
+"""
+
+
+@pytest.mark.slow
+def test_one_that_works_long_fails_in_ci_unless_it_is_marked(tmp_path):
+    (tmp_path / "test_busy.py").write_text(BUSY)
+    done = run("-p", "conftest", "-m", "", str(tmp_path / "test_busy.py"), PYTHONPATH="tests", CI="true")
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "test_as_it_is - Failed: took 5." in done.stdout
