@@ -173,6 +173,7 @@ def test_what_the_classes_are_like_is_learnt_from_the_training_part_alone(tmp_pa
     assert not torch.equal(before["knots"], found[0]["knots"])
 
 
+@pytest.mark.slow
 def test_evaluate_judges_the_classes_too_with_intervals(served: Any, tmp_path: Path) -> None:
     folder = served("micro")
     frames = bars(400, seed=50, start=1200)

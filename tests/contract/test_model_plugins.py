@@ -88,6 +88,7 @@ def test_served_it_keeps_the_contract(served: Callable[[str], Runner], name: str
     check_model(lambda _: served(name), lookback=24)
 
 
+@pytest.mark.slow
 def test_different_inputs_get_clearly_different_answers(served: Callable[[str], Runner]) -> None:
     runner = served("autoregressive")
     up, down = window(runner, last=+3.0), window(runner, last=-3.0)
@@ -96,6 +97,7 @@ def test_different_inputs_get_clearly_different_answers(served: Callable[[str], 
     assert (other > 0).all()
 
 
+@pytest.mark.slow
 def test_a_window_longer_than_the_model_s_is_cut_to_its_newest_bars(served: Callable[[str], Runner]) -> None:
     runner = served("sine")
     long = walks(runner, rows=3, lookback=40)

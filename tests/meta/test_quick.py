@@ -16,6 +16,7 @@ def run(*arguments, **environ):
     return subprocess.run(command, cwd=ROOT, env=lane_free | environ, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_files_that_need_kafka_are_left_out_unasked_and_how_long_each_test_took_is_kept_where_one_asks(tmp_path):
     files = ("tests/chaos/test_kills.py", "tests/integration/test_topics.py", "tests/unit/test_clock.py")
     done = run(*files, TEST_TIMES=str(tmp_path / "times"))

@@ -24,7 +24,8 @@ TARGETS = {{"faulty": (target, 1)}}
 """
 
 
-@pytest.mark.parametrize("bounds", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("bounds", [False, pytest.param(True, marks=pytest.mark.timeout(900))])
 def test_what_reads_the_bytes_of_others_takes_any_of_them(tmp_path: Path, *, bounds: bool) -> None:
     count = 2_000 if bounds else 4_000
     result = fuzz.drive("all", SEED, count, folder=tmp_path, bounds=bounds)
