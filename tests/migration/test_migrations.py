@@ -56,7 +56,7 @@ def test_a_store_of_every_older_schema_becomes_what_a_new_one_is(tmp_path, start
 A_VALUE = {
     "VARCHAR": "'text'", "INTEGER": "7", "BIGINT": "8", "UTINYINT": "3", "UBIGINT": "9", "DOUBLE": "0.25",
     "FLOAT": "0.5", "BOOLEAN": "true", "UUID": "'00000000-0000-0000-0000-000000000001'", "JSON": "'{}'",
-    "BLOB": "'\\x00\\xFF'::BLOB",
+    "BLOB": "'\\x00\\xFF'::BLOB", "VARCHAR[]": "['text']",
     "DOUBLE[]": "[0.5]", "FLOAT[]": "[0.5, NULL]", "INTEGER[]": "[1, 2]", "BIGINT[]": "[5]", "BOOLEAN[]": "[true]",
 }  # fmt: skip
 

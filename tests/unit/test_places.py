@@ -295,9 +295,8 @@ def test_what_no_bar_will_settle_is_void_and_what_was_settled_stays() -> None:
     book.close[symbol, 4 & wrap] = 101.0
     frame = scoring.Frame(
         levels=np.array([0.1, 0.5, 0.9]), horizons=np.array([1, 2]), median=1, transform=1, groups=1, cells=1,
-        widening=False, gamma=0.01, memory=50.0, bound=20.0, per_bar=True, last_value=0,
-    marks_per_cell=1, class_step=1, class_edge=np.full(1, -1.0),
-        last_value_raw=np.zeros((2, 3)),
+        widening=False, gamma=0.01, memory=50.0, bound=20.0, per_bar=True, last_value=0, marks_per_cell=1,
+        class_step=1, class_edge=np.full(1, -1.0), last_value_raw=np.zeros((2, 3)), correcting=False,
     )  # fmt: skip
     scoring.void_open(
         book, sums, out, frame, np.array([symbol]), np.array([5]), np.array([0], np.int32), np.array([99])

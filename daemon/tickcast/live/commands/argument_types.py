@@ -1,12 +1,14 @@
 """Of what types arguments of commands are: what is no such value is refused by its type alone."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from tickcast.symbols import NAME_BYTES
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Symbol = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES)]
 Symbols = Annotated[tuple[Symbol, ...], Meta(max_length=20_000, description="none = all")]
@@ -67,3 +69,7 @@ def members_of(params: dict[str, Any]) -> tuple[str, ...]:
         return msgspec.convert(params.get("members", ()), Members)
     except msgspec.ValidationError as error:
         raise ValueError(f"params.members: {error}") from None
+
+
+def nanoseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000

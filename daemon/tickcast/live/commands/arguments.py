@@ -4,7 +4,6 @@ Defaults that depend on the deployment are left empty here and filled by who car
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -19,7 +18,6 @@ from tickcast.records import JobState, field_default
 from tickcast.symbols import NAME_BYTES
 
 SCHEMA = 1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALL = "default"
 BACKTEST, TUNE = (orders.defaults_of(kind) for kind in (orders.BacktestOrder, orders.TuneOrder))
 
@@ -79,7 +77,7 @@ class EventSpan(Arguments, frozen=True):
             raise ValueError("`from` must be before `to`")
 
     def span_ns(self) -> tuple[int | None, int | None]:
-        start, end = (None if time is None else nanoseconds(time) for time in (self.start, self.end))
+        start, end = (None if time is None else of.nanoseconds(time) for time in (self.start, self.end))
         return start, end
 
 
@@ -397,12 +395,5 @@ def _accepted(command: str) -> Accepted:
 
 def said(given: Arguments) -> list[str]:
     """The names of the arguments that are not what they are by themselves."""
-    return [
-        field.encode_name
-        for field in msgspec.structs.fields(given)
-        if field.required or getattr(given, field.name) != field_default(field)
-    ]
-
-
-def nanoseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+    fields = msgspec.structs.fields(given)
+    return [at.encode_name for at in fields if at.required or getattr(given, at.name) != field_default(at)]

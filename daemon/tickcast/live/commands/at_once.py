@@ -25,7 +25,7 @@ from tickcast.io.store.ledger import ChainCheck
 from tickcast.io.store.scored import ScoreFilter, Trading
 from tickcast.io.store.store import Store
 from tickcast.live.alerts import Alerts
-from tickcast.live.commands import arguments
+from tickcast.live.commands import argument_types, arguments
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.looking_back import LookingBack
@@ -71,7 +71,7 @@ class Commands:
 
     async def predict(self, given: arguments.Predict, context: Context) -> Result:
         self._refuse_beyond(given.horizon)
-        as_of = NO_TIME if given.as_of is None else arguments.nanoseconds(given.as_of)
+        as_of = NO_TIME if given.as_of is None else argument_types.nanoseconds(given.as_of)
         symbols = (given.symbol,) if given.symbol else ()
         answer = await self._ask(Ask(symbols, given.model, bars=_bars_of(given), as_of=as_of))
         return {"forecast": self._told(answer, given.horizon or None)[0]}

@@ -36,8 +36,7 @@ from tickcast.io.jobs.host import REGISTERED, JobHost
 from tickcast.io.jobs.orders import Order
 from tickcast.io.store.ledger_rows import DatasetRow
 from tickcast.io.store.store import Store
-from tickcast.live.commands import arguments, job_params
-from tickcast.live.commands.argument_types import members_of
+from tickcast.live.commands import argument_types, arguments, job_params
 from tickcast.live.commands.data_folder import below
 from tickcast.live.commands.inbox import Context
 from tickcast.live.commands.past_searches import going_on, past_of
@@ -74,7 +73,7 @@ class JobCommands:
             start = given.start_with
             asked["start"] = {"mode": start.mode, "freeze": start.freeze}
             models[START] = await self._folder(await self._registered(start.model))
-        if members := members_of(params):
+        if members := argument_types.members_of(params):
             cards = [await self._registered(name) for name in members]
             params = {**params, "members": [card.digest for card in cards]}
             models |= {f"{MEMBERS}/{number}": await self._folder(card) for number, card in enumerate(cards)}
@@ -260,7 +259,7 @@ def _rows_table(rows: Sequence[arguments.Bar]) -> pa.Table:
     }
     return pa.table({
         "symbol": [row.symbol for row in by_place], "ordinal": pa.array(ordinals, pa.int64()),
-        "as_of_ns": pa.array([arguments.nanoseconds(row.ts) for row in by_place if row.ts], pa.int64()),
+        "as_of_ns": pa.array([argument_types.nanoseconds(row.ts) for row in by_place if row.ts], pa.int64()),
         "tie": pa.array([0] * n, pa.int32()), **prices, "close": [row.close for row in by_place],
         "volume": [row.volume for row in by_place], "ticks": pa.array([1] * n, pa.int64()),
         "mask": pa.array([True] * n), "gap": pa.array([False] * n),
