@@ -236,7 +236,7 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         assert len(seen) == 2 * 700
         await until(lambda: decided(live, "optimize", "done"), "its end")
         session = live.daemon.session
-        (ended, *_) = await session.store.ledger.decisions("optimize")
+        ended = next(row for row in await session.store.ledger.decisions("optimize") if row.event == "done")
         made, told = msgspec.json.decode(ended.evidence_json)["model"], session.commands.upkeep.told()
         assert made in [*(one["model"] for one in told["candidates"]), *(one["digest"] for one in told["contests"])]
         assert session.commands.serving_models.serving_now()["default"] != made
