@@ -220,7 +220,8 @@ async def test_what_goes_wrong_in_it_is_its_own(tmp_path: Path, monkeypatch: pyt
 async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(tmp_path: Path) -> None:
     """What it found is a candidate, as any fit is; it serves nobody, and the next search can begin with it."""
     market = Market()
-    given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]', "schedule__params": "{rows = 1000}"}
+    given = {"schedule__max_new_bars": 0, "schedule__optimize": '["* * * * *"]'}
+    given["schedule__params"] = "{penalties = [0.5]}"
     given["schedule__keep_bars"] = "700"
     async with running(upkeep_settings(tmp_path, **given, jobs__workers=1)) as live:
         await live.send(market.ticks(1200, persistence=-0.6))
@@ -229,15 +230,15 @@ async def test_a_search_that_comes_due_looks_for_what_the_schedule_leaves_open(t
         (row,) = jobs.rows()
         order = msgspec.json.decode(row.order_json)
         assert order["fit"]["against"]["most_bars"] == 4000
-        assert order["fit"]["model_params"] == {"rows": 1000}
-        assert "penalties" in order["space"] or not order["space"].get("rows")
+        assert order["fit"]["model_params"] == {"penalties": [0.5]}
+        assert order["space"] == {"penalties": None}
         seen = pl.read_parquet(jobs.folder_of(row.id) / BARS)
         assert len(seen) == 2 * 700
         await until(lambda: decided(live, "optimize", "done"), "its end")
         session = live.daemon.session
-        (ended, *_) = await session.store.ledger.decisions("optimize")
+        ended = next(row for row in await session.store.ledger.decisions("optimize") if row.event == "done")
         made, told = msgspec.json.decode(ended.evidence_json)["model"], session.commands.upkeep.told()
-        assert made in {one["digest"] for one in (*told["candidates"], *told["contests"])}
+        assert made in [*(one["model"] for one in told["candidates"]), *(one["digest"] for one in told["contests"])]
         assert session.commands.serving_models.serving_now()["default"] != made
         assert not await session.store.ledger.promotions()
         (known,) = await session.store.ledger.trajectories("ridge")
