@@ -158,7 +158,10 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-@pytest.mark.parametrize("command", ["synth", "replay", "backtest", "load", "learn", "keygen", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["synth", "replay", "backtest", "load", "learn", "keygen", pytest.param("demo", marks=pytest.mark.slow)],
+)
 def test_a_full_disk_is_named(
     command: str, folder: Path, full_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
