@@ -1,9 +1,11 @@
 """What a history is like: the same under other names, units and orders, and told for histories of any kind."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from tickcast.columns import F64
@@ -158,3 +160,25 @@ def test_what_is_no_signature_is_none() -> None:
     assert read_signature({**fields, "mood": 1.0}) is None
     assert read_signature({name: value for name, value in fields.items() if name != "tails"}) is None
     assert read_signature("calm") is None
+
+
+def test_real_markets_are_as_far_apart_as_the_page_says(shared_data: Path) -> None:
+    path = shared_data / "bars" / "crypto_binance_1h_27sym_2023_202509.parquet"
+    frame = pl.read_parquet(path, columns=["symbol", "timestamp", "close"]).sort("symbol", "timestamp")
+    hour = frame["timestamp"].rank("dense").to_numpy()
+
+    def of(part: pl.Series) -> Signature:
+        one = frame.filter(part)
+        _, symbol = np.unique(one["symbol"].cast(pl.String).to_numpy(), return_inverse=True)
+        ends = one["timestamp"].dt.replace_time_zone(None).dt.cast_time_unit("ns").to_physical().to_numpy()
+        whole = np.ones(len(one), np.bool_)
+        return signature_of(
+            Closes(symbol.astype(np.int32), ends, one["close"].cast(pl.Float64).to_numpy(), whole, whole)
+        )
+
+    first, last, names = (of(pl.Series(hour <= hour.max() / 4)), of(pl.Series(hour > hour.max() * 3 / 4)),
+                          sorted(frame["symbol"].unique().cast(pl.String)))  # fmt: skip
+    five, alone = (of(frame["symbol"].cast(pl.String).is_in(some)) for some in (names[:5], names[3:4]))
+    assert round(distance(first, last), 1) in (0.2, 0.3)
+    assert round(distance(first, five), 1) == 0.3 < STILL
+    assert STILL < round(distance(first, alone), 1) == 0.6 < ALIKE
