@@ -8,7 +8,7 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3683, "engine": 9117, "io": 10477, "loop": 2637,
+    "vocabulary": 3683, "engine": 9117, "io": 10477, "loop": 2648,
     "live": 5545, "batch": 8278, "ui": 5654, "plugins": 6701,
 }  # fmt: skip
 

@@ -115,6 +115,14 @@ def test_it_does_not_promise_what_the_data_do_not_hold() -> None:
     assert [line for line in told(like(bars=2.5)).says if line.startswith("about 3,162 bars are few")]
 
 
+def test_so_few_bars_that_a_memory_would_not_show_are_not_said_to_have_none() -> None:
+    (few,) = (line for line in told(like(turning=0.07, memory=0.04, bars=2.8)).says if "memory" in line)
+    assert few.endswith("so few bars would not show one below 0.12")
+    assert "do not expect" not in few
+    (kind,) = told(like(memory=-0.05)).kinds
+    assert "moves turn back at lags 2 to 8: mean autocorrelation -0.05, chance alone up to 0.01" in kind.why
+
+
 def test_the_table_of_the_package_is_what_the_results_of_the_benchmarks_say() -> None:
     """Run benchmarks/measured_kinds.py anew where they changed."""
     packaged = measured()

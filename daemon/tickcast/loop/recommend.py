@@ -15,7 +15,8 @@ from tickcast.loop.signature import ALIKE, Signature, distance, read_signature
 
 MEASURED = Path(__file__).with_name("measured.json")  # benchmarks/measured_kinds.py writes it
 CHANCE = 3.0  # standard errors of an autocorrelation
-LEAST_TURNING, LEAST_CLUSTERING, LEAST_SEASON = 0.05, 0.05, 0.01  # less is nothing to build on, however sure
+LEAST_TURNING, LEAST_MEMORY, LEAST_CLUSTERING, LEAST_SEASON = 0.05, 0.02, 0.05, 0.01  # less is nothing to build on
+OF_MEMORY = 7  # lags in that mean
 SEASON_CHANCE = 20.0  # three standard errors of the share that 24 hours explain of so many bars are this / bars
 MANY_GAPS, FEW_BARS = 0.2, 20_000
 MOST_SUGGESTED = 8
@@ -140,7 +141,7 @@ def _worth(row: Any) -> str:
 
 def _traits(of: Signature) -> Iterator[tuple[str, str]]:
     """What the data show that a kind could make use of, and in which numbers."""
-    chance = CHANCE * 10 ** (-of.bars / 2)
+    chance = _chance(of)
     if abs(of.turning) > max(LEAST_TURNING, chance):
         does = "turn back" if of.turning < 0 else "go on"
         yield (
@@ -150,6 +151,10 @@ def _traits(of: Signature) -> Iterator[tuple[str, str]]:
                 f"that is {of.turning**2:.0%} of the variance of the next move"
             ),
         )
+    elif abs(of.memory) > max(LEAST_MEMORY, chance / OF_MEMORY**0.5):
+        does = "turn back" if of.memory < 0 else "go on"
+        of_mean = f"mean autocorrelation {of.memory:+.2f}, chance alone up to {chance / OF_MEMORY**0.5:.2f}"
+        yield "memory", f"moves {does} at lags 2 to 8: {of_mean}"
     if of.clustering > max(LEAST_CLUSTERING, chance):
         yield "clustering", f"sizes of moves cluster: mean autocorrelation {of.clustering:+.2f} at lags 1 to 8"
     least_season = max(LEAST_SEASON, SEASON_CHANCE * 10**-of.bars)
@@ -159,12 +164,18 @@ def _traits(of: Signature) -> Iterator[tuple[str, str]]:
         yield "season of size", f"the season explains {of.season_of_size:.1%} of the variance of their sizes"
 
 
+def _chance(of: Signature) -> float:
+    """What an autocorrelation of one symbol may be by chance alone."""
+    return CHANCE * 10 ** (-of.bars / 2)
+
+
 def _remarks(of: Signature, traits: dict[str, str]) -> Iterator[str]:
     if "memory" not in traits and "season" not in traits:
-        yield (
-            f"no memory in moves: autocorrelation {of.turning:+.2f} at lag 1, {of.memory:+.2f} at lags 2 to 8; "
-            "do not expect a better point than last value"
-        )
+        found, chance = f"{of.turning:+.2f} at lag 1, {of.memory:+.2f} at lags 2 to 8", _chance(of)
+        if chance > LEAST_TURNING:
+            yield f"no memory in moves is seen: {found}; so few bars would not show one below {chance:.2f}"
+        else:
+            yield f"no memory in moves: autocorrelation {found}; do not expect a better point than last value"
     if of.gaps > MANY_GAPS:
         yield f"{of.gaps:.0%} of the bars were carried or follow a gap: tickcast check --data says where"
     if (bars := 10 ** (of.symbols + of.bars)) < FEW_BARS:
