@@ -28,7 +28,7 @@ from stats import Figure, paired_ratio
 from tickcast.batch.by_hand.fit import fit as fit_by_hand
 from tickcast.batch.train import fit
 from tickcast.columns import F64, I64, U64
-from tickcast.io.jobs.folder import BARS, START
+from tickcast.io.jobs.folder import BARS, MODEL, START
 from tickcast.io.jobs.orders import FitOrder, WarmStart
 from tickcast.io.jobs.prepare import fit_order
 from tickcast.io.tape.tape import Tape
@@ -183,7 +183,7 @@ def added(folder: Path) -> list[Figure]:
         uncounted = int(0.3 * YEAR) + MONTH + 2 * order.lookback
         short = all_of_it.filter(pl.col("as_of_ns") > end - uncounted * HOUR_NS)
         for which, given in (("all bars given", all_of_it), ("given what is not counted and its look-back", short)):
-            partial = job(folder / "partial", given, on, start=folder / "year" / fit.FOLDER)
+            partial = job(folder / "partial", given, on, start=folder / "year" / MODEL)
             ratio = paired_ratio(full, partial, clock=time.process_time_ns)
             name = f"{kind}: a fit in full in fits that add a month to a year, {which}"
             figures.append(Figure(name, ratio.median, "x", None, "higher", ratio.low, ratio.high))
@@ -201,7 +201,7 @@ def job(folder: Path, frame: pl.DataFrame, order: FitOrder, start: Path | None =
         shutil.copytree(start, folder / START)
 
     def again() -> None:
-        shutil.rmtree(folder / fit.FOLDER, ignore_errors=True)
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
         fit.run(folder, lambda **_: True)
 
     return again

@@ -97,7 +97,7 @@ def without_children() -> Iterator[None]:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("by_hand.fit", "by_hand.optimize", "by_hand.auto", "backtest.retraining", "loop_replay.host"):
+        for module in ("by_hand.fit", "by_hand.run_folder", "backtest.retraining", "loop_replay.host"):
             patch.setattr(f"tickcast.batch.{module}.train", trained_here)
         yield
 

@@ -13,10 +13,11 @@ import nursery
 from tickcast.batch.train import fit
 from tickcast.batch.train.checkpoint import CHECKPOINT, LAST, Checkpoints
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit import FINAL, FOLDER
+from tickcast.batch.train.fit import FINAL
 from tickcast.batch.train.train import train
 from tickcast.clock import SetClock
 from tickcast.engine.inference.model_folder import CARD
+from tickcast.io.jobs.folder import MODEL
 from tickcast.io.jobs.orders import Against, FitOrder
 from trainkit import Progress, autoregressive, fitted, job, model_of, series, weights
 
@@ -38,7 +39,7 @@ def test_a_fit_that_was_killed_at_any_seam_ends_with_the_weights_of_one_that_was
     killed(*earlier, *(f"{seam}={folder}" for seam, folder in folders.items()))
     whole, _ = fitted(tmp_path / "whole", **ORDER)
     for seam, folder in folders.items():
-        assert not (folder / FOLDER).exists()
+        assert not (folder / MODEL).exists()
         begun = steps_of(folder)
         assert 0 < begun <= 20, seam
         assert (begun == 20) == (seam == "export"), f"{seam}: the kill came where it should"
@@ -61,14 +62,14 @@ def test_a_job_of_two_fits_that_was_killed_in_and_between_them_ends_with_the_wei
         **{**ORDER, **LINEAR, "against": Against(alpha=0.05, most_bars=10**6)},
     )  # fmt: skip
     killed(*(f"{seam}={tmp_path}" for seam in ("mid-epoch", "between the fits", "in the final fit", "export")))
-    judged = (tmp_path / FOLDER / CARD).stat()
+    judged = (tmp_path / MODEL / CARD).stat()
     assert (tmp_path / FINAL / CHECKPOINT / LAST).exists()
-    assert not (tmp_path / FINAL / FOLDER).exists()
+    assert not (tmp_path / FINAL / MODEL).exists()
     found = fit.run(tmp_path, Progress())
-    assert found["model"] == f"{FINAL}/{FOLDER}"
-    assert (tmp_path / FOLDER / CARD).stat() == judged
+    assert found["model"] == f"{FINAL}/{MODEL}"
+    assert (tmp_path / MODEL / CARD).stat() == judged
     dataset = load_dataset(tmp_path, order)
-    for folder, data in ((FOLDER, dataset), (found["model"], dataset.without_holdout())):
+    for folder, data in ((MODEL, dataset), (found["model"], dataset.without_holdout())):
         net = trained(order, data)
         finished = load_file(tmp_path / folder / "weights.safetensors")
         for name, tensor in net.module().state_dict().items():

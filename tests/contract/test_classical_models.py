@@ -16,6 +16,7 @@ from tickcast.batch.train import fit
 from tickcast.batch.train.dataset import load_dataset
 from tickcast.engine.inference.load import open_model
 from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.io.jobs.folder import MODEL
 from tickcast.plugin import Runner
 from tickcast.records import ModelCard
 from tickcast.testing import check_model, walks
@@ -176,7 +177,7 @@ def test_a_history_that_never_moves_is_refused(tmp_path: Path) -> None:
     order = job(tmp_path, [series("A", walk(400, seed=0, sigma=0.0))], kind="ridge", model_params={})
     with pytest.raises(BadData, match="never moved|ever moved"):
         fit.run(tmp_path, Progress())
-    assert not (tmp_path / fit.FOLDER).exists()
+    assert not (tmp_path / MODEL).exists()
     assert order.kind == "ridge"
 
 

@@ -19,6 +19,7 @@ from tickcast.columns import F32, F64, Inputs
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import CARD
 from tickcast.errors import BadData, BadModel, BadSettings
+from tickcast.io.jobs.folder import MODEL
 from tickcast.io.jobs.orders import FitOrder
 from tickcast.plugin import Runner
 from tickcast.testing import check_model, walks
@@ -229,7 +230,7 @@ def test_what_does_not_go_together_is_refused(
     combination(tmp_path, [models["turning"], models["going"]], FRAMES, over)
     with pytest.raises(error, match=why):
         fit.run(tmp_path, Progress())
-    assert not (tmp_path / fit.FOLDER).exists()
+    assert not (tmp_path / MODEL).exists()
 
 
 def test_a_member_that_is_missing_damaged_twice_there_or_sees_more_is_refused(
@@ -297,7 +298,7 @@ def test_a_hybrid_learns_what_a_line_leaves_over(statistical: str, tmp_path: Pat
     line = open_model(member(tmp_path / "line", "ridge", frames)).card.metrics["skill"]
     assert runner.card.metrics["skill"] > line + 0.05
     model = plugin.find("models", "hybrid")(runner.card)
-    model.load(tmp_path / "hybrid" / fit.FOLDER)
+    model.load(tmp_path / "hybrid" / MODEL)
     for rows in (1, 7, 256):
         inputs = walks(runner, rows=rows, lookback=SHORT, seed=rows)
         np.testing.assert_allclose(model.predict(inputs), runner.predict(inputs), atol=1e-4)

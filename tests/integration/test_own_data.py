@@ -106,7 +106,7 @@ def test_a_search_is_told_before_it_begins_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search itself is left out: it would take half a minute, and many bars more."""
-    monkeypatch.setattr("tickcast.batch.by_hand.optimize.train", lambda *_, **__: Result(ok=True))
+    monkeypatch.setattr("tickcast.batch.by_hand.run_folder.train", lambda *_, **__: Result(ok=True))
     monkeypatch.setattr("tickcast.ui.optimize_command.show", lambda *_: None)
     assert run("optimize", with_refused(tmp_path, 180)) == EXIT_DIED
     assert "180 of 300 ticks were refused (wrong_unit)" in capsys.readouterr().err

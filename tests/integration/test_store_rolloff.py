@@ -170,7 +170,7 @@ async def test_bars_for_training_come_from_table_and_archive_each_once_without_a
     seam = [bar for bar in before if DAY0 + DAY <= bar[1] < T0 + 2 * DAY + 250 * SECOND and bar[0] in ("SYM1", "SYM2")]
     assert span_of(store, DAY0 + DAY, T0 + 2 * DAY + 250 * SECOND, ["SYM2", "SYM1"]) == seam
     assert len(seam) == 75
-    assert store.save_bars(tmp_path / "job.parquet", 0, T0 + 9 * DAY) == 508
+    assert store.save_bars(tmp_path / "job.parquet", 0, T0 + 9 * DAY) == store.count_bars(0, T0 + 9 * DAY) == 508
     assert store.save_bars(tmp_path / "none.parquet", T0 + 8 * DAY, T0 + 9 * DAY) == 0
 
 

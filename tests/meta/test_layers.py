@@ -8,8 +8,8 @@ from source import DAEMON, OURS, python_files, tree
 
 # Lines of each floor as they are. They only fall; what raises one is a decision in DECISIONS.md.
 MOST_LINES = {
-    "vocabulary": 3683, "engine": 9117, "io": 10477, "loop": 2648,
-    "live": 5545, "batch": 8278, "ui": 5654, "plugins": 6701,
+    "vocabulary": 3683, "engine": 9117, "io": 10494, "loop": 2648,
+    "live": 5546, "batch": 8244, "ui": 5662, "plugins": 6701,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tickcast.batch.train import fit
 from tickcast.batch.train.classes import FREQUENCIES, usual_classes
 from tickcast.batch.train.dataset import load_dataset
-from tickcast.batch.train.fit import FINAL, FOLDER, OF_FIT
+from tickcast.batch.train.fit import FINAL, OF_FIT
 from tickcast.batch.train.fit_job import FitJob, InTwo, JudgedFit
 from tickcast.batch.train.splits import CUTS, TO_THE_END
 from tickcast.clock import SystemClock
@@ -20,6 +20,7 @@ from tickcast.columns import F64
 from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData, BadSettings
+from tickcast.io.jobs.folder import MODEL
 from tickcast.io.jobs.orders import Against, FitOrder
 from tickcast.records import ModelCard
 from trainkit import EVERY_NS, Progress, autoregressive, job, series, walk
@@ -67,9 +68,9 @@ def learnt(folder: Path) -> dict[str, Any]:
 def test_what_the_hold_out_refuses_is_not_fitted_again(tmp_path: Path) -> None:
     found = run(tmp_path, lambda seed: walk(BARS, seed=seed))
     assert found["against"]["terms"]["refusal"]
-    assert found["model"] == FOLDER
+    assert found["model"] == MODEL
     assert not (tmp_path / FINAL).exists()
-    card = read_card(tmp_path / FOLDER)
+    card = read_card(tmp_path / MODEL)
     assert "judged" not in card.metrics
     assert card.trained_to_ns == cut_at(0.9) * EVERY_NS
     assert "judged_dataset" not in found
@@ -77,15 +78,15 @@ def test_what_the_hold_out_refuses_is_not_fitted_again(tmp_path: Path) -> None:
 
 def test_a_fit_that_nobody_holds_against_another_is_one(tmp_path: Path) -> None:
     found = run(tmp_path, against=None)
-    assert (found["model"], "against" in found) == (FOLDER, False)
+    assert (found["model"], "against" in found) == (MODEL, False)
     assert not (tmp_path / FINAL).exists()
 
 
 def test_what_passes_leaves_as_a_model_of_all_bars(passed: tuple[Path, dict[str, Any]]) -> None:
     folder, found = passed
     assert not found["against"]["terms"]["refusal"]
-    card, judged = open_model(folder / found["model"]).card, read_card(folder / FOLDER)
-    assert found["model"] == f"{FINAL}/{FOLDER}"
+    card, judged = open_model(folder / found["model"]).card, read_card(folder / MODEL)
+    assert found["model"] == f"{FINAL}/{MODEL}"
     assert (card.trained_from_ns, card.trained_to_ns) == (EVERY_NS, BARS * EVERY_NS)
     assert judged.trained_to_ns == cut_at(0.9) * EVERY_NS
     assert (card.name, card.seed, card.parent, card.settings_digest) == ("ridge", 0, "", judged.settings_digest)
@@ -105,11 +106,11 @@ def test_no_figure_of_the_hold_out_is_of_the_model_that_saw_it(
     """They are to the bit those of the same fit that nothing follows; so is what drift takes for usual losses."""
     folder, found = passed
     run(tmp_path, against=None)
-    alone = read_card(tmp_path / FOLDER)
+    alone = read_card(tmp_path / MODEL)
     card = read_card(folder / found["model"])
     assert figures(card) == figures(alone)
     assert card.metrics["skill"] > 0.05
-    kept, own = (load_file(path / "reference.safetensors") for path in (folder / found["model"], tmp_path / FOLDER))
+    kept, own = (load_file(path / "reference.safetensors") for path in (folder / found["model"], tmp_path / MODEL))
     for name in kept:
         if name.startswith(LABELS):
             np.testing.assert_array_equal(kept[name], own[name], err_msg=name)
@@ -123,7 +124,7 @@ def test_its_reference_holds_the_values_of_its_own_training_part(passed: tuple[P
     folder, found = passed
     whole = load_dataset(folder, FitOrder.read(folder)).without_holdout()
     kept = load_file(folder / found["model"] / "reference.safetensors")
-    before = load_file(folder / FOLDER / "reference.safetensors")
+    before = load_file(folder / MODEL / "reference.safetensors")
     assert not np.array_equal(kept["edges"], before["edges"])
     used = np.diff(np.log(np.concatenate([[np.nan], turning(0)[: cut_at(0.8)]])))[2:]
     assert whole.parts.is_train(whole.history).sum() == 2 * cut_at(0.8)
@@ -137,7 +138,7 @@ def test_of_classes_only_how_often_they_came_is_of_its_own_training_part(
     """By these it is judged on later bars; what the hold-out said of the classes stays."""
     monkeypatch.setattr(fit, "_against", lambda *_: {"terms": {"refusal": ""}})
     found = run(tmp_path, kind="naive_bayes")
-    before, after = (read_card(tmp_path / model).metrics["classes"] for model in (FOLDER, found["model"]))
+    before, after = (read_card(tmp_path / model).metrics["classes"] for model in (MODEL, found["model"]))
     whole = load_dataset(tmp_path, FitOrder.read(tmp_path)).without_holdout()
     usual = usual_classes(whole, read_card(tmp_path / found["model"])).round(6).tolist()
     assert after == before | {FREQUENCIES: usual}
@@ -149,15 +150,15 @@ def test_the_last_bars_are_learnt(passed: tuple[Path, dict[str, Any]], tmp_path:
     which come from its newest part, and not its weights, which come from those before."""
     wild = run(tmp_path, wild_at_last)
     folder, found = passed
-    calm = learnt(folder / FOLDER), learnt(folder / found["model"])
-    wilder = learnt(tmp_path / FOLDER), learnt(tmp_path / wild["model"])
+    calm = learnt(folder / MODEL), learnt(folder / found["model"])
+    wilder = learnt(tmp_path / MODEL), learnt(tmp_path / wild["model"])
     for name in calm[0]:
         np.testing.assert_array_equal(calm[0][name], wilder[0][name], err_msg=name)
     for name in ("weights", "bias"):
         np.testing.assert_array_equal(calm[1][name], wilder[1][name], err_msg=name)
         assert not np.array_equal(calm[0][name], calm[1][name])
     assert not np.array_equal(calm[1]["widths"], wilder[1]["widths"])
-    cards = [read_card(path / FOLDER) for path in (folder, tmp_path)]
+    cards = [read_card(path / MODEL) for path in (folder, tmp_path)]
     assert cards[0].last_value == cards[1].last_value  # beside which the hold-out is judged
     assert cards[0].metrics["skill"] != cards[1].metrics["skill"]  # that is what the changed bars say
     last = [read_card(path / model).last_value for path, model in ((folder, found["model"]), (tmp_path, wild["model"]))]
@@ -207,7 +208,7 @@ def test_a_run_after_an_interruption_fits_only_what_is_missing(
         return real(model, dataset, job)
 
     monkeypatch.setattr(fit, "_fit", counted)
-    for harm, expected in (((), [FINAL]), ((), []), ([again / FOLDER / "model.onnx"], ["job"])):
+    for harm, expected in (((), [FINAL]), ((), []), ([again / MODEL / "model.onnx"], ["job"])):
         for file in harm:
             file.unlink()
         fits.clear()
@@ -227,11 +228,11 @@ def test_a_job_that_is_stopped_between_the_fits_has_no_candidate(
     shutil.rmtree(again / FINAL)
     report = Progress(enough=1)
     found = fit.run(again, report)
-    assert (found["status"], found["model"]) == ("stopped", FOLDER)
+    assert (found["status"], found["model"]) == ("stopped", MODEL)
     assert "stopped" in found["against"]["terms"]["refusal"]
     assert [2 * line["step"] == line["steps"] for line in report.lines] == [True]
     assert not (again / FINAL).exists()
-    assert fit.run(again, Progress())["model"] == f"{FINAL}/{FOLDER}"
+    assert fit.run(again, Progress())["model"] == f"{FINAL}/{MODEL}"
 
 
 def test_two_fits_report_as_one(tmp_path: Path) -> None:

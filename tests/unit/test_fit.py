@@ -23,6 +23,7 @@ from tickcast.engine.inference.load import open_model
 from tickcast.engine.inference.model_folder import read_card
 from tickcast.errors import BadData, BadModel, BadSettings
 from tickcast.io.jobs import worker
+from tickcast.io.jobs.folder import MODEL
 from tickcast.io.jobs.orders import FitOrder
 from tickcast.records import ModelCard
 from tickcast_plugins.models.nhits import NHITSParams
@@ -256,7 +257,7 @@ def test_a_failed_fit_leaves_a_result_with_a_stable_code(tmp_path: Path, change:
     result = worker.work(tmp_path)
     assert (result.ok, result.error_code) == (False, code)
     assert result.error
-    assert not (tmp_path / fit.FOLDER).exists()
+    assert not (tmp_path / MODEL).exists()
 
 
 def test_a_worker_whose_parent_is_gone_asks_for_an_early_end(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Which kinds are worth trying: what was found on data like these first, then what the data themselves show."""
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import msgspec
 import pytest
 from rich.console import Console
 
 from measured_kinds import USES, table
+from tickcast.errors import BadRequest
 from tickcast.io.store.ledger_rows import TrajectoryRow
+from tickcast.io.store.store import Store
+from tickcast.live.commands.arguments import Recommend
+from tickcast.live.commands.recommender import MOST_READ, Recommender
 from tickcast.loop.recommend import MeasuredCase, MeasuredKind, MeasuredTable, measured, recommend
-from tickcast.loop.signature import ALIKE, Signature, distance
+from tickcast.loop.signature import ALIKE, MOST_BARS, Signature, distance
 from tickcast.plugin import names
 from tickcast.ui.recommend_command import show
 
@@ -156,3 +162,16 @@ def test_it_is_shown_as_a_table_with_its_reasons() -> None:
     assert "moves turn back" in shown
     show(told(), console)
     assert "no kind is worth trying on what is known" in console.export_text()
+
+
+async def test_of_more_bars_than_it_looks_at_none_is_read(tmp_path: Path) -> None:
+    """Whoever may read could else have a whole store written out by one command."""
+    store = Mock(spec=Store)
+    store.count_bars.return_value = MOST_READ + 1
+    look = AsyncMock(return_value=Mock(newest_ns=10**18, bar_ns=10**9))
+    with pytest.raises(BadRequest, match="1,000,001 bars") as refused:
+        await Recommender(store, tmp_path, look).recommend(Recommend(), Mock())
+    assert refused.value.remedy == "name fewer symbols"
+    store.save_bars.assert_not_called()
+    (from_ns, *_), _ = store.count_bars.call_args
+    assert from_ns == 10**18 - MOST_BARS * 10**9

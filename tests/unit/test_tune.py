@@ -22,7 +22,7 @@ from tickcast.batch.tune.tune import Search, run
 from tickcast.clock import SystemClock
 from tickcast.engine.inference.model_folder import CARD, read_card
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS
+from tickcast.io.jobs.folder import BARS, CHAMPION, MODEL, TRIALS
 from tickcast.io.jobs.orders import Against, FitOrder, TuneOrder, WarmStart, with_params
 from tickcast.io.jobs.past import EarlierSearch, Past
 from tickcast.io.store.ledger_rows import TrajectoryRow
@@ -156,7 +156,7 @@ def test_a_search_against_who_serves_ends_with_a_model_of_all_bars(tmp_path: Pat
     TuneOrder(fit=made, trials=2).write(search)
     found = run(search, Told())
     card = read_card(search / found["model"])
-    assert (found["model"], found["against"]["terms"]["refusal"]) == (fit.FOLDER, "")
+    assert (found["model"], found["against"]["terms"]["refusal"]) == (MODEL, "")
     assert card.trained_to_ns == frame["as_of_ns"][-1] > card.metrics["judged"]["trained_to_ns"]
     assert found["dataset"]["hash"] == card.dataset_hash
 

@@ -7,12 +7,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from tickcast.batch.by_hand.auto import PAGE, auto, resume
-from tickcast.io.jobs.folder import ORDER, Result
+from tickcast.batch.by_hand.run_folder import PAGE, begin, go_on
+from tickcast.io.jobs.folder import Result
+from tickcast.io.jobs.orders import AutoOrder
 from tickcast.io.jobs.past import Past
 from tickcast.io.jobs.prepare import auto_order
 from tickcast.settings import Settings
-from tickcast.ui.command_line import Doubts, terminal
+from tickcast.ui.command_line import Doubts, terminal, told_how_to_go_on
 from tickcast.ui.pages.auto_page import page, swept_rows, verdict
 from tickcast.ui.trajectories import read_trajectories
 from tickcast.ui.view import ProgressBar
@@ -21,21 +22,17 @@ from tickcast.ui.view import ProgressBar
 def command(args: argparse.Namespace, settings: Settings) -> int:
     folder: Path = args.resume or args.out
     doubts = Doubts()
-    try:
+    with told_how_to_go_on(folder, "auto"):
         if args.resume:
-            result = resume(folder, shown=ProgressBar)
+            result = go_on(folder, AutoOrder.read(folder), shown=ProgressBar)  # all of the budget once more
         else:
             limits = {name: getattr(args, name) for name in ("budget_s", "seed") if getattr(args, name) is not None}
             order = auto_order(settings, name=args.name, kinds=args.kinds, **limits)
             past = Past(trajectories=read_trajectories(settings))
-            result = auto(
+            result = begin(
                 settings, args.data, folder, order=order, symbols=args.symbols, past=past, shown=ProgressBar,
                 warn=doubts,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        if (folder / ORDER).exists():
-            raise KeyboardInterrupt(f"go on with tickcast auto --resume {folder}") from None
-        raise
     show(result, folder, terminal())
     (folder / PAGE).write_text(page(result), encoding="utf-8")
     print(f"the page is {folder / PAGE}")

@@ -2,12 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from tickcast.errors import EXIT_DIED, EXIT_OK, BadSettings
+from tickcast.io.jobs.folder import ORDER
 from tickcast.io.jobs.orders import Order, defaults_of
 from tickcast.remedies import say_refused
 from tickcast.settings import Origins, Settings, parse
@@ -62,3 +65,14 @@ class Doubts:
 
 def comma_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def told_how_to_go_on(folder: Path, command: str) -> Iterator[None]:
+    """A Ctrl-C, once there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / ORDER).exists():
+            raise KeyboardInterrupt(f"go on with tickcast {command} --resume {folder}") from None
+        raise

@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tickcast.batch.by_hand.optimize import PAGE, optimize, read_trials, resume, space_of
-from tickcast.io.jobs.folder import ORDER, TRIALS, Result
+from tickcast.batch.by_hand.optimize import read_trials, resume, space_of
+from tickcast.batch.by_hand.run_folder import PAGE, begin
+from tickcast.io.jobs.folder import TRIALS, Result
 from tickcast.io.jobs.orders import TuneOrder
 from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.io.jobs.prepare import tune_order
 from tickcast.records import TrialRow
 from tickcast.settings import Settings
-from tickcast.ui.command_line import Doubts, pairs, terminal
+from tickcast.ui.command_line import Doubts, pairs, terminal, told_how_to_go_on
 from tickcast.ui.pages.optimize_page import MOST_SHOWN, counts, label, page, ranked, short, verdict
 from tickcast.ui.trajectories import read_trajectories
 from tickcast.ui.view import ProgressBar
@@ -26,7 +27,7 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
     folder: Path = args.resume or args.out
     limits = {name: getattr(args, name) for name in ("trials", "seconds") if getattr(args, name) is not None}
     doubts = Doubts()
-    try:
+    with told_how_to_go_on(folder, "optimize"):
         if args.resume:
             result = resume(folder, shown=ProgressBar, **limits)
         else:
@@ -36,14 +37,10 @@ def command(args: argparse.Namespace, settings: Settings) -> int:
                 seed=args.seed, **limits,
             )  # fmt: skip
             past = Past(trajectories=read_trajectories(settings)) if order.past_searches else NO_PAST
-            result = optimize(
+            result = begin(
                 settings, args.data, folder, order=order, symbols=args.symbols, past=past, shown=ProgressBar,
                 warn=doubts,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        if (folder / ORDER).exists():
-            raise KeyboardInterrupt(f"go on with tickcast optimize --resume {folder}") from None
-        raise
     show(result, folder, terminal())
     if "best" in result.content:
         write_page(result, folder)

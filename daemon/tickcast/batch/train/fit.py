@@ -24,14 +24,13 @@ from tickcast.engine.inference.load import open_model, read_reference
 from tickcast.engine.inference.model_folder import CARD, FRAMEWORK, GRAPH, REFERENCE, verify_strictly
 from tickcast.engine.inference.onnx import OnnxRunner
 from tickcast.errors import BadModel, BadSettings
-from tickcast.io.jobs.folder import CHAMPION
+from tickcast.io.jobs.folder import CHAMPION, MODEL
 from tickcast.io.jobs.orders import TRAINING, FitOrder
 from tickcast.plugin import KeepsSums, Model, Net, Report, find
 from tickcast.questions import Questions
 from tickcast.records import ModelCard, digest
 from tickcast.reference import Reference
 
-FOLDER = "model"  # within the job folder
 FINAL = "final"  # within it, too: of the fit on all bars, with checkpoints and a model of its own
 OF_FIT = ("start", "fit", "parity")  # of a card's metrics; the rest is of the hold-out
 JUDGED = ("version", "trained_from_ns", "trained_to_ns", "dataset_hash")  # what a card tells of whose figures it has
@@ -51,7 +50,7 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
     job = FitJob(job_folder, completed(order, parent), parent, told, clock or SystemClock())
     dataset = load_dataset(job_folder, job.order, seen_to_ns=job.seen_to_ns)
     card = _made(dataset, job)
-    made = _told(card, dataset, FOLDER)
+    made = _told(card, dataset, MODEL)
     if order.against is None:
         return made
     against = made["against"] = _against(card, dataset, job)
@@ -65,10 +64,10 @@ def run(job_folder: Path, report: Report, *, clock: Clock | None = None) -> dict
 
 def _on_all_bars(judged: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     """The same fit once more; nothing of the judged one goes on in it but the figures."""
-    final = job._replace(folder=job.folder / FINAL, judged=JudgedFit(job.folder / FOLDER, judged))
+    final = job._replace(folder=job.folder / FINAL, judged=JudgedFit(job.folder / MODEL, judged))
     final.folder.mkdir(exist_ok=True)
     whole = dataset.without_holdout()
-    return _told(_made(whole, final), whole, f"{FINAL}/{FOLDER}") | {"judged_dataset": dataset.told()}
+    return _told(_made(whole, final), whole, f"{FINAL}/{MODEL}") | {"judged_dataset": dataset.told()}
 
 
 def _told(card: ModelCard, dataset: Dataset, folder: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def _made(dataset: Dataset, job: FitJob) -> ModelCard:
         return card
     model = build(job.order, dataset)
     figures = _fit(model, dataset, job)
-    partial, folder = job.folder / f".{FOLDER}", job.folder / FOLDER
+    partial, folder = job.folder / f".{MODEL}", job.folder / MODEL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     figures["parity"] = _write_model(model, partial)
@@ -97,7 +96,7 @@ def _made(dataset: Dataset, job: FitJob) -> ModelCard:
 def _made_before(dataset: Dataset, job: FitJob) -> ModelCard | None:
     """By a run that was interrupted after this fit; one that was stopped is gone on with."""
     try:
-        card = verify_strictly(job.folder / FOLDER)
+        card = verify_strictly(job.folder / MODEL)
     except BadModel:
         return None
     of = (card.settings_digest, card.dataset_hash, card.parent)
@@ -109,7 +108,7 @@ def _against(card: ModelCard, dataset: Dataset, job: FitJob) -> dict[str, Any]:
     """The terms of its contest with who serves, and of who serves with last value once it has won."""
     asked = job.order.against
     assert asked is not None
-    own, levels = of_model(OnnxRunner(job.folder / FOLDER, card).predict), card.levels
+    own, levels = of_model(OnnxRunner(job.folder / MODEL, card).predict), card.levels
     last_value = of_last_value(np.array(card.last_value))
     given = {"alpha": asked.alpha, "most_bars": asked.most_bars}
     lasting = terms_against(own, last_value, dataset, levels, after_ns=0, **given)

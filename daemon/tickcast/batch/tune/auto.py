@@ -14,12 +14,11 @@ import torch
 from tickcast.batch.judge.data_check import check_history
 from tickcast.batch.judge.metrics import last_value_pinball
 from tickcast.batch.train.dataset import Dataset, load_dataset
-from tickcast.batch.train.fit import FOLDER
 from tickcast.batch.tune.sweep import Sweep, SweptKind, of_kind
 from tickcast.batch.tune.tune import fit_best, search, take_model
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadData
-from tickcast.io.jobs.folder import BARS, ORDER
+from tickcast.io.jobs.folder import BARS, MODEL, ORDER
 from tickcast.io.jobs.orders import AutoOrder, TuneOrder
 from tickcast.io.jobs.past import NO_PAST, Past
 from tickcast.loop.build import RUNGS
@@ -84,7 +83,7 @@ class AutoRun:
         if low is None or low <= 0:
             return self._ended("not_told_apart" if low is None or high > 0 else "no_better")
         take_model(place / made["model"], self._folder)
-        self._found["model"] = FOLDER
+        self._found["model"] = MODEL
         return self._ended("candidate")
 
     def _ended(self, verdict: Verdict) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tickcast.batch.tune.trial_worker import Ended, EpochReport, Told
 from tickcast.batch.tune.trial_workers import TrialWorkers
 from tickcast.clock import Clock, SystemClock
 from tickcast.errors import BadSettings
-from tickcast.io.jobs.folder import BARS, CHAMPION, TRIALS, write_whole
+from tickcast.io.jobs.folder import BARS, CHAMPION, MODEL, TRIALS, write_whole
 from tickcast.io.jobs.orders import TuneOrder, with_params
 from tickcast.io.jobs.past import Past
 from tickcast.plugin import Report
@@ -145,12 +145,12 @@ def fit_best(folder: Path, order: TuneOrder, best: TrialRow, report: Report) -> 
     fitted = fit.run(own, told)
     take_model(own / fitted["model"], folder)
     shutil.rmtree(own)
-    return fitted | {"model": fit.FOLDER}
+    return fitted | {"model": MODEL}
 
 
 def take_model(made: Path, folder: Path) -> None:
     """As the model of this folder, whole or not at all."""
-    model, partial = folder / fit.FOLDER, folder / f".{fit.FOLDER}"
+    model, partial = folder / MODEL, folder / f".{MODEL}"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(made, partial)  # a sandbox may forbid moves between folders
     shutil.rmtree(model, ignore_errors=True)

@@ -137,6 +137,16 @@ def save_bars(
     return rows
 
 
+def count_bars(
+    cursor: duckdb.DuckDBPyConnection, from_ns: int, to_ns: int, symbols: list[str] | None, *, archive: Path
+) -> int:
+    """How many `save_bars` would write."""
+    with everywhere(cursor, "bars", archive, from_ns, to_ns) as found:
+        sql = f"SELECT count(*) FROM ({SPAN.format(rows=found.rows, once=found.once)})"
+        ((rows,),) = cursor.execute(sql, {"from": from_ns, "to": to_ns, "symbols": symbols}).fetchall()
+    return int(rows)
+
+
 @contextmanager
 def everywhere(
     cursor: duckdb.DuckDBPyConnection, table: str, archive: Path, from_ns: int, to_ns: int

@@ -213,6 +213,13 @@ class Store:
             history.save_bars, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive, path=path
         ))  # fmt: skip
 
+    def count_bars(self, from_ns: int, to_ns: int, symbols: list[str] | None = None) -> int:
+        """How many these are. Blocks."""
+        archive = archive_folder(self._settings)
+        return self._with_cursor(partial(
+            history.count_bars, from_ns=from_ns, to_ns=to_ns, symbols=symbols, archive=archive
+        ))  # fmt: skip
+
     async def close(self) -> None:
         """Waits for what is being written, breaks off what is being read, and lets the file go."""
         if not self._closed.is_set():

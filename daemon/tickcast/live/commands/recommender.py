@@ -43,13 +43,14 @@ class Recommender:
         return dict(msgspec.to_builtins(found))
 
     def _signature(self, from_ns: int, symbols: list[str]) -> Signature:
+        rows = self._store.count_bars(from_ns, EVER_NS, symbols or None)
+        if not rows:
+            raise BadData("the store has no bars of these symbols", remedy="store.bars = all keeps them")
+        if rows > MOST_READ:
+            raise BadRequest(f"{rows:,} bars are more than are looked at here", remedy="name fewer symbols")
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "bars.parquet"
-            rows = self._store.save_bars(path, from_ns, EVER_NS, symbols or None)
-            if not rows:
-                raise BadData("the store has no bars of these symbols", remedy="store.bars = all keeps them")
-            if rows > MOST_READ:
-                raise BadRequest(f"{rows:,} bars are more than are looked at here", remedy="name fewer symbols")
+            self._store.save_bars(path, from_ns, EVER_NS, symbols or None)
             return signature_of(_closes(path))
 
 
